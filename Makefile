@@ -1,0 +1,68 @@
+# Flaskhost: what to run. `make` alone lists it.
+
+PYTHON ?= python3
+RELEASE ?= trixie
+SCENARIO ?= --all
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Ansible needs UTF-8, whatever the machine's language settings.
+export LC_ALL := C.UTF-8
+export PYTHONDONTWRITEBYTECODE := 1
+
+TESTBED := $(PYTHON) scripts/testbed.py
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule test bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: ## make .venv from requirements.txt (nothing happens while the lock is the same)
+	@command -v $(PYTHON) >/dev/null || { echo "ERROR: there is no $(PYTHON) here. Cure: apt-get install python3" >&2; exit 1; }
+	@$(PYTHON) scripts/venv.py .venv requirements.txt --require-hashes
+
+lock: venv ## renew requirements.txt from pyproject.toml
+	uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
+	  --custom-compile-command "make lock" --output-file requirements.txt pyproject.toml
+	@$(MAKE) --no-print-directory venv
+
+testbed: venv ## make what test hosts need: Docker engine, images, SSH key
+	@$(TESTBED) ready bookworm trixie
+
+demo: venv ## a bare Debian host, set up by site.yml over SSH, serving two apps (RELEASE=bookworm for Debian 12)
+	@$(TESTBED) up --release $(RELEASE)
+	ansible-playbook site.yml
+	@$(TESTBED) summary
+
+demo-down: ## remove every trace of the demo
+	@$(TESTBED) down
+
+lint: venv ## ansible-lint, yamllint, ruff
+	ruff check
+	ruff format --check
+	yamllint --strict .
+	ansible-lint
+
+unit: venv ## unit tests of plugins/, roles' contracts and wiring (no host)
+	pytest tests/unit
+
+sample-app-test: venv ## the sample app's own tests
+	@$(PYTHON) scripts/venv.py .cache/venvs/sample_app sample_app/requirements-test.txt --uv .venv/bin/uv
+	cd sample_app && ../.cache/venvs/sample_app/bin/python -m pytest -p no:cacheprovider tests
+
+molecule: venv ## the Molecule scenarios (SCENARIO="-s default" for one)
+	@$(TESTBED) ready --direct bookworm trixie
+	molecule test $(SCENARIO)
+
+test: venv ## everything: lint, unit tests, the sample app's tests, the Molecule scenarios
+	@$(PYTHON) scripts/stages.py lint unit sample-app-test molecule
+
+bench: venv ## seconds of a first and of a second run of site.yml on a bare host
+	benchmarks/provision --release $(RELEASE)
+
+clean: ## remove .venv and what the tests have cached (make demo-down removes the hosts)
+	rm -rf .venv .cache/venvs .cache/collections .ruff_cache .ansible
+	find . -name __pycache__ -type d -not -path './.cache/*' -prune -exec rm -rf {} +
+	@rmdir .cache 2>/dev/null || echo "Kept .cache/testbed, the test hosts' key and images: make demo-down"

@@ -1,0 +1,355 @@
+"""The app model: what a user may write under ``flask_apps``, and the full record made of it.
+
+This file is pure: no file, no host, no Ansible. The schema is the only place that knows an option's name,
+type and default; validation (:mod:`preflight`), the records and the documentation are all read from it.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+#: The two slots of an app. One serves, the other is where the next release starts.
+SLOTS = ("blue", "green")
+
+#: The application server that every environment gets (gunicorn < 27.0.1 loses requests with ``max_requests``
+#: and keep-alive connections: 30 of 1,200 on 23.0.0, none on 27.0.1).
+SERVER_PACKAGE = "gunicorn==27.0.1"
+
+#: Names that an app may not take, since it names a system user, a database and folders: the users and groups of
+#: Debian's base-passwd, those of the packages that the roles install, and PostgreSQL's own databases.
+RESERVED_NAMES = frozenset(
+    """
+    adm admin audio avahi backup bin bluetooth cdrom crontab daemon dialout dip disk fax floppy games gnats input
+    irc kmem kvm list lp mail man messagebus netdev news nginx nobody nogroup operator plugdev polkitd postgres proxy
+    redis render root sasl sgx shadow src ssh sshd ssl-cert staff sudo sync sys syslog systemd systemd-journal
+    systemd-network systemd-resolve systemd-timesync tape tcpdump template0 template1 tty users utmp uucp video voice
+    www-data debian ubuntu public
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of an app.
+
+    Attributes:
+        type: ``str``, ``int``, ``bool``, ``list`` (of strings), ``dict`` (free keys, scalar values) or
+            ``options`` (the keys of ``options``).
+        default: what the record gets where the user says nothing. ``None`` means: computed, or found.
+        required: whether the user must say something.
+        description: one sentence for the documentation.
+        example: a value that works, shown in every message about the option.
+        choices: the values allowed, where they are few.
+        pattern: a regular expression that a string (or each string of a list) must match whole.
+        minimum: the smallest integer allowed.
+        maximum: the largest integer allowed.
+        options: the keys of an ``options`` type.
+    """
+
+    type: str
+    description: str
+    example: Any
+    default: Any = None
+    required: bool = False
+    choices: tuple[Any, ...] = ()
+    pattern: str = ""
+    minimum: int | None = None
+    maximum: int | None = None
+    options: dict[str, Option] = field(default_factory=dict)
+
+
+_RELATIVE_PATH = r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\s\"'\\$;{}]+"
+_URL_PATH = r"/[^\s\"'\\$;{}?#]*"
+
+#: Every option of an app, by its name.
+APP_OPTIONS: dict[str, Option] = {
+    "domains": Option(
+        "list",
+        "The names that the app answers to; the first is canonical, the others redirect to it.",
+        ["www.example.com", "example.com"],
+        required=True,
+        pattern=r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?",
+    ),
+    "source": Option(
+        "options",
+        "Where the code comes from: a folder on the controller (path) or a git repository (repo).",
+        {"repo": "https://git.example.com/shop.git", "version": "v1.4.0"},
+        required=True,
+        options={
+            "path": Option(
+                "str",
+                "A folder on the controller; relative to the project's folder, or absolute.",
+                "sample_app",
+                default="",
+            ),
+            "repo": Option(
+                "str",
+                "The URL of a git repository that the host can read.",
+                "https://git.example.com/shop.git",
+                default="",
+                pattern=r"(?:https?://|ssh://|git://|file:///|[A-Za-z0-9_.-]+@)\S+",
+            ),
+            "version": Option(
+                "str",
+                "The branch, tag or commit to run; only with repo.",
+                "v1.4.0",
+                default="",
+                pattern=r"(?!-)(?!.*\.\.)[A-Za-z0-9_./+-]+",
+            ),
+            "subdir": Option(
+                "str",
+                "The folder of the app inside the source, for a repository that holds more than the app.",
+                "services/shop",
+                default="",
+                pattern=_RELATIVE_PATH,
+            ),
+        },
+    ),
+    "wsgi": Option(
+        "str",
+        "The WSGI application as gunicorn names it: module:object or module:factory().",
+        "shop:create_app()",
+        required=True,
+        pattern=r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.\w+)*(?:\([\w\s=,.'\"-]*\))?",
+    ),
+    "requirements": Option(
+        "str",
+        "The file that pins the dependencies; found by itself when empty: uv.lock, requirements.txt, pyproject.toml.",
+        "requirements/production.txt",
+        default="",
+        pattern=_RELATIVE_PATH,
+    ),
+    "extra_packages": Option(
+        "list",
+        "Pinned packages to install on top of the app's own, a database driver for instance.",
+        ["psycopg[binary]==3.3.9"],
+        default=[],
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9,._-]+\])?==[A-Za-z0-9.+!_-]+",
+    ),
+    "persistent": Option(
+        "list",
+        "Folders of the code tree that live in the app's data folder and outlast releases.",
+        ["instance", "uploads"],
+        default=["instance", "uploads"],
+        pattern=_RELATIVE_PATH,
+    ),
+    "database": Option(
+        "bool", "Whether the app has a PostgreSQL database of its own, reached over the local socket.", True, True
+    ),
+    "database_driver": Option(
+        "str",
+        "The driver named in SQLALCHEMY_DATABASE_URI; DATABASE_URL names none.",
+        "psycopg2",
+        default="psycopg",
+        choices=("psycopg", "psycopg2", "pg8000", "asyncpg"),
+    ),
+    "release_command": Option(
+        "str",
+        "A command run once for every new release, before it serves: the database migrations; "
+        "the release line of a Procfile when empty.",
+        "flask db upgrade",
+        default="",
+    ),
+    "worker_class": Option(
+        "str", "The kind of gunicorn worker.", "gthread", default="gthread", choices=("gthread", "sync")
+    ),
+    "workers": Option(
+        "int", "Worker processes; computed from the host's cores and memory when not set.", 2, minimum=1, maximum=64
+    ),
+    "threads": Option(
+        "int", "Threads in each worker, each serving one request.", 8, default=8, minimum=1, maximum=128
+    ),
+    "timeout": Option("int", "Seconds that one request may take.", 30, default=30, minimum=1, maximum=3600),
+    "drain": Option(
+        "int", "Seconds that requests in flight get to finish before a stop.", 30, default=30, minimum=1, maximum=3600
+    ),
+    "config": Option(
+        "str", "The value of FLASK_CONFIG.", "production", default="production", pattern=r"[A-Za-z_][\w.-]*"
+    ),
+    "env": Option("dict", "Environment variables that are no secret.", {"MAIL_FROM": "shop@example.com"}, default={}),
+    "secrets": Option(
+        "dict",
+        "Environment variables that are secret; from ansible-vault.",
+        {"MAIL_PASSWORD": "{{ vault_shop_mail_password }}"},
+        default={},
+    ),
+    "limits": Option(
+        "options",
+        "What the app may use.",
+        {"memory": 512, "body": 16},
+        default={},
+        options={
+            "memory": Option(
+                "int", "Memory of a slot, in MB; computed when not set.", 512, minimum=64, maximum=1048576
+            ),
+            "body": Option("int", "The largest request body, in MB.", 16, default=16, minimum=1, maximum=10240),
+        },
+    ),
+    "static": Option(
+        "options",
+        "The files that nginx serves by itself.",
+        {"url": "/static/", "path": "shop/static"},
+        default={},
+        options={
+            "url": Option(
+                "str", "The URL prefix, ending in a slash.", "/static/", default="/static/", pattern=_URL_PATH + "/"
+            ),
+            "path": Option(
+                "str",
+                "The folder of the files; the static folder beside the WSGI module when empty.",
+                "shop/static",
+                default="",
+                pattern=_RELATIVE_PATH,
+            ),
+        },
+    ),
+    "health": Option(
+        "options",
+        "The request that a release must answer before it serves.",
+        {"path": "/healthz", "status": 200},
+        default={},
+        options={
+            "path": Option("str", "The path to ask for.", "/healthz", default="/", pattern=_URL_PATH),
+            "status": Option("int", "The status to expect; not a redirect.", 200, default=200, minimum=200, maximum=599),
+            "probes": Option("int", "Good answers in a row.", 3, default=3, minimum=1, maximum=100),
+            "timeout": Option("int", "Seconds to wait for them.", 30, default=30, minimum=1, maximum=600),
+        },
+    ),
+    "keep_releases": Option("int", "Releases to keep on the host.", 5, default=5, minimum=2, maximum=50),
+}
+
+#: Variables that Flaskhost sets itself; an app's ``env`` and ``secrets`` may not.
+OWN_VARIABLES = frozenset({"FLASK_APP", "FLASK_CONFIG", "FLASK_DEBUG", "FLASKHOST_RELEASE"})
+
+
+def with_defaults(value: dict[str, Any], options: dict[str, Option]) -> dict[str, Any]:
+    """Fill in the default of every option that ``value`` leaves out.
+
+    Args:
+        value: what the user wrote; not changed.
+        options: the schema to fill in from.
+
+    Returns:
+        A new mapping with exactly the schema's keys, nested ones included.
+    """
+    filled: dict[str, Any] = {}
+    for name, option in options.items():
+        given = value.get(name)
+        if option.type == "options":
+            filled[name] = with_defaults(given or {}, option.options)
+        else:
+            filled[name] = copy.deepcopy(option.default if given is None else given)
+    return filled
+
+
+def app_record(name: str, app: dict[str, Any], size: dict[str, int], project_dir: str = "") -> dict[str, Any]:
+    """Turn one entry of ``flask_apps`` into the record that the roles read.
+
+    Args:
+        name: the app's name; it names the system user, folders, units and database.
+        app: what the user wrote, already found valid by :mod:`preflight`.
+        size: ``workers``, ``threads`` and ``memory_mb``, from :func:`sizing.size_host`.
+        project_dir: where a relative ``source.path`` begins.
+
+    Returns:
+        The user's options with their defaults, and what follows from the name: paths, user, sockets, units, URLs.
+    """
+    record = with_defaults(app, APP_OPTIONS)
+    root, unit = f"/srv/{name}", f"flask-{name}"
+    record["source"]["path"] = _absolute(record["source"]["path"], project_dir)
+    record["limits"]["memory"] = record["limits"]["memory"] or size["memory_mb"]
+    record.update(
+        name=name,
+        user=name,
+        canonical_domain=record["domains"][0],
+        other_domains=record["domains"][1:],
+        workers=size["workers"],
+        threads=size["threads"],
+        root=root,
+        data=f"{root}/data",
+        static_root=f"{root}/current/static",
+        live_socket=f"{root}/live.sock",
+        slots=f"{root}/slots",
+        socket_dir=f"/run/{unit}",
+        unit=unit,
+        unit_files=[f"/etc/systemd/system/{unit}@.service", f"/etc/systemd/system/{unit}@.socket"],
+        server_package=SERVER_PACKAGE,
+        server_config=f"/etc/gunicorn/{name}.conf.py",
+        secrets_dir=f"/etc/flaskhost/{name}",
+        certificate=f"/etc/flaskhost/tls/{name}/fullchain.pem",
+        certificate_key=f"/etc/flaskhost/tls/{name}/privkey.pem",
+        environment=_environment(name, record),
+    )
+    return record
+
+
+def app_records(
+    apps: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], project_dir: str = ""
+) -> list[dict[str, Any]]:
+    """Turn the whole of ``flask_apps`` into records, in the order of their names.
+
+    Args:
+        apps: the user's mapping.
+        sizes: the ``apps`` of :func:`sizing.size_host`, by name.
+        project_dir: where a relative ``source.path`` begins.
+
+    Returns:
+        One record for each app, as :func:`app_record` makes it.
+    """
+    return [app_record(name, apps[name], sizes[name], project_dir) for name in sorted(apps)]
+
+
+def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
+    """Hand a role its part of the records, under the role's own names.
+
+    Args:
+        records: what :func:`app_records` returns.
+        fields: for each of the role's names the place in the record, its steps joined by dots.
+
+    Returns:
+        One mapping for each record, with exactly the names of ``fields``.
+
+    Raises:
+        KeyError: a record has no such place: a fault of the wiring, not of the user.
+    """
+
+    def value(record: dict[str, Any], place: str) -> Any:
+        for step in place.split("."):
+            record = record[step]
+        return record
+
+    return [{name: value(record, place) for name, place in fields.items()} for record in records]
+
+
+def _absolute(path: str, project_dir: str) -> str:
+    if not path or path.startswith("/"):
+        return path
+    return f"{project_dir.rstrip('/')}/{path}"
+
+
+def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
+    """The variables of the app that are no secret; what the user wrote wins over what is derived."""
+    derived = {
+        "FLASK_APP": record["wsgi"],
+        "FLASK_CONFIG": record["config"],
+        "FLASK_DEBUG": "0",
+        "PYTHONUNBUFFERED": "1",
+        # The interpreter's own, since a unit starts with an empty locale and a home that it may not write.
+        "LANG": "C.UTF-8",
+        "MAX_CONTENT_LENGTH": str(record["limits"]["body"] * 1024 * 1024),
+        "WEB_CONCURRENCY": str(record["workers"]),
+    }
+    if record["database"]:
+        # Peer authentication over the local socket: the system user's name is the role's, and no password exists.
+        location = f"{name}@/{name}?host=/var/run/postgresql"
+        derived["DATABASE_URL"] = f"postgresql://{location}"
+        derived["SQLALCHEMY_DATABASE_URI"] = f"postgresql+{record['database_driver']}://{location}"
+    given = {key: _text(value) for key, value in record["env"].items()}
+    return {**derived, **given}
+
+
+def _text(value: Any) -> str:
+    """A scalar as an environment variable has it: YAML's true and false in lower case."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

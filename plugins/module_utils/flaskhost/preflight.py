@@ -1,0 +1,5 @@
+"""Stub until written."""
+
+
+def find_problems(*_args):
+    return []

@@ -1,0 +1,91 @@
+"""How a release runs commands: as the app's user, in a sandbox that systemd makes, never in a shell of root's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+#: Runs a command and returns its status, its output and its errors; ``AnsibleModule.run_command`` is one.
+Run = Callable[..., tuple[int, str, str]]
+
+
+class ReleaseError(Exception):
+    """A release that cannot go on.
+
+    Args:
+        step: the step that failed, as a reader knows it ("Build the environment").
+        reason: what went wrong, with the last lines of the output.
+        cure: what to do next.
+    """
+
+    def __init__(self, step: str, reason: str, cure: str) -> None:
+        super().__init__(f"{step}: {reason}")
+        self.step, self.reason, self.cure = step, reason, cure
+
+
+def tail(text: str, lines: int = 15) -> str:
+    """The last lines of an output, without the empty ones."""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+
+#: What no command of an app needs. Read with ``man systemd.exec``; the units of the app server have the same and more.
+SANDBOX = (
+    "NoNewPrivileges=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "ProtectProc=invisible",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectControlGroups=yes",
+    "RestrictSUIDSGID=yes",
+    "RestrictNamespaces=yes",
+    "CapabilityBoundingSet=",
+    "UMask=0022",
+)
+
+
+def sandboxed(  # noqa: PLR0913 - each is a property of its own
+    command: list[str],
+    *,
+    user: str,
+    directory: str,
+    writable: Iterable[str] = (),
+    environment: Mapping[str, str] | None = None,
+    environment_file: str = "",
+    timeout: int = 900,
+) -> list[str]:
+    """Wrap a command so that systemd runs it as the app's user and in the sandbox.
+
+    Args:
+        command: the program and its arguments; no shell reads them.
+        user: the app's system user.
+        directory: the working directory.
+        writable: the folders that it may write.
+        environment: variables that are no secret: they can be seen in the process list.
+        environment_file: a file of variables, secrets among them; systemd reads it as root.
+        timeout: seconds until it is ended.
+
+    Returns:
+        The arguments of a ``systemd-run`` that waits and passes output and exit status through.
+    """
+    properties = [
+        *SANDBOX,
+        f"WorkingDirectory={directory}",
+        f"RuntimeMaxSec={timeout}",
+        *(f"ReadWritePaths={path}" for path in writable),
+        *(f"EnvironmentFile={path}" for path in [environment_file] if path),
+    ]
+    return [
+        "systemd-run",
+        "--quiet",
+        "--pipe",
+        "--wait",
+        "--collect",
+        f"--uid={user}",
+        f"--gid={user}",
+        *(f"--property={item}" for item in properties),
+        *(f"--setenv={key}={value}" for key, value in (environment or {}).items()),
+        "--",
+        *command,
+    ]

@@ -1,0 +1,173 @@
+"""Where the code of a release comes from: a folder on the controller, sent as an archive, or a git repository."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import subprocess
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from .runner import ReleaseError, Run, tail
+
+#: Never part of a release: histories, environments, caches, and the developer's own secrets.
+IGNORED = frozenset(
+    ".git .hg .svn .venv venv .tox .nox __pycache__ .pytest_cache .mypy_cache .ruff_cache node_modules .env".split()
+)
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_GIT = ["git", "-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null"]
+#: A question for a name or a password would wait for ever: there is nobody to answer.
+_GIT_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=15"}
+
+
+def folder_files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
+    """List what belongs to a release in a folder of the controller.
+
+    Args:
+        folder: the folder.
+        without: folders, relative to it, that hold data and no code (``persistent``).
+
+    Returns:
+        The paths of files and links, relative to the folder and sorted.
+    """
+    left_out = {Path(item) for item in without}
+    found: list[Path] = []
+    for root, directories, files in os.walk(folder):
+        here = Path(root).relative_to(folder)
+        links = [name for name in directories if (Path(root) / name).is_symlink()]
+        directories[:] = sorted(
+            name for name in directories if name not in IGNORED and name not in links and here / name not in left_out
+        )
+        found += [
+            here / name
+            for name in [*files, *links]
+            if name not in IGNORED and not name.endswith(".pyc") and here / name not in left_out
+        ]
+    return sorted(found)
+
+
+def folder_digest(folder: Path, without: Iterable[str] = ()) -> str:
+    """The identity of a folder's code: SHA-256 over names, executable bits and contents, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in folder_files(folder, without):
+        full = folder / path
+        status = full.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            kind, content = "l", str(full.readlink()).encode()
+        elif stat.S_ISREG(status.st_mode):
+            kind, content = "x" if status.st_mode & 0o100 else "f", full.read_bytes()
+        else:
+            continue
+        digest.update(f"{kind}\0{path}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def pack_folder(folder: Path, archive: Path, without: Iterable[str] = ()) -> None:
+    """Write a folder's code into a gzipped archive; times are kept, since a browser's cache goes by them."""
+    with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
+        for path in folder_files(folder, without):
+            tar.add(folder / path, arcname=str(path), recursive=False)
+
+
+def resolve_commit(run: Run, repository: Path, url: str, version: str) -> str:
+    """Find the commit that a version means now.
+
+    Args:
+        run: runs a command.
+        repository: the app's bare repository on the host; need not exist.
+        url: the repository's URL.
+        version: a branch, a tag or a whole commit.
+
+    Returns:
+        The commit, 40 hexadecimal digits. A whole commit is taken as it is, without asking anybody.
+
+    Raises:
+        ReleaseError: the repository does not answer, or does not know the version.
+    """
+    if _COMMIT.fullmatch(version):
+        return version
+    status, out, err = run([*_GIT, "ls-remote", url, version, f"{version}^{{}}"], environ_update=_GIT_ENVIRONMENT)
+    if status:
+        raise ReleaseError(
+            "Read the repository",
+            f"git cannot read {url}:\n{tail(err, 5)}",
+            "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root.",
+        )
+    refs = dict(reversed(line.split("\t", 1)) for line in out.splitlines() if "\t" in line)
+    for name in (f"refs/tags/{version}^{{}}", f"refs/tags/{version}", f"refs/heads/{version}", version):
+        if name in refs:
+            return refs[name]
+    # A shortened commit: only a repository that has been fetched can tell.
+    status, out, _err = run([*_GIT, "--git-dir", str(repository), "rev-parse", "--verify", f"{version}^{{commit}}"])
+    if status == 0 and _COMMIT.fullmatch(out.strip()):
+        return out.strip()
+    raise ReleaseError(
+        "Read the repository",
+        f"{url} has no branch or tag named {version!r}.",
+        "Correct source.version: a branch, a tag, or all 40 digits of a commit.",
+    )
+
+
+def fetch_commit(run: Run, repository: Path, url: str, commit: str) -> None:
+    """Bring a commit into the app's bare repository on the host.
+
+    Raises:
+        ReleaseError: it cannot be fetched.
+    """
+    git = [*_GIT, "--git-dir", str(repository)]
+    if not (repository / "HEAD").exists():
+        run([*_GIT, "init", "--quiet", "--bare", str(repository)], check_rc=True)
+    if run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0] == 0:
+        return
+    references = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+    status, _out, err = run(
+        [*git, "fetch", "--quiet", "--prune", "--no-tags", url, *references], environ_update=_GIT_ENVIRONMENT
+    )
+    if status == 0 and run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0]:
+        # A commit on no branch and no tag: some servers hand it out when asked by its name.
+        status, _out, err = run([*git, "fetch", "--quiet", url, commit], environ_update=_GIT_ENVIRONMENT)
+    if status:
+        raise ReleaseError(
+            "Fetch the code",
+            f"git cannot fetch {commit[:12]} from {url}:\n{tail(err, 5)}",
+            "Check source.repo and source.version, and that this host may read the repository.",
+        )
+
+
+def unpack_commit(repository: Path, commit: str, destination: Path) -> None:
+    """Write the tree of a commit into a folder."""
+    command = [*_GIT, "--git-dir", str(repository), "archive", "--format=tar", commit]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - no shell, our own arguments
+        with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+            tar.extractall(destination, filter="data")
+    if process.returncode:
+        raise ReleaseError("Unpack the code", f"git archive {commit} ended with {process.returncode}.", "Run it again.")
+
+
+def unpack_archive(archive: Path, destination: Path) -> None:
+    """Write an archive into a folder; members that point outside of it are refused.
+
+    Raises:
+        ReleaseError: the archive is damaged, or has such a member.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(destination, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ReleaseError("Unpack the code", f"{type(error).__name__}: {error}", "Correct the source.") from error
+
+
+def seal(folder: Path, group: int) -> None:
+    """Make a code tree root's, readable to the app's group and to nobody else, writable to no one but root."""
+    for root, directories, files in os.walk(folder):
+        os.chown(root, 0, group)
+        Path(root).chmod(0o750)
+        for name in directories + files:
+            path = Path(root) / name
+            os.chown(path, 0, group, follow_symlinks=False)
+            if name in files and not path.is_symlink():
+                path.chmod(0o750 if path.stat().st_mode & 0o100 else 0o640)

@@ -1,0 +1,187 @@
+"""The virtual environment of a release: one for each lock, built aside by uv, and never changed once it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+from .runner import ReleaseError, Run, sandboxed, tail
+
+#: Written last: an environment without it was interrupted, and is built anew.
+MARK = ".complete"
+#: The files that may pin the dependencies, the most exact one first.
+CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
+
+
+def find_requirements(folder: Path, named: str = "", top: Path | None = None) -> Path | None:
+    """Find the file that pins the dependencies.
+
+    Args:
+        folder: the app's folder.
+        named: the file that the user names, relative to ``folder`` or to ``top``.
+        top: the folder of the whole source, looked at second.
+
+    Returns:
+        The file, or None. A pyproject.toml without dependencies (a tool's settings) is not one.
+    """
+    for place in [folder, top] if top and top != folder else [folder]:
+        for name in [named] if named else CANDIDATES:
+            path = place / name
+            if path.is_file() and (path.name != "pyproject.toml" or named or _has_dependencies(path)):
+                return path
+    return None
+
+
+def _has_dependencies(path: Path) -> bool:
+    try:
+        return bool(tomllib.loads(path.read_text(encoding="utf-8")).get("project", {}).get("dependencies"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return False
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """The numbers that a version begins with: 27.0.1 as (27, 0, 1)."""
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
+
+
+def installed_version(environment: Path, package: str) -> str:
+    """The version of a package in an environment; empty when it is not there."""
+    pattern = re.compile(rf"{re.escape(package)}-([^-]+)\.dist-info", re.IGNORECASE)
+    for folder in environment.glob("lib/python*/site-packages/*.dist-info"):
+        if found := pattern.fullmatch(folder.name):
+            return found.group(1)
+    return ""
+
+
+class Builder:
+    """Builds the environments of one app.
+
+    Args:
+        run: runs a command.
+        user: the app's system user, who builds: what a package runs while it is built is not run as root.
+        group: the number of that user's group.
+        folder: where the environments are.
+        cache: uv's cache, of this app alone, so that no app can plant a package in another one's.
+        uv: the path of uv.
+        python: the path of the interpreter.
+        index_url: the package index; empty for uv's own default and the host's uv.toml.
+    """
+
+    def __init__(
+        self, run: Run, *, user: str, group: int, folder: Path, cache: Path, uv: str, python: str, index_url: str = ""
+    ) -> None:
+        self.run, self.user, self.group, self.folder, self.cache = run, user, group, folder, cache
+        self.uv, self.python, self.index_url = uv, python, index_url
+        self.warnings: list[str] = []
+
+    def key(self, requirements: Path, extra_packages: list[str], server_package: str) -> str:
+        """The name of the environment: a digest of everything that decides what is in it."""
+        # Not the patch level: the distribution's security updates of Python keep an environment working.
+        question = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_platform())"
+        status, version, err = self.run([self.python, "-c", question])
+        if status:
+            raise ReleaseError("Build the environment", f"{self.python} does not run: {tail(err, 3)}", "Install it.")
+        parts = [version, requirements.name, *sorted(extra_packages), server_package]
+        digest = hashlib.sha256("\0".join(parts).encode())
+        for path in [requirements, *_included(requirements)]:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def build(self, app_dir: Path, requirements: Path, extra_packages: list[str], server_package: str) -> Path:
+        """Build the environment, unless a whole one is there.
+
+        Args:
+            app_dir: the app's folder in the new release.
+            requirements: the file that pins the dependencies.
+            extra_packages: pinned packages to put on top.
+            server_package: the application server, pinned; an equal or newer one in the lock is kept.
+
+        Returns:
+            The environment's path.
+
+        Raises:
+            ReleaseError: the dependencies cannot be resolved, downloaded or built.
+        """
+        target = self.folder / self.key(requirements, extra_packages, server_package)
+        if (target / MARK).exists():
+            return target
+        shutil.rmtree(target, ignore_errors=True)
+        for path in (target, self.cache):
+            path.mkdir(parents=True, exist_ok=True)
+            shutil.chown(path, self.user, self.group)
+            path.chmod(0o755)
+        # uv clears a folder that it may not remove: --allow-existing takes it as it is.
+        self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
+        locked = requirements
+        if requirements.name == "uv.lock":
+            locked = target / "requirements.txt"
+            export = ["--frozen", "--no-dev", "--no-emit-project", "--quiet", "--output-file", str(locked)]
+            self._uv("export", "--format", "requirements-txt", *export, directory=requirements.parent, target=target)
+        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(target)]
+        self._uv(*install, "-r", str(locked), directory=app_dir, target=target)
+        on_top = list(extra_packages)
+        name, _, wanted = server_package.partition("==")
+        present = installed_version(target, name)
+        if version_tuple(present) < version_tuple(wanted):
+            on_top.append(server_package)
+            if present:
+                self.warnings.append(
+                    f"{requirements.name} pins {name} {present}; this release runs {wanted}, the oldest that is served."
+                )
+        if on_top:
+            self._uv(*install, *on_top, directory=app_dir, target=target)
+        self._seal(target)
+        return target
+
+    def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> None:
+        environment = {
+            "UV_CACHE_DIR": str(self.cache),
+            "UV_PYTHON_DOWNLOADS": "never",
+            # The host's own certificate authorities, like every other program on it.
+            "UV_SYSTEM_CERTS": "1",
+            "HOME": "/nonexistent",
+        }
+        if self.index_url:
+            environment["UV_DEFAULT_INDEX"] = self.index_url
+        command = sandboxed(
+            [self.uv, *arguments],
+            user=self.user,
+            directory=str(directory),
+            writable=[str(target or arguments[-1]), str(self.cache)],
+            environment=environment,
+        )
+        status, out, err = self.run(command)
+        if status:
+            raise ReleaseError(
+                "Build the environment",
+                f"uv {arguments[0]} ended with {status}:\n{tail(out + err)}",
+                "Correct the lock or requirements file; 'uv pip compile' or 'uv lock' shows the same on your machine.",
+            )
+
+    def _seal(self, target: Path) -> None:
+        """Give the whole environment to root, and mark it."""
+        for root, directories, files in os.walk(target):
+            for name in directories + files:
+                os.chown(Path(root) / name, 0, 0, follow_symlinks=False)
+        os.chown(target, 0, 0)
+        (target / MARK).touch(mode=0o644)
+
+
+def _included(requirements: Path) -> list[Path]:
+    """The files that a requirements file takes in with -r or -c, and theirs, each once."""
+    found: list[Path] = []
+    queue = [requirements] if requirements.suffix == ".txt" else []
+    while queue:
+        here = queue.pop()
+        for line in here.read_text(encoding="utf-8", errors="replace").splitlines():
+            match = re.match(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", line)
+            path = (here.parent / match.group(1)) if match else None
+            if path and path.is_file() and path not in found and path != requirements:
+                found.append(path)
+                queue.append(path)
+    return sorted(found)

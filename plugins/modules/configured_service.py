@@ -1,0 +1,78 @@
+#!/usr/bin/python
+"""The module configured_service: a service that runs with the configuration that is on the disk."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: configured_service
+short_description: Run a service with the configuration that is on the disk
+description:
+  - Starts the service, enables it, and reloads or restarts it when one of its files is younger than its last change of
+    state. Unlike a handler this survives a run that was killed between the write and the reload.
+options:
+  name: {description: The unit., type: str, required: true}
+  enabled: {description: Whether it starts at boot., type: bool, default: true}
+  reload_files: {description: Files and folders that a reload takes in., type: list, elements: path, default: []}
+  restart_files: {description: Files and folders that only a restart takes in., type: list, elements: path, default: []}
+  test: {description: "A command that must succeed before anything is done, and its arguments.", type: list,
+         elements: str, default: []}
+"""
+
+EXAMPLES = r"""
+- name: Run nginx with its present configuration
+  configured_service:
+    name: nginx.service
+    reload_files: [/etc/nginx]
+    test: [/usr/sbin/nginx, -t]
+"""
+
+RETURN = r"""
+steps: {description: "What was done: daemon-reload, enable, start, restart, reload.", type: list, returned: always}
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
+from ansible.module_utils.flaskhost import service_state  # noqa: E402
+from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "name": {"type": "str", "required": True},
+    "enabled": {"type": "bool", "default": True},
+    "reload_files": {"type": "list", "elements": "path", "default": []},
+    "restart_files": {"type": "list", "elements": "path", "default": []},
+    "test": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    options = module.params
+    name = options["name"]
+    show = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(service_state.PROPERTIES)}", name]
+    properties = service_state.parse_show(module.run_command(show, check_rc=True)[1])
+    steps = service_state.steps(
+        properties, options["enabled"], options["reload_files"], options["restart_files"]
+    )
+    if not steps or module.check_mode:
+        module.exit_json(changed=bool(steps), steps=steps)
+    if options["test"]:
+        status, out, err = module.run_command(options["test"])
+        if status:
+            module.fail_json(
+                msg=f"{name} was left as it is: {' '.join(options['test'])} says\n{tail(out + err)}", steps=[]
+            )
+    for step in steps:
+        status, out, err = module.run_command(["systemctl", step, *([] if step == "daemon-reload" else [name])])
+        if status:
+            _status, log, _err = module.run_command(
+                ["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={name}"]
+            )
+            module.fail_json(
+                msg=f"systemctl {step} {name} failed: {tail(out + err, 3)}\nIts last log lines:\n{tail(log)}",
+                steps=steps,
+            )
+    module.exit_json(changed=True, steps=steps)
+
+
+if __name__ == "__main__":
+    main()

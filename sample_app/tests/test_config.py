@@ -1,0 +1,96 @@
+"""Which configuration is taken, and what it refuses."""
+
+import pytest
+from guestbook import create_app
+from guestbook.config import ConfigError
+
+
+@pytest.mark.parametrize(("name", "debug", "testing"), [("development", True, False), ("testing", False, True)])
+def test_environment_variable_selects_the_configuration(monkeypatch, name, debug, testing):
+    monkeypatch.setenv("FLASK_CONFIG", name)
+    monkeypatch.setenv("SQLALCHEMY_DATABASE_URI", "sqlite://")  # no instance folder in the tree
+    app = create_app()
+    assert (app.debug, app.testing) == (debug, testing)
+
+
+def test_argument_beats_the_environment_variable(monkeypatch):
+    monkeypatch.setenv("FLASK_CONFIG", "production")
+    assert create_app("testing").testing
+
+
+def test_unknown_name_is_refused_with_the_names_that_exist(monkeypatch):
+    monkeypatch.setenv("FLASK_CONFIG", "prodution")
+    with pytest.raises(ConfigError, match=r"'prodution'.*development, testing, production"):
+        create_app()
+
+
+def test_without_a_name_the_strict_configuration_is_taken():
+    with pytest.raises(ConfigError, match="ProductionConfig"):
+        create_app()
+
+
+def test_production_names_all_problems_at_once(monkeypatch):
+    monkeypatch.setenv("MAX_CONTENT_LENGTH", "16m")
+    with pytest.raises(ConfigError) as caught:
+        create_app("production")
+    for problem in ("SECRET_KEY is not set", "SQLALCHEMY_DATABASE_URI is not set", "MAX_CONTENT_LENGTH must be"):
+        assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "2short4",
+        "changeme-changeme-changeme",
+        "please-change-this-key",
+        "<the secret goes here>",
+        "my-super-secret-key!",
+    ],
+)
+def test_production_refuses_a_placeholder_without_repeating_it(production, secret):
+    production.setenv("SECRET_KEY", secret)
+    with pytest.raises(ConfigError, match="SECRET_KEY is a placeholder") as caught:
+        create_app()
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["development", "testing"])
+def test_production_refuses_the_keys_of_the_other_configurations(production, name):
+    production.delenv("SECRET_KEY")
+    key = create_app(name).config["SECRET_KEY"]
+    production.setenv("SECRET_KEY", key)
+    with pytest.raises(ConfigError, match="SECRET_KEY is a placeholder"):
+        create_app()
+
+
+def test_production_refuses_what_is_not_a_database_url_without_repeating_it(production):
+    production.setenv("SQLALCHEMY_DATABASE_URI", "db.internal password=hunter2")
+    with pytest.raises(ConfigError, match="not a database URL") as caught:
+        create_app()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_production_is_locked_down(production):
+    production.setenv("FLASK_DEBUG", "1")
+    app = create_app()
+    assert not app.debug
+    assert app.config["PREFERRED_URL_SCHEME"] == "https"
+    assert app.config["SQLALCHEMY_ENGINE_OPTIONS"]["pool_pre_ping"] is True
+
+
+def test_postgresql_is_given_up_on_after_seconds(production):
+    production.setenv("SQLALCHEMY_DATABASE_URI", "postgresql+psycopg://guestbook@/guestbook")
+    assert create_app().config["SQLALCHEMY_ENGINE_OPTIONS"]["connect_args"] == {"connect_timeout": 5}
+
+
+def test_body_limit_is_16_mib_unless_the_environment_says_otherwise(production):
+    assert create_app().config["MAX_CONTENT_LENGTH"] == 16 * 1024 * 1024
+    production.setenv("MAX_CONTENT_LENGTH", "1048576")
+    assert create_app().config["MAX_CONTENT_LENGTH"] == 1048576
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "16m", "²"])
+def test_body_limit_must_be_a_number_of_bytes(production, size):
+    production.setenv("MAX_CONTENT_LENGTH", size)
+    with pytest.raises(ConfigError, match="MAX_CONTENT_LENGTH"):
+        create_app()

@@ -1,0 +1,148 @@
+"""What the set-up scripts share: clear messages, running commands, installing Debian packages.
+
+Standard library only, and nothing newer than an old Python 3 can parse: these scripts run before .venv exists,
+and one of them has to say that Python is too old.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+
+
+class Problem(Exception):
+    """Something the user has to know about, with its cure; shown without a stack trace."""
+
+    def __init__(self, what: str, cure: str = "", detail: str = "") -> None:
+        """Keep the fault, what would mend it, and the last lines of the program that failed."""
+        super().__init__(what)
+        self.what, self.cure, self.detail = what, cure, detail
+
+
+def say(text: str) -> None:
+    """Print one line of progress."""
+    print(f"==> {text}", flush=True)
+
+
+def note(text: str) -> None:
+    """Print a line that belongs to the line of progress above it."""
+    print(f"    {text}", flush=True)
+
+
+def guarded(main: Callable[[], int]) -> NoReturn:
+    """Run a script's main function and turn what goes wrong into one message and an exit status."""
+    try:
+        status = main()
+    except Problem as problem:
+        print(f"\nERROR: {problem.what}", file=sys.stderr)
+        if problem.detail:
+            print("\n".join(f"    | {line}" for line in problem.detail.splitlines()), file=sys.stderr)
+        if problem.cure:
+            print(f"  Cure: {problem.cure}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command can simply be run again.", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def run(*command: str | Path, text: str | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a command quietly and return its output; a failure is a Problem that shows the command's own words."""
+    result = attempt(*command, text=text, env=env)
+    if result.returncode != 0:
+        words = " ".join(shlex.quote(str(part)) for part in command)
+        raise Problem(f"This command failed: {words}", detail=tail(result.stderr or result.stdout))
+    return result.stdout
+
+
+def attempt(
+    *command: str | Path, text: str | None = None, env: dict[str, str] | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command quietly and return its result, whatever it is; a program that is missing is status 127."""
+    words = [str(part) for part in command]
+    try:
+        return subprocess.run(  # noqa: S603  # a list of words, no shell; ours, not a stranger's
+            words, input=text, env=env, timeout=timeout, capture_output=True, text=True, check=False, errors="replace"
+        )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(words, 127, "", f"{words[0]}: command not found")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 124, "", f"{words[0]}: no answer within {timeout} s")
+
+
+def follow(command: Sequence[str], show: Callable[[str], bool], env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run a long command, print the lines of its output that tell of progress, and return its status and last lines."""
+    started = time.monotonic()
+    last: deque[str] = deque(maxlen=15)
+    with subprocess.Popen(  # noqa: S603  # as above
+        list(command), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None  # noqa: S101  # for the type checker: we asked for a pipe
+        try:
+            for raw in process.stdout:
+                line = raw.rstrip()
+                if line:
+                    last.append(line)
+                    if show(line):
+                        note(f"{time.monotonic() - started:5.0f} s  {line[:110]}")
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
+    return process.returncode, "\n".join(last)
+
+
+def tail(text: str, lines: int = 15) -> str:
+    """Return the last lines of a text."""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def as_root(*command: str) -> list[str]:
+    """Return the command in the form that runs it as root here."""
+    if os.geteuid() == 0:
+        return list(command)
+    if shutil.which("sudo"):
+        return ["sudo", *command]
+    words = " ".join(shlex.quote(part) for part in command)
+    raise Problem(
+        "This needs root, and there is no sudo here.",
+        f"as root, run `{words}`, then repeat what you did.",
+    )
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program, also of those that only root's PATH knows."""
+    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")
+
+
+def apt_install(packages: Sequence[str], why: str) -> None:
+    """Install Debian packages, saying so; without apt, say what to install instead."""
+    names = " ".join(packages)
+    if not find_program("apt-get"):
+        raise Problem(
+            f"{names} is missing ({why}), and this system has no apt-get to install it with.",
+            f"install what is called {names} on Debian with this system's own package manager.",
+        )
+    say(f"Installing {names} with apt-get: {why}")
+    # `env`, because sudo does not pass the environment on.
+    apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-q"]
+    status, words = follow(as_root(*apt, "update"), lambda line: line.startswith(("Err:", "E:", "W:")))
+    if status != 0:
+        raise Problem("`apt-get update` failed.", "repair the network or the APT sources, then repeat.", words)
+    status, words = follow(as_root(*apt, "install", *packages), lambda line: line.startswith(("Setting up", "E:")))
+    if status != 0:
+        raise Problem(f"`apt-get install {names}` failed.", f"install {names} by hand, then repeat.", words)

@@ -1,0 +1,89 @@
+"""The other kind of app that Flaskhost must fit: one file, one dependency, no factory, no database, no Procfile.
+
+TEST APP ONLY: /write and /read touch any path that a client names, so that tests can probe the sandbox around the
+process from within, and /headers shows what the proxy sent. Never put it where a stranger can reach it.
+"""
+
+import errno
+import os
+import time
+from pathlib import Path
+
+from flask import Flask, abort, request
+from markupsafe import escape
+
+MAX_SLEEP = 10.0
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def index() -> str:
+    return f"<!doctype html><title>Hello</title><p>{escape(os.environ.get('GREETING', 'Hello'))}</p>\n"
+
+
+@app.get("/whoami")
+def whoami() -> dict:
+    return {"uid": os.getuid(), "release": os.environ.get("FLASKHOST_RELEASE"), "pid": os.getpid()}
+
+
+@app.get("/headers")
+def headers() -> dict:
+    """The request as it arrived. No ProxyFix here: it would hide what the proxy sent."""
+    return {
+        "headers": dict(request.headers),
+        "url": request.url,
+        "remote_addr": request.remote_addr,
+        "scheme": request.scheme,
+        "host": request.host,
+    }
+
+
+@app.get("/write")
+def write() -> dict:
+    """Try to write: a new file gets a line, one that exists is opened for writing and left as it was."""
+    path = _named_path()
+    try:
+        is_new = not path.exists()
+        # No blocking: a FIFO or a device must not hold the worker.
+        handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK | (os.O_CREAT | os.O_EXCL if is_new else 0), 0o600)
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            if is_new:
+                file.write(b"probe\n")
+    except OSError as error:
+        return _failure(error)
+    return {"ok": True, "errno": None}
+
+
+@app.get("/read")
+def read() -> dict:
+    """Try to read a file or list a folder. The content stays here."""
+    path = _named_path()
+    try:
+        if path.is_dir():
+            list(path.iterdir())
+        else:
+            with path.open("rb") as file:
+                file.read(1)
+    except OSError as error:
+        return _failure(error)
+    return {"ok": True, "errno": None}
+
+
+@app.get("/slow")
+def slow() -> dict:
+    # In this order a NaN becomes the bound, and not the argument of sleep().
+    seconds = max(0.0, min(MAX_SLEEP, request.args.get("seconds", 1.0, type=float)))
+    time.sleep(seconds)
+    return {"slept": seconds, "pid": os.getpid()}
+
+
+def _named_path() -> Path:
+    path = request.args.get("path", "")
+    if not path.startswith("/") or "\0" in path:
+        abort(400, "path must be absolute")
+    return Path(path)
+
+
+def _failure(error: OSError) -> dict:
+    return {"ok": False, "errno": errno.errorcode.get(error.errno or 0)}
