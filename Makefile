@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 TESTBED := $(PYTHON) scripts/testbed.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule test bench clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule test bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lint: venv ## ansible-lint, yamllint, ruff
 	yamllint --strict .
 	ansible-lint
 
+docs: venv ## write the tables of options into the roles' READMEs and docs/apps.md
+	python scripts/docs.py
+
 unit: venv ## unit tests of plugins/, roles' contracts and wiring (no host)
 	pytest tests/unit
 
@@ -54,7 +57,7 @@ sample-app-test: venv ## the sample app's own tests
 
 molecule: venv ## the Molecule scenarios (SCENARIO="-s default" for one)
 	@$(TESTBED) ready --direct bookworm trixie
-	molecule test $(SCENARIO)
+	molecule test --no-command-borders $(SCENARIO)
 
 test: venv ## everything: lint, unit tests, the sample app's tests, the Molecule scenarios
 	@$(PYTHON) scripts/stages.py lint unit sample-app-test molecule

@@ -129,7 +129,7 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")
 
 
-def apt_install(packages: Sequence[str], why: str) -> None:
+def apt_install(packages: Sequence[str], why: str, recommended: bool = False) -> None:
     """Install Debian packages, saying so; without apt, say what to install instead."""
     names = " ".join(packages)
     if not find_program("apt-get"):
@@ -143,6 +143,9 @@ def apt_install(packages: Sequence[str], why: str) -> None:
     status, words = follow(as_root(*apt, "update"), lambda line: line.startswith(("Err:", "E:", "W:")))
     if status != 0:
         raise Problem("`apt-get update` failed.", "repair the network or the APT sources, then repeat.", words)
-    status, words = follow(as_root(*apt, "install", *packages), lambda line: line.startswith(("Setting up", "E:")))
+    if not recommended:
+        apt.append("--no-install-recommends")
+    shown = ("E:", "Need to get", *(f"Setting up {name}" for name in packages))
+    status, words = follow(as_root(*apt, "install", *packages), lambda line: line.startswith(shown))
     if status != 0:
         raise Problem(f"`apt-get install {names}` failed.", f"install {names} by hand, then repeat.", words)

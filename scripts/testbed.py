@@ -76,6 +76,9 @@ chmod 0440 /etc/sudoers.d/90-cloud-init-users
 rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
 : > /etc/machine-id
 : > /etc/hostname
+# No package lists, and since long: a list's age says whether to fetch it, and a new image must not look up to date.
+find /var/lib/apt/lists /var/cache/apt -mindepth 1 -delete
+touch --date='30 days ago' /var/lib/apt/lists
 """
 
 # Only where this machine trusts authorities of its own (a proxy that inspects TLS): the hosts trust them too, and so
@@ -92,7 +95,7 @@ PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "UV_DEFAU
 
 # What a host container does when it starts, then systemd. A shared mount tree: without it systemd's credentials are
 # silently broken. Host keys are made at the first boot, as on a new server. The key is copied, not mounted in place:
-# sshd wants it owned by root or the user, whatever the owner's number is on this machine, and roles may add to the file.
+# sshd wants root or the user as its owner, whatever the number of ours is here, and roles may add to the file.
 BOOT = (
     "mount --make-rshared / && ssh-keygen -A && "
     "{ test -s /home/debian/.ssh/authorized_keys || { "
@@ -159,6 +162,9 @@ def ensure_engine(direct: bool = False) -> None:
         # Debian 13 has made the client a package of its own.
         if attempt("apt-cache", "show", "docker-cli").returncode == 0:
             packages.append("docker-cli")
+        # Where the kernel has AppArmor, no container starts without its parser.
+        if Path("/sys/kernel/security/apparmor").exists() and not find_program("apparmor_parser"):
+            packages.append("apparmor")
         apt_install(packages, "no Docker Engine answers and none is installed")
     if not engine_up() and not denied():
         start_engine()
@@ -173,6 +179,11 @@ def use_sudo_for_docker(direct: bool) -> None:
     cure = "`sudo usermod -aG docker $USER`, then log in again (or `newgrp docker`), and repeat."
     if direct:
         raise Problem("A Docker Engine runs, but this user may not use its socket.", cure)
+    if not find_program("sudo"):
+        raise Problem(
+            "A Docker Engine runs, but this user may not use its socket.",
+            cure.replace("`sudo usermod", "as root `usermod"),
+        )
     _docker[:] = as_root("docker")
     if not engine_up():
         raise Problem(
@@ -326,7 +337,7 @@ def ensure_image(release: str, rebuild: bool = False) -> None:
 def build_image(release: str, mirror: str, script: str, digest: str) -> None:
     """Bootstrap a Debian release into a local image; nothing is pulled from a registry."""
     if not find_program("mmdebstrap"):
-        apt_install(["mmdebstrap"], "it makes the hosts' images from Debian's own packages")
+        apt_install(["mmdebstrap"], "it makes the hosts' images from Debian's own packages", recommended=True)
     say(f"Making the image {image_name(release)} from Debian's packages (about half a minute)")
     STATE.mkdir(parents=True, exist_ok=True)
     recipe_file, archive = STATE / f"{release}.sh", STATE / f"{release}.tar"
@@ -335,13 +346,14 @@ def build_image(release: str, mirror: str, script: str, digest: str) -> None:
         command = as_root(
             "mmdebstrap",
             "--variant=minbase",
+            "--skip=cleanup/apt",  # our script does it
             f"--include={','.join(PACKAGES)}",
             f'--customize-hook=chroot "$1" sh < {shlex.quote(str(recipe_file))}',
             release,
             str(archive),
             *([mirror] if mirror else []),  # without one mmdebstrap knows Debian's, security and updates included
         )
-        status, words = follow(command, lambda line: line.startswith(("I: installing", "I: running --c", "E:")))
+        status, words = follow(command, lambda line: line.startswith(("I: installing", "E:")))
         if status != 0:
             raise Problem(
                 f"mmdebstrap could not make Debian {release}.",

@@ -27,11 +27,27 @@ def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any]) -> list[dict[
     return app_model.app_records(apps, sizes["apps"], str(PROJECT_DIR))
 
 
-def flask_app_problems(
-    apps: Any, settings: dict[str, Any] | None = None, facts: dict[str, Any] | None = None
-) -> list[dict[str, str]]:
-    """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`."""
-    return preflight.find_problems(apps, settings or {}, facts or {}, PROJECT_DIR)
+def flask_app_problems(values: Any, names: list[str], facts: Any = None) -> list[preflight.Problem]:
+    """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
+
+    Args:
+        values: the variables' values as ``query('ansible.builtin.vars', ...)`` hands them out, which are worked out
+            only when they are read: a template that fails is then one problem among the others, not the end.
+        names: the variables' names in the same order; the first one holds the apps, the others are settings.
+        facts: the host's facts.
+    """
+    apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
+    return preflight.find_problems(apps, dict(zip(names[1:], settings, strict=True)), facts, PROJECT_DIR, names[0])
+
+
+def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
+    """Say why a host cannot be reached, or root's rights not be had; see :func:`preflight.find_access_problems`."""
+    return preflight.find_access_problems(attempts, host)
+
+
+def flask_app_problem_report(problems: list[preflight.Problem], host: str) -> str:
+    """Write the message that the operator sees; see :func:`preflight.render`."""
+    return preflight.render(problems, host)
 
 
 def flask_app_pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
@@ -45,7 +61,9 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters."""
         return {
+            "flask_app_access_problems": flask_app_access_problems,
             "flask_app_pick": flask_app_pick,
+            "flask_app_problem_report": flask_app_problem_report,
             "flask_app_problems": flask_app_problems,
             "flask_app_records": flask_app_records,
             "flask_app_sizes": flask_app_sizes,

@@ -50,9 +50,7 @@ def main() -> None:
     name = options["name"]
     show = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(service_state.PROPERTIES)}", name]
     properties = service_state.parse_show(module.run_command(show, check_rc=True)[1])
-    steps = service_state.steps(
-        properties, options["enabled"], options["reload_files"], options["restart_files"]
-    )
+    steps = service_state.steps(properties, options["enabled"], options["reload_files"], options["restart_files"])
     if not steps or module.check_mode:
         module.exit_json(changed=bool(steps), steps=steps)
     if options["test"]:

@@ -158,9 +158,7 @@ APP_OPTIONS: dict[str, Option] = {
     "workers": Option(
         "int", "Worker processes; computed from the host's cores and memory when not set.", 2, minimum=1, maximum=64
     ),
-    "threads": Option(
-        "int", "Threads in each worker, each serving one request.", 8, default=8, minimum=1, maximum=128
-    ),
+    "threads": Option("int", "Threads in each worker, each serving one request.", 8, default=8, minimum=1, maximum=128),
     "timeout": Option("int", "Seconds that one request may take.", 30, default=30, minimum=1, maximum=3600),
     "drain": Option(
         "int", "Seconds that requests in flight get to finish before a stop.", 30, default=30, minimum=1, maximum=3600
@@ -212,7 +210,7 @@ APP_OPTIONS: dict[str, Option] = {
         default={},
         options={
             "path": Option("str", "The path to ask for.", "/healthz", default="/", pattern=_URL_PATH),
-            "status": Option("int", "The status to expect; not a redirect.", 200, default=200, minimum=200, maximum=599),
+            "status": Option("int", "The status to expect, not a redirect.", 200, 200, minimum=200, maximum=599),
             "probes": Option("int", "Good answers in a row.", 3, default=3, minimum=1, maximum=100),
             "timeout": Option("int", "Seconds to wait for them.", 30, default=30, minimum=1, maximum=600),
         },
@@ -339,7 +337,6 @@ def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
         # The interpreter's own, since a unit starts with an empty locale and a home that it may not write.
         "LANG": "C.UTF-8",
         "MAX_CONTENT_LENGTH": str(record["limits"]["body"] * 1024 * 1024),
-        "WEB_CONCURRENCY": str(record["workers"]),
     }
     if record["database"]:
         # Peer authentication over the local socket: the system user's name is the role's, and no password exists.

@@ -164,9 +164,7 @@ class Deployment:
         return variables
 
     def _identity(self, revision: str, variables: dict[str, str]) -> str:
-        names = (
-            "source_subdir requirements extra_packages server_package python persistent static_path release_command"
-        )
+        names = "source_subdir requirements extra_packages server_package python persistent static_path release_command"
         parts: list[Any] = [revision, environment.render(variables)]
         parts += [self.options[name] for name in names.split()]
         parts += [Path(path).read_text() if Path(path).exists() else "" for path in self._config_files()]
@@ -236,8 +234,8 @@ class Deployment:
         if not app_dir.is_dir():
             raise ReleaseError("Unpack the code", f"it has no folder {subdir!r}.", "Correct source.subdir.")
         group = grp.getgrnam(self.user).gr_gid
-        self._persist(app_dir)
         source.seal(code, group)
+        self._persist(app_dir)
         replace_link(folder / "app", f"src/{subdir}".rstrip("/"))
         environment_dir = self._build(app_dir, code, group)
         record.venv = environment_dir.name
@@ -252,30 +250,34 @@ class Deployment:
 
     def _fetch(self, revision: str, archive: Path | None, code: Path) -> None:
         if archive:
-            source.unpack_archive(archive, code)
+            source.unpack_archive(self.run, archive, code)
             return
         repository = self.root / "repository.git"
         source.fetch_commit(self.run, repository, self.options["source_repo"], revision)
         repository.chmod(0o700)
-        source.unpack_commit(repository, revision, code)
+        source.unpack_commit(self.run, repository, revision, code)
 
     def _persist(self, app_dir: Path) -> None:
         """Put links to the data folder where the app expects the folders that outlast a release."""
-        uid, gid = pwd.getpwnam(self.user).pw_uid, grp.getgrnam(self.user).gr_gid
         for name in self.options["persistent"]:
             kept, place = self.data / name, app_dir / name
             if not kept.exists():
-                if place.is_dir() and not place.is_symlink():
-                    # What the code brings along is the beginning of the data.
-                    shutil.copytree(place, kept, symlinks=True)
-                kept.mkdir(parents=True, exist_ok=True)
-                for root, directories, files in os.walk(kept):
-                    for item in [".", *directories, *files]:
-                        os.chown(Path(root) / item, uid, gid, follow_symlinks=False)
+                self._make_data(kept, place)
             if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)
             place.parent.mkdir(parents=True, exist_ok=True)
             replace_link(place, str(kept))
+
+    def _make_data(self, kept: Path, place: Path) -> None:
+        """Make a folder of data, with what the code brings along for it; as the app's user, who owns what is there."""
+        commands = [["mkdir", "--parents", str(kept)]]
+        if place.is_dir() and not place.is_symlink():
+            commands.append(["cp", "--recursive", "--no-target-directory", str(place), str(kept)])
+        for command in commands:
+            wrapped = sandboxed(command, user=self.user, directory="/", writable=[str(self.data)])
+            status, _out, err = self.run(wrapped)
+            if status:
+                raise ReleaseError("Make the data folder", tail(err, 5), f"Look at {kept} and at the free disk space.")
 
     def _build(self, app_dir: Path, code: Path, group: int) -> Path:
         requirements = virtualenv.find_requirements(app_dir, self.options["requirements"], code)

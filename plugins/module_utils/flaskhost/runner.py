@@ -45,7 +45,7 @@ SANDBOX = (
 )
 
 
-def sandboxed(  # noqa: PLR0913 - each is a property of its own
+def sandboxed(
     command: list[str],
     *,
     user: str,

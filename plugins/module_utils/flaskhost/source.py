@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import stat
-import subprocess
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -138,27 +137,45 @@ def fetch_commit(run: Run, repository: Path, url: str, commit: str) -> None:
         )
 
 
-def unpack_commit(repository: Path, commit: str, destination: Path) -> None:
-    """Write the tree of a commit into a folder."""
-    command = [*_GIT, "--git-dir", str(repository), "archive", "--format=tar", commit]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:  # noqa: S603 - no shell, our own arguments
-        with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-            tar.extractall(destination, filter="data")
-    if process.returncode:
-        raise ReleaseError("Unpack the code", f"git archive {commit} ended with {process.returncode}.", "Run it again.")
-
-
-def unpack_archive(archive: Path, destination: Path) -> None:
-    """Write an archive into a folder; members that point outside of it are refused.
+def unpack_commit(run: Run, repository: Path, commit: str, destination: Path) -> None:
+    """Write the tree of a commit into a folder.
 
     Raises:
-        ReleaseError: the archive is damaged, or has such a member.
+        ReleaseError: as in :func:`unpack_archive`.
     """
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(destination, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ReleaseError("Unpack the code", f"{type(error).__name__}: {error}", "Correct the source.") from error
+    archive = destination.with_name("source.tar")
+    git = [*_GIT, "--git-dir", str(repository), "archive", "--format=tar", f"--output={archive}", commit]
+    status, _out, err = run(git)
+    if status:
+        raise ReleaseError("Unpack the code", f"git archive says: {tail(err, 5)}", "Run the same command again.")
+    unpack_archive(run, archive, destination)
+    archive.unlink()
+
+
+def unpack_archive(run: Run, archive: Path, destination: Path) -> None:
+    """Write an archive into a folder.
+
+    Args:
+        run: runs a command: GNU tar, since the tarfile of Debian 12's Python cannot refuse a dangerous member.
+        archive: the archive.
+        destination: the folder, empty.
+
+    Raises:
+        ReleaseError: the archive is damaged, the disk is full, or a link in it leads out of the folder.
+    """
+    tar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions"]
+    status, _out, err = run([*tar, f"--directory={destination}", f"--file={archive}"])
+    if status:
+        raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", "Correct the source, or make room.")
+    inside = destination.resolve()
+    for root, directories, files in os.walk(destination):
+        for path in (Path(root) / name for name in directories + files):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ReleaseError(
+                    "Unpack the code",
+                    f"{path.relative_to(destination)} is a link to {path.readlink()}, outside of the source.",
+                    "Take the link out, or name the folder in persistent.",
+                )
 
 
 def seal(folder: Path, group: int) -> None:

@@ -1,5 +1,0 @@
-"""Stub until written."""
-
-
-def find_problems(*_args):
-    return []

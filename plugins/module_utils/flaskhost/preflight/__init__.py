@@ -1,0 +1,77 @@
+"""Preflight: every problem of what a user wrote, and of the host, found before anything is touched.
+
+All problems are found in one pass, and each is told with its place, what is wrong and what would work. Nothing here
+raises: whatever the input is, the answer is a list. No value of ``secrets`` is ever part of a text.
+
+* :mod:`report`: reading the input, collecting the problems, and the words that messages are made of;
+* :mod:`schema`: what :data:`app_model.APP_OPTIONS` says of one option; :mod:`rules`: what is known to go wrong with it;
+* :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that belong together, the code on the
+  controller, and what all apps need of the host;
+* :mod:`settings`: the settings of the site; :mod:`host`: its facts; :mod:`access`: the way to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .access import find_access_problems
+from .apps import check_apps, check_between_apps
+from .budget import check_budget
+from .host import check_facts
+from .report import Problem, Report, Unreadable, read, read_item
+from .settings import SETTINGS, check_settings
+
+__all__ = ["Problem", "Unreadable", "find_access_problems", "find_problems", "read_item", "render"]
+
+
+def find_problems(
+    apps: Any, settings: Any, facts: Any, project_dir: Path, apps_variable: str = "flask_apps"
+) -> list[Problem]:
+    """Find every problem of the apps, the settings and the host.
+
+    Args:
+        apps: what the user wrote under ``flask_apps``; anything at all.
+        settings: the site-wide settings by name: ``admin_users``, ``firewall_allow``, ``timezone``. One that is
+            ``None`` or empty is not set.
+        facts: the host's facts, without the prefix ``ansible_``; of one that is not there nothing is said.
+        project_dir: where a relative ``source.path`` begins, on the controller.
+        apps_variable: the name of the user's variable, for the messages.
+
+    Returns:
+        The problems, each with its ``kind`` (a stable word), ``path``, ``problem`` and ``example``, in the order of the
+        mapping, the settings and the host; empty when all is well.
+    """
+    report = Report([apps_variable, *SETTINGS, "host"])
+    facts = facts if isinstance(facts, Mapping) else {}
+    apps = read(report, (apps_variable,), apps)
+    settings = read(report, (), settings)
+    check_apps(report, apps_variable, apps, Path(project_dir))
+    check_settings(report, settings)
+    if isinstance(apps, dict):
+        check_between_apps(report, apps_variable, apps, settings)
+        check_budget(report, apps_variable, apps, facts)
+    check_facts(report, facts)
+    return report.problems()
+
+
+def render(problems: list[Problem], host: str) -> str:
+    """Write the message that the operator sees.
+
+    Args:
+        problems: what :func:`find_problems` and :func:`find_access_problems` return; at least one.
+        host: the host's name in the inventory.
+
+    Returns:
+        Plain text: a count, a block for each problem, and what to do next.
+    """
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    blocks = [f"Preflight has found {count} on the way to {host}."]
+    for number, problem in enumerate(problems, 1):
+        lines = [f"{number}. {problem['path']}", f"What is wrong: {problem['problem']}"]
+        first, *rest = problem["example"].splitlines() or [""]
+        lines += [f"What works:    {first}", *(f"               {line}" for line in rest)]
+        blocks.append("\n   ".join(lines))
+    blocks.append(f"Nothing has been changed on {host}. Correct these and run the same command again.")
+    return "\n\n".join(blocks)

@@ -1,0 +1,106 @@
+"""The way to the host: why there is no log-in, or no rights of root, in words that lead on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .report import Problem, make_problem
+
+_NO_PYTHON = re.compile(r"interpreter .* was not found|python[\d.]*: (?:command )?not found")
+#: What to do, by what SSH said. ``{login}`` is the command to try by hand, ``{target}`` what ssh-copy-id takes.
+_SSH_CURES = (
+    (r"Connection refused", "{login} (when sshd runs there and listens on this port; ansible_port names another one)"),
+    (
+        r"timed? ?out",
+        "ansible_host: the server's address (is it running, and does its provider's firewall let SSH in?)",
+    ),
+    (r"not resolve|not known", "ansible_host: a name that the DNS knows, or the server's IP address"),
+    (r"No route|unreachable", "ansible_host: the server's address (and is this machine's own network up?)"),
+    (
+        r"IDENTIFICATION HAS CHANGED",
+        "ssh-keygen -R {address}, if you have installed the server anew; else find out why",
+    ),
+    (r"Host key verification", "{login} (once by hand: compare the fingerprint with your provider's, and say yes)"),
+    (r"Permission denied|Too many auth", "ssh-copy-id {target}, or ansible_user and ansible_ssh_private_key_file"),
+    (r"sshpass", "ssh-copy-id {target}, for a key instead of a password; or apt-get install sshpass on this machine"),
+    (r"no such identity|bad permissions|UNPROTECTED", "ansible_ssh_private_key_file: a file that only you can read"),
+)
+#: What to do, by what sudo said.
+_SUDO_CURES = (
+    (r"Missing|password is required", "the same command with -K, which asks for the password of {user} on the host"),
+    (
+        r"Incorrect|try again",
+        "the right password of {user}, after -K or in ansible_become_password (try: {login} -t sudo -v)",
+    ),
+    (r"not in the sudoers|not allowed", "usermod -aG sudo {user}, run as root on the host"),
+    (r"sudo: (?:command )?not found|sudo: No such file", "apt-get install sudo, run as root on the host"),
+    (r"(?i)timed? ?out", "{login} -t sudo -v (when it answers at once: sudo may be waiting for a name server)"),
+)
+
+
+def find_access_problems(attempts: Any, host: str) -> list[Problem]:
+    """Say why a host cannot be reached, or root's rights not be had.
+
+    Args:
+        attempts: the results of the action ``preflight_attempt``, in their order. Each is a mapping whose ``attempt``
+            has ``address``, ``port``, ``user``, ``become`` (whether root's rights were asked for), ``connected`` and
+            ``refusal`` (what SSH, sudo or the module said; empty when it went well). One that was skipped has none.
+        host: the host's name in the inventory.
+
+    Returns:
+        The problems, in the form of :func:`find_problems`.
+    """
+    problems: list[Problem] = []
+    for result in attempts if isinstance(attempts, (list, tuple)) else []:
+        attempt = result.get("attempt") if isinstance(result, Mapping) else None
+        if isinstance(attempt, Mapping) and attempt.get("refusal"):
+            problems.append(_access_problem(attempt, host))
+    return problems
+
+
+def _access_problem(attempt: Mapping[Any, Any], host: str) -> Problem:
+    user, address, port = (str(attempt.get(key) or "") for key in ("user", "address", "port"))
+    target = f"{user}@{address or host}" if user else address or host
+    option = f"-p {port} " if port and port != "22" else ""
+    words = {
+        "login": f"ssh {option}{target}",
+        "target": f"{option}{target}",
+        "user": user or "the user",
+        "address": address or host,
+    }
+    port = port or "22, unless ~/.ssh/config names another one"
+    there = f"as {user or 'the user of ~/.ssh/config, or your own,'} to {address or host}, port {port}"
+    refusal = refusal_text(str(attempt["refusal"]))
+    cures: tuple[tuple[str, str], ...] = ()
+    cure = "{login} (when that works, run this again)"
+    if _NO_PYTHON.search(refusal) and "sudo:" not in refusal:
+        kind, problem = "no_python", f"The log-in works ({there}), but Ansible finds no Python on the host"
+        cure = "{login} -t sudo apt-get install python3"
+    elif attempt.get("become"):
+        kind, problem, cures = "no_root", f"The log-in works ({there}), but sudo gives no rights of root", _SUDO_CURES
+    elif attempt.get("connected"):
+        kind, problem = "no_facts", f"The log-in works ({there}), but the host's facts cannot be read"
+    else:
+        kind, problem, cures = "unreachable", f"There is no log-in {there}", _SSH_CURES
+    cure = next((better for pattern, better in cures if re.search(pattern, refusal)), cure)
+    return make_problem(kind, f"host {host}", f"{problem}: {refusal}", cure.format(**words))
+
+
+def refusal_text(text: str) -> str:
+    """The reason that SSH, sudo or a module gave, without what Ansible puts around it; on one line.
+
+    Args:
+        text: what was raised, or came with a module's failure.
+
+    Returns:
+        The reason; a sentence of our own where there is none.
+    """
+    text = re.sub(r"Warning: Permanently added .*", "", text)
+    text = re.sub(r"(?:Task failed: )?(?:Action failed: )?Failed to connect to the host via \w+: ", "", text)
+    text = re.sub(
+        r'Data could not be sent to remote host "[^"]*"\. Make sure this host can be reached over ssh: ', "", text
+    )
+    words = " ".join(text.replace("@@@", "").split())
+    return words[-400:] or "no reason was given."

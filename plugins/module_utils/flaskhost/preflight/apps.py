@@ -1,0 +1,131 @@
+"""The apps: each name, the options that belong together, and what two apps may not share."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ..app_model import APP_OPTIONS, RESERVED_NAMES
+from .code_tree import check_code, check_source
+from .report import Place, Report, Unreadable, get, path_parts, path_text, show, snippet, type_name
+from .rules import bare_domain
+from .schema import check_options
+from .variables import check_variables
+
+_APP_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}[a-z0-9]|[a-z]")
+_EXAMPLE = """\
+{}:
+  shop:
+    domains: [shop.localhost]
+    source: {{path: sample_app}}
+    wsgi: "guestbook:create_app()\""""
+_EXAMPLE_PERSISTENT = "persistent: [instance, uploads]"
+
+
+def check_apps(report: Report, variable: str, apps: Any, project_dir: Path) -> None:
+    """Check the whole mapping, app by app.
+
+    Args:
+        report: where problems go.
+        variable: the name of the user's variable.
+        apps: what it holds, as :func:`report.read` gives it.
+        project_dir: where a relative ``source.path`` begins.
+    """
+    example = _EXAMPLE.format(variable)
+    if isinstance(apps, Unreadable):
+        return
+    if apps is None or apps in ("", {}, []):
+        report.add("no_apps", (variable,), f"{variable} is not set, or empty: there is no app to serve.", example)
+        return
+    if not isinstance(apps, dict):
+        problem = f"It has to be a mapping of apps by their names, and is {type_name(apps)}."
+        report.add("not_a_mapping", (variable,), problem, example)
+        return
+    report.apps = list(apps)
+    for name, app in apps.items():
+        place = (variable, name)
+        _check_name(report, place, name)
+        if isinstance(app, dict):
+            _check_app(report, place, app, project_dir)
+        elif not isinstance(app, Unreadable):
+            problem = f"It has to be a mapping of options, and is {type_name(app)}."
+            report.add("not_a_mapping", place, problem, example)
+
+
+def _check_name(report: Report, place: Place, name: Any) -> None:
+    if not isinstance(name, str):
+        hint = "YAML reads yes, no, on, off and digits as something else: write it in quotes, or choose another one."
+        report.add("bad_app_name", place, f"The app's name is {type_name(name)}. {hint}", "shop")
+    elif not _APP_NAME.fullmatch(name):
+        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")[:31].strip("-")
+        problem = (
+            f"{show(name)} cannot be an app's name, which names a user, folders and a database: "
+            "lower-case letters, digits and hyphens, a letter first and no hyphen last, at most 31."
+        )
+        report.add("bad_app_name", place, problem, better or "shop")
+    elif name in RESERVED_NAMES:
+        problem = f"{name} is a user, group, database or folder of the system's own. Choose another name."
+        report.add("reserved_app_name", place, problem, f"{name}-app")
+
+
+def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: Path) -> None:
+    check_options(report, place, (), app, APP_OPTIONS)
+    if code := check_source(report, place, app, project_dir):
+        check_code(report, place, app, *code)
+    check_variables(report, place, app)
+    _check_persistent(report, place, app)
+    if get(app, int, "threads") not in (None, 1) and get(app, str, "worker_class") == "sync":
+        problem = "A worker of the class sync has one thread, so that this has no effect."
+        report.add("threads_without_gthread", (*place, "threads"), problem, "worker_class: gthread")
+
+
+def _check_persistent(report: Report, place: Place, app: dict[Any, Any]) -> None:
+    """Check that the folders of data hold no code and no static files, and do not lie in each other."""
+    static = path_parts(get(app, str, "static", "path") or "")
+    module = tuple((get(app, str, "wsgi") or "").partition(":")[0].split("."))
+    earlier: list[tuple[str, ...]] = []
+    for index, folder in enumerate(get(app, list, "persistent") or []):
+        here = (*place, "persistent", index)
+        parts = path_parts(folder) if isinstance(folder, str) else ()
+        if not parts or not report.clean(here):
+            continue
+        if static and _holds(parts, static):
+            problem = f"{show(folder)} holds the static files, which belong to the code and change with each release."
+            report.add("persistent_over_static", here, problem, _EXAMPLE_PERSISTENT)
+        elif _holds(parts, module) or _holds(parts, ("src", *module)):
+            problem = f"{show(folder)} holds the app's code, which would be hidden by the data folder."
+            report.add("persistent_over_code", here, problem, _EXAMPLE_PERSISTENT)
+        elif any(_holds(parts, other) or _holds(other, parts) for other in earlier):
+            problem = f"{show(folder)} and another one of them lie in each other. Name the outer one alone."
+            report.add("persistent_overlap", here, problem, _EXAMPLE_PERSISTENT)
+        earlier.append(parts)
+
+
+def _holds(folder: tuple[str, ...], path: tuple[str, ...]) -> bool:
+    """Whether a path is the folder, or lies in it."""
+    return path[: len(folder)] == folder
+
+
+def check_between_apps(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:
+    """Check what two apps, or an app and an administrator, may not share.
+
+    Args:
+        report: where problems go.
+        variable: the name of the user's variable.
+        apps: what it holds.
+        settings: the settings of the site.
+    """
+    admins = {get(user, str, "name") for user in get(settings, list, "admin_users") or []}
+    owners: dict[str, Place] = {}
+    for name, app in apps.items():
+        if isinstance(name, str) and name in admins:
+            problem = "The app has the name of an administrator in admin_users, and would run as that user."
+            report.add("app_name_is_admin", (variable, name), problem, f"{name}-app")
+        for index, domain in enumerate(get(app, list, "domains") or []):
+            bare = bare_domain(domain) if isinstance(domain, str) else ""
+            place = (variable, name, "domains", index)
+            first = owners.setdefault(bare, place) if bare else place
+            if first[1] != name:
+                problem = f"{show(domain)} leads to another app already, at {path_text(first)}. It can lead to one."
+                report.add("shared_domain", place, problem, snippet(("domains",), [f"{name}.localhost"]))

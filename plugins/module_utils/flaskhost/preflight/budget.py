@@ -1,0 +1,89 @@
+"""What all apps need together, by the numbers that :mod:`sizing` gives them: memory and database connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .. import sizing
+from ..app_model import APP_OPTIONS
+from .host import MINIMUM_MEMORY_MB
+from .report import Report, get, get_number, snippet
+
+#: Each connection of PostgreSQL is a process, which takes memory and slows down every snapshot. Its wiki (Number Of
+#: Database Connections) advises a pooler long before this; at 500, idle ones alone take gigabytes.
+MAXIMUM_CONNECTIONS = 500
+
+
+def check_budget(report: Report, variable: str, apps: dict[Any, Any], facts: Mapping[Any, Any]) -> None:
+    """Check that the apps fit the host and PostgreSQL.
+
+    Args:
+        report: where problems go.
+        variable: the name of the user's variable.
+        apps: what it holds; options that are not in order do not count.
+        facts: the host's facts; without its memory only the connections are checked.
+    """
+    plain = {name: _sized_options(app) for name, app in apps.items() if isinstance(name, str)}
+    memory, cpus = get_number(facts, "memtotal_mb"), get_number(facts, "processor_vcpus")
+    # Where the host is not known: the smallest one, so that nothing is refused that would fit a larger one.
+    budget = sizing.size_host(memory or 1024, cpus or 1, plain, database=True)
+    _check_connections(report, variable, plain, budget)
+    if plain and memory and memory >= MINIMUM_MEMORY_MB:
+        _check_memory(report, variable, plain, budget, memory)
+
+
+def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any], memory: int) -> None:
+    free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
+    if free < len(apps) * sizing.SLOT_MINIMUM_MB:
+        problem = (
+            f"{len(apps)} apps need {sizing.SLOT_MINIMUM_MB} MB each, and of the host's {memory} MB there are {free} "
+            "beside the system and PostgreSQL."
+        )
+        cure = f"{max(1, free // sizing.SLOT_MINIMUM_MB)} of them on this host, or a host with more memory"
+        report.add("too_many_apps", (variable,), problem, cure)
+    for name, app in apps.items():
+        limit = budget["apps"][name]["memory_mb"]
+        if (app["limits"]["memory"] or 0) > free:
+            problem = f"A slot of the app may take {limit} MB, and there are {free} beside the system and PostgreSQL."
+            place = (variable, name, "limits", "memory")
+            report.add("memory_limit", place, problem, snippet(place[2:], free // sizing.SLOTS_AT_ONCE))
+        needed = sizing.MASTER_MB + (app["workers"] or 0) * sizing.WORKER_MB
+        if app["workers"] and needed > limit:
+            most = max(1, (limit - sizing.MASTER_MB) // sizing.WORKER_MB)
+            problem = f"{app['workers']} workers take about {needed} MB, and a slot of the app may take {limit} MB."
+            report.add("too_many_workers", (variable, name, "workers"), problem, snippet(("workers",), most))
+
+
+def _check_connections(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any]) -> None:
+    connections = budget["postgres"]["max_connections"]
+    if connections <= MAXIMUM_CONNECTIONS:
+        return
+    sizes = {name: budget["apps"][name] for name, app in apps.items() if app["database"]}
+    opened = {name: size["workers"] * size["threads"] * sizing.SLOTS_AT_ONCE for name, size in sizes.items()}
+    most = sorted(opened, key=lambda name: (-opened[name], name))[:3]
+    problem = (
+        f"All apps together may open {connections} connections to the database (workers times threads times "
+        f"{sizing.SLOTS_AT_ONCE} slots), and PostgreSQL serves at most {MAXIMUM_CONNECTIONS} well. "
+        f"Most of them: {', '.join(f'{name} {opened[name]}' for name in most)}."
+    )
+    report.add("too_many_connections", (variable,), problem, f"{most[0]}: {{workers: 2, threads: 8}}")
+
+
+def _sized_options(app: Any) -> dict[str, Any]:
+    """The options of an app that sizing reads; what is not in order is left out."""
+    memory = APP_OPTIONS["limits"].options["memory"]
+    limits = {"workers": APP_OPTIONS["workers"], "threads": APP_OPTIONS["threads"], "memory": memory}
+    given = {name: get_number(app, name) for name in ("workers", "threads")}
+    given["memory"] = get_number(app, "limits", "memory")
+    fit = {
+        name: value if value is not None and limits[name].minimum <= value <= limits[name].maximum else None
+        for name, value in given.items()
+    }
+    return {
+        "workers": fit["workers"],
+        "threads": fit["threads"],
+        "worker_class": get(app, str, "worker_class") or "gthread",
+        "limits": {"memory": fit["memory"]},
+        "database": get(app, bool, "database") is not False,
+    }

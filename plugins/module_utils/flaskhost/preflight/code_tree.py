@@ -1,0 +1,146 @@
+"""The code of an app: where it comes from, and what the options say about it, compared with a folder's content."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from .. import virtualenv
+from .report import Place, Report, closest, get, snippet
+from .rules import EXAMPLE_REPO
+
+_EXAMPLE_PATH = "source: {path: sample_app}"
+
+
+def check_source(report: Report, place: Place, app: dict[Any, Any], project_dir: Path) -> tuple[Path, Path] | None:
+    """Check where the code comes from.
+
+    Args:
+        report: where problems go.
+        place: the steps to the app.
+        app: its options.
+        project_dir: where a relative path begins.
+
+    Returns:
+        The app's folder and that of the whole source, where both are on the controller and in order.
+    """
+    source = get(app, dict, "source")
+    if not source:
+        return None
+    here, example = (*place, "source"), snippet(("source",), EXAMPLE_REPO)
+    given = {key for key in ("path", "repo", "version") if source.get(key) not in (None, "")}
+    if not given & {"path", "repo"}:
+        problem = "It names no code. Write path, a folder on this machine, or repo and version, a git repository."
+        report.add("no_source", here, problem, _EXAMPLE_PATH)
+    if {"path", "repo"} <= given:
+        report.add("two_sources", here, "It names two sources, path and repo. Keep the one to be run.", example)
+    elif "version" in given and "repo" not in given:
+        problem = "A version belongs to a repo; a folder has only the one that is there."
+        report.add("version_without_repo", (*here, "version"), problem, example)
+    if "repo" in given and "version" not in given:
+        problem = "It names a repo without a version: the branch, tag or commit to run."
+        report.add("repo_without_version", (*here, "version"), problem, example)
+    path = get(source, str, "path")
+    if not path or not report.clean((*here, "path")):
+        return None
+    return _find_code(report, here, project_dir / path, get(source, str, "subdir") or "")
+
+
+def _find_code(report: Report, here: Place, top: Path, subdir: str) -> tuple[Path, Path] | None:
+    if not _exists(top):
+        hint = " A ~ is not your home folder here: write the path in full." if "~" in top.parts else ""
+        report.add(
+            "source_not_found", (*here, "path"), f"There is no folder {top} on this machine.{hint}", _EXAMPLE_PATH
+        )
+    elif not _is_folder(top):
+        report.add("source_not_a_folder", (*here, "path"), f"{top} is a file. Name the app's folder.", _EXAMPLE_PATH)
+    elif report.clean((*here, "subdir")):
+        if _is_folder(top / subdir):
+            return top / subdir, top
+        problem = f"There is no folder {subdir} in {top}. {_there('Folders', _names(top, folders=True))}"
+        report.add("subdir_not_found", (*here, "subdir"), problem, "source without subdir, for an app at the top")
+    return None
+
+
+def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, top: Path) -> None:
+    """Check what the app's options say about its code.
+
+    Args:
+        report: where problems go.
+        place: the steps to the app.
+        app: its options.
+        code: the app's folder.
+        top: the folder of the whole source.
+    """
+    if report.clean((*place, "requirements")):
+        _check_requirements(report, (*place, "requirements"), get(app, str, "requirements") or "", code, top)
+    if report.clean((*place, "wsgi")) and (wsgi := get(app, str, "wsgi")):
+        _check_module(report, (*place, "wsgi"), wsgi, code)
+    static = get(app, str, "static", "path")
+    if static and report.clean((*place, "static", "path")) and not _is_folder(code / static):
+        problem = f"There is no folder {static} in {code}. {_there('Folders', _names(code, folders=True))}"
+        cure = "static without path: the folder static beside the WSGI module"
+        report.add("static_not_found", (*place, "static", "path"), problem, cure)
+
+
+def _check_requirements(report: Report, place: Place, named: str, code: Path, top: Path) -> None:
+    try:
+        found = virtualenv.find_requirements(code, named, top)
+    except (OSError, ValueError):
+        found = None
+    if found:
+        return
+    cure = "uv lock, or pip freeze > requirements.txt, in the app's folder"
+    if named:
+        files = [name for name in _names(code) if re.search(r"req|lock|toml", name)]
+        problem = f"There is no file {named} in {code}. {_there('Files that it may be', files)}"
+        report.add("requirements_not_found", place, problem, cure)
+    else:
+        wanted = ", ".join(virtualenv.CANDIDATES[:-1]) + f" or {virtualenv.CANDIDATES[-1]} with dependencies"
+        problem = f"Nothing in {code} says which packages the app needs: there is no {wanted}."
+        report.add("no_requirements", place, problem, cure)
+
+
+def _check_module(report: Report, place: Place, wsgi: str, code: Path) -> None:
+    module, _colon, target = wsgi.partition(":")
+    there: set[str] = set()
+    for root in (code, code / "src"):
+        path = root.joinpath(*module.split("."))
+        if _is_folder(path) or _exists(path.with_name(f"{path.name}.py")):
+            return
+        there |= {name.removesuffix(".py") for name in _names(root) if name.endswith(".py")}
+        there |= {name for name in _names(root, folders=True) if _exists(root / name / "__init__.py")}
+    near = closest(module, there) or (min(there) if len(there) == 1 else "")
+    works = (
+        snippet(("wsgi",), f"{near}:{target}") if near else "wsgi: module:object, with module.py in the app's folder"
+    )
+    problem = f"There is no module {module} in {code} or its folder src. {_there('Modules', there)}"
+    report.add("wsgi_not_found", place, problem, works)
+
+
+def _there(what: str, names: list[str] | set[str]) -> str:
+    """What is there instead, as a hint; a few of them."""
+    return f"{what} there: {', '.join(sorted(names)[:8])}." if names else f"{what} there: none."
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _names(folder: Path, folders: bool = False) -> list[str]:
+    """The names of the files in a folder, or of its folders; hidden ones left out."""
+    try:
+        return [item.name for item in folder.iterdir() if item.is_dir() == folders and item.name[0] not in "._"]
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,243 @@
+"""Rules about one value: what is known to go wrong with this very option, with a hint that the schema cannot give."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..app_model import APP_OPTIONS, RESERVED_NAMES, Option
+from .report import Fault, Place, path_parts, show, snippet
+
+#: Reserved for documentation by RFC 2606 and RFC 6761: no server can ever be reached under these. The names for tests,
+#: .test and .localhost, are fine: they are what demos and tests are for.
+RESERVED_DOMAINS = re.compile(r"(?:.*\.)?(?:example\.(?:com|net|org)|example|invalid)")
+#: What stands where a name or URL is still to be written. A site about to-do lists must pass.
+PLACEHOLDER = re.compile(
+    r"(?i).*(?:<[^<>]*>|change[-_ ]?me|replace[-_ ]?me"
+    r"|\byour[-_]?(?:domain|site|app|company|server|name|repo|org|user)).*"
+)
+PASSWORD_IN_URL = re.compile(r"(?is)[a-z][a-z0-9+.-]*://[^/@\s:]*:[^/@\s]+@.*")
+
+EXAMPLE_DOMAIN = "domains: [shop.localhost]  # or your own, once its DNS points to the server"
+EXAMPLE_REPO = {"repo": "https://github.com/pallets/flask.git", "version": "3.1.2", "subdir": "examples/tutorial"}
+EXAMPLE_ADMIN = "admin_users: [{name: ada, keys: [\"{{ lookup('file', '~/.ssh/id_ed25519.pub') }}\"]}]"
+EXAMPLE_RULE = "firewall_allow: [{port: 8443, protocol: tcp, from: [203.0.113.0/24]}]"
+
+#: What one administrator is: the options of base_admin_users in roles/base, which a unit test compares.
+ADMIN_OPTIONS = {
+    "name": Option("str", "The user's name.", "ada", required=True, pattern=r"[a-z_][a-z0-9_-]{0,31}"),
+    "keys": Option("list", "The user's public SSH keys.", [], required=True),
+}
+#: What one opening of the firewall is: the options of firewall_allow in roles/firewall, which a unit test compares.
+FIREWALL_OPTIONS = {
+    "port": Option("int", "The port to open.", 8443, required=True, minimum=1, maximum=65535),
+    "protocol": Option("str", "The protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
+    "from": Option("list", "The networks that may; everybody where it is left out.", [], default=[]),
+}
+
+_KEY_TYPES = (
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+)
+
+
+def bare_domain(value: str) -> str:
+    """The name that was meant by a URL, a name with a port, capitals or underscores; it need not be a valid one."""
+    text = re.split(r"[/?#\s,;]", re.sub(r"(?i)^\s*[a-z]+://", "", value).strip(), maxsplit=1)[0]
+    text = re.sub(r":\d*$", "", text.rpartition("@")[2]).strip(".").removeprefix("*.").replace("_", "-")
+    if not text.isascii():
+        try:
+            text = text.encode("idna").decode()
+        except UnicodeError:
+            return ""
+    text = text.lower()
+    return text if "." in text or not text else f"{text}.localhost"
+
+
+def _domain(value: str) -> Fault | None:
+    bare = bare_domain(value)
+    if PLACEHOLDER.fullmatch(value):
+        problem = f"{show(value)} is a placeholder. Write a name that you own and whose DNS points to the server."
+        return Fault("placeholder_domain", problem, EXAMPLE_DOMAIN)
+    if RESERVED_DOMAINS.fullmatch(bare):
+        problem = f"{show(value)} is reserved for documentation: no server can be reached under it. Write your own."
+        return Fault("placeholder_domain", problem, EXAMPLE_DOMAIN)
+    for found, problem in (
+        ("://" in value, "is a URL. Write the name alone, without the scheme (https://) and without a path."),
+        ("/" in value, "has a path. Write the name alone; an app has the whole of its domain."),
+        (re.search(r"[\s,;]", value), "is more than one name, or has a space in it. Write one name in each entry."),
+        (_is_address(value), "is an IP address. Write a name: certificates and sites are made for names."),
+        (":" in value, "has a port. Write the name alone; the ports are 80 and 443."),
+        ("*" in value, "is a wildcard, which Flaskhost does not serve. Write each name in an entry of its own."),
+        (value != value.lower(), "has capital letters. Write it in lower case."),
+        (value.strip(".") != value, "begins or ends with a dot. Write it without."),
+        ("_" in value, "has an underscore, which no host's name may have. Use a hyphen."),
+        (not value.isascii(), "has letters beyond a to z. Write it as the DNS has it, beginning with xn--."),
+        ("." not in value, "has no dot. Write the whole name; for a trial, one that ends in .localhost."),
+        (not _is_domain(value), "is no domain name: letters, digits, hyphens and dots, and no number at the end."),
+    ):
+        if found:
+            kind = "wildcard_domain" if problem.startswith("is a wildcard") else "bad_domain"
+            works = snippet(("domains",), [bare if _is_domain(bare) else "shop.localhost"])
+            return Fault(kind, f"{show(value)} {problem}", works)
+    return None
+
+
+def _is_domain(value: str) -> bool:
+    return bool(re.fullmatch(APP_OPTIONS["domains"].pattern, value))
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _repo(value: str) -> Fault | None:
+    """What is wrong with the URL of a repository. Nothing of it is shown: a token may be in it."""
+    example = snippet(("source",), EXAMPLE_REPO)
+    if PASSWORD_IN_URL.fullmatch(value):
+        problem = (
+            "The URL holds a password or token, which would end up in logs and on the host. Use a deploy key: "
+            "the URL that begins with git@, and the key in /root/.ssh on the host."
+        )
+        return Fault("secret_in_repo", problem, 'source: {repo: "git@github.com:ada/shop.git", version: v1.4.0}')
+    host = re.split(r"[/:]", re.sub(r"(?i)^[a-z+]+://", "", value).rpartition("@")[2], maxsplit=1)[0]
+    if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(host.lower()):
+        problem = "The URL is a placeholder. Write the one that you would give to git clone."
+        return Fault("placeholder_repo", problem, example)
+    if not re.fullmatch(APP_OPTIONS["source"].options["repo"].pattern, value):
+        problem = "It is not the URL of a git repository: https://, ssh://, git://, file:/// or user@host: begin one."
+        return Fault("malformed", problem, example)
+    return None
+
+
+def _inner_path(value: str) -> Fault | None:
+    """What is wrong with the name of a folder or file inside of the code."""
+    if value.startswith(("/", "~")):
+        problem = f"{show(value)} is not inside of the code. Write it relative to the app's folder."
+        return Fault("unsafe_path", problem)
+    if ".." in PurePosixPath(value).parts:
+        return Fault("unsafe_path", f"{show(value)} leaves the app's folder. Write a path without '..'.")
+    return None
+
+
+def _persistent(value: str) -> Fault | None:
+    if not path_parts(value):
+        problem = "It is the whole of the code, which each release replaces. Name the folders that hold data."
+        return Fault("persistent_is_everything", problem)
+    return _inner_path(value)
+
+
+def _wsgi(value: str) -> Fault | None:
+    pattern = APP_OPTIONS["wsgi"].pattern
+    if re.fullmatch(pattern, value):
+        return None
+    module, _colon, target = value.partition(":")
+    better = f"{re.sub(r'[.]py$', '', module).strip('/').replace('/', '.')}:{target.strip() or 'app'}"
+    works = snippet(("wsgi",), better) if re.fullmatch(pattern, better) else ""
+    problem = f"{show(value)} does not name a WSGI application: write module:object, or module:factory()."
+    return Fault("malformed", problem, works)
+
+
+def _static_url(value: str) -> Fault | None:
+    if not value.strip("/"):
+        problem = "All of the site would be static files, and no request would reach the app. Name a prefix."
+        return Fault("static_is_everything", problem)
+    better = f"/{value.strip('/')}/"
+    if value != better and re.fullmatch(APP_OPTIONS["static"].options["url"].pattern, better):
+        return Fault(
+            "malformed", f"{show(value)} does not begin and end with one slash.", snippet(("static", "url"), better)
+        )
+    return None
+
+
+def _health_status(value: int) -> Fault | None:
+    if 300 <= value <= 399:
+        problem = f"{value} is a redirect, which says nothing about the app: it may lead to a page that fails."
+        return Fault("health_redirect", problem)
+    return None
+
+
+def _admin_name(value: str) -> Fault | None:
+    # The first user of a cloud image (admin on Amazon's) may well be an administrator.
+    if value in RESERVED_NAMES - {"admin", "debian", "ubuntu"}:
+        return Fault("reserved_admin_name", f"{value} is a user or group of the system's own.", EXAMPLE_ADMIN)
+    if not re.fullmatch(ADMIN_OPTIONS["name"].pattern, value):
+        problem = f"{show(value)} cannot be a user's name: a to z, digits, _ and -, at most 32, no digit first."
+        return Fault("bad_admin_name", problem, EXAMPLE_ADMIN)
+    return None
+
+
+def _ssh_key(value: str) -> Fault | None:
+    """What is wrong with a public SSH key. No part of it is shown: it may be a private one."""
+    if "PRIVATE KEY" in value:
+        problem = (
+            "It is a private key, which must stay with its owner. Take it out of every file and commit that it is in, "
+            "make a new pair (ssh-keygen -t ed25519), and write the half whose file ends in .pub."
+        )
+        return Fault("private_ssh_key", problem, EXAMPLE_ADMIN)
+    text = value.strip()
+    kind, _space, rest = text.partition(" ")
+    problem = ""
+    if text.endswith(".pub") or text.startswith(("~", "/")):
+        problem = "It is the name of a file. Write the key, or have the file read."
+    elif "\n" in text:
+        problem = "It is more than one line. Write one key in each entry."
+    elif kind not in _KEY_TYPES:
+        problem = (
+            f"It is not a public SSH key, which begins with {_KEY_TYPES[0]}, {_KEY_TYPES[1]} or another such name."
+        )
+    elif not _is_key(kind.encode(), rest.split(" ")[0]):
+        problem = "The key is damaged, cut off, or only an example of one."
+    return Fault("bad_ssh_key", problem, EXAMPLE_ADMIN) if problem else None
+
+
+def _is_key(kind: bytes, encoded: str) -> bool:
+    """Whether the middle part of a public key is one: its length and name come first (RFC 4253, 6.6), then 32 bytes."""
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return blob.startswith(len(kind).to_bytes(4, "big") + kind) and len(blob) >= 4 + len(kind) + 32
+
+
+def _network(value: str) -> Fault | None:
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        problem = f"{show(value)} is not a network: an address, and a slash with a length where it is more than one."
+        return Fault("bad_network", problem, EXAMPLE_RULE)
+    if "/" in value and not value.startswith(f"{network.network_address}/"):
+        problem = f"{show(value)} is an address inside of a network. Write the network's own, {network}."
+        return Fault("bad_network", problem, EXAMPLE_RULE.replace("203.0.113.0/24", f'"{network}"'))
+    return None
+
+
+#: The rules, by the option's place in the schema.
+RULES: dict[Place, Callable[[Any], Fault | None]] = {
+    ("domains",): _domain,
+    ("source", "repo"): _repo,
+    ("source", "subdir"): _inner_path,
+    ("wsgi",): _wsgi,
+    ("requirements",): _inner_path,
+    ("persistent",): _persistent,
+    ("static", "url"): _static_url,
+    ("static", "path"): _inner_path,
+    ("health", "status"): _health_status,
+    ("admin_users", "name"): _admin_name,
+    ("admin_users", "keys"): _ssh_key,
+    ("firewall_allow", "from"): _network,
+}

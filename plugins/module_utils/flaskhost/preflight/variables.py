@@ -1,0 +1,108 @@
+"""The variables of an app, ``env`` and ``secrets``: names, values, and on which side a value belongs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..app_model import OWN_VARIABLES
+from .report import Fault, Place, Report, Unreadable, get, show, snippet, type_name
+from .rules import PASSWORD_IN_URL
+
+#: Characters. 32 hexadecimal digits are 128 bits; Flask's manual makes a SECRET_KEY of 64.
+SECRET_KEY_MINIMUM = 32
+
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_NAME = re.compile(
+    r"(?i)(?:.*_)?(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|API_?KEY|PRIVATE|CREDENTIALS?)(?:_.*)?"
+)
+#: What stands where a secret is still to be written. None can come out of a generator: the shortest has 8 letters.
+_PLACEHOLDER = re.compile(r"(?is)<[^<>]*>|.*(?:change|replace)[-_ ]?(?:me|this).*|(?:your|insert|enter)[-_ ].*|\.+")
+#: What anybody tries first, without hyphens, underscores and spaces.
+_WEAK_SECRETS = frozenset(
+    """
+    abc123 admin apikey default dev development devkey example fixme foobar hunter2 key letmein mykey mypassword
+    mysecret mysecretkey none null pass passphrase passw0rd password qwerty root secret secretkey supersecret
+    supersecretkey tbd test testing thesecret thisisasecret todo token topsecret verysecret
+    """.split()
+)
+
+
+def check_variables(report: Report, place: Place, app: dict[Any, Any]) -> None:
+    """Check ``env`` and ``secrets`` of one app.
+
+    Args:
+        report: where problems go.
+        place: the steps to the app.
+        app: its options.
+    """
+    env, secrets = get(app, dict, "env") or {}, get(app, dict, "secrets") or {}
+    for option, variables in (("env", env), ("secrets", secrets)):
+        for name, value in variables.items():
+            here = (*place, option, name)
+            if fault := _name_fault(option, name):
+                report.add(fault.kind, here, fault.problem, fault.example)
+            elif option == "secrets" and name in env:
+                problem = "It is in env too. Keep the one in secrets, and take the other one out."
+                report.add("variable_twice", here, problem, _secret_example(name))
+            if not isinstance(value, Unreadable) and (
+                fault := _value_fault(option, name if isinstance(name, str) else "", value)
+            ):
+                report.add(fault.kind, here, fault.problem, fault.example)
+
+
+def _name_fault(option: str, name: Any) -> Fault | None:
+    if not isinstance(name, str) or not _VARIABLE_NAME.fullmatch(name):
+        problem = "It is not the name of an environment variable: letters, digits and _, no digit first."
+        return Fault("bad_variable_name", problem, snippet((option, "MAIL_FROM"), "a text"))
+    if name == "FLASK_CONFIG":
+        return Fault(
+            "own_variable", "Flaskhost sets FLASK_CONFIG itself, from the option config.", "config: production"
+        )
+    if name in OWN_VARIABLES:
+        return Fault("own_variable", f"Flaskhost sets {name} itself. Leave it out.", f"{option} without {name}")
+    return None
+
+
+def _value_fault(option: str, name: str, value: Any) -> Fault | None:
+    """What is wrong with the value of a variable; the value is never shown."""
+    example = snippet((option, name), "a text") if _VARIABLE_NAME.fullmatch(name) else ""
+    if isinstance(value, (dict, list)):
+        problem = f"An environment variable is a text or a number, and this is {type_name(value)}."
+        return Fault("bad_variable_value", problem, example)
+    if isinstance(value, str) and "\0" in value:
+        return Fault("bad_variable_value", "It holds a NUL byte, which no environment variable can.", example)
+    if option == "secrets":
+        return _secret_fault(name, value)
+    if value is None:
+        problem = 'It has no value. Write "" for an empty text, or take the line out.'
+        return Fault("bad_variable_value", problem, snippet((option, name), ""))
+    if isinstance(value, str) and value:
+        problem = ""
+        if _SECRET_NAME.fullmatch(name):
+            problem = "By its name it is a secret, and what is in env may be read in files and logs."
+        elif PASSWORD_IN_URL.fullmatch(value):
+            problem = "It is a URL with a password in it, and what is in env may be read in files and logs."
+        if problem:
+            return Fault("secret_in_env", f"{problem} Move it to secrets.", _secret_example(name))
+    return None
+
+
+def _secret_fault(name: str, value: Any) -> Fault | None:
+    text = "" if value is None else (value if isinstance(value, str) else show(value)).strip()
+    word = re.sub(r"[-_ ]", "", text.lower())
+    weak = word in _WEAK_SECRETS or len(set(word)) == 1 or (word.isdigit() and word in "012345678901234567890")
+    cure = _secret_example(name)
+    if name == "SECRET_KEY":
+        cure = "secrets without SECRET_KEY: a strong one is then made on the host, and kept"
+    if not text or weak or _PLACEHOLDER.fullmatch(text):
+        shown = "a placeholder, or one of those that anybody tries first" if text else "empty"
+        return Fault("placeholder_secret", f"The secret is {shown}. Write the real one, with ansible-vault.", cure)
+    if name == "SECRET_KEY" and len(text) < SECRET_KEY_MINIMUM:
+        problem = f"It has {len(text)} characters and needs {SECRET_KEY_MINIMUM}: who guesses it can sign sessions."
+        return Fault("short_secret_key", problem, cure)
+    return None
+
+
+def _secret_example(name: str) -> str:
+    return snippet(("secrets", name), f"{{{{ vault_{name.lower()} }}}}")
