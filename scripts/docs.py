@@ -19,7 +19,7 @@ from common import ROOT, Problem, guarded, say
 
 sys.path.append(str(ROOT / "plugins" / "module_utils"))
 
-from flaskhost import app_model  # noqa: E402 - needs the path above
+from flaskhost import app_model
 
 BEGIN = "<!-- options: made by make docs -->"
 END = "<!-- end of options -->"
@@ -84,7 +84,8 @@ def app_rows(options: Mapping[str, app_model.Option], prefix: str = "", depth: i
         else:
             default = "computed" if option.default is None else code(option.default)
         kind = APP_TYPES.get(option.type, option.type)
-        if not option.options:
+        # The example of a number or a switch tells nothing that its default does not.
+        if option.type in ("str", "list", "dict") and not option.choices and option.example != option.default:
             more.append(f"Example: {code(option.example)}")
         yield row(depth, prefix + name, kind, default, sentence(option.description, more))
         yield from app_rows(option.options, f"{prefix}{name}.", depth + 1)

@@ -474,6 +474,9 @@ class Host:
             *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"),  # noqa: S108
             # Docker lets any user listen below 1024; a real server does not.
             *("--sysctl", "net.ipv4.ip_unprivileged_port_start=1024"),
+            # Docker switches IPv6 off where its network has none; a server has it.
+            *("--sysctl", "net.ipv6.conf.all.disable_ipv6=0"),
+            *("--sysctl", "net.ipv6.conf.default.disable_ipv6=0"),
             *("--volume", f"{KEY.with_suffix('.pub')}:/mnt/testbed.pub:ro"),
         ]
         for inside, port in self.ports.items():

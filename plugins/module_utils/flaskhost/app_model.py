@@ -18,14 +18,15 @@ SLOTS = ("blue", "green")
 SERVER_PACKAGE = "gunicorn==27.0.1"
 
 #: Names that an app may not take, since it names a system user, a database and folders: the users and groups of
-#: Debian's base-passwd, those of the packages that the roles install, and PostgreSQL's own databases.
+#: Debian's base-passwd and systemd, those of the packages that the roles install, PostgreSQL's own databases and
+#: reserved role names, and ``tls``, the folder of the certificates beside the apps' own under /etc/flaskhost.
 RESERVED_NAMES = frozenset(
     """
-    adm admin audio avahi backup bin bluetooth cdrom crontab daemon dialout dip disk fax floppy games gnats input
-    irc kmem kvm list lp mail man messagebus netdev news nginx nobody nogroup operator plugdev polkitd postgres proxy
-    redis render root sasl sgx shadow src ssh sshd ssl-cert staff sudo sync sys syslog systemd systemd-journal
-    systemd-network systemd-resolve systemd-timesync tape tcpdump template0 template1 tty users utmp uucp video voice
-    www-data debian ubuntu public
+    adm admin audio avahi backup bin bluetooth cdrom clock crontab daemon dialout dip disk fax floppy games gnats input
+    irc kmem kvm list lp mail man messagebus netdev news nginx nobody nogroup none operator plugdev polkitd postgres
+    proxy redis render root sasl sgx shadow src ssh sshd ssl-cert staff sudo sync sys syslog systemd systemd-journal
+    systemd-network systemd-resolve systemd-timesync tape tcpdump template0 template1 tls tty users utmp uucp uuidd
+    video voice www-data debian ubuntu public
     """.split()
 )
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+
+from .runner import ReleaseError
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: With one of them systemd refuses the whole file: NUL, halves of pairs, and what Unicode calls no characters.
+_UNWRITABLE = re.compile("[\0\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def quote(value: str) -> str:
@@ -20,7 +27,18 @@ def quote(value: str) -> str:
 
 
 def render(variables: Mapping[str, str]) -> str:
-    """The text of an environment file, sorted by name so that it changes only when a value does."""
+    """The text of an environment file, sorted by name so that it changes only when a value does.
+
+    Raises:
+        ReleaseError: systemd would not take a variable; its value is not shown.
+    """
+    for name, value in variables.items():
+        if not _NAME.fullmatch(name) or _UNWRITABLE.search(value):
+            raise ReleaseError(
+                "Write the environment",
+                f"{name!r} cannot be an environment variable, by its name or by a character in its value.",
+                "Correct it in env or secrets; what is not text goes in as base64.",
+            )
     return "".join(f"{name}={quote(variables[name])}\n" for name in sorted(variables))
 
 
@@ -36,10 +54,11 @@ def secret_key(secrets_dir: Path, create: bool = True) -> str:
     """
     path = secrets_dir / "secret_key"
     try:
-        return path.read_text(encoding="ascii").strip()
+        present = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        if not create:
-            return ""
+        present = ""
+    if present or not create:
+        return present
     key = secrets.token_urlsafe(64)
     write_private(path, key + "\n")
     return key

@@ -8,8 +8,10 @@ not served, which the next run takes up. Until the flip the slot that serves is 
 from __future__ import annotations
 
 import fcntl
+import functools
 import grp
 import hashlib
+import itertools
 import json
 import os
 import pwd
@@ -91,7 +93,9 @@ class Deployment:
     def __init__(
         self, run: Run, options: dict[str, Any], check: bool = False, pause: Callable[[float], None] = time.sleep
     ) -> None:
-        self.run, self.options, self.check = run, options, check
+        # AnsibleModule puts root's own variables in the place of $NAME in an argument, unless told not to.
+        self.run = run = functools.partial(run, expand_user_and_vars=False)
+        self.options, self.check = options, check
         self.root = Path(options["root"])
         self.releases, self.venvs = self.root / "releases", self.root / "venvs"
         self.data, self.secrets_dir = self.root / "data", Path(options["secrets_dir"])
@@ -117,6 +121,8 @@ class Deployment:
         """
         if self.check:
             return self._deploy()
+        # Whatever the one who logged in has: the app and the web server have to get through the folders.
+        os.umask(0o022)
         self._folders()
         with self._lock():
             return self._deploy()
@@ -128,7 +134,7 @@ class Deployment:
         variables = self._variables()
         identity = self._identity(revision, variables)
         self.outcome.previous = serving.id if serving else ""
-        if serving and serving.identity == identity:
+        if serving and serving.identity == identity and self._has_environment(serving):
             self._repair(live, serving)
             return self.outcome
         self.outcome.changed = True
@@ -164,8 +170,8 @@ class Deployment:
         return variables
 
     def _identity(self, revision: str, variables: dict[str, str]) -> str:
-        names = "source_subdir requirements extra_packages server_package python persistent static_path release_command"
-        parts: list[Any] = [revision, environment.render(variables)]
+        names = "source_subdir wsgi requirements extra_packages server_package python persistent static_path"
+        parts: list[Any] = [revision, environment.render(variables), self.options["release_command"]]
         parts += [self.options[name] for name in names.split()]
         parts += [Path(path).read_text() if Path(path).exists() else "" for path in self._config_files()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -200,6 +206,8 @@ class Deployment:
     def _lock(self) -> Iterator[None]:
         """Keep a second deploy of the same app out; the kernel lets go of the lock when this process ends."""
         with (self.root / ".lock").open("a+") as stream:
+            # Who can open it can hold it.
+            os.fchmod(stream.fileno(), 0o600)
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -214,7 +222,11 @@ class Deployment:
 
     def _whole(self, identity: str) -> Record | None:
         """A release of this identity that was built before and does not serve: a run was killed, or refused."""
-        return next((item for item in self.all_records() if item.identity == identity), None)
+        found = (item for item in self.all_records() if item.identity == identity and self._has_environment(item))
+        return next(found, None)
+
+    def _has_environment(self, record: Record) -> bool:
+        return bool(record.venv) and virtualenv.is_whole(self.venvs / record.venv)
 
     def _prepare(self, identity: str, revision: str, variables: dict[str, str]) -> Record | None:
         """Build the release aside from what runs; None when the folder's archive is not here yet."""
@@ -222,9 +234,8 @@ class Deployment:
         if self.options["source_digest"] and not archive:
             return None
         version = self.options["source_version"] or self.options["source_path"]
-        moment = datetime.now(UTC)
-        record = Record(f"{moment:%Y%m%dT%H%M%SZ}-{revision[:7]}", identity, version, revision)
         self._remove_partial()
+        record = Record(self._new_id(revision), identity, version, revision)
         folder = self.releases / record.id
         code = folder / "src"
         code.mkdir(parents=True, mode=0o755)
@@ -240,7 +251,7 @@ class Deployment:
         environment_dir = self._build(app_dir, code, group)
         record.venv = environment_dir.name
         replace_link(folder / "venv", f"../../venvs/{record.venv}")
-        self._publish_static(app_dir, folder / "static")
+        self._publish_static(app_dir, code, folder / "static")
         if Path(self.options["server_config"]).exists():
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
@@ -248,14 +259,20 @@ class Deployment:
         self._write(record)
         return record
 
+    def _new_id(self, revision: str) -> str:
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{revision[:7]}"
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        return next(item for item in names if not (self.releases / item).exists())
+
     def _fetch(self, revision: str, archive: Path | None, code: Path) -> None:
+        replaced = [str(Path(self.options["source_subdir"]) / name) for name in self.options["persistent"]]
         if archive:
-            source.unpack_archive(self.run, archive, code)
+            source.unpack_archive(self.run, archive, code, replaced)
             return
         repository = self.root / "repository.git"
+        repository.mkdir(mode=0o700, exist_ok=True)
         source.fetch_commit(self.run, repository, self.options["source_repo"], revision)
-        repository.chmod(0o700)
-        source.unpack_commit(self.run, repository, revision, code)
+        source.unpack_commit(self.run, repository, revision, code, replaced)
 
     def _persist(self, app_dir: Path) -> None:
         """Put links to the data folder where the app expects the folders that outlast a release."""
@@ -270,9 +287,12 @@ class Deployment:
 
     def _make_data(self, kept: Path, place: Path) -> None:
         """Make a folder of data, with what the code brings along for it; as the app's user, who owns what is there."""
-        commands = [["mkdir", "--parents", str(kept)]]
+        # Whole or not at all: what is there is never looked at again.
+        partial = str(kept.with_name(f"{kept.name}.partial"))
+        commands = [["rm", "--recursive", "--force", partial], ["mkdir", "--parents", partial]]
         if place.is_dir() and not place.is_symlink():
-            commands.append(["cp", "--recursive", "--no-target-directory", str(place), str(kept)])
+            commands.append(["cp", "--recursive", "--no-target-directory", str(place), partial])
+        commands.append(["mv", "--no-target-directory", partial, str(kept)])
         for command in commands:
             wrapped = sandboxed(command, user=self.user, directory="/", writable=[str(self.data)])
             status, _out, err = self.run(wrapped)
@@ -302,13 +322,14 @@ class Deployment:
         self.outcome.warnings += builder.warnings
         return built
 
-    def _publish_static(self, app_dir: Path, published: Path) -> None:
+    def _publish_static(self, app_dir: Path, code: Path, published: Path) -> None:
         """Make the static files readable to the web server, which may not read the code beside them."""
         module = Path(*self.options["wsgi"].partition(":")[0].split("."))
         places = [self.options["static_path"]] if self.options["static_path"] else [module / "static", "static"]
         folder = next((app_dir / place for place in places if (app_dir / place).is_dir()), None)
         published.mkdir(mode=0o755)
-        if not folder:
+        # One that is in the data folder (persistent) the app can write: root changes no mode there.
+        if not folder or not folder.resolve().is_relative_to(code.resolve()):
             return
         for root, _directories, files in os.walk(folder):
             target = published / Path(root).relative_to(folder)
@@ -355,8 +376,12 @@ class Deployment:
 
     def _serve(self, record: Record, live: str) -> None:
         slot = self.slots.idle()
-        self.slots.start(slot, record.id)
-        self.slots.gate(slot, self.options["host"], self.options["health"])
+        try:
+            self.slots.start(slot, record.id)
+            self.slots.gate(slot, self.options["host"], self.options["health"])
+        except ReleaseError:
+            self.slots.stop(slot)
+            raise
         record.healthy = True
         self._write(record)
         self.slots.flip(slot)
@@ -409,8 +434,9 @@ class Deployment:
         environment.write_private(self.releases / record.id / RECORD, text)
 
     def _remove_partial(self) -> None:
+        held = {self.slots.release(slot) for slot in SLOTS}
         for path in self.releases.iterdir():
-            if not (path / RECORD).exists():
+            if path.is_dir() and path.name not in held and not (path / RECORD).exists():
                 shutil.rmtree(path)
 
     def _prune(self) -> None:
@@ -421,8 +447,11 @@ class Deployment:
         kept += [item for item in records if item.id in held and item not in kept]
         for item in records:
             if item not in kept:
+                # The record first: what is removed in part is then no release any more.
+                (self.releases / item.id / RECORD).unlink()
                 shutil.rmtree(self.releases / item.id)
-        used = {item.venv for item in kept}
+        # Asked of the links, not of the records: a release that serves keeps its environment, whatever its record says.
+        used = {link.readlink().name for link in self.releases.glob("*/venv")}
         for path in self.venvs.iterdir():
-            if path.name not in used:
-                shutil.rmtree(path)
+            if path.is_dir() and path.name not in used:
+                virtualenv.remove(path)

@@ -87,5 +87,6 @@ def sandboxed(
         *(f"--property={item}" for item in properties),
         *(f"--setenv={key}={value}" for key, value in (environment or {}).items()),
         "--",
-        *command,
+        # systemd puts variables in the place of $NAME, as in ExecStart=; that is for the command itself to do.
+        *(item.replace("$", "$$") for item in command),
     ]

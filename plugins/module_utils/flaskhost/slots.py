@@ -6,6 +6,7 @@ import http.client
 import os
 import socket
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, st
     }
     connection = UnixConnection(path, timeout)
     try:
-        connection.request("GET", url, headers=headers)
+        connection.request("GET", urllib.parse.quote(url, safe="/%:@!$&'()*+,;=?"), headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(500).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
@@ -158,7 +159,6 @@ class Slots:
         began = int(time.time())
         if self.run(["systemctl", "start", self.service(slot)])[0]:
             log = self.log(slot, began)
-            self.stop(slot)
             raise ReleaseError(
                 f"Start the {slot} slot", f"{self.service(slot)} does not start. Its last lines:\n{log}", _CURE
             )
@@ -172,7 +172,7 @@ class Slots:
             health: ``path``, ``status``, ``probes`` (good answers in a row) and ``timeout`` (seconds for all).
 
         Raises:
-            ReleaseError: it does not; the slot is stopped.
+            ReleaseError: it does not. The slot is left as it is: whether to stop it is for the caller to say.
         """
         began = int(time.time())
         deadline = time.monotonic() + health["timeout"]
@@ -187,11 +187,11 @@ class Slots:
         if good >= health["probes"]:
             return
         log = self.log(slot, began)
-        self.stop(slot)
         answer = f"{status}" if status else "no answer"
         raise ReleaseError(
             f"Ask the {slot} slot for {health['path']}",
-            f"got {answer}, wanted {health['status']}. The answer began:\n{tail(body, 5)}\nIts last log lines:\n{log}",
+            f"got {answer}, wanted {health['status']}; {good} of {health['probes']} answers in a row were good after "
+            f"{health['timeout']} s. The last one began:\n{tail(body, 5)}\nIts last log lines:\n{log}",
             _CURE,
         )
 

@@ -18,13 +18,14 @@ IGNORED = frozenset(
 )
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_GIT = ["git", "-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null"]
+#: No gc in the background either: it would hold locks after this process and its lock are gone.
+_GIT = ["git", "-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false"]
 #: A question for a name or a password would wait for ever: there is nobody to answer.
 _GIT_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=15"}
 
 
 def folder_files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
-    """List what belongs to a release in a folder of the controller.
+    """List what belongs to a release in a folder of the controller: files and links, no pipes, sockets and devices.
 
     Args:
         folder: the folder.
@@ -32,10 +33,17 @@ def folder_files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
 
     Returns:
         The paths of files and links, relative to the folder and sorted.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
+
+    def stop(error: OSError) -> None:
+        raise error
+
     left_out = {Path(item) for item in without}
     found: list[Path] = []
-    for root, directories, files in os.walk(folder):
+    for root, directories, files in os.walk(folder, onerror=stop):
         here = Path(root).relative_to(folder)
         links = [name for name in directories if (Path(root) / name).is_symlink()]
         directories[:] = sorted(
@@ -44,9 +52,16 @@ def folder_files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
         found += [
             here / name
             for name in [*files, *links]
-            if name not in IGNORED and not name.endswith(".pyc") and here / name not in left_out
+            if name not in IGNORED
+            and not name.endswith(".pyc")
+            and here / name not in left_out
+            and _is_plain((Path(root) / name).lstat().st_mode)
         ]
     return sorted(found)
+
+
+def _is_plain(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
 def folder_digest(folder: Path, without: Iterable[str] = ()) -> str:
@@ -54,14 +69,12 @@ def folder_digest(folder: Path, without: Iterable[str] = ()) -> str:
     digest = hashlib.sha256()
     for path in folder_files(folder, without):
         full = folder / path
-        status = full.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            kind, content = "l", str(full.readlink()).encode()
-        elif stat.S_ISREG(status.st_mode):
-            kind, content = "x" if status.st_mode & 0o100 else "f", full.read_bytes()
+        if full.is_symlink():
+            kind, content = "l", os.fsencode(full.readlink())
         else:
-            continue
-        digest.update(f"{kind}\0{path}\0{len(content)}\0".encode() + content)
+            kind, content = "x" if full.stat().st_mode & 0o100 else "f", full.read_bytes()
+        # Not encode(): a file's name may be no UTF-8.
+        digest.update(os.fsencode(f"{kind}\0{path}\0{len(content)}\0") + content)
     return digest.hexdigest()
 
 
@@ -89,7 +102,8 @@ def resolve_commit(run: Run, repository: Path, url: str, version: str) -> str:
     """
     if _COMMIT.fullmatch(version):
         return version
-    status, out, err = run([*_GIT, "ls-remote", url, version, f"{version}^{{}}"], environ_update=_GIT_ENVIRONMENT)
+    asked = ["ls-remote", "--", url, version, f"{version}^{{}}"]
+    status, out, err = run([*_GIT, *asked], environ_update=_GIT_ENVIRONMENT)
     if status:
         raise ReleaseError(
             "Read the repository",
@@ -97,12 +111,15 @@ def resolve_commit(run: Run, repository: Path, url: str, version: str) -> str:
             "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root.",
         )
     refs = dict(reversed(line.split("\t", 1)) for line in out.splitlines() if "\t" in line)
-    for name in (f"refs/tags/{version}^{{}}", f"refs/tags/{version}", f"refs/heads/{version}", version):
+    places = (f"refs/tags/{version}", f"refs/heads/{version}", version)
+    for name in (item for place in places for item in (f"{place}^{{}}", place)):
         if name in refs:
             return refs[name]
-    # A shortened commit: only a repository that has been fetched can tell.
-    status, out, _err = run([*_GIT, "--git-dir", str(repository), "rev-parse", "--verify", f"{version}^{{commit}}"])
-    if status == 0 and _COMMIT.fullmatch(out.strip()):
+    # A shortened commit: only a repository that has been fetched can tell. It knows of branches and tags that are gone
+    # by now, too, so that the answer has to begin with the question.
+    asked = ["--git-dir", str(repository), "rev-parse", "--quiet", "--verify", f"{version}^{{commit}}"]
+    status, out, _err = run([*_GIT, *asked])
+    if status == 0 and _COMMIT.fullmatch(out.strip()) and out.startswith(version):
         return out.strip()
     raise ReleaseError(
         "Read the repository",
@@ -118,17 +135,20 @@ def fetch_commit(run: Run, repository: Path, url: str, commit: str) -> None:
         ReleaseError: it cannot be fetched.
     """
     git = [*_GIT, "--git-dir", str(repository)]
-    if not (repository / "HEAD").exists():
-        run([*_GIT, "init", "--quiet", "--bare", str(repository)], check_rc=True)
     if run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0] == 0:
         return
+    # Harmless where it is whole, and the cure where a run was killed in the middle of it.
+    run([*_GIT, "init", "--quiet", "--bare", str(repository)], check_rc=True)
+    # A git that was killed leaves its locks, and no later one would pass them. Nobody else is here: the app is locked.
+    for path in repository.rglob("*.lock"):
+        path.unlink(missing_ok=True)
     references = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
     status, _out, err = run(
-        [*git, "fetch", "--quiet", "--prune", "--no-tags", url, *references], environ_update=_GIT_ENVIRONMENT
+        [*git, "fetch", "--quiet", "--prune", "--no-tags", "--", url, *references], environ_update=_GIT_ENVIRONMENT
     )
     if status == 0 and run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0]:
         # A commit on no branch and no tag: some servers hand it out when asked by its name.
-        status, _out, err = run([*git, "fetch", "--quiet", url, commit], environ_update=_GIT_ENVIRONMENT)
+        status, _out, err = run([*git, "fetch", "--quiet", "--", url, commit], environ_update=_GIT_ENVIRONMENT)
     if status:
         raise ReleaseError(
             "Fetch the code",
@@ -137,8 +157,8 @@ def fetch_commit(run: Run, repository: Path, url: str, commit: str) -> None:
         )
 
 
-def unpack_commit(run: Run, repository: Path, commit: str, destination: Path) -> None:
-    """Write the tree of a commit into a folder.
+def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, replaced: Iterable[str] = ()) -> None:
+    """Write the tree of a commit into a folder; the arguments are those of :func:`unpack_archive`.
 
     Raises:
         ReleaseError: as in :func:`unpack_archive`.
@@ -148,29 +168,40 @@ def unpack_commit(run: Run, repository: Path, commit: str, destination: Path) ->
     status, _out, err = run(git)
     if status:
         raise ReleaseError("Unpack the code", f"git archive says: {tail(err, 5)}", "Run the same command again.")
-    unpack_archive(run, archive, destination)
+    unpack_archive(run, archive, destination, replaced)
     archive.unlink()
 
 
-def unpack_archive(run: Run, archive: Path, destination: Path) -> None:
+def unpack_archive(run: Run, archive: Path, destination: Path, replaced: Iterable[str] = ()) -> None:
     """Write an archive into a folder.
 
     Args:
         run: runs a command: GNU tar, since the tarfile of Debian 12's Python cannot refuse a dangerous member.
         archive: the archive.
         destination: the folder, empty.
+        replaced: folders, relative to it, that give way to the app's data (``persistent``): their links may lead out.
 
     Raises:
-        ReleaseError: the archive is damaged, the disk is full, or a link in it leads out of the folder.
+        ReleaseError: the archive is damaged, the disk is full, a link in it leads out of the folder, or something in
+            it is no file, folder or link.
     """
     tar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions"]
     status, _out, err = run([*tar, f"--directory={destination}", f"--file={archive}"])
     if status:
         raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", "Correct the source, or make room.")
-    inside = destination.resolve()
+    inside, left_out = Path(os.path.realpath(destination)), {destination / item for item in replaced}
     for root, directories, files in os.walk(destination):
         for path in (Path(root) / name for name in directories + files):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            mode = path.lstat().st_mode
+            if not _is_plain(mode) and not stat.S_ISDIR(mode):
+                raise ReleaseError(
+                    "Unpack the code",
+                    f"{path.relative_to(destination)} is a device, a pipe or a socket.",
+                    "Take it out of the source.",
+                )
+            # Not Path.resolve(), which raises where a link leads to itself.
+            target = Path(os.path.realpath(path))
+            if stat.S_ISLNK(mode) and path not in left_out and not target.is_relative_to(inside):
                 raise ReleaseError(
                     "Unpack the code",
                     f"{path.relative_to(destination)} is a link to {path.readlink()}, outside of the source.",

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tomllib
 from pathlib import Path
 
@@ -15,6 +16,15 @@ from .runner import ReleaseError, Run, sandboxed, tail
 MARK = ".complete"
 #: The files that may pin the dependencies, the most exact one first.
 CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
+#: What in such a file takes in code that lies beside it (`-e .`, `./library`, a path source), by the file's name; the
+#: project itself in its own lock does not.
+_LOCAL_CODE = {
+    "uv.lock": re.compile(r'source = \{ (?:editable|directory|path) = "(?!\.")'),
+    "pyproject.toml": re.compile(r"\{[^}]*\b(?:path|workspace)\s*=|@\s*file:"),
+    "": re.compile(
+        r"^\s*(?:-e|--editable|(?:[\w.,\[\]-]+\s*@\s*)?(?:file:|\.{0,2}/|\.\s*(?:[\[;#]|$))|[\w.-]+/)", re.MULTILINE
+    ),
+}
 
 
 def find_requirements(folder: Path, named: str = "", top: Path | None = None) -> Path | None:
@@ -58,6 +68,17 @@ def installed_version(environment: Path, package: str) -> str:
     return ""
 
 
+def is_whole(environment: Path) -> bool:
+    """Whether an environment was built to its end: it has the mark, and is root's, so that nobody else set it."""
+    return (environment / MARK).is_file() and environment.stat().st_uid == 0
+
+
+def remove(environment: Path) -> None:
+    """Remove an environment; one that is removed in part is not taken for a whole one."""
+    (environment / MARK).unlink(missing_ok=True)
+    shutil.rmtree(environment)
+
+
 class Builder:
     """Builds the environments of one app.
 
@@ -87,8 +108,13 @@ class Builder:
         if status:
             raise ReleaseError("Build the environment", f"{self.python} does not run: {tail(err, 3)}", "Install it.")
         parts = [version, requirements.name, *sorted(extra_packages), server_package]
+        files = [requirements, *_included(requirements)]
+        local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
+        if any(local.search(path.read_text(encoding="utf-8", errors="replace")) for path in files):
+            # The code of this release is in the environment, which thus is of no use to another one.
+            parts.append(str(requirements))
         digest = hashlib.sha256("\0".join(parts).encode())
-        for path in [requirements, *_included(requirements)]:
+        for path in files:
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -108,9 +134,10 @@ class Builder:
             ReleaseError: the dependencies cannot be resolved, downloaded or built.
         """
         target = self.folder / self.key(requirements, extra_packages, server_package)
-        if (target / MARK).exists():
+        if is_whole(target):
             return target
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            remove(target)
         for path in (target, self.cache):
             path.mkdir(parents=True, exist_ok=True)
             shutil.chown(path, self.user, self.group)
@@ -142,6 +169,8 @@ class Builder:
         environment = {
             "UV_CACHE_DIR": str(self.cache),
             "UV_PYTHON_DOWNLOADS": "never",
+            # No hard links: the cache stays the user's, and what is in the environment may not.
+            "UV_LINK_MODE": "copy",
             # The host's own certificate authorities, like every other program on it.
             "UV_SYSTEM_CERTS": "1",
             "HOME": "/nonexistent",
@@ -164,24 +193,30 @@ class Builder:
             )
 
     def _seal(self, target: Path) -> None:
-        """Give the whole environment to root, and mark it."""
-        for root, directories, files in os.walk(target):
-            for name in directories + files:
-                os.chown(Path(root) / name, 0, 0, follow_symlinks=False)
+        """Give the whole environment to root, writable to nobody else, and mark it."""
+        # From the top down: a folder is root's before it is read, so that nobody exchanges what is in it meanwhile.
         os.chown(target, 0, 0)
-        (target / MARK).touch(mode=0o644)
+        for root, directories, files in os.walk(target):
+            for path in (Path(root) / name for name in directories + files):
+                os.chown(path, 0, 0, follow_symlinks=False)
+                mode = path.lstat().st_mode
+                if not stat.S_ISLNK(mode) and mode & 0o7022:
+                    path.chmod(mode & 0o755)
+        # A package may have put a file or a link there while it was built.
+        (target / MARK).unlink(missing_ok=True)
+        (target / MARK).touch(mode=0o644, exist_ok=False)
 
 
 def _included(requirements: Path) -> list[Path]:
     """The files that a requirements file takes in with -r or -c, and theirs, each once."""
     found: list[Path] = []
-    queue = [requirements] if requirements.suffix == ".txt" else []
+    queue = [] if requirements.suffix in (".lock", ".toml") else [requirements]
     while queue:
         here = queue.pop()
         for line in here.read_text(encoding="utf-8", errors="replace").splitlines():
-            match = re.match(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(\S+)", line)
-            path = (here.parent / match.group(1)) if match else None
-            if path and path.is_file() and path not in found and path != requirements:
+            match = re.match(r"\s*(?:-[rc][\s=]*|--(?:requirement|constraint)[\s=]+)(\S+)", line)
+            path = (here.parent / match.group(1)).resolve() if match else None
+            if path and path.is_file() and path not in found and path != requirements.resolve():
                 found.append(path)
                 queue.append(path)
     return sorted(found)

@@ -29,7 +29,11 @@ _SSH_CURES = (
 )
 #: What to do, by what sudo said.
 _SUDO_CURES = (
-    (r"Missing|password is required", "the same command with -K, which asks for the password of {user} on the host"),
+    (
+        r"Missing|password is required",
+        "the same command with -K, which asks for the password of {user} on the host; or ansible_become_password in\n"
+        "vault.yml; or no password at all, by this line in /etc/sudoers.d on the host: {user} ALL=(ALL) NOPASSWD:ALL",
+    ),
     (
         r"Incorrect|try again",
         "the right password of {user}, after -K or in ansible_become_password (try: {login} -t sudo -v)",
@@ -70,7 +74,7 @@ def _access_problem(attempt: Mapping[Any, Any], host: str) -> Problem:
         "user": user or "the user",
         "address": address or host,
     }
-    port = port or "22, unless ~/.ssh/config names another one"
+    port = port or "22 (SSH's default)"
     there = f"as {user or 'the user of ~/.ssh/config, or your own,'} to {address or host}, port {port}"
     refusal = refusal_text(str(attempt["refusal"]))
     cures: tuple[tuple[str, str], ...] = ()

@@ -58,7 +58,7 @@ def _check_name(report: Report, place: Place, name: Any) -> None:
         hint = "YAML reads yes, no, on, off and digits as something else: write it in quotes, or choose another one."
         report.add("bad_app_name", place, f"The app's name is {type_name(name)}. {hint}", "shop")
     elif not _APP_NAME.fullmatch(name):
-        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")[:31].strip("-")
+        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).lstrip("-0123456789")[:31].strip("-")
         problem = (
             f"{show(name)} cannot be an app's name, which names a user, folders and a database: "
             "lower-case letters, digits and hyphens, a letter first and no hyphen last, at most 31."

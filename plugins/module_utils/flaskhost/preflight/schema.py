@@ -7,7 +7,7 @@ from typing import Any
 
 from ..app_model import Option
 from .report import Place, Report, Unreadable, closest, show, snippet, type_name
-from .rules import EXAMPLE_ADMIN, EXAMPLE_REPO, EXAMPLE_RULE, RULES
+from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_REPO, EXAMPLE_RULE, RULES
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: The types of the schema, in Python's words and in a user's.
@@ -21,7 +21,6 @@ _TYPES: dict[str, tuple[type, str]] = {
 }
 #: Examples of our own where the schema's are names that no real server can have.
 _EXAMPLES: dict[Place, Any] = {
-    ("domains",): ["shop.localhost"],
     ("source",): {"path": "sample_app"},
     ("source", "repo"): EXAMPLE_REPO["repo"],
 }
@@ -129,5 +128,5 @@ def _unknown_key(key: Any, where: Place, options: dict[str, Option]) -> tuple[st
 
 def _example(where: Place, option: Option) -> str:
     """The example of an option as a line of YAML."""
-    whole = {"admin_users": EXAMPLE_ADMIN, "firewall_allow": EXAMPLE_RULE}.get(where[0])
+    whole = {"domains": EXAMPLE_DOMAIN, "admin_users": EXAMPLE_ADMIN, "firewall_allow": EXAMPLE_RULE}.get(where[0])
     return whole or snippet(where, _EXAMPLES.get(where, option.example))

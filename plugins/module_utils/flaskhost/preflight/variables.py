@@ -40,15 +40,14 @@ def check_variables(report: Report, place: Place, app: dict[Any, Any]) -> None:
     for option, variables in (("env", env), ("secrets", secrets)):
         for name, value in variables.items():
             here = (*place, option, name)
-            if fault := _name_fault(option, name):
+            fault = _name_fault(option, name)
+            if not fault and not isinstance(value, Unreadable):
+                fault = _value_fault(option, name, value)
+            if fault:
                 report.add(fault.kind, here, fault.problem, fault.example)
-            elif option == "secrets" and name in env:
+            if option == "secrets" and name in env:
                 problem = "It is in env too. Keep the one in secrets, and take the other one out."
-                report.add("variable_twice", here, problem, _secret_example(name))
-            if not isinstance(value, Unreadable) and (
-                fault := _value_fault(option, name if isinstance(name, str) else "", value)
-            ):
-                report.add(fault.kind, here, fault.problem, fault.example)
+                report.add("variable_twice", here, problem, "env without it")
 
 
 def _name_fault(option: str, name: Any) -> Fault | None:
@@ -66,7 +65,7 @@ def _name_fault(option: str, name: Any) -> Fault | None:
 
 def _value_fault(option: str, name: str, value: Any) -> Fault | None:
     """What is wrong with the value of a variable; the value is never shown."""
-    example = snippet((option, name), "a text") if _VARIABLE_NAME.fullmatch(name) else ""
+    example = snippet((option, name), "a text")
     if isinstance(value, (dict, list)):
         problem = f"An environment variable is a text or a number, and this is {type_name(value)}."
         return Fault("bad_variable_value", problem, example)

@@ -1,0 +1,171 @@
+"""What an operator sees when something is wrong, and what goes on serving meanwhile."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
+SECRET = "never-to-be-seen-4711"
+GUESTBOOK = {
+    "domains": ["guestbook.test"],
+    "source": {"path": "sample_app"},
+    "wsgi": "guestbook:create_app()",
+    "health": {"path": "/readyz"},
+}
+HELLO = {
+    "domains": ["hello.test"],
+    "source": {"repo": "file:///opt/hello.git", "version": "main", "subdir": "apps/hello"},
+    "wsgi": "app:app",
+    "database": False,
+    "secrets": {"MAIL_PASSWORD": SECRET},
+}
+
+
+def run(*arguments, **variables):
+    """Run the playbook with other variables; return its status and what it printed."""
+    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"{PROJECT}/site.yml", "--diff", *arguments]
+    result = subprocess.run(
+        [*command, "--extra-vars", json.dumps(variables)],
+        cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    output = result.stdout + result.stderr
+    assert SECRET not in output
+    assert "MODULE FAILURE" not in output
+    return result.returncode, output
+
+
+def version(tag):
+    """``flask_apps`` with another version of hello."""
+    return {"flask_apps": {"guestbook": GUESTBOOK, "hello": {**HELLO, "source": {**HELLO["source"], "version": tag}}}}
+
+
+def state(host):
+    """What must not change when a run is refused."""
+    files = "/etc/nginx/nginx.conf /etc/nftables-flaskhost.conf /etc/systemd/system /etc/gunicorn /srv/hello/current"
+    return host.run(f"stat --format='%n %Z %N' {files} /srv/hello/live.sock").stdout
+
+
+@pytest.mark.parametrize(
+    ("tag", "step", "reason"),
+    [
+        ("bad-import", "Start the green slot", "No module named 'a_module_that_nobody_has'"),
+        ("bad-object", "Start the green slot", "Failed to find attribute 'app'"),
+        ("bad-answer", "Ask the green slot for /", "got 500, wanted 200"),
+        ("bad-lock", "Build the environment", "flask==999.0"),
+        ("bad-release-command", "Run the release command", "the table is locked"),
+        ("no-lock", "Build the environment", "no file that pins its dependencies"),
+        ("no-such-version", "Read the repository", "no branch or tag named 'no-such-version'"),
+    ],
+)
+def test_broken_release_never_serves_and_says_why(host, visitor, tag, step, reason):
+    before = visitor.ask("https://hello.test/whoami").json
+    unchanged = state(host)
+    status, output = run("--tags", "app", **version(tag))
+    assert status != 0
+    assert f"hello was not released. {step}" in output
+    assert reason in output
+    assert visitor.ask("https://hello.test/whoami").json["release"] == before["release"]
+    assert state(host) == unchanged
+    assert host.run("systemctl is-active flask-hello@green.service").stdout.strip() == "inactive"
+    assert not host.file("/run/flask-hello/green.sock").exists
+
+
+def test_good_release_after_the_bad_ones_serves(visitor):
+    status, output = run("--tags", "app", **version("v2"))
+    assert status == 0, output
+    assert "second version" in visitor.ask("https://hello.test/static/hello.txt").body
+
+
+def test_bad_input_is_refused_all_at_once_before_anything_is_touched(host):
+    unchanged = state(host)
+    bad = {
+        "guestbook": {**GUESTBOOK, "domains": ["https://guestbook.test", "hello.test"], "wrokers": 2},
+        "hello": {**HELLO, "source": {"repo": "file:///opt/hello.git", "path": "sample_app"}},
+    }
+    status, output = run(flask_apps=bad)
+    assert status != 0
+    for path in (
+        "flask_apps.guestbook.domains[0]",
+        "flask_apps.guestbook.wrokers",
+        "flask_apps.hello.domains[0]",
+        "flask_apps.hello.source",
+    ):
+        assert path in output
+    assert "workers" in output
+    assert "TASK [base" not in output
+    assert state(host) == unchanged
+
+
+def test_folder_without_a_lock_is_refused_before_anything_is_touched(tmp_path, host):
+    (tmp_path / "app.py").write_text("app = None\n")
+    unchanged = state(host)
+    status, output = run(flask_apps={"hello": {**HELLO, "source": {"path": str(tmp_path)}}})
+    assert status != 0
+    assert "flask_apps.hello" in output
+    assert "requirements.txt" in output
+    assert state(host) == unchanged
+
+
+def test_missing_variable_is_named(host):
+    unchanged = state(host)
+    status, output = run(flask_apps={"hello": {**HELLO, "secrets": {"MAIL_PASSWORD": "{{ vault_missing }}"}}})
+    assert status != 0
+    assert "vault_missing" in output
+    assert "TASK [base" not in output
+    assert state(host) == unchanged
+
+
+def test_host_that_cannot_be_reached_is_named_with_the_cure():
+    status, output = run(ansible_port=1)
+    assert status != 0
+    assert "fh-failures" in output
+    assert "refused" in output
+    assert "TASK [base" not in output
+
+
+@pytest.mark.parametrize("variables", [{}, {"ansible_become_password": "wrong"}])
+def test_sudo_that_refuses_is_told_with_the_cure(variables):
+    status, output = run(ansible_user="grace", **variables)
+    assert status != 0
+    assert "sudo" in output
+    assert "-K" in output
+    assert "TASK [base" not in output
+
+
+def test_right_password_is_enough():
+    status, output = run("--tags", "firewall", ansible_user="grace", ansible_become_password="correct")
+    assert status == 0, output
+
+
+def test_fault_in_an_operators_own_file_leaves_the_site_serving(host, visitor):
+    host.run_expect([0], "echo 'nonsense here;' > /etc/nginx/conf.d/own.conf")
+    before = host.run("cat /etc/nginx/nginx.conf").stdout
+    try:
+        status, output = run("--tags", "nginx", nginx_ipv6=False)
+        assert status != 0
+        assert "nonsense" in output
+        assert host.run("cat /etc/nginx/nginx.conf").stdout == before
+        assert visitor.ask("https://hello.test/").status == 200
+    finally:
+        host.run_expect([0], "rm /etc/nginx/conf.d/own.conf")
+
+
+def test_secret_is_not_shown_even_when_asked_for_details():
+    run("-vvv", "--tags", "app", **version("v2"))
+
+
+def test_reload_that_was_never_made_is_made_up_for(host, visitor):
+    """As after a kill between the write and the reload: the file is right, and nginx has not read it."""
+    changed = {"flask_apps": {"guestbook": GUESTBOOK, "hello": {**HELLO, "limits": {"body": 1}}}}
+    changed["flask_apps"]["hello"]["source"] = {**HELLO["source"], "version": "v2"}
+    written = "/server_name hello.test;/,/client_max/s/client_max_body_size 16m/client_max_body_size 1m/"
+    host.run_expect([0], f"sed --in-place {written!r} /etc/nginx/nginx.conf")
+    big = "a" * (1024 * 1024 + 1)
+    assert visitor.ask("https://hello.test/", "POST", body=big).status != 413
+    status, output = run("--tags", "nginx", **changed)
+    assert status == 0, output
+    assert visitor.ask("https://hello.test/", "POST", body=big).status == 413

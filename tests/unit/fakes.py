@@ -1,0 +1,327 @@
+"""What the release's tests run on: a host without systemd, owners that need no root, and the commands that are real.
+
+Only what a unit test cannot have is made up here: systemd's bookkeeping of units, uv's downloads, and who owns a file.
+git, tar, cp and the app's own commands are run for real, by a stand-in for ``AnsibleModule.run_command``.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import stat
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+#: The app's user: nobody on the machine that runs the tests.
+USER, UID, GID = "shop", 4242, 4343
+
+
+class ModuleFailed(Exception):
+    """``AnsibleModule.fail_json``, which ends the module."""
+
+
+def run_command(
+    args: Sequence[str],
+    check_rc: bool = False,
+    environ_update: dict[str, str] | None = None,
+    expand_user_and_vars: bool = True,
+    cwd: str | None = None,
+) -> tuple[int, str, str]:
+    """Run a command as ``AnsibleModule.run_command`` does, its habit of replacing $NAME in arguments included."""
+    if expand_user_and_vars:
+        args = [os.path.expanduser(os.path.expandvars(item)) for item in args]  # noqa: PTH111 - what Ansible does
+    environment = {**os.environ, **(environ_update or {})}
+    try:
+        done = subprocess.run(args, capture_output=True, env=environment, cwd=cwd, check=False)  # noqa: S603 - no shell
+    except OSError as error:
+        raise ModuleFailed(f"Error executing command: {error}") from error
+    out, err = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
+    if check_rc and done.returncode:
+        raise ModuleFailed(f"{args}: {err}")
+    return done.returncode, out, err
+
+
+class Unit(NamedTuple):
+    """A command that ``systemd-run`` was asked to run.
+
+    Attributes:
+        command: what systemd executes, after it has replaced variables.
+        properties: the unit's properties, those that may be given twice as lists.
+        environment: the variables that the command finds.
+    """
+
+    command: list[str]
+    properties: dict[str, list[str]]
+    environment: dict[str, str]
+
+
+def read_systemd_run(args: Sequence[str]) -> Unit:
+    """Understand a ``systemd-run`` as systemd does."""
+    split = list(args).index("--")
+    properties: dict[str, list[str]] = {}
+    environment: dict[str, str] = {"PATH": os.environ["PATH"]}
+    for item in args[1:split]:
+        if item.startswith("--property="):
+            name, _, value = item.removeprefix("--property=").partition("=")
+            properties.setdefault(name, []).append(value)
+        elif item.startswith("--setenv="):
+            name, _, value = item.removeprefix("--setenv=").partition("=")
+            environment[name] = value
+    for path in properties.get("EnvironmentFile", []):
+        environment |= load_environment_file(Path(path).read_text(encoding="utf-8"))
+    command = [word for item in args[split + 1 :] for word in _replace_variables(item, environment)]
+    return Unit(command, properties, environment)
+
+
+def _replace_variables(argument: str, environment: dict[str, str]) -> list[str]:
+    """What becomes of an argument of ExecStart=: systemd.service(5), "Command lines"."""
+    if re.fullmatch(r"\$[A-Za-z_]\w*", argument):
+        return environment.get(argument[1:], "").split()
+    pattern = re.compile(r"\$\$|\$\{(\w+)\}")
+    return [pattern.sub(lambda found: environment.get(found[1], "") if found[1] else "$", argument)]
+
+
+def load_environment_file(text: str) -> dict[str, str]:
+    """Read an EnvironmentFile by the rules of systemd.exec(5), with systemd's own states (src/basic/env-file.c)."""
+    result: dict[str, str] = {}
+    characters = iter(text)
+    for character in characters:
+        if character in " \t\r\n":
+            continue
+        if character in "#;":
+            _skip_comment(characters)
+            continue
+        key = character
+        for item in characters:
+            if item in "=\n\r":
+                break
+            key += item
+        else:
+            break
+        if item == "=":
+            result[key.rstrip(" \t")] = _read_value(characters)
+    return result
+
+
+def _skip_comment(characters: Iterator[str]) -> None:
+    for character in characters:
+        if character == "\\":
+            next(characters, "")
+        elif character in "\n\r":
+            return
+
+
+def _read_value(characters: Iterator[str]) -> str:
+    # A quote is one only at the beginning, or after another one that has ended; spaces at both ends are nothing.
+    value, kept, plain = "", 0, False
+    for character in characters:
+        if character in "\n\r":
+            break
+        if character in " \t" and not plain:
+            continue
+        if character in "'\"" and not plain:
+            quoted = iter(lambda: next(characters, "'"), "'")
+            value += _read_double_quoted(characters) if character == '"' else "".join(quoted)
+        elif character == "\\":
+            plain, escaped = True, next(characters, "")
+            value += "" if escaped == "\n" else escaped
+        else:
+            plain = True
+            value += character
+        if character not in " \t":
+            kept = len(value)
+    return value[:kept]
+
+
+def _read_double_quoted(characters: Iterator[str]) -> str:
+    value = ""
+    for character in characters:
+        if character == '"':
+            break
+        if character != "\\":
+            value += character
+            continue
+        escaped = next(characters, "")
+        if escaped in '"\\`$':
+            value += escaped
+        elif escaped != "\n":
+            value += "\\" + escaped
+    return value
+
+
+def fake_owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
+    """Let anybody give files away: owners are written down, not set, and the app's user exists.
+
+    Returns:
+        The owner and group of each path that was given away.
+    """
+    owners: dict[Path, tuple[int, int]] = {}
+    real_stat, real_user, real_group = Path.stat, pwd.getpwnam, grp.getgrnam
+
+    def chown(path: Any, uid: int, gid: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
+        os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)  # fails where chown would
+        before = owners.get(Path(path), (0, 0))
+        owners[Path(path)] = (before[0] if uid == -1 else uid, before[1] if gid == -1 else gid)
+
+    def path_stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        status = list(real_stat(self, follow_symlinks=follow_symlinks))
+        status[4:6] = owners.get(self, (0, 0))
+        return os.stat_result(status)
+
+    def getpwnam(name: str) -> pwd.struct_passwd:
+        return pwd.struct_passwd((USER, "!", UID, GID, "", "/nonexistent", "")) if name == USER else real_user(name)
+
+    def getgrnam(name: str) -> grp.struct_group:
+        return grp.struct_group((USER, "!", GID, [])) if name == USER else real_group(name)
+
+    monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(Path, "stat", path_stat)
+    monkeypatch.setattr(pwd, "getpwnam", getpwnam)
+    monkeypatch.setattr(grp, "getgrnam", getgrnam)
+    return owners
+
+
+class FakeHost:
+    """A host with systemd and uv, as far as a deploy of one app can see them. To be given as ``run``.
+
+    What goes wrong is written in the release's code, so that it is that release that fails and no other: a file
+    ``fails-to-start``, a file ``fails-the-gate``, a requirement ``no-such-package==1``.
+
+    Args:
+        root: the app's folder.
+        unit: the units' name before the ``@``.
+    """
+
+    def __init__(self, root: Path, unit: str = "flask-shop") -> None:
+        self.root, self.unit = root, unit
+        self.calls: list[list[str]] = []
+        #: The release that each running slot has loaded, and each start and stop of a running slot, in order.
+        self.running: dict[str, str] = {}
+        self.history: list[str] = []
+        self.enabled: set[str] = set()
+        #: At this call, counted from 1, the module is killed: before, amid or after what the command does.
+        self.kill_at, self.kill_when = 0, "before"
+
+    def __call__(self, args: Sequence[str], **options: Any) -> tuple[int, str, str]:
+        """Run a command; see :func:`run_command` for the options."""
+        self.calls.append(list(args))
+        killed = len(self.calls) == self.kill_at
+        if killed and self.kill_when == "before":
+            raise KeyboardInterrupt
+        result = self._run(list(args), amid=killed and self.kill_when == "amid", **options)
+        if killed:
+            raise KeyboardInterrupt
+        return result
+
+    def _run(self, args: list[str], amid: bool, **options: Any) -> tuple[int, str, str]:
+        if options.get("expand_user_and_vars", True):
+            args = [os.path.expandvars(item) for item in args]
+        if args[0] == "systemctl":
+            return self._systemctl(*(item for item in args[1:] if item != "--quiet")), "", ""
+        if args[0] == "journalctl":
+            return 0, f"a line of the journal of {args[-1]}\n", ""
+        if args[0] == "systemd-run":
+            unit = read_systemd_run(args)
+            if Path(unit.command[0]).name == "uv":
+                return _uv(unit, amid)
+            directory = unit.properties["WorkingDirectory"][0]
+            environment = {"PATH": os.environ["PATH"], **unit.environment}
+            return run_command(
+                unit.command, environ_update=environment, cwd=directory, **{**options, "expand_user_and_vars": False}
+            )
+        if args[1:2] == ["-c"]:
+            return 0, "(3, 11) linux-x86_64\n", ""
+        return run_command(args, **options)
+
+    def _systemctl(self, verb: str, *units: str) -> int:
+        slots = [name.partition("@")[2].removesuffix(".service") for name in units if name.endswith(".service")]
+        slot = slots[0] if slots else ""
+        if verb == "is-active":
+            return 0 if slot in self.running else 3
+        if verb == "is-enabled":
+            return 0 if slot in self.enabled else 1
+        if verb == "enable":
+            self.enabled.add(slot)
+        elif verb == "disable":
+            self.enabled.discard(slot)
+        elif verb == "stop" and self.running.pop(slot, ""):
+            self.history.append(f"stop {slot}")
+        elif verb == "start" and slot not in self.running:
+            release = (self.root / "slots" / slot).resolve()
+            if not (release / "env").exists() or (release / "app/fails-to-start").exists():
+                return 1
+            self.running[slot] = release.name
+            self.history.append(f"start {slot}")
+        return 0
+
+    def reboot(self) -> None:
+        """Stop everything, and start what is enabled."""
+        self.running.clear()
+        for slot in sorted(self.enabled):
+            self._systemctl("start", f"{self.unit}@{slot}.service")
+
+    def probe(self, path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, str]:
+        """Answer for a slot, in the place of ``slots.probe``."""
+        slot = Path(path).stem
+        if slot not in self.running:
+            return 0, "FileNotFoundError: no socket"
+        if (self.root / "releases" / self.running[slot] / "app/fails-the-gate").exists():
+            return 500, f"{url} of {host} does not work"
+        return 200, "ok"
+
+    def served(self) -> str:
+        """The release that a visitor reaches; empty when nobody answers."""
+        link = self.root / "live.sock"
+        return self.running.get(link.readlink().stem, "") if link.is_symlink() else ""
+
+
+def _uv(unit: Unit, amid: bool) -> tuple[int, str, str]:
+    """Do what uv would, in small: folders of packages by their names, and nothing in them."""
+    arguments = unit.command[1:]
+    if arguments[0] == "venv":
+        target = Path(arguments[-1])
+        (target / "lib/python3.11/site-packages").mkdir(parents=True, exist_ok=True)
+        (target / "pyvenv.cfg").write_text("home = /usr/bin\n", encoding="utf-8")
+        return 0, "", ""
+    packages = Path(arguments[arguments.index("--python") + 1]) / "lib/python3.11/site-packages"
+    rest = arguments[arguments.index("--python") + 2 :]
+    wanted = Path(rest[1]).read_text(encoding="utf-8").split() if rest[0] == "-r" else rest
+    if missing := [item for item in wanted if item.startswith("no-such-package")]:
+        return 1, "", f"  x No solution found when resolving dependencies:\n  `-> Because {missing[0]} was not found\n"
+    for item in wanted[: len(wanted) // 2] if amid else wanted:
+        (packages / f"{item.replace('==', '-')}.dist-info").mkdir(exist_ok=True)
+    return 0, "", ""
+
+
+def tree(folder: Path) -> dict[str, tuple[Any, ...]]:
+    """Everything about a folder that a run could change: names, modes, times, contents, the targets of links."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for path in [folder, *folder.rglob("*")]:
+        status = path.lstat()
+        content: Any = ""
+        if stat.S_ISLNK(status.st_mode):
+            content = str(path.readlink())
+        elif stat.S_ISREG(status.st_mode):
+            content = path.read_bytes()
+        found[str(path)] = (status.st_mode, status.st_mtime_ns, content)
+    return found
+
+
+def unsandboxed(calls: list[Unit]) -> Callable[..., tuple[int, str, str]]:
+    """A ``run`` that executes what ``systemd-run`` is asked for as the present user, and writes it down."""
+
+    def run(args: Sequence[str], **options: Any) -> tuple[int, str, str]:
+        if args[0] != "systemd-run":
+            return run_command(args, **options)
+        unit = read_systemd_run(args)
+        calls.append(unit)
+        directory = unit.properties["WorkingDirectory"][0]
+        return run_command(unit.command, environ_update=unit.environment, cwd=directory, expand_user_and_vars=False)
+
+    return run

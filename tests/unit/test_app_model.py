@@ -1,0 +1,138 @@
+"""The records: what the user leaves out is filled in, what follows from a name is derived, and nothing collides."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import app_model
+
+SIZE = {"workers": 2, "threads": 8, "memory_mb": 464}
+SHOP = {"domains": ["shop.localhost"], "source": {"path": "sample_app"}, "wsgi": "shop:create_app()"}
+
+
+def record(name: str = "shop", **options: Any) -> dict[str, Any]:
+    return app_model.app_record(name, {**SHOP, **options}, SIZE, "/project")
+
+
+def every_option(options: dict[str, app_model.Option], place: str = "") -> list[tuple[str, app_model.Option]]:
+    found = []
+    for name, option in options.items():
+        found += [(f"{place}{name}", option), *every_option(option.options, f"{place}{name}.")]
+    return found
+
+
+def test_every_option_has_its_default() -> None:
+    made = record()
+    assert made["database"] is True
+    assert made["persistent"] == ["instance", "uploads"]
+    assert made["static"] == {"url": "/static/", "path": ""}
+    assert made["health"] == {"path": "/", "status": 200, "probes": 3, "timeout": 30}
+    assert made["limits"] == {"memory": 464, "body": 16}
+    assert made["source"] == {"path": "/project/sample_app", "repo": "", "version": "", "subdir": ""}
+    assert set(app_model.APP_OPTIONS) <= set(made)
+
+
+def test_what_the_user_says_wins() -> None:
+    made = record(timeout=120, health={"path": "/readyz"}, limits={"body": 64, "memory": 300}, keep_releases=2)
+    assert (made["timeout"], made["keep_releases"]) == (120, 2)
+    assert made["health"] == {"path": "/readyz", "status": 200, "probes": 3, "timeout": 30}
+    assert made["limits"] == {"memory": 300, "body": 64}
+
+
+def test_an_empty_value_is_not_set() -> None:
+    assert record(static=None, env=None, health={"path": None}) == record()
+
+
+def test_input_and_schema_are_not_changed() -> None:
+    apps = {"shop": {**SHOP, "env": {"A": 1}}, "blog": copy.deepcopy(SHOP)}
+    before = copy.deepcopy(apps)
+    records = app_model.app_records(apps, {"shop": SIZE, "blog": SIZE})
+    records[0]["persistent"].append("elsewhere")
+    records[0]["env"]["B"] = 2
+    records[0]["domains"].append("other.localhost")
+    assert apps == before
+    assert app_model.APP_OPTIONS["persistent"].default == ["instance", "uploads"]
+    assert app_model.APP_OPTIONS["env"].default == {}
+
+
+def test_a_record_is_plain_data() -> None:
+    """Ansible has to be able to hand it to a module."""
+    assert json.loads(json.dumps(record())) == record()
+
+
+def test_apps_share_nothing() -> None:
+    shop, blog = record("shop"), record("blog")
+    own = (
+        "user root data static_root live_socket slots socket_dir unit server_config secrets_dir certificate "
+        "certificate_key"
+    )
+    for key in own.split():
+        assert shop[key] != blog[key], key
+    assert shop["environment"]["DATABASE_URL"] != blog["environment"]["DATABASE_URL"]
+    assert not set(shop["unit_files"]) & set(blog["unit_files"])
+
+
+def test_records_come_in_the_order_of_names() -> None:
+    names = ["web", "api", "shop"]
+    records = app_model.app_records(dict.fromkeys(names, SHOP), dict.fromkeys(names, SIZE))
+    assert [item["name"] for item in records] == ["api", "shop", "web"]
+
+
+def test_the_first_domain_is_canonical() -> None:
+    made = record(domains=["www.shop.localhost", "shop.localhost"])
+    assert made["canonical_domain"] == "www.shop.localhost"
+    assert made["other_domains"] == ["shop.localhost"]
+
+
+@pytest.mark.parametrize(("path", "absolute"), [("a/b", "/project/a/b"), ("/srv/code", "/srv/code"), ("", "")])
+def test_a_relative_source_begins_in_the_project(path: str, absolute: str) -> None:
+    assert record(source={"path": path})["source"]["path"] == absolute
+
+
+def test_the_database_is_reached_over_the_local_socket_and_without_a_password() -> None:
+    environment = record(database_driver="psycopg2")["environment"]
+    assert environment["DATABASE_URL"] == "postgresql://shop@/shop?host=/var/run/postgresql"
+    assert environment["SQLALCHEMY_DATABASE_URI"] == "postgresql+psycopg2://shop@/shop?host=/var/run/postgresql"
+
+
+def test_no_database_no_url() -> None:
+    assert not {"DATABASE_URL", "SQLALCHEMY_DATABASE_URI"} & set(record(database=False)["environment"])
+
+
+def test_the_environment_is_text_and_the_users_values_win() -> None:
+    env = {"DEBUG_SQL": True, "PAGES": 20, "DATABASE_URL": "sqlite:///x"}
+    environment = record(env=env, limits={"body": 2})["environment"]
+    assert {key: environment[key] for key in env} == {"DEBUG_SQL": "true", "PAGES": "20", "DATABASE_URL": "sqlite:///x"}
+    assert environment["FLASK_DEBUG"] == "0"
+    assert environment["MAX_CONTENT_LENGTH"] == str(2 * 1024 * 1024)
+    assert all(isinstance(value, str) for value in environment.values())
+
+
+def test_secrets_stay_out_of_the_environment() -> None:
+    made = record(secrets={"MAIL_PASSWORD": "sesame"})
+    assert made["secrets"] == {"MAIL_PASSWORD": "sesame"}
+    assert "sesame" not in json.dumps({key: value for key, value in made.items() if key != "secrets"})
+
+
+def test_pick_renames_and_reaches_in() -> None:
+    assert app_model.pick([record()], {"who": "user", "body_mb": "limits.body"}) == [{"who": "shop", "body_mb": 16}]
+    with pytest.raises(KeyError):
+        app_model.pick([record()], {"who": "usr"})
+
+
+@pytest.mark.parametrize(("name", "option"), every_option(app_model.APP_OPTIONS), ids=lambda value: str(value)[:40])
+def test_defaults_and_examples_keep_to_the_schema(name: str, option: app_model.Option) -> None:
+    assert option.description.endswith(".")
+    for value in (option.default, option.example):
+        if value in (None, "") or option.type == "options":
+            continue
+        assert isinstance(value, {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}[option.type])
+        assert not option.choices or value in option.choices
+        assert option.minimum is None or value >= option.minimum
+        assert option.maximum is None or value <= option.maximum
+        for text in value if isinstance(value, list) else [value]:
+            assert not option.pattern or re.fullmatch(option.pattern, text), text

@@ -1,0 +1,769 @@
+"""Preflight: each kind of problem from one minimal fault, all of them at once, and nothing that it falls over."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import copy
+import datetime
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.flaskhost import app_model, preflight
+from ansible.module_utils.flaskhost.preflight import rules, settings
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Stands for whatever must not be shown; 44 characters that look like a real secret.
+SECRET = "q7Wd-Zk2pXv9Lr4TmB8nHs3YcJ6fGa1EuKo5Ri0NtVy="
+#: Takes an option out of the good app.
+GONE = object()
+
+KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode() + " ada@laptop"
+GOOD_APP: dict[str, Any] = {
+    "domains": ["shop.localhost", "www.shop.localhost"],
+    "source": {"path": "sample_app"},
+    "wsgi": "shop:create_app()",
+    "persistent": ["instance", "uploads"],
+    "env": {"MAIL_FROM": "shop@localhost", "TOKEN_LIFETIME": 60, "MOTTO": ""},
+    "secrets": {"SECRET_KEY": SECRET, "PIN": 90210},
+    "static": {"url": "/static/", "path": "shop/static"},
+    "health": {"path": "/healthz"},
+    "limits": {"memory": 300, "body": 16},
+}
+OTHER_APP: dict[str, Any] = {
+    "domains": ["todo.localhost"],
+    "source": {"repo": "git@git.localhost:ada/todo.git", "version": "v1.0"},
+    "wsgi": "todo:app",
+    "database": False,
+}
+GOOD_SETTINGS: dict[str, Any] = {
+    "admin_users": [{"name": "ada", "keys": [KEY]}, {"name": "debian", "keys": [KEY + "\n"]}],
+    "firewall_allow": [{"port": 8443}, {"port": 8443, "protocol": "udp", "from": ["10.0.0.0/8", "2001:db8::1"]}],
+    "timezone": "Europe/Stockholm",
+}
+GOOD_FACTS: dict[str, Any] = {
+    "architecture": "x86_64",
+    "distribution": "Debian",
+    "distribution_major_version": "12",
+    "memtotal_mb": 960,
+    "mounts": [{"mount": "/", "size_available": 20 * 1024**3, "size_total": 25 * 1024**3}],
+    "processor_vcpus": 1,
+    "python": {"version": {"major": 3, "minor": 11, "micro": 2}},
+    "service_mgr": "systemd",
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's folder with sources of several kinds."""
+    root = tmp_path_factory.mktemp("project")
+    for name in (
+        "sample_app/shop/__init__.py sample_app/shop/static/style.css sample_app/requirements.txt "
+        "src_layout/src/inner/__init__.py src_layout/uv.lock "
+        "mono/uv.lock mono/services/web/main.py "
+        "bare/app.py bare/requirements/base.txt"
+    ).split():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (root / "settings_only").mkdir()
+    (root / "settings_only/app.py").write_text("")
+    (root / "settings_only/pyproject.toml").write_text("[tool.ruff]\n")
+    (root / "declared").mkdir()
+    (root / "declared/app.py").write_text("")
+    (root / "declared/pyproject.toml").write_text('[project]\ndependencies = ["flask"]\n')
+    return root
+
+
+def good_apps(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Two apps that are in order, the first with changes: mappings are merged, anything else replaces."""
+    return {"shop": merged(GOOD_APP, changes or {}), "todo": copy.deepcopy(OTHER_APP)}
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = copy.deepcopy(dict(base))
+    for key, value in changes.items():
+        if value is GONE:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def found(problems: list[dict[str, str]]) -> set[tuple[str, str]]:
+    return {(problem["kind"], problem["path"]) for problem in problems}
+
+
+# --- In order --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_in_order_has_no_problem(project: Path) -> None:
+    assert preflight.find_problems(good_apps(), GOOD_SETTINGS, GOOD_FACTS, project) == []
+
+
+def test_the_demo_has_no_problem() -> None:
+    apps = yaml.safe_load((ROOT / "inventories/demo/group_vars/all/apps.yml").read_text())["flask_apps"]
+    assert preflight.find_problems(apps, {}, {}, ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": {"path": "src_layout"}, "wsgi": "inner:app", "static": GONE},
+        {"source": {"path": "mono", "subdir": "services/web"}, "wsgi": "main:app", "static": GONE},
+        {"source": {"path": "bare"}, "requirements": "requirements/base.txt", "wsgi": "app:app", "static": GONE},
+        {"source": {"path": "declared"}, "wsgi": "app:app", "static": GONE},
+        {"domains": ["xn--bcher-kva.test", "a.b.localhost"]},
+        {"wsgi": "shop:create_app('production')"},
+        {"persistent": [], "env": {}, "secrets": {}},
+        {"worker_class": "sync", "threads": 1},
+        {"secrets": {"PEM": "-----BEGIN\nlines\n-----END"}, "env": {"HOME_PAGE": "https://shop.localhost:8443/a@b"}},
+        {"timeout": None, "limits": None, "health": {"status": 401}},
+    ],
+    ids=str,
+)
+def test_uncommon_and_in_order(project: Path, changes: dict[str, Any]) -> None:
+    assert preflight.find_problems(good_apps(changes), {}, {}, project) == []
+
+
+@pytest.mark.parametrize("facts", [None, {}, {"distribution": "Debian"}, {"mounts": []}, {"memtotal_mb": 64000}])
+def test_of_facts_that_are_not_there_nothing_is_said(project: Path, facts: Any) -> None:
+    assert preflight.find_problems(good_apps(), None, facts, project) == []
+
+
+def test_settings_that_are_empty_are_not_set(project: Path) -> None:
+    unset = {"admin_users": [], "firewall_allow": None, "timezone": ""}
+    assert preflight.find_problems(good_apps(), unset, {}, project) == []
+
+
+# --- One fault at a time ---------------------------------------------------------------------------------------------
+
+A = "flask_apps.shop."
+#: The kind, where it is told, and what is changed in the good app.
+APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("unknown_key", A + "worker", {"worker": 2}),
+    ("unknown_key", A + "memory", {"memory": 512}),
+    ("unknown_key", A + "health.pth", {"health": {"pth": "/x"}}),
+    ("unknown_key", A[:-1] + "[true]", {True: 1}),
+    ("missing", A + "domains", {"domains": GONE}),
+    ("missing", A + "domains", {"domains": []}),
+    ("missing", A + "wsgi", {"wsgi": ""}),
+    ("missing", A + "source", {"source": None}),
+    ("wrong_type", A + "domains", {"domains": "shop.localhost"}),
+    ("wrong_type", A + "domains[0]", {"domains": [80]}),
+    ("wrong_type", A + "workers", {"workers": "4"}),
+    ("wrong_type", A + "workers", {"workers": True}),
+    ("wrong_type", A + "database", {"database": "yes"}),
+    ("wrong_type", A + "env", {"env": ["A=1"]}),
+    ("wrong_type", A + "health", {"health": "/healthz"}),
+    ("wrong_type", A + "source.version", {"source": {"path": "", "repo": "git@h.test:a/b.git", "version": 1.0}}),
+    ("wrong_choice", A + "worker_class", {"worker_class": "gevent"}),
+    ("wrong_choice", A + "database_driver", {"database_driver": "psycopg3"}),
+    ("out_of_range", A + "timeout", {"timeout": 0}),
+    ("out_of_range", A + "workers", {"workers": 10**6}),
+    ("out_of_range", A + "limits.body", {"limits": {"body": 10**9}}),
+    ("malformed", A + "extra_packages[0]", {"extra_packages": ["psycopg"]}),
+    ("malformed", A + "wsgi", {"wsgi": "shop.py"}),
+    ("malformed", A + "health.path", {"health": {"path": "healthz"}}),
+    ("malformed", A + "static.url", {"static": {"url": "static"}}),
+    ("malformed", A + "source.repo", {"source": {"path": "", "repo": "ada/shop", "version": "v1"}}),
+    ("malformed", A + "source.version", {"source": {"path": "", "repo": "git@h.test:a/b.git", "version": "-x"}}),
+    ("control_character", A + "release_command", {"release_command": "flask db upgrade\nrm -rf /"}),
+    ("control_character", A + "wsgi", {"wsgi": "shop:app\0"}),
+    ("control_character", A + "source.path", {"source": {"path": "nowhere\n"}}),
+    ("control_character", A + "domains[0]", {"domains": ["shop.localhost\n"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["https://shop.localhost"]}),
+    ("bad_domain", A + "domains[1]", {"domains": ["shop.localhost", "shop.test:8443"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["Shop.localhost"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["my_shop.localhost"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["shop.localhost/eu"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["shop.localhost."]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["shop.test, www.shop.test"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["192.0.2.7"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["2001:db8::7"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["bücher.test"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["shop"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["-shop.localhost"]}),
+    ("wildcard_domain", A + "domains[0]", {"domains": ["*.shop.localhost"]}),
+    ("placeholder_domain", A + "domains[0]", {"domains": ["CHANGE-ME.org"]}),
+    ("placeholder_domain", A + "domains[0]", {"domains": ["<domain>"]}),
+    ("placeholder_domain", A + "domains[0]", {"domains": ["www.example.com"]}),
+    ("placeholder_domain", A + "domains[0]", {"domains": ["https://example.org/"]}),
+    ("placeholder_domain", A + "domains[0]", {"domains": ["www.your-domain.org"]}),
+    ("duplicate_domain", A + "domains[1]", {"domains": ["shop.localhost", "shop.localhost"]}),
+    ("duplicate_item", A + "persistent[1]", {"persistent": ["uploads", "uploads"]}),
+    ("shared_domain", "flask_apps.todo.domains[0]", {"domains": ["todo.localhost"]}),
+    ("no_source", A + "source", {"source": {"path": ""}}),
+    ("two_sources", A + "source", {"source": {"repo": "git@h.test:a/b.git", "version": "v1"}}),
+    ("version_without_repo", A + "source.version", {"source": {"version": "v1"}}),
+    ("repo_without_version", A + "source.version", {"source": {"path": GONE, "repo": "git@h.test:a/b.git"}}),
+    ("placeholder_repo", A + "source.repo", {"source": {"path": GONE, "repo": "https://git.example.com/s.git"}}),
+    ("placeholder_repo", A + "source.repo", {"source": {"path": GONE, "repo": "git@github.com:your-org/shop.git"}}),
+    ("secret_in_repo", A + "source.repo", {"source": {"path": GONE, "repo": f"https://ada:{SECRET}@git.test/s"}}),
+    ("source_not_found", A + "source.path", {"source": {"path": "nowhere"}}),
+    ("source_not_found", A + "source.path", {"source": {"path": "~/shop"}}),
+    ("source_not_found", A + "source.path", {"source": {"path": "x" * 5000}}),
+    ("source_not_a_folder", A + "source.path", {"source": {"path": "sample_app/requirements.txt"}}),
+    ("subdir_not_found", A + "source.subdir", {"source": {"subdir": "services/web"}}),
+    ("unsafe_path", A + "source.subdir", {"source": {"subdir": "../other"}}),
+    ("unsafe_path", A + "requirements", {"requirements": "/etc/requirements.txt"}),
+    ("unsafe_path", A + "persistent[0]", {"persistent": ["a/../../b"]}),
+    ("unsafe_path", A + "static.path", {"static": {"path": "~/static"}}),
+    ("no_requirements", A + "requirements", {"source": {"path": "bare"}, "wsgi": "app:app", "static": GONE}),
+    ("no_requirements", A + "requirements", {"source": {"path": "settings_only"}, "wsgi": "app:app", "static": GONE}),
+    ("requirements_not_found", A + "requirements", {"requirements": "requirements/prod.txt"}),
+    ("wsgi_not_found", A + "wsgi", {"wsgi": "shopp:create_app()"}),
+    ("wsgi_not_found", A + "wsgi", {"wsgi": "shop.wsgi:app"}),
+    ("static_not_found", A + "static.path", {"static": {"path": "shop/assets"}}),
+    ("static_is_everything", A + "static.url", {"static": {"url": "/"}}),
+    ("static_is_everything", A + "static.url", {"static": {"url": "//"}}),
+    ("health_redirect", A + "health.status", {"health": {"status": 302}}),
+    ("bad_variable_name", A + "env.MAIL-FROM", {"env": {"MAIL-FROM": "x"}}),
+    ("bad_variable_name", A + "env[1]", {"env": {1: "x"}}),
+    ("bad_variable_name", A + "secrets.2FA", {"secrets": {"2FA": SECRET}}),
+    ("bad_variable_value", A + "env.HOSTS", {"env": {"HOSTS": ["a", "b"]}}),
+    ("bad_variable_value", A + "env.MOTTO", {"env": {"MOTTO": None}}),
+    ("bad_variable_value", A + "env.MOTTO", {"env": {"MOTTO": "a\0b"}}),
+    ("bad_variable_value", A + "secrets.KEYS", {"secrets": {"KEYS": {"a": SECRET}}}),
+    ("variable_twice", A + "secrets.MAIL_FROM", {"secrets": {"MAIL_FROM": SECRET}}),
+    ("own_variable", A + "env.FLASK_DEBUG", {"env": {"FLASK_DEBUG": "1"}}),
+    ("own_variable", A + "secrets.FLASK_CONFIG", {"secrets": {"FLASK_CONFIG": "development"}}),
+    ("secret_in_env", A + "env.MAIL_PASSWORD", {"env": {"MAIL_PASSWORD": SECRET}}),
+    ("secret_in_env", A + "env.STRIPE_API_KEY", {"env": {"STRIPE_API_KEY": SECRET}}),
+    ("secret_in_env", A + "env.MAIL_URL", {"env": {"MAIL_URL": f"smtp://ada:{SECRET}@mail.test"}}),
+    ("placeholder_secret", A + "secrets.SECRET_KEY", {"secrets": {"SECRET_KEY": "changeme"}}),
+    ("placeholder_secret", A + "secrets.PASSWORD", {"secrets": {"PASSWORD": "password"}}),
+    ("placeholder_secret", A + "secrets.TOKEN", {"secrets": {"TOKEN": "<token>"}}),
+    ("placeholder_secret", A + "secrets.TOKEN", {"secrets": {"TOKEN": "xxxxxxxx"}}),
+    ("placeholder_secret", A + "secrets.TOKEN", {"secrets": {"TOKEN": "TODO"}}),
+    ("placeholder_secret", A + "secrets.TOKEN", {"secrets": {"TOKEN": ""}}),
+    ("placeholder_secret", A + "secrets.TOKEN", {"secrets": {"TOKEN": None}}),
+    ("placeholder_secret", A + "secrets.TOKEN", {"secrets": {"TOKEN": 12345}}),
+    ("placeholder_secret", A + "secrets.TOKEN", {"secrets": {"TOKEN": "please-change-me-now"}}),
+    ("short_secret_key", A + "secrets.SECRET_KEY", {"secrets": {"SECRET_KEY": SECRET[:20]}}),
+    ("persistent_is_everything", A + "persistent[0]", {"persistent": ["."]}),
+    ("persistent_over_static", A + "persistent[0]", {"persistent": ["shop/static"]}),
+    ("persistent_over_static", A + "persistent[0]", {"persistent": ["shop"]}),
+    ("persistent_over_code", A + "persistent[0]", {"persistent": ["shop"], "static": GONE}),
+    ("persistent_over_code", A + "persistent[0]", {"persistent": ["src/shop"], "static": GONE}),
+    ("persistent_overlap", A + "persistent[1]", {"persistent": ["data", "data/uploads"]}),
+    ("persistent_overlap", A + "persistent[1]", {"persistent": ["data/uploads", "data"]}),
+    ("threads_without_gthread", A + "threads", {"worker_class": "sync", "threads": 8}),
+    ("memory_limit", A + "limits.memory", {"limits": {"memory": 4096}}),
+    ("too_many_workers", A + "workers", {"workers": 12}),
+    ("too_many_connections", "flask_apps", {"workers": 4, "threads": 100, "limits": {"memory": 400}}),
+]
+#: The kind, where it is told, and the whole mapping.
+MAPPING_FAULTS: list[tuple[str, str, Any]] = [
+    ("no_apps", "flask_apps", None),
+    ("no_apps", "flask_apps", {}),
+    ("no_apps", "flask_apps", ""),
+    ("not_a_mapping", "flask_apps", ["shop"]),
+    ("not_a_mapping", "flask_apps", 7),
+    ("not_a_mapping", "flask_apps.shop", {"shop": None}),
+    ("not_a_mapping", "flask_apps.shop", {"shop": ["domains"]}),
+    ("bad_app_name", "flask_apps.Shop", {"Shop": OTHER_APP}),
+    ("bad_app_name", "flask_apps.my_shop", {"my_shop": OTHER_APP}),
+    ("bad_app_name", "flask_apps.shop-", {"shop-": OTHER_APP}),
+    ("bad_app_name", "flask_apps.1shop", {"1shop": OTHER_APP}),
+    ("bad_app_name", "flask_apps." + "s" * 32, {"s" * 32: OTHER_APP}),
+    ("bad_app_name", "flask_apps[true]", {True: OTHER_APP}),
+    ("bad_app_name", 'flask_apps["a b"]', {"a b": OTHER_APP}),
+    ("reserved_app_name", "flask_apps.postgres", {"postgres": OTHER_APP}),
+    ("app_name_is_admin", "flask_apps.ada", {"ada": OTHER_APP}),
+    ("too_many_apps", "flask_apps", {f"app{n}": OTHER_APP | {"domains": [f"a{n}.localhost"]} for n in range(3)}),
+    ("undefined", "flask_apps", preflight.Unreadable("'apps' is undefined")),
+    ("undefined", "flask_apps.shop", {"shop": preflight.Unreadable("'app' is undefined")}),
+    ("undefined", A + "secrets.TOKEN", good_apps({"secrets": {"TOKEN": preflight.Unreadable("'v' is undefined")}})),
+    ("vault_locked", A + "wsgi", good_apps({"wsgi": preflight.Unreadable("A vault exception marker was tripped.")})),
+    ("too_deep", "flask_apps.shop" + ".a" * 12, {"shop": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {}}}}}}}}}}),
+]
+MAPPING_FAULTS[-1][2]["shop"]["a"]["a"]["a"]["a"]["a"]["a"]["a"]["a"] = MAPPING_FAULTS[-1][2]["shop"]
+#: The kind, where it is told, and the settings.
+SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
+    ("not_a_mapping", "settings", ["timezone"]),
+    ("unknown_setting", "timezon", {"timezon": "UTC"}),
+    ("undefined", "admin_users", {"admin_users": preflight.Unreadable("'admins' is undefined")}),
+    ("wrong_type", "admin_users", {"admin_users": "ada"}),
+    ("wrong_type", "admin_users[0]", {"admin_users": ["ada"]}),
+    ("unknown_key", "admin_users[0].key", {"admin_users": [{"name": "ada", "keys": [KEY], "key": KEY}]}),
+    ("missing", "admin_users[0].name", {"admin_users": [{"keys": [KEY]}]}),
+    ("missing", "admin_users[0].keys", {"admin_users": [{"name": "ada", "keys": []}]}),
+    ("bad_admin_name", "admin_users[0].name", {"admin_users": [{"name": "Ada L", "keys": [KEY]}]}),
+    ("reserved_admin_name", "admin_users[0].name", {"admin_users": [{"name": "root", "keys": [KEY]}]}),
+    ("duplicate_admin", "admin_users[1].name", {"admin_users": 2 * [{"name": "ada", "keys": [KEY]}]}),
+    ("bad_ssh_key", "admin_users[0].keys[0]", {"admin_users": [{"name": "ada", "keys": ["~/.ssh/id_ed25519.pub"]}]}),
+    ("bad_ssh_key", "admin_users[0].keys[0]", {"admin_users": [{"name": "ada", "keys": [KEY[:40]]}]}),
+    ("bad_ssh_key", "admin_users[0].keys[0]", {"admin_users": [{"name": "ada", "keys": [f"{KEY}\n{KEY}"]}]}),
+    ("bad_ssh_key", "admin_users[0].keys[0]", {"admin_users": [{"name": "ada", "keys": [f"ssh-rsa {KEY[12:]}"]}]}),
+    ("bad_ssh_key", "admin_users[0].keys[0]", {"admin_users": [{"name": "ada", "keys": [f"ssh-dss {SECRET}"]}]}),
+    (
+        "private_ssh_key",
+        "admin_users[0].keys[0]",
+        {"admin_users": [{"name": "ada", "keys": [f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}\n-----END"]}]},
+    ),
+    ("missing", "firewall_allow[0].port", {"firewall_allow": [{"protocol": "tcp"}]}),
+    ("out_of_range", "firewall_allow[0].port", {"firewall_allow": [{"port": 65536}]}),
+    ("wrong_type", "firewall_allow[0].port", {"firewall_allow": [{"port": "443"}]}),
+    ("wrong_choice", "firewall_allow[0].protocol", {"firewall_allow": [{"port": 1, "protocol": "icmp"}]}),
+    ("bad_network", "firewall_allow[0].from[0]", {"firewall_allow": [{"port": 1, "from": ["10.0.0.300"]}]}),
+    ("bad_network", "firewall_allow[0].from[0]", {"firewall_allow": [{"port": 1, "from": ["10.0.0.5/8"]}]}),
+    ("duplicate_port", "firewall_allow[1].port", {"firewall_allow": [{"port": 1}, {"port": 1, "protocol": "tcp"}]}),
+    ("wrong_type", "timezone", {"timezone": 2}),
+    ("unknown_timezone", "timezone", {"timezone": "Stockholm"}),
+]
+#: The kind, where it is told, and what is changed in the facts.
+FACT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("unsupported_distribution", "host.distribution", {"distribution": "Ubuntu", "distribution_major_version": "24"}),
+    ("unsupported_release", "host.distribution", {"distribution_major_version": "11"}),
+    ("unsupported_architecture", "host.architecture", {"architecture": "armv7l"}),
+    ("not_systemd", "host.service_mgr", {"service_mgr": "sysvinit"}),
+    ("old_python", "host.python", {"python": {"version": {"major": 3, "minor": 9}}}),
+    ("too_little_memory", "host.memory", {"memtotal_mb": 470}),
+    ("too_little_disk", "host.disk", {"mounts": [{"mount": "/", "size_available": 10**9}]}),
+    (
+        "too_little_disk",
+        "host.disk",
+        {"mounts": [*GOOD_FACTS["mounts"], {"mount": "/srv", "size_available": 10**9}]},
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "changes"), APP_FAULTS, ids=lambda value: str(value)[:60])
+def test_one_fault_of_an_app(project: Path, kind: str, path: str, changes: dict[str, Any]) -> None:
+    problems = preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project)
+    assert (kind, path) in found(problems)
+    assert len(problems) == 1 or kind in EXPECTED_COMPANIONS, problems
+    assert SECRET not in preflight.render(problems, "web1")
+
+
+#: Faults that are two by their nature: a repo that is a placeholder has no version either, say.
+EXPECTED_COMPANIONS = {"placeholder_repo", "secret_in_repo", "too_many_connections"}
+
+
+@pytest.mark.parametrize(("kind", "path", "apps"), MAPPING_FAULTS, ids=lambda value: str(value)[:60])
+def test_one_fault_of_the_mapping(project: Path, kind: str, path: str, apps: Any) -> None:
+    problems = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project)
+    assert (kind, path) in found(problems)
+    assert len(problems) == 1 or kind == "too_deep", problems
+
+
+@pytest.mark.parametrize(("kind", "path", "changed"), SETTINGS_FAULTS, ids=lambda value: str(value)[:60])
+def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed: Any) -> None:
+    problems = preflight.find_problems(good_apps(), changed, GOOD_FACTS, project)
+    assert found(problems) == {(kind, path)}
+    assert SECRET not in preflight.render(problems, "web1")
+
+
+@pytest.mark.parametrize(("kind", "path", "changes"), FACT_FAULTS, ids=lambda value: str(value)[:60])
+def test_one_fault_of_the_host(project: Path, kind: str, path: str, changes: dict[str, Any]) -> None:
+    problems = preflight.find_problems(good_apps(), GOOD_SETTINGS, GOOD_FACTS | changes, project)
+    assert found(problems) == {(kind, path)}
+
+
+REFUSALS: list[tuple[str, str, dict[str, Any]]] = [
+    ("unreachable", "ssh -p 1 op@192.0.2.7 ", {"refusal": "ssh: connect to host 192.0.2.7 port 1: Connection refused"}),
+    ("unreachable", "ssh-copy-id -p 1 op@192.0.2.7", {"refusal": "op@192.0.2.7: Permission denied (publickey)."}),
+    ("unreachable", "ssh-keygen -R 192.0.2.7", {"refusal": "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!"}),
+    ("unreachable", "by hand", {"refusal": "Host key verification failed."}),
+    ("unreachable", "ansible_host", {"refusal": "ssh: connect to host x port 22: Connection timed out"}),
+    ("unreachable", "ansible_host", {"refusal": "Could not resolve hostname x: Name or service not known"}),
+    ("unreachable", "ssh -p 1 op@192.0.2.7", {"refusal": "something new"}),
+    ("no_python", "apt-get install python3", {"connected": True, "refusal": "/bin/sh: 1: /usr/bin/python3: not found"}),
+    ("no_facts", "ssh -p 1 op@192.0.2.7", {"connected": True, "refusal": "MemoryError"}),
+    ("no_root", "-K", {"connected": True, "become": True, "refusal": "Missing sudo password"}),
+    ("no_root", "the right password of op", {"connected": True, "become": True, "refusal": "Incorrect sudo password"}),
+    ("no_root", "usermod", {"connected": True, "become": True, "refusal": "op is not in the sudoers file."}),
+    ("no_root", "apt-get install sudo", {"connected": True, "become": True, "refusal": "/bin/sh: 1: sudo: not found"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "cure", "changes"), REFUSALS, ids=lambda value: str(value)[:60])
+def test_one_refusal_on_the_way(kind: str, cure: str, changes: dict[str, Any]) -> None:
+    attempt = {"address": "192.0.2.7", "port": 1, "user": "op", "become": False, "connected": False, **changes}
+    (problem,) = preflight.find_access_problems([{"attempt": attempt}, {"skipped": True}], "web1")
+    assert (problem["kind"], problem["path"]) == (kind, "host web1")
+    assert cure in problem["example"]
+    assert all(word in problem["problem"] for word in ("192.0.2.7", "port 1", "op", changes["refusal"]))
+
+
+def test_a_good_way_has_no_problem() -> None:
+    assert preflight.find_access_problems([{"attempt": {"refusal": ""}}, {"skipped": True}, None], "web1") == []
+
+
+def test_a_way_of_which_little_is_known() -> None:
+    """Without a port, user and address of the inventory's own, SSH takes its own; the command to try does too."""
+    (problem,) = preflight.find_access_problems([{"attempt": {"refusal": "closed"}}], "web1")
+    assert "as the user of ~/.ssh/config, or your own, to web1, port 22" in problem["problem"]
+    assert problem["example"].startswith("ssh web1 ")
+    (problem,) = preflight.find_access_problems([{"attempt": {"refusal": "closed", "port": 22, "user": "op"}}], "web1")
+    assert problem["example"].startswith("ssh op@web1 ")
+
+
+def test_a_missing_sudo_is_not_a_missing_python() -> None:
+    attempt = {"refusal": "sudo: python3: command not found", "become": True, "connected": True}
+    (problem,) = preflight.find_access_problems([{"attempt": attempt}], "web1")
+    assert problem["kind"] == "no_root"
+
+
+def test_the_noise_around_a_refusal_is_left_out() -> None:
+    said = (
+        "Task failed: Failed to connect to the host via ssh: Warning: Permanently added '192.0.2.7' (ED25519) to the "
+        "list of known hosts.\r\nop@192.0.2.7: Permission denied (publickey)."
+    )
+    (problem,) = preflight.find_access_problems([{"attempt": {"refusal": said}}], "web1")
+    assert problem["problem"].endswith(": op@192.0.2.7: Permission denied (publickey).")
+
+
+# --- All together ----------------------------------------------------------------------------------------------------
+
+
+def kinds_in_the_source() -> set[str]:
+    """Every kind that the code can tell: the first argument of add(), Fault() and make_problem(), and kind = ..."""
+    kinds: set[str] = set()
+    for path in Path(preflight.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            values: list[ast.expr] = []
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                values = node.args[:1] if name in ("add", "Fault", "make_problem") else []
+            elif isinstance(node, ast.Assign):
+                for target in node.targets:
+                    names = target.elts if isinstance(target, ast.Tuple) else [target]
+                    if getattr(names[0], "id", "") == "kind":
+                        value = node.value.elts[0] if isinstance(node.value, ast.Tuple) else node.value
+                        values += [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+            kinds |= {value.value for value in values if isinstance(value, ast.Constant) and value.value}
+    return kinds
+
+
+def test_every_kind_is_tested() -> None:
+    tested = {kind for kind, *_rest in [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *FACT_FAULTS, *REFUSALS]}
+    assert kinds_in_the_source() == tested
+    assert len(tested) >= 25
+
+
+def test_all_faults_are_told_at_once_and_in_order(project: Path) -> None:
+    apps = good_apps(
+        {
+            "domains": ["https://shop.localhost", "shop.localhost", "todo.localhost"],
+            "wsgi": "shopp:app",
+            "workers": "4",
+            "env": {"MAIL_PASSWORD": SECRET},
+            "health": {"status": 302},
+            "wrkers": 4,
+        }
+    )
+    problems = preflight.find_problems(
+        apps | {"Blog": None}, {"timezone": "Stockholm"}, GOOD_FACTS | {"memtotal_mb": 470}, project
+    )
+    assert [(problem["kind"], problem["path"]) for problem in problems] == [
+        ("bad_domain", A + "domains[0]"),
+        ("wsgi_not_found", A + "wsgi"),
+        ("wrong_type", A + "workers"),
+        ("secret_in_env", A + "env.MAIL_PASSWORD"),
+        ("health_redirect", A + "health.status"),
+        ("unknown_key", A + "wrkers"),
+        ("shared_domain", "flask_apps.todo.domains[0]"),
+        ("bad_app_name", "flask_apps.Blog"),
+        ("not_a_mapping", "flask_apps.Blog"),
+        ("unknown_timezone", "timezone"),
+        ("too_little_memory", "host.memory"),
+    ]
+
+
+def test_the_examples_work(project: Path) -> None:
+    """Where the example is a line of YAML for the app, the app with that line in it has the problem no more."""
+    tried = 0
+    for kind, path, changes in APP_FAULTS:
+        apps = good_apps(changes)
+        problems = preflight.find_problems(apps, {}, GOOD_FACTS, project)
+        (example,) = {item["example"] for item in problems if (item["kind"], item["path"]) == (kind, path)}
+        # Of these the wrong line has to be taken out as well.
+        removal = kind in ("unknown_key", "own_variable", "bad_variable_name", "secret_in_env")
+        line = yaml.safe_load(example) if set(example.partition(":")[0:1]) <= set(app_model.APP_OPTIONS) else None
+        if removal or not isinstance(line, dict) or not path.startswith("flask_apps.shop."):
+            continue
+        for key, value in line.items():
+            present = apps["shop"].get(key)
+            # A variable is put beside the others; anything else is written instead.
+            beside = key in ("env", "secrets") and isinstance(present, dict)
+            apps["shop"][key] = present | value if beside else value
+        after = preflight.find_problems(apps, {}, GOOD_FACTS, project)
+        assert (kind, path) not in found(after), example
+        tried += 1
+    assert tried > 70
+
+
+def test_hints(project: Path) -> None:
+    def told(changes: dict[str, Any], kind: str) -> str:
+        (problem,) = preflight.find_problems(good_apps(changes), {}, {}, project)
+        assert problem["kind"] == kind
+        return f"{problem['problem']} {problem['example']}"
+
+    assert "Did you mean workers? workers: 2" in told({"wrkers": 2}, "unknown_key")
+    assert "limits: {memory: 512}" in told({"memory": 512}, "unknown_key")
+    assert "domains: [shop.test]" in told({"domains": ["https://Shop.test:443/x"]}, "bad_domain")
+    assert "without the scheme (https://)" in told({"domains": ["https://shop.test"]}, "bad_domain")
+    assert "domains: [xn--bcher-kva.test]" in told({"domains": ["Bücher.test"]}, "bad_domain")
+    assert 'wsgi: "shop:create_app()"' in told({"wsgi": "shopp:create_app()"}, "wsgi_not_found")
+    assert "Write it without quotes" in told({"workers": "4"}, "wrong_type")
+    assert "Write it in quotes" in told({"wsgi": 7}, "wrong_type")
+    assert "Modules there: shop." in told({"wsgi": "main:app"}, "wsgi_not_found")
+    assert 'wsgi: "shop:app"' in told({"wsgi": "main:app"}, "wsgi_not_found")
+    bare = {"source": {"path": "bare"}, "static": GONE}
+    assert "Folders there: requirements." in told(
+        bare | {"source": {"path": "bare", "subdir": "x"}}, "subdir_not_found"
+    )
+    assert "Modules there: app." in told(
+        bare | {"requirements": "requirements/base.txt", "wsgi": "x:a"}, "wsgi_not_found"
+    )
+    assert "Files that it may be there: requirements.txt." in told({"requirements": "r.txt"}, "requirements_not_found")
+    assert "A ~ is not your home folder" in told({"source": {"path": "~/shop"}}, "source_not_found")
+    assert "home folder" not in told({"source": {"path": "nowhere"}}, "source_not_found")
+    assert "a strong one is then made" in told({"secrets": {"SECRET_KEY": "dev"}}, "placeholder_secret")
+
+
+def test_a_name_that_would_do_is_offered(project: Path) -> None:
+    problems = preflight.find_problems(
+        {"My Shop_2": OTHER_APP, "42": OTHER_APP | {"domains": ["x.test"]}}, {}, {}, project
+    )
+    assert [problem["example"] for problem in problems] == ["my-shop-2", "shop"]
+
+
+def test_apps_without_a_database_open_no_connections(project: Path) -> None:
+    changes = {"workers": 4, "threads": 100, "limits": {"memory": 400}, "database": False}
+    assert preflight.find_problems(good_apps(changes), {}, GOOD_FACTS, project) == []
+
+
+def test_another_name_of_the_variable(project: Path) -> None:
+    (problem,) = preflight.find_problems({"shop": None}, {}, {}, project, "sites")
+    assert problem["path"] == "sites.shop"
+    assert problem["example"].startswith("sites:")
+
+
+def test_generated_secrets_are_not_taken_for_placeholders(project: Path) -> None:
+    generator = random.Random(7)  # noqa: S311 - the same ones every time
+    for _round in range(1000):
+        secret = base64.urlsafe_b64encode(generator.randbytes(generator.choice([16, 24, 32, 48]))).decode()
+        apps = good_apps(
+            {"secrets": {"SECRET_KEY": secret * 2, "TOKEN": secret, "PIN": generator.randrange(10**5, 10**9)}}
+        )
+        assert preflight.find_problems(apps, {}, {}, project) == []
+
+
+def test_the_message() -> None:
+    problems = [
+        {"kind": "a", "path": "flask_apps.shop.wsgi", "problem": "It is missing.", "example": 'wsgi: "shop:app"'},
+        {"kind": "b", "path": "flask_apps", "problem": "It is empty.", "example": "flask_apps:\n  shop: {}"},
+    ]
+    assert preflight.render(problems, "web1").splitlines() == [
+        "Preflight has found 2 problems on the way to web1.",
+        "",
+        "1. flask_apps.shop.wsgi",
+        "   What is wrong: It is missing.",
+        '   What works:    wsgi: "shop:app"',
+        "",
+        "2. flask_apps",
+        "   What is wrong: It is empty.",
+        "   What works:    flask_apps:",
+        "                    shop: {}",
+        "",
+        "Nothing has been changed on web1. Correct these and run the same command again.",
+    ]
+    assert "1 problem on" in preflight.render(problems[:1], "web1")
+
+
+# --- Whatever the input ----------------------------------------------------------------------------------------------
+
+
+class Trap(dict):
+    """A mapping as Ansible hands it over, some of whose templates fail when they are read."""
+
+    def __getitem__(self, key: Any) -> Any:
+        value = super().__getitem__(key)
+        if value == "trap":
+            raise RuntimeError("the filter failed")
+        return value
+
+
+def test_a_template_that_fails_is_a_problem_among_others(project: Path) -> None:
+    apps = good_apps({"wsgi": 7}) | {"blog": Trap(OTHER_APP, domains=["blog.localhost"], config="trap")}
+    problems = preflight.find_problems(apps, {}, {}, project)
+    assert found(problems) == {("wrong_type", A + "wsgi"), ("undefined", "flask_apps.blog.config")}
+    assert "the filter failed" in problems[-1]["problem"]
+
+
+@pytest.mark.parametrize("option", ["env", "secrets"])
+def test_the_reason_of_a_failed_template_is_not_shown_where_it_may_hold_a_secret(project: Path, option: str) -> None:
+    values = {
+        "TOKEN": preflight.Unreadable(f"cannot decode {SECRET}"),
+        "MISSING": preflight.Unreadable("'v' is undefined"),
+    }
+    problems = preflight.find_problems(good_apps({option: values}), {}, {}, project)
+    assert found(problems) == {("undefined", f"{A}{option}.TOKEN"), ("undefined", f"{A}{option}.MISSING")}
+    assert SECRET not in preflight.render(problems, "web1")
+    assert "the variable v is not defined" in problems[-1]["problem"]
+
+
+def junk(generator: random.Random, depth: int = 0) -> Any:
+    """A random value: YAML's types, and some that YAML cannot make."""
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    scalars = [
+        None, True, False, 0, -1, 1, 2, 8, 302, 10**5000, 1.5, float("nan"), float("inf"), "", " ", ".", "..", "/", "~",
+        "trap", "shop", "shop:app", "shop.localhost", "https://shop.localhost", "a\0b", "\ud800", "x" * 9000, "é", "[]",
+        "{{ x }}", "sample_app", "../..", KEY, b"bytes", datetime.date(2026, 1, 1), {1, 2}, object(), cyclic, "\x1b[2J",
+        "-----BEGIN PRIVATE KEY-----", "10.0.0.1/99", preflight.Unreadable("'x' is undefined"), preflight.Unreadable(),
+    ]  # fmt: skip
+    kind = generator.random()
+    if depth > 5 or kind < 0.55:
+        return generator.choice(scalars)
+    if kind < 0.75:
+        return [junk(generator, depth + 1) for _ in range(generator.randrange(4))]
+    keys = [*KEYS, *(scalar for scalar in scalars if scalar.__hash__)]
+    content = {generator.choice(keys): junk(generator, depth + 1) for _ in range(generator.randrange(8))}
+    return Trap(content) if kind < 0.85 else content
+
+
+def every_key(options: Mapping[str, app_model.Option]) -> list[str]:
+    return [name for key, option in options.items() for name in (key, *every_key(option.options))]
+
+
+KEYS = [*every_key(app_model.APP_OPTIONS), *settings.SETTINGS, *GOOD_FACTS, "name", "keys", "port", "from", "protocol"]
+
+
+def test_no_input_raises_and_no_secret_is_shown(project: Path) -> None:
+    generator = random.Random(20261121)  # noqa: S311 - the same ones every time
+    told: set[str] = set()
+    for _round in range(1500):
+        apps, site, facts = (junk(generator) for _ in range(3))
+        if generator.random() < 0.7:
+            options = {key: junk(generator) for key in generator.sample(list(app_model.APP_OPTIONS), 6)}
+            apps = {"shop": merged(GOOD_APP, options), "todo": Trap({generator.choice(KEYS): junk(generator)})}
+            apps["shop"]["secrets"] = {"TOKEN": SECRET, "OTHER": [SECRET], "trap": SECRET}
+            site = {key: junk(generator) for key in settings.SETTINGS}
+            facts = {key: junk(generator) for key in GOOD_FACTS}
+        problems = preflight.find_problems(apps, site, facts, project)
+        for problem in problems:
+            assert list(problem) == ["kind", "path", "problem", "example"]
+            assert all(isinstance(text, str) and text for text in problem.values()), problem
+        told |= {problem["kind"] for problem in problems}
+        message = preflight.render(problems, "web1")
+        message.encode()
+        assert SECRET not in message
+        assert "\x1b" not in message
+        assert isinstance(preflight.find_access_problems([apps, {"attempt": site}, {"attempt": facts}], "web1"), list)
+    # The fuzz reaches deep: most rules have spoken.
+    assert len(told) >= 40, sorted(told)
+
+
+# --- The parts that Ansible sees -------------------------------------------------------------------------------------
+
+
+def load_filters() -> dict[str, Any]:
+    spec = importlib.util.spec_from_file_location("flask_apps_filters", ROOT / "plugins/filter/flask_apps.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FilterModule().filters()
+
+
+def test_the_filter_reads_each_variable_by_itself() -> None:
+    class Values(list):
+        def __getitem__(self, index: int) -> Any:
+            if index == 1:
+                raise RuntimeError("'vault_admins' is undefined")
+            return super().__getitem__(index)
+
+    problems = load_filters()["flask_app_problems"](Values([{}, [], "Stockholm"]), ["sites", "admin_users", "timezone"])
+    assert found(problems) == {("no_apps", "sites"), ("undefined", "admin_users"), ("unknown_timezone", "timezone")}
+
+
+def spec_of(role: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "roles" / role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"][
+        "options"
+    ]
+
+
+def test_settings_are_those_of_the_roles_that_take_them() -> None:
+    """What preflight lets pass, the role has to accept; what the role accepts, preflight has to let pass."""
+    base = spec_of("base")["base_admin_users"]["options"]
+    assert {name: option.required for name, option in rules.ADMIN_OPTIONS.items()} == {
+        name: option.get("required", False) for name, option in base.items()
+    }
+    firewall = spec_of("firewall")["firewall_allow"]["options"]
+    assert {name: (option.type, option.required) for name, option in rules.FIREWALL_OPTIONS.items()} == {
+        name: (option["type"], option.get("required", False)) for name, option in firewall.items()
+    }
+    assert list(rules.FIREWALL_OPTIONS["protocol"].choices) == firewall["protocol"]["choices"]
+    assert spec_of("preflight")["preflight_settings_variables"]["choices"] == list(settings.SETTINGS)
+
+
+INVENTORY = """\
+all:
+  vars:
+    preflight_apps_variable: sites
+    preflight_settings_variables: [admin_users, timezone]
+    timezone: "{{ vault_zone }}"
+    sites:
+      shop:
+        domains: [shop.localhost]
+        source: {path: nowhere}
+        wsgi: shop:app
+        secrets: {TOKEN: "{{ vault_token }}"}
+  hosts:
+    web1: {ansible_host: 127.0.0.1, ansible_port: 1, ansible_user: op, ansible_become: true}
+    web2: {ansible_host: 127.0.0.1, ansible_port: 1, ansible_user: op}
+"""
+
+
+@pytest.fixture(scope="module")
+def refused_run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The real playbook on two hosts that nobody can reach, with faults in what the user wrote."""
+    inventory = tmp_path_factory.mktemp("inventory") / "hosts.yml"
+    inventory.write_text(INVENTORY)
+    return subprocess.run(  # noqa: S603 - our own playbook
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "playbooks/preflight.yml"],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_run_that_is_refused_tells_each_host_everything(refused_run: subprocess.CompletedProcess[str]) -> None:
+    assert refused_run.returncode == 2, refused_run.stdout + refused_run.stderr
+    for host in ("web1", "web2"):
+        message = refused_run.stdout.partition(f"fatal: [{host}]")[2].partition("Nothing has been changed on")[0]
+        assert f"Preflight has found 4 problems on the way to {host}." in message
+        for part in (
+            "There is no log-in as op to 127.0.0.1, port 1",
+            "Connection refused",
+            "sites.shop.source.path",
+            "sites.shop.secrets.TOKEN",
+            "the variable vault_token is not defined",
+            "the variable vault_zone is not defined",
+        ):
+            assert part in " ".join(message.split()), part
+
+
+def test_a_run_that_is_refused_has_one_failure_per_host_and_no_stack_trace(
+    refused_run: subprocess.CompletedProcess[str],
+) -> None:
+    output = refused_run.stdout + refused_run.stderr
+    assert output.count("fatal: [") == 2, output
+    assert "unreachable=0" in output
+    assert "Traceback" not in output
+    assert "UNREACHABLE" not in output

@@ -1,0 +1,97 @@
+"""The sizing budget: what is given out fits into what is there, on every size of host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import sizing
+
+#: What the kernel shows of servers sold with 1 to 64 GB.
+MEMORIES = (960, 1970, 3900, 7900, 16000, 32000, 64000)
+
+
+def apps(count: int, **options: Any) -> dict[str, dict[str, Any]]:
+    return {f"app{index}": dict(options) for index in range(count)}
+
+
+def slot_memory(size: dict[str, int]) -> int:
+    """MB that a slot of an app is expected to take: a master with the app in it, and its workers."""
+    return sizing.MASTER_MB + size["workers"] * sizing.WORKER_MB
+
+
+def largest_site(memory: int) -> int:
+    """How many apps preflight lets onto a host."""
+    free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
+    return free // sizing.SLOT_MINIMUM_MB
+
+
+def test_the_smallest_server_runs_an_app() -> None:
+    budget = sizing.size_host(960, 1, apps(1), database=True)
+    assert budget["apps"]["app0"] == {"workers": 2, "threads": 8, "memory_mb": 464}
+    assert budget["postgres"] == {"max_connections": 2 * 8 * 2 + sizing.SPARE_CONNECTIONS, "shared_buffers_mb": 120}
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 8, 32])
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_processes_and_postgres_fit_into_the_memory(memory: int, cpus: int) -> None:
+    """Both slots of every app run, as in a deploy of all of them.
+
+    With a share of 192 to 239 MB (the least that preflight lets pass) an app has one worker, and its two slots are
+    expected to take 240: there the promise is that all apps fit while one slot of each runs.
+    """
+    free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
+    both_smallest = sizing.SLOTS_AT_ONCE * (sizing.MASTER_MB + sizing.WORKER_MB)
+    for count in range(1, largest_site(memory) + 1):
+        budget = sizing.size_host(memory, cpus, apps(count), database=True)
+        slots = sizing.SLOTS_AT_ONCE if free // count >= both_smallest else 1
+        assert slots * sum(map(slot_memory, budget["apps"].values())) <= free, count
+        assert budget["postgres"]["shared_buffers_mb"] <= int(memory * sizing.POSTGRES_SHARE)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_the_limit_of_a_slot_holds_its_workers(memory: int) -> None:
+    for count in range(1, largest_site(memory) + 1):
+        for size in sizing.size_host(memory, 8, apps(count), database=True)["apps"].values():
+            assert slot_memory(size) <= size["memory_mb"]
+
+
+@pytest.mark.parametrize("app_hosts", [1, 3])
+def test_postgres_accepts_every_connection_that_the_workers_can_open(app_hosts: int) -> None:
+    site = {"a": {"workers": 3, "threads": 4}, "b": {"worker_class": "sync"}, "c": {"database": False}, "d": {}}
+    budget = sizing.size_host(3900, 4, site, database=True, app_hosts=app_hosts)
+    opened = sum(budget["apps"][name]["workers"] * budget["apps"][name]["threads"] * 2 * app_hosts for name in "abd")
+    assert budget["postgres"]["max_connections"] == opened + sizing.SPARE_CONNECTIONS
+    assert budget["apps"]["b"]["threads"] == 1
+
+
+def test_more_memory_never_gives_less() -> None:
+    before: dict[str, Any] = {}
+    for memory in range(700, 8000, 7):
+        budget = sizing.size_host(memory, 4, apps(2), database=True)
+        now = {**budget["apps"]["app0"], "buffers": budget["postgres"]["shared_buffers_mb"]}
+        assert all(now[key] >= value for key, value in before.items()), memory
+        before = now
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 2), (2, 2), (4, 4), (16, 16)])
+def test_cores_bound_the_workers_where_there_is_memory(cpus: int, workers: int) -> None:
+    assert sizing.size_host(32000, cpus, apps(1), database=True)["apps"]["app0"]["workers"] == workers
+
+
+def test_what_the_user_says_wins() -> None:
+    chosen = {"workers": 5, "threads": 2, "limits": {"memory": 700}}
+    assert sizing.size_host(960, 1, {"shop": chosen}, database=True)["apps"]["shop"] == {
+        "workers": 5,
+        "threads": 2,
+        "memory_mb": 700,
+    }
+
+
+def test_a_host_without_a_database_gives_its_memory_to_the_apps() -> None:
+    with_it, without = (sizing.size_host(960, 1, apps(1), database=database) for database in (True, False))
+    assert without["apps"]["app0"]["memory_mb"] > with_it["apps"]["app0"]["memory_mb"]
+
+
+def test_no_app_no_error() -> None:
+    assert sizing.size_host(960, 1, {}, database=True)["apps"] == {}

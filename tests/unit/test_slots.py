@@ -1,0 +1,341 @@
+"""The slots: what serves is not touched until a gated release takes over, by one rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import socketserver
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import slots
+from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.slots import Slots, probe, replace_link
+
+HOST = "www.shop.example"
+HEALTH = {"path": "/healthz", "status": 200, "probes": 3, "timeout": 5}
+
+
+class Recorder:
+    """A ``run`` that writes down what it is asked for, and where the links point to meanwhile."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.calls, self.fail = root, [], ""
+        self.seen: list[tuple[str, str]] = []
+
+    def __call__(self, args: list[str], **_options: Any) -> tuple[int, str, str]:
+        self.calls.append(" ".join(args))
+        live = self.root / "live.sock"
+        self.seen.append((" ".join(args[:2]), live.readlink().stem if live.is_symlink() else ""))
+        if args[0] == "journalctl" and "--sync" not in args:
+            return 0, "\n".join(f"line {number}" for number in range(30)), ""
+        return (1 if self.fail and self.fail in self.calls[-1] else 0), "", ""
+
+
+class App:
+    """A place for the sockets with a path that is short enough, and the slots of one app."""
+
+    def __init__(self, root: Path, sockets: Path) -> None:
+        self.root, self.sockets = root, sockets
+        self.run = Recorder(root)
+        self.pauses: list[float] = []
+        (root / "releases").mkdir()
+        self.slots = Slots(
+            self.run,
+            unit="flask-shop",
+            root=root,
+            socket_dir=sockets,
+            live_socket=root / "live.sock",
+            pause=self.pauses.append,
+        )
+
+    def hold(self, slot: str, release: str) -> None:
+        (self.root / "slots").mkdir(exist_ok=True)
+        replace_link(self.root / "slots" / slot, f"../releases/{release}")
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    sockets = Path(tempfile.mkdtemp(prefix="fh"))
+    yield App(tmp_path, sockets)
+    shutil.rmtree(sockets)
+
+
+# -- which slot is which --------------------------------------------------------------------------------------------
+
+
+def test_before_the_first_release_nothing_serves(app: App) -> None:
+    assert app.slots.live() == ""
+    assert app.slots.idle() == "blue"
+    assert app.slots.release("blue") == app.slots.release("") == ""
+
+
+def test_the_live_link_says_which_slot_serves(app: App) -> None:
+    app.hold("blue", "r1")
+    app.hold("green", "r2")
+    for slot, other, release in (("blue", "green", "r1"), ("green", "blue", "r2")):
+        replace_link(app.root / "live.sock", app.slots.socket(slot))
+        assert (app.slots.live(), app.slots.idle(), app.slots.release(slot)) == (slot, other, release)
+
+
+def test_a_live_link_to_a_slot_without_a_release_is_none(app: App) -> None:
+    replace_link(app.root / "live.sock", app.slots.socket("green"))
+    assert app.slots.live() == ""
+    replace_link(app.root / "live.sock", "/run/other/purple.sock")
+    app.hold("green", "r1")
+    assert app.slots.live() == ""
+
+
+# -- the link -------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_is_made_changed_and_left(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    assert replace_link(link, "a") is True
+    before = link.lstat()
+    assert replace_link(link, "a") is False
+    assert link.lstat() == before
+    assert replace_link(link, "b") is True
+    assert str(link.readlink()) == "b"
+    assert [path.name for path in tmp_path.iterdir()] == ["current"]
+
+
+def test_a_link_is_never_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is done to the folder, the link is there before it and after it."""
+    link = tmp_path / "live.sock"
+    replace_link(link, "old")
+    seen: list[str] = []
+
+    def watched(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            seen.append(str(link.readlink()))
+            result = real(*args, **options)
+            seen.append(str(link.readlink()))
+            return result
+
+        return call
+
+    for name in ("unlink", "symlink", "replace", "rename"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
+    replace_link(link, "new")
+    assert seen
+    assert seen == sorted(seen, reverse=True)
+    assert (seen[0], seen[-1]) == ("old", "new")
+
+
+def test_a_link_that_a_killed_run_left_half_made_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / ".current.partial").symlink_to("somewhere")
+    assert replace_link(tmp_path / "current", "a") is True
+    assert [path.name for path in tmp_path.iterdir()] == ["current"]
+
+
+# -- a real server behind the socket --------------------------------------------------------------------------------
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Answers on a Unix socket from a list of (status, body), the last one again and again."""
+
+    daemon_threads = True
+
+    def __init__(self, path: str, *answers: tuple[int, str]) -> None:
+        self.answers, self.requests = list(answers), []
+        super().__init__(path, Handler)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing where the client hangs up before the end of a long answer."""
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.requestline, dict(self.headers)))
+        status, body = self.server.answers[0]
+        if len(self.server.answers) > 1:
+            self.server.answers.pop(0)
+        self.send_response(status)
+        if status in (301, 302):
+            self.send_header("Location", "https://elsewhere.example/")
+        self.send_header("Content-Length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def serve(app: App) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(*answers: tuple[int, str]) -> Server:
+        servers.append(Server(app.slots.socket("green"), *answers))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def test_a_good_slot_passes_with_so_many_answers_in_a_row(app: App, serve: Callable[..., Server]) -> None:
+    server = serve((200, "ok"))
+    app.slots.gate("green", HOST, HEALTH)
+    assert len(server.requests) == 3
+    assert app.pauses == []
+    assert app.run.calls == []
+
+
+def test_the_slot_is_asked_as_nginx_would(app: App, serve: Callable[..., Server]) -> None:
+    server = serve((200, "ok"))
+    app.slots.gate("green", HOST, {**HEALTH, "probes": 1})
+    line, headers = server.requests[0]
+    assert line == "GET /healthz HTTP/1.1"
+    assert headers["Host"] == HOST
+    assert headers["X-Forwarded-Proto"] == "https"
+    assert headers["X-Forwarded-Host"] == HOST
+    assert headers["Connection"] == "close"
+
+
+def test_a_path_in_any_script_is_asked_for(app: App, serve: Callable[..., Server]) -> None:
+    server = serve((200, "ok"))
+    assert probe(app.slots.socket("green"), "/gesund-ä%20b?x=1", HOST) == (200, "ok")
+    assert server.requests[0][0] == "GET /gesund-%C3%A4%20b?x=1 HTTP/1.1"
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, "Traceback: boom"), (400, "bad host"), (301, "moved"), (204, "")])
+def test_another_status_is_refused_and_shown(app: App, serve: Callable[..., Server], status: int, body: str) -> None:
+    server = serve((status, body))
+    with pytest.raises(ReleaseError) as caught:
+        app.slots.gate("green", HOST, {**HEALTH, "timeout": 0})
+    assert caught.value.step == "Ask the green slot for /healthz"
+    assert f"got {status}, wanted 200; 0 of 3 answers" in caught.value.reason
+    assert body in caught.value.reason
+    assert "line 29" in caught.value.reason
+    assert "line 14" not in caught.value.reason
+    assert "elsewhere.example" not in str(server.requests)
+    assert not any(call.startswith("systemctl") for call in app.run.calls)
+
+
+def test_a_status_that_is_asked_for_is_the_right_one(app: App, serve: Callable[..., Server]) -> None:
+    serve((204, ""))
+    app.slots.gate("green", HOST, {**HEALTH, "status": 204})
+
+
+def test_a_bad_answer_begins_the_count_again(app: App, serve: Callable[..., Server]) -> None:
+    server = serve((200, "1"), (200, "2"), (500, "3"), (200, "4"))
+    app.slots.gate("green", HOST, HEALTH)
+    assert len(server.requests) == 6
+    assert app.pauses == [0.5]
+
+
+def test_a_slot_that_answers_after_a_while_passes(app: App, serve: Callable[..., Server]) -> None:
+    app.slots.pause = lambda _seconds: None if Path(app.slots.socket("green")).exists() else serve((200, "ok"))
+    app.slots.gate("green", HOST, HEALTH)
+
+
+def test_no_socket_is_no_answer(app: App) -> None:
+    with pytest.raises(ReleaseError, match="got no answer, wanted 200") as caught:
+        app.slots.gate("green", HOST, {**HEALTH, "timeout": 0})
+    assert "FileNotFoundError" in caught.value.reason
+
+
+def test_a_slot_that_never_answers_is_waited_for_so_long_and_no_longer(app: App) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(app.slots.socket("green"))
+        listener.listen()
+        began = time.monotonic()
+        with pytest.raises(ReleaseError, match=r"got no answer(?s:.*)TimeoutError"):
+            app.slots.gate("green", HOST, {**HEALTH, "timeout": 1})
+        assert 0.9 < time.monotonic() - began < 3
+
+
+def test_what_is_no_http_is_no_answer(app: App) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(app.slots.socket("green"))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            connection.recv(9999)
+            connection.sendall(b"what?\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        status, body = probe(app.slots.socket("green"), "/", HOST, 2)
+    assert status == 0
+    assert "BadStatusLine" in body
+
+
+def test_a_long_body_is_not_read_to_its_end(app: App, serve: Callable[..., Server]) -> None:
+    serve((500, "x" * 100_000))
+    status, body = probe(app.slots.socket("green"), "/", HOST)
+    assert (status, len(body)) == (500, 500)
+
+
+# -- starting, flipping, stopping -----------------------------------------------------------------------------------
+
+
+def test_a_slot_is_started_with_its_release_and_only_then(app: App) -> None:
+    app.hold("green", "old")
+    app.slots.start("green", "new")
+    assert app.slots.release("green") == "new"
+    stops = [number for number, call in enumerate(app.run.calls) if call.startswith("systemctl stop")]
+    reload, start = app.run.calls.index("systemctl daemon-reload"), len(app.run.calls) - 1
+    assert app.run.calls[start] == "systemctl start flask-shop@green.service"
+    assert stops
+    assert max(stops) < reload < start
+    assert not any("blue" in call for call in app.run.calls)
+
+
+def test_a_slot_that_does_not_start_shows_its_log(app: App) -> None:
+    app.run.fail = "systemctl start"
+    with pytest.raises(ReleaseError, match=r"flask-shop@green\.service does not start") as caught:
+        app.slots.start("green", "new")
+    assert "line 29" in caught.value.reason
+    assert "still serves" in caught.value.cure
+
+
+def test_the_flip_enables_then_renames_then_follows(app: App) -> None:
+    app.hold("blue", "r1")
+    app.slots.flip("blue")
+    app.hold("green", "r2")
+    app.run.seen.clear()
+    app.slots.flip("green")
+    assert app.run.seen == [("systemctl enable", "blue")]
+    assert app.run.calls[-1] == "systemctl enable --quiet flask-shop@green.service"
+    assert app.slots.live() == "green"
+    assert str((app.root / "live.sock").readlink()) == app.slots.socket("green")
+    assert str((app.root / "current").readlink()) == "releases/r2"
+
+
+def test_the_live_link_is_renamed_before_current(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    real = slots.replace_link
+    monkeypatch.setattr(slots, "replace_link", lambda link, to: order.append(link.name) or real(link, to))
+    app.hold("blue", "r1")
+    app.slots.flip("blue")
+    assert order == ["live.sock", "current"]
+
+
+def test_a_slot_that_stops_is_not_started_by_a_reboot_or_a_late_connection(app: App) -> None:
+    app.slots.stop("blue")
+    assert app.run.calls[0] == "systemctl disable --quiet flask-shop@blue.service"
+    assert app.run.calls[1] == "systemctl stop flask-shop@blue.socket flask-shop@blue.service"
+
+
+def test_a_slot_is_drained_after_nginx_has_let_go_of_it(app: App) -> None:
+    app.slots.drain("blue")
+    assert app.pauses == [slots.KEEPALIVE_SECONDS]
+    assert slots.KEEPALIVE_SECONDS > 1
+    assert app.run.calls[1].startswith("systemctl stop")

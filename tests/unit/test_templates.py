@@ -1,0 +1,541 @@
+"""The templates of the roles, rendered as Ansible does it, without a host: what in their logic can go wrong.
+
+Whether nginx, nft, systemd and PostgreSQL do what the files say is tested on real hosts, with Molecule.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+DEBIAN = {"12": {"distribution_major_version": "12"}, "13": {"distribution_major_version": "13"}}
+
+
+def render(role: str, template: str, facts: dict[str, Any] | None = None, **variables: Any) -> str:
+    """Render a template of a role with its defaults and vars, and with the options that the template module has."""
+    loader = DataLoader()
+    known: dict[str, Any] = {"ansible_managed": "Ansible managed", "ansible_facts": facts or {}}
+    for folder in ("defaults", "vars"):
+        path = ROLES / role / folder / "main.yml"
+        known |= (loader.load_from_file(str(path), trusted_as_template=True) or {}) if path.exists() else {}
+    folder = ROLES / role / "templates"
+    templar = Templar(loader=loader).copy_with_new_env(
+        searchpath=[str(folder)], available_variables={**known, **variables}
+    )
+    text = trust_as_template((folder / template).read_text())
+    return str(templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True}))
+
+
+# --- nginx -----------------------------------------------------------------------------------------------------------
+
+
+class Directive(NamedTuple):
+    """One directive of nginx: its words, and what is between its braces."""
+
+    words: list[str]
+    block: list[Any]
+
+    def all(self, *words: str) -> list[Directive]:
+        """The directives directly in it that begin with these words."""
+        return [item for item in self.block if item.words[: len(words)] == list(words)]
+
+    def one(self, *words: str) -> Directive:
+        """The only such directive."""
+        found = self.all(*words)
+        assert len(found) == 1, f"{words}: {found}"
+        return found[0]
+
+    def deep(self, *words: str) -> list[Directive]:
+        """All such directives, also those in blocks."""
+        return self.all(*words) + [found for item in self.block for found in item.deep(*words)]
+
+
+def parse_nginx(text: str) -> Directive:
+    """Read settings of nginx; an assertion fails where the braces do not match."""
+    root = Directive([], [])
+    stack, words = [root], []
+    for token in re.findall(r"#[^\n]*|'[^']*'|\"[^\"]*\"|[{};]|[^\s{};]+", text):
+        if token.startswith("#"):
+            continue
+        if token == "}":
+            assert not words, f"no semicolon after {words}"
+            assert len(stack) > 1, "a brace too many"
+            stack.pop()
+        elif token in ("{", ";"):
+            directive = Directive(words, [])
+            stack[-1].block.append(directive)
+            words = []
+            if token == "{":
+                stack.append(directive)
+        else:
+            words.append(token.strip("'\""))
+    assert stack == [root]
+    assert not words
+    return root
+
+
+def site(name: str = "shop", **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "domains": [f"{name}.test", f"www.{name}.test", f"old.{name}.test"],
+        "socket": f"/srv/{name}/live.sock",
+        "certificate": f"/tls/{name}/fullchain.pem",
+        "key": f"/tls/{name}/privkey.pem",
+        "static_url": "/static/",
+        "static_root": f"/srv/{name}/current/static",
+        "body_mb": 16,
+        "timeout": 30,
+        **changes,
+    }
+
+
+def nginx(*sites: dict[str, Any], debian: str = "13", **variables: Any) -> Directive:
+    return parse_nginx(render("nginx", "nginx.conf.j2", DEBIAN[debian], nginx_sites=list(sites), **variables)).one(
+        "http"
+    )
+
+
+def server(http: Directive, name: str, port: str) -> Directive:
+    """The server that answers to a name on a port."""
+    found = [
+        item
+        for item in http.all("server")
+        if name in item.one("server_name").words[1:] and any(port in line.words for line in item.all("listen"))
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("debian", "listens", "switch"),
+    [
+        ("12", [["listen", "443", "ssl", "http2"], ["listen", "[::]:443", "ssl", "http2"]], []),
+        ("13", [["listen", "443", "ssl"], ["listen", "[::]:443", "ssl"]], [["http2", "on"]]),
+    ],
+)
+def test_http2_in_the_form_that_this_nginx_knows(debian: str, listens: list[Any], switch: list[Any]) -> None:
+    http = nginx(site(), debian=debian)
+    for name in ("shop.test", "www.shop.test"):
+        answering = server(http, name, "443")
+        assert [item.words for item in answering.all("listen")] == listens
+        assert [item.words for item in answering.all("http2")] == switch
+
+
+@pytest.mark.parametrize("debian", DEBIAN)
+def test_without_ipv6_nothing_listens_on_it(debian: str) -> None:
+    assert nginx(site(), debian=debian, nginx_ipv6=True).deep("listen", "[::]:80")
+    ports = {line.words[1] for line in nginx(site(), debian=debian, nginx_ipv6=False).deep("listen")}
+    assert ports == {"80", "443"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_every_site_is_there_and_unknown_names_are_refused(count: int) -> None:
+    http = nginx(*[site(f"app{number}") for number in range(count)])
+    refusing = [item for item in http.all("server") if any("default_server" in line.words for line in item.block)]
+    assert len(refusing) == 2
+    assert all(item.all("return", "444") for item in refusing), "also who shook hands under a known name"
+    assert [item.all("ssl_reject_handshake", "on") != [] for item in refusing] == [False, True]
+    assert len(http.all("upstream")) == count
+    assert len(http.all("server")) == 2 + 3 * count
+    for number in range(count):
+        assert server(http, f"app{number}.test", "443").one("ssl_certificate_key").words[1] == (
+            f"/tls/app{number}/privkey.pem"
+        )
+
+
+def test_other_names_redirect_to_the_first() -> None:
+    http = nginx(site())
+    plain = server(http, "www.shop.test", "80")
+    assert plain.one("server_name").words[1:] == ["shop.test", "www.shop.test", "old.shop.test"]
+    assert plain.one("location", "/").one("return").words == ["return", "301", "https://shop.test$request_uri"]
+    other = server(http, "www.shop.test", "443")
+    assert other.one("server_name").words[1:] == ["www.shop.test", "old.shop.test"]
+    assert other.one("return").words[2].startswith("https://shop.test$")
+    assert server(http, "shop.test", "443").one("server_name").words[1:] == ["shop.test"]
+
+
+def test_a_site_with_one_name_has_nothing_to_redirect() -> None:
+    http = nginx(site(domains=["shop.test"]))
+    assert len(http.all("server")) == 2 + 2
+
+
+def test_challenges_are_answered_before_the_redirect() -> None:
+    plain = server(nginx(site(), nginx_acme_root="/acme"), "shop.test", "80")
+    challenge = plain.one("location", "^~", "/.well-known/acme-challenge/")
+    assert challenge.one("root").words[1] == "/acme"
+    assert not plain.all("return"), "it would come before every location"
+
+
+def proxied(http: Directive) -> list[Directive]:
+    return [item for item in http.deep("location") if item.all("proxy_pass")]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Forwarded-Prefix",
+        "X-Forwarded-Proto",
+        # gunicorn goes by this one too, and answers 400 where it contradicts the one above.
+        "X-Forwarded-Protocol",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-Server",
+        "X-Forwarded-Ssl",
+        "X-Real-IP",
+        "X-Script-Name",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+    ],
+)
+def test_no_forwarded_header_comes_from_a_visitor(header: str) -> None:
+    """In each place that hands a request on: one proxy_set_header there takes away all that stand further out."""
+    places = proxied(nginx(site(), site("hello")))
+    assert len(places) == 2
+    for place in places:
+        value = place.one("proxy_set_header", header).words[2]
+        assert "$http_" not in value
+        assert "$proxy_add" not in value
+
+
+def test_what_the_app_learns_of_the_request() -> None:
+    sent = {item.words[1]: item.words[2] for item in proxied(nginx(site()))[0].all("proxy_set_header")}
+    assert sent["X-Forwarded-For"] == "$remote_addr"
+    assert sent["X-Forwarded-Proto"] == "$scheme"
+    assert sent["Host"] == sent["X-Forwarded-Host"]
+    assert sent["Host"].startswith("$host")
+    assert sent["Connection"] == "", "a connection to the app is kept"
+    assert not [value for value in sent.values() if "$http_" in value]
+
+
+def test_the_port_beside_the_host_is_digits_and_nothing_else() -> None:
+    (mapping,) = nginx().all("map")
+    (pattern,) = [item.words for item in mapping.block if item.words[0].startswith("~")]
+    allowed = re.compile(pattern[0].removeprefix("~").replace("(?<", "(?P<"))
+    found = allowed.search("shop.test:8443")
+    assert found
+    assert found["port"] == ":8443"
+    for wrong in ("shop.test", "shop.test:8443.evil.test", "shop.test:80/evil", "shop.test:"):
+        assert not allowed.search(wrong)
+
+
+def test_the_upstream_follows_the_live_link() -> None:
+    upstream = nginx(site()).one("upstream", "flask-shop")
+    assert upstream.one("server").words[1:] == ["unix:/srv/shop/live.sock", "max_fails=0"]
+    # The longest that a request may reach the slot that served before.
+    assert upstream.one("keepalive_time").words[1] == "1s"
+    assert int(upstream.one("keepalive").words[1]) > 0
+    place = proxied(nginx(site()))[0]
+    assert place.one("proxy_pass").words[1] == "http://flask-shop"
+    assert place.one("proxy_http_version").words[1] == "1.1"
+
+
+def test_the_static_folder_cannot_be_left() -> None:
+    """Without a slash at the end of both, /static../live.sock is a file beside the folder."""
+    place = server(nginx(site(static_url="/assets/")), "shop.test", "443").one("location", "/assets/")
+    assert place.one("alias").words[1] == "/srv/shop/current/static/"
+    assert place.one("error_page").words[1:] == ["404", "=", "@app"]
+
+
+def test_the_body_limit_is_the_sites() -> None:
+    http = nginx(site(body_mb=3), site("hello"))
+    assert server(http, "shop.test", "443").one("client_max_body_size").words[1] == "3m"
+    assert server(http, "hello.test", "443").one("client_max_body_size").words[1] == "16m"
+
+
+def test_queries_are_not_logged() -> None:
+    log_format = " ".join(nginx().one("log_format").words)
+    for leak in ("$request ", '$request"', "$request_uri", "$args", "$query_string", "$http_referer", "$http_cookie"):
+        assert leak not in log_format
+    assert "escape=json" in log_format
+
+
+# --- gunicorn --------------------------------------------------------------------------------------------------------
+
+
+def slot(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "shop",
+        "user": "shop",
+        "unit": "flask-shop",
+        "config": "/etc/gunicorn/shop.conf.py",
+        "slots": "/srv/shop/slots",
+        "data": "/srv/shop/data",
+        "socket_dir": "/run/flask-shop",
+        "worker_class": "gthread",
+        "workers": 2,
+        "threads": 8,
+        "timeout": 30,
+        "drain": 30,
+        "memory_mb": 512,
+        **changes,
+    }
+
+
+def unit(template: str, **changes: Any) -> dict[str, list[str]]:
+    """The settings of a systemd unit: each with all its values."""
+    found: dict[str, list[str]] = {}
+    for line in render("gunicorn", template, item=slot(**changes)).splitlines():
+        if line and not line.startswith(("#", "[")):
+            name, _equals, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def gunicorn(**changes: Any) -> dict[str, Any]:
+    """Run the settings of gunicorn, as gunicorn does."""
+    text = render("gunicorn", "gunicorn.conf.py.j2", item=slot(**changes))
+    settings: dict[str, Any] = {}
+    exec(compile(text, "gunicorn.conf.py", "exec"), settings)  # noqa: S102 - our own file
+    return settings
+
+
+@pytest.mark.parametrize("drain", [1, 30, 3600])
+def test_systemd_waits_longer_than_gunicorn(drain: int) -> None:
+    assert int(unit("slot.service.j2", drain=drain)["TimeoutStopSec"][0]) > gunicorn(drain=drain)["graceful_timeout"]
+
+
+@pytest.mark.parametrize("timeout", [1, 30, 3600])
+def test_nginx_waits_longer_than_gunicorn(timeout: int) -> None:
+    read = proxied(nginx(site(timeout=timeout)))[0].one("proxy_read_timeout").words[1]
+    assert int(read.removesuffix("s")) > gunicorn(timeout=timeout)["timeout"]
+
+
+def test_nginx_closes_an_idle_connection_before_gunicorn_does() -> None:
+    """Else nginx sends a request into a connection that has just been closed."""
+    idle = nginx(site()).one("upstream").one("keepalive_timeout").words[1]
+    assert int(idle.removesuffix("s")) < gunicorn()["keepalive"]
+
+
+def test_the_settings_are_those_of_the_app() -> None:
+    settings = gunicorn(workers=3, threads=5, worker_class="sync")
+    assert (settings["workers"], settings["threads"], settings["worker_class"]) == (3, 5, "sync")
+    # READY is true only when the app has been loaded, and systemd hands over the only socket.
+    assert settings["preload_app"] is True
+    assert settings["control_socket_disable"] is True
+    assert "bind" not in settings
+
+
+def test_a_worker_class_may_be_left_out() -> None:
+    item = {name: value for name, value in slot().items() if name != "worker_class"}
+    assert 'worker_class = "gthread"' in render("gunicorn", "gunicorn.conf.py.j2", item=item)
+
+
+class FakeEngine:
+    """Stands for an SQLAlchemy engine that the app made while it was loaded."""
+
+    disposed = False
+
+    def dispose(self) -> None:
+        self.disposed = True
+
+
+class FakeCollector:
+    """Stands for the module gc, so that the tests' own objects are not frozen."""
+
+    def __init__(self) -> None:
+        self.searched = self.frozen = False
+
+    def get_objects(self) -> list[Any]:
+        self.searched = True
+        return gc.get_objects()
+
+    def freeze(self) -> None:
+        self.frozen = True
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_database_connections_are_not_inherited(loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the workers are forked the engines are emptied. An app without SQLAlchemy is not given it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sqlalchemy"]:
+        monkeypatch.delitem(sys.modules, name)
+    if loaded:
+        module = types.ModuleType("sqlalchemy.engine.base")
+        module.Engine = FakeEngine  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    engine, collector, settings = FakeEngine(), FakeCollector(), gunicorn()
+    settings["gc"] = collector
+    settings["when_ready"](None)
+    assert engine.disposed is loaded
+    assert collector.searched is loaded
+    assert collector.frozen
+    assert ("sqlalchemy" in sys.modules) is False
+
+
+def test_a_slot_runs_the_release_that_its_link_names() -> None:
+    service = unit("slot.service.j2")
+    assert service["WorkingDirectory"] == ["/srv/shop/slots/%i/app"]
+    assert service["EnvironmentFile"] == ["/srv/shop/slots/%i/env"]
+    (command,) = service["ExecStart"]
+    assert command.startswith("/srv/shop/slots/%i/venv/bin/gunicorn --config /srv/shop/slots/%i/server.conf.py ")
+    # Braces: one word, whatever is in it, such as create_app('production').
+    assert command.endswith(" ${FLASK_APP}")
+
+
+def test_a_slot_writes_its_data_and_nothing_else() -> None:
+    service = unit("slot.service.j2", memory_mb=300)
+    assert service["User"] == service["Group"] == ["shop"]
+    assert service["ReadWritePaths"] == ["/srv/shop/data"]
+    assert service["ProtectSystem"] == ["strict"]
+    assert service["NoNewPrivileges"] == ["yes"]
+    assert service["CapabilityBoundingSet"] == [""]
+    assert service["MemoryMax"] == ["300M"]
+
+
+def test_a_slot_has_a_socket_of_its_own() -> None:
+    socket, service = unit("slot.socket.j2"), unit("slot.service.j2")
+    assert socket["ListenStream"] == ["/run/flask-shop/%i.sock"]
+    assert (socket["SocketMode"], socket["SocketGroup"]) == (["0660"], ["www-data"])
+    assert service["Requires"] == ["flask-shop@%i.socket"]
+    # A folder that a service owns goes when it stops, and the other slot's socket with it.
+    assert "RuntimeDirectory" not in service
+
+
+# --- firewall --------------------------------------------------------------------------------------------------------
+
+
+def rules(connection: str = "", **variables: Any) -> list[str]:
+    facts = {"env": {"SSH_CONNECTION": connection}} if connection else {}
+    text = render("firewall", "rules.nft.j2", facts, **variables)
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def opened(**variables: Any) -> list[str]:
+    """The rules that an option has added: those that are not there without it."""
+    usual = rules()
+    return [line for line in rules(**variables) if line not in usual]
+
+
+@pytest.mark.parametrize(
+    ("rule", "lines"),
+    [
+        ({"port": 9100}, ["tcp dport 9100 accept"]),
+        ({"port": 9100, "from": []}, ["tcp dport 9100 accept"]),
+        ({"port": 51820, "protocol": "udp"}, ["udp dport 51820 accept"]),
+        ({"port": 9100, "from": ["203.0.113.0/24"]}, ["ip saddr { 203.0.113.0/24 } tcp dport 9100 accept"]),
+        ({"port": 9100, "from": ["2001:db8::/32"]}, ["ip6 saddr { 2001:db8::/32 } tcp dport 9100 accept"]),
+        (
+            {"port": 53, "protocol": "udp", "from": ["198.51.100.7", "2001:db8::1", "203.0.113.0/24"]},
+            [
+                "ip saddr { 198.51.100.7, 203.0.113.0/24 } udp dport 53 accept",
+                "ip6 saddr { 2001:db8::1 } udp dport 53 accept",
+            ],
+        ),
+    ],
+)
+def test_a_port_is_open_to_those_who_are_named(rule: dict[str, Any], lines: list[str]) -> None:
+    assert opened(firewall_allow=[rule]) == lines
+
+
+def test_public_ports_are_open_to_everybody() -> None:
+    assert opened(firewall_public_ports=[80, 443]) == ["tcp dport { 80, 443 } accept"]
+    assert opened(firewall_public_ports=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("connection", "ports", "line"),
+    [
+        ("", [22], "tcp dport { 22 } accept"),
+        ("203.0.113.9 50000 192.0.2.1 22", [22], "tcp dport { 22 } accept"),
+        ("203.0.113.9 50000 192.0.2.1 2222", [22], "tcp dport { 22, 2222 } accept"),
+        ("2001:db8::9 50000 2001:db8::1 2222", [2022, "22"], "tcp dport { 22, 2022, 2222 } accept"),
+    ],
+)
+def test_the_port_that_the_operator_came_in_by_stays_open(connection: str, ports: list[Any], line: str) -> None:
+    assert line in rules(connection, firewall_ssh_ports=ports)
+
+
+def test_the_table_is_ours_and_drops_what_nobody_asked_for() -> None:
+    lines = rules()
+    assert lines[:3] == ["table inet flaskhost", "delete table inet flaskhost", "table inet flaskhost {"]
+    (chain,) = [line for line in lines if line.startswith("type filter hook")]
+    assert "hook input" in chain
+    assert chain.endswith("policy drop;")
+    unit_file = render("firewall", "flaskhost-firewall.service.j2")
+    for line in [*lines, *unit_file.splitlines()]:
+        assert line.startswith("#") or "flush" not in line
+    assert re.findall(r"delete table .*", unit_file) == ["delete table inet flaskhost"]
+
+
+def test_ipv6_finds_its_neighbours() -> None:
+    neighbours = [line for line in rules() if "nd-neighbor-solicit" in line]
+    assert len(neighbours) == 1
+    assert neighbours[0].endswith("accept")
+    for kind in ("nd-router-advert", "nd-neighbor-advert"):
+        assert kind in neighbours[0]
+
+
+# --- postgres --------------------------------------------------------------------------------------------------------
+
+
+def hba(**variables: Any) -> list[list[str]]:
+    text = render("postgres", "pg_hba.conf.j2", DEBIAN["13"], **variables)
+    return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_a_role_logs_in_to_its_own_database_and_nothing_else() -> None:
+    """The first line that fits decides, so that an "all" before the others would open every database."""
+    lines = hba(postgres_databases=[{"name": "shop"}, {"name": "my-blog"}])
+    assert lines == [
+        ["local", "all", "postgres", "peer"],
+        ["local", '"shop"', '"shop"', "peer"],
+        ["local", '"my-blog"', '"my-blog"', "peer"],
+    ]
+
+
+def test_the_network_comes_last_and_needs_a_password() -> None:
+    lines = hba(postgres_databases=[{"name": "shop"}], postgres_listen_addresses=["192.0.2.1"])
+    assert [line[0] for line in lines] == ["local", "local", "host"]
+    assert lines[-1][-1] == "scram-sha-256"
+    assert {line[-1] for line in lines} & {"trust", "md5", "password"} == set()
+
+
+@pytest.mark.parametrize(
+    ("addresses", "line"),
+    [
+        ([], "listen_addresses = ''"),
+        (["192.0.2.1"], "listen_addresses = '192.0.2.1'"),
+        (["192.0.2.1", "2001:db8::1"], "listen_addresses = '192.0.2.1, 2001:db8::1'"),
+    ],
+)
+def test_postgresql_listens_where_it_is_told_to(addresses: list[str], line: str) -> None:
+    text = render("postgres", "flaskhost.conf.j2", DEBIAN["12"], postgres_listen_addresses=addresses)
+    assert line in text.splitlines()
+    assert "password_encryption = scram-sha-256" in text.splitlines()
+
+
+# --- base ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [[], ["ada"], ["ada", "grace"]])
+def test_sudo_is_for_the_administrators(names: list[str]) -> None:
+    users = [{"name": name, "keys": []} for name in names]
+    text = render("base", "sudoers.j2", base_admin_users=users)
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert lines == [f"{name} ALL=(ALL:ALL) NOPASSWD: ALL" for name in names]
+    assert text.endswith("\n"), "sudo refuses a last line without an end"
+
+
+@pytest.mark.parametrize(("wanted", "value"), [(True, "1"), (False, "0")])
+def test_security_updates_can_be_switched_off(wanted: bool, value: str) -> None:
+    text = render("base", "unattended-upgrades.j2", base_unattended_upgrades=wanted)
+    settings = dict(re.findall(r'^([\w:-]+) "(.*)";$', text, re.MULTILINE))
+    assert settings["APT::Periodic::Unattended-Upgrade"] == value
+    assert settings["APT::Periodic::Update-Package-Lists"] == value
+    assert all(line.startswith("//") or line.endswith('";') for line in text.splitlines() if line)
+
+
+def test_the_journal_is_kept_and_bounded() -> None:
+    lines = render("base", "journald.conf.j2", base_journal_max_use="200M").splitlines()
+    assert lines[-3:] == ["[Journal]", "Storage=persistent", "SystemMaxUse=200M"]

@@ -1,0 +1,458 @@
+"""An environment holds what its lock says, is built once for it, and is whole or is not used."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.flaskhost import virtualenv
+from ansible.module_utils.flaskhost.runner import ReleaseError
+from fakes import GID, UID, USER, Unit, fake_owners, run_command, tree, unsandboxed
+
+UV = Path(sys.executable).with_name("uv")
+SERVER = "gunicorn==27.0.1"
+PYPROJECT = '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
+
+# -- which file pins the dependencies -------------------------------------------------------------------------------
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+
+def test_the_most_exact_file_is_found_first(tmp_path: Path) -> None:
+    write(tmp_path, pyproject_toml=PYPROJECT + 'dependencies = ["flask"]\n')
+    assert virtualenv.find_requirements(tmp_path) == tmp_path / "pyproject.toml"
+    write(tmp_path, requirements_txt="flask==3.1.3\n")
+    assert virtualenv.find_requirements(tmp_path) == tmp_path / "requirements.txt"
+    write(tmp_path, uv_lock="version = 1\n")
+    assert virtualenv.find_requirements(tmp_path) == tmp_path / "uv.lock"
+
+
+def test_the_apps_own_folder_comes_before_the_top(tmp_path: Path) -> None:
+    app = tmp_path / "services/shop"
+    write(tmp_path, uv_lock="", services__shop__requirements_txt="")
+    assert virtualenv.find_requirements(app, top=tmp_path) == app / "requirements.txt"
+    (app / "requirements.txt").unlink()
+    assert virtualenv.find_requirements(app, top=tmp_path) == tmp_path / "uv.lock"
+    assert virtualenv.find_requirements(app) is None
+
+
+def test_the_file_that_the_user_names_is_the_one(tmp_path: Path) -> None:
+    app = tmp_path / "shop"
+    write(tmp_path, shop__uv_lock="", shop__requirements__production_txt="", requirements__dev_txt="")
+    assert virtualenv.find_requirements(app, "requirements/production.txt", tmp_path) == (
+        app / "requirements/production.txt"
+    )
+    assert virtualenv.find_requirements(app, "requirements/dev.txt", tmp_path) == tmp_path / "requirements/dev.txt"
+    assert virtualenv.find_requirements(app, "requirements/missing.txt", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["[tool.ruff]\n", PYPROJECT, PYPROJECT + "dependencies = []\n", "not = [toml", "\xff"]
+)
+def test_a_pyproject_without_dependencies_pins_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(content, encoding="latin-1")
+    assert virtualenv.find_requirements(tmp_path) is None
+    assert virtualenv.find_requirements(tmp_path, "pyproject.toml") == tmp_path / "pyproject.toml"
+
+
+def test_a_folder_of_that_name_is_not_the_file(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").mkdir()
+    assert virtualenv.find_requirements(tmp_path) is None
+
+
+# -- versions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("27.0.1", (27, 0, 1)), ("27", (27,)), ("27.0.1rc1", (27, 0, 1)), ("2.0.post1", (2, 0)), ("", ()), ("dev", ())],
+)
+def test_the_numbers_of_a_version(version: str, numbers: tuple[int, ...]) -> None:
+    assert virtualenv.version_tuple(version) == numbers
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    mixed = ["27.0.10", "100.0", "27.0", "", "9.9", "27.0.1", "23.0.0"]
+    in_order = ["", "9.9", "23.0.0", "27.0", "27.0.1", "27.0.10", "100.0"]
+    assert sorted(mixed, key=virtualenv.version_tuple) == in_order
+
+
+def test_the_installed_version(tmp_path: Path) -> None:
+    packages = tmp_path / "lib/python3.11/site-packages"
+    for name in ("gunicorn-23.0.0.dist-info", "uWSGI-2.0.31.dist-info", "gunicorn_extra-1.0.dist-info"):
+        (packages / name).mkdir(parents=True)
+    assert virtualenv.installed_version(tmp_path, "gunicorn") == "23.0.0"
+    assert virtualenv.installed_version(tmp_path, "uwsgi") == "2.0.31"
+    assert virtualenv.installed_version(tmp_path, "waitress") == ""
+    assert virtualenv.installed_version(tmp_path / "missing", "gunicorn") == ""
+
+
+# -- the name of an environment -------------------------------------------------------------------------------------
+
+
+class Workshop:
+    """A builder with real uv, a package index in a folder, and a release's code."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.owners = fake_owners(monkeypatch)
+        self.calls: list[Unit] = []
+        self.code = folder / "releases/1/src"
+        self.code.mkdir(parents=True)
+        for variable in [name for name in os.environ if name.startswith(("UV_", "PIP_", "VIRTUAL_ENV"))]:
+            monkeypatch.delenv(variable)
+
+    def builder(self, python: str = sys.executable, uv: Path = UV) -> virtualenv.Builder:
+        return virtualenv.Builder(
+            unsandboxed(self.calls),
+            user=USER,
+            group=GID,
+            folder=self.folder / "venvs",
+            cache=self.folder / "cache/shop",
+            uv=str(uv),
+            python=python,
+            index_url=f"file://{self.folder}/index",
+        )
+
+    def publish(self, name: str, version: str) -> None:
+        """Put a package into the index: a module of its name that knows its version."""
+        shelf = self.folder / "index" / name
+        shelf.mkdir(parents=True, exist_ok=True)
+        info = f"{name}-{version}.dist-info"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        wheel = shelf / f"{name}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(f"{name}/__init__.py", f"version = {version!r}\n")
+            archive.writestr(f"{info}/METADATA", metadata)
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            archive.writestr(
+                f"{info}/RECORD", f"{name}/__init__.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+            )
+        links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(shelf.glob("*.whl")))
+        (shelf / "index.html").write_text(links, encoding="utf-8")
+
+    def requirements(self, text: str, name: str = "requirements.txt") -> Path:
+        path = self.code / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def build(
+        self, requirements: Path, extra: list[str] | None = None, builder: virtualenv.Builder | None = None
+    ) -> Path:
+        return (builder or self.builder()).build(self.code, requirements, extra or [], SERVER)
+
+    def key(self, requirements: Path, extra: list[str] | None = None, server: str = SERVER) -> str:
+        return self.builder().key(requirements, extra or [], server)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    return Workshop(tmp_path, monkeypatch)
+
+
+def version_of(environment: Path, package: str) -> str:
+    command = [f"{environment}/bin/python", "-I", "-c", f"import {package}; print({package}.version)"]
+    return run_command(command, check_rc=True)[1].strip()
+
+
+def test_the_same_question_has_the_same_name(workshop: Workshop) -> None:
+    requirements = workshop.requirements("flask==3.1.3\n")
+    name = workshop.key(requirements, ["a==1", "b==2"])
+    assert len(name) == 16
+    assert name == workshop.key(requirements, ["b==2", "a==1"])
+    next_release = workshop.folder / "releases/2/src/requirements.txt"
+    next_release.parent.mkdir(parents=True)
+    next_release.write_bytes(requirements.read_bytes())
+    assert name == workshop.key(next_release, ["a==1", "b==2"])
+
+
+def test_the_name_changes_with_all_that_decides_what_is_in_it(workshop: Workshop) -> None:
+    requirements = workshop.requirements("-r more/base.txt\n-cmore/pins.txt\nflask==3.1.3\n")
+    base = workshop.requirements("click==8\n", "more/base.txt")
+    names = [workshop.key(requirements)]
+    names.append(workshop.key(requirements, ["a==1"]))
+    names.append(workshop.key(requirements, server="gunicorn==28.0.0"))
+    other = workshop.requirements(requirements.read_text(encoding="utf-8"), "requirements-prod.txt")
+    names.append(workshop.key(other))
+    names.append(workshop.builder(python="/bin/echo").key(requirements, [], SERVER))
+    workshop.requirements("-r more/base.txt\n-cmore/pins.txt\nflask==3.1.4\n")
+    names.append(workshop.key(requirements))
+    base.write_text("click==9\n", encoding="utf-8")
+    names.append(workshop.key(requirements))
+    workshop.requirements("idna==1\n", "more/pins.txt")
+    names.append(workshop.key(requirements))
+    base.write_text("click==9\n--requirement=deeper.txt\n", encoding="utf-8")
+    workshop.requirements("x==1\n", "more/deeper.txt")
+    names.append(workshop.key(requirements))
+    workshop.requirements("x==2\n", "more/deeper.txt")
+    names.append(workshop.key(requirements))
+    assert len(set(names)) == len(names)
+
+
+def test_files_that_take_each_other_in_come_to_an_end(workshop: Workshop) -> None:
+    requirements = workshop.requirements("-r sub/a.txt\n")
+    workshop.requirements("-r ../requirements.txt\n-r b.txt\n", "sub/a.txt")
+    workshop.requirements("-r ../sub/a.txt\n-r missing.txt\n", "sub/b.txt")
+    assert len(workshop.key(requirements)) == 16
+
+
+def test_included_files_count_whatever_the_first_one_is_called(workshop: Workshop) -> None:
+    requirements = workshop.requirements("-r base.txt\n", "requirements.production")
+    workshop.requirements("a==1\n", "base.txt")
+    before = workshop.key(requirements)
+    workshop.requirements("a==2\n", "base.txt")
+    assert workshop.key(requirements) != before
+
+
+LOCAL = {
+    "requirements.txt": [
+        "-e .",
+        "-e ./lib",
+        "--editable=lib",
+        "flask==3.1.3\n.",
+        ".[prod]",
+        "./lib",
+        "../lib",
+        "lib/thing",
+        "/srv/wheels/thing.whl",
+        "file:///srv/wheels/thing.whl",
+        "thing @ file:///srv/wheels/thing.whl",
+        "thing @ ./lib",
+        "-r base.txt",
+    ],
+    "uv.lock": ['source = { editable = "lib" }', 'source = { directory = "../lib" }', 'source = { path = "a.whl" }'],
+    "pyproject.toml": ['lib = { path = "lib" }', "lib = { workspace = true }", 'dependencies = ["lib @ file:///lib"]'],
+}
+SHARED = {
+    "requirements.txt": [
+        "flask==3.1.3 \\\n    --hash=sha256:0e/1\n# see docs/readme ./x\n--extra-index-url https://example.com/a",
+        "thing @ https://example.com/thing.whl",
+        "thing @ git+https://example.com/thing.git@v1",
+        "--find-links ./wheels",
+        "a.b==1 ; python_version < '3.12'",
+    ],
+    "uv.lock": ['source = { editable = "." }', 'source = { virtual = "." }', 'source = { registry = "https://x.org" }'],
+    "pyproject.toml": ['dependencies = ["flask"]', '[tool.ruff]\nsrc = ["."]\n', 'x = { git = "https://x.org/path" }'],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shared"),
+    [(name, text, False) for name, texts in LOCAL.items() for text in texts]
+    + [(name, text, True) for name, texts in SHARED.items() for text in texts],
+)
+def test_an_environment_with_the_releases_own_code_is_not_shared(
+    workshop: Workshop, name: str, text: str, shared: bool
+) -> None:
+    keys = set()
+    for release in ("1", "2"):
+        folder = workshop.folder / "releases" / release / "src"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "base.txt").write_text("-e .\n", encoding="utf-8")
+        (folder / name).write_text(f"{text}\n", encoding="utf-8")
+        keys.add(workshop.key(folder / name))
+    assert len(keys) == (1 if shared else 2)
+
+
+def test_an_interpreter_that_does_not_run_is_said_so(workshop: Workshop) -> None:
+    with pytest.raises(ReleaseError, match="/bin/false does not run"):
+        workshop.builder(python="/bin/false").key(workshop.requirements(""), [], SERVER)
+
+
+# -- building, with the real uv -------------------------------------------------------------------------------------
+
+
+def test_the_environment_has_the_lock_the_extras_and_the_server(workshop: Workshop) -> None:
+    for name, version in [("flask", "3.1.3"), ("flask", "3.1.4"), ("driver", "1.0"), ("gunicorn", "27.0.1")]:
+        workshop.publish(name, version)
+    builder = workshop.builder()
+    built = workshop.build(workshop.requirements("flask==3.1.3\n"), ["driver==1.0"], builder)
+    assert version_of(built, "flask") == "3.1.3"
+    assert version_of(built, "driver") == "1.0"
+    assert version_of(built, "gunicorn") == "27.0.1"
+    assert builder.warnings == []
+    assert list(built.glob("lib/python3*/site-packages/flask/__pycache__/*.pyc"))
+    assert virtualenv.is_whole(built)
+
+
+def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    built = workshop.build(workshop.requirements(""))
+    assert [Path(call.command[0]).name for call in workshop.calls] == ["uv"] * 3
+    for call in workshop.calls:
+        assert call.properties["ReadWritePaths"] == [str(built), str(workshop.folder / "cache/shop")]
+        assert call.properties["WorkingDirectory"] == [str(workshop.code)]
+        assert call.properties["ProtectSystem"] == ["strict"]
+        assert call.properties["NoNewPrivileges"] == ["yes"]
+        assert call.environment["UV_CACHE_DIR"] == str(workshop.folder / "cache/shop")
+        assert call.environment["UV_PYTHON_DOWNLOADS"] == "never"
+
+
+def test_a_finished_environment_is_roots(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    before = os.umask(0o002)
+    try:
+        built = workshop.build(workshop.requirements(""))
+    finally:
+        os.umask(before)
+    everything = [built, *built.rglob("*")]
+    given = {path: workshop.owners[path] for path in everything if path.name != virtualenv.MARK}
+    assert given == dict.fromkeys(given, (0, 0))
+    assert [path for path in everything if not path.is_symlink() and path.lstat().st_mode & 0o022] == []
+    assert workshop.owners[workshop.folder / "cache/shop"] == (UID, GID)
+
+
+def test_a_whole_environment_is_left_alone(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    requirements = workshop.requirements("")
+    built = workshop.build(requirements)
+    before = tree(built)
+    workshop.calls.clear()
+    assert workshop.build(requirements) == built
+    assert workshop.calls == []
+    assert tree(built) == before
+
+
+def test_an_interrupted_environment_is_built_anew(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    requirements = workshop.requirements("")
+    built = workshop.build(requirements)
+    (built / virtualenv.MARK).unlink()
+    next(built.glob("lib/python3*/site-packages/gunicorn/__init__.py")).unlink()
+    (built / "left-over").touch()
+    assert workshop.build(requirements) == built
+    assert version_of(built, "gunicorn") == "27.0.1"
+    assert not (built / "left-over").exists()
+
+
+def test_an_environment_that_a_package_has_marked_is_built_anew(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    requirements = workshop.requirements("")
+    planted = workshop.folder / "venvs" / workshop.key(requirements)
+    planted.mkdir(parents=True)
+    (planted / virtualenv.MARK).touch()
+    os.chown(planted, UID, GID)
+    assert not virtualenv.is_whole(planted)
+    assert version_of(workshop.build(requirements), "gunicorn") == "27.0.1"
+
+
+def test_the_mark_is_not_written_through_a_link(workshop: Workshop) -> None:
+    target = workshop.folder / "venvs/x"
+    target.mkdir(parents=True)
+    (target / virtualenv.MARK).symlink_to(workshop.folder / "nologin")
+    workshop.builder()._seal(target)
+    assert not (workshop.folder / "nologin").exists()
+    assert not (target / virtualenv.MARK).is_symlink()
+    assert virtualenv.is_whole(target)
+
+
+def test_nothing_that_a_package_left_stays_writable(workshop: Workshop) -> None:
+    target = workshop.folder / "venvs/x"
+    (target / "lib").mkdir(parents=True)
+    for name, mode in (("lib/open.py", 0o666), ("lib/suid", 0o4755), ("lib/plain.py", 0o644)):
+        (target / name).touch()
+        (target / name).chmod(mode)
+    (target / "lib").chmod(0o777)
+    outside = workshop.folder / "outside"
+    outside.touch()
+    outside.chmod(0o666)
+    (target / "lib/link").symlink_to(outside)
+    workshop.builder()._seal(target)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in target.rglob("*")}
+    assert modes["open.py"] == modes["plain.py"] == 0o644
+    assert modes["suid"] == modes["lib"] == 0o755
+    assert modes["link"] == 0o666
+    assert outside not in workshop.owners
+
+
+def test_an_environment_that_is_removed_in_part_is_not_whole(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    built = workshop.build(workshop.requirements(""))
+
+    def killed(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(virtualenv.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        virtualenv.remove(built)
+    assert built.exists()
+    assert not virtualenv.is_whole(built)
+
+
+def test_an_older_server_in_the_lock_gives_way_and_the_play_says_so(workshop: Workshop) -> None:
+    for version in ("23.0.0", "27.0.1"):
+        workshop.publish("gunicorn", version)
+    builder = workshop.builder()
+    built = workshop.build(workshop.requirements("gunicorn==23.0.0\n"), builder=builder)
+    assert version_of(built, "gunicorn") == "27.0.1"
+    assert len(builder.warnings) == 1
+    assert "requirements.txt pins gunicorn 23.0.0" in builder.warnings[0]
+    assert "gunicorn==27.0.1" not in builder.warnings[0]
+
+
+@pytest.mark.parametrize("version", ["27.0.1", "27.0.10"])
+def test_an_equal_or_newer_server_in_the_lock_is_kept(workshop: Workshop, version: str) -> None:
+    workshop.publish("gunicorn", version)
+    builder = workshop.builder()
+    built = workshop.build(workshop.requirements(f"gunicorn=={version}\n"), builder=builder)
+    assert version_of(built, "gunicorn") == version
+    assert builder.warnings == []
+
+
+def test_a_lock_of_uvs_is_installed_as_it_is_and_without_the_project(workshop: Workshop) -> None:
+    for name, version in [("flask", "3.1.3"), ("toolbox", "1.0"), ("gunicorn", "27.0.1")]:
+        workshop.publish(name, version)
+    text = PYPROJECT + 'dependencies = ["flask>=3"]\n[dependency-groups]\ndev = ["toolbox"]\n'
+    workshop.requirements(text, "pyproject.toml")
+    cache = {"UV_CACHE_DIR": str(workshop.folder / "cache/lock"), "UV_PYTHON": sys.executable}
+    lock = [str(UV), "lock", "--quiet", "--default-index", f"file://{workshop.folder}/index"]
+    run_command(lock, check_rc=True, cwd=str(workshop.code), environ_update=cache)
+    workshop.publish("flask", "3.2.0")
+    before = tree(workshop.code)
+    built = workshop.build(workshop.code / "uv.lock")
+    assert version_of(built, "flask") == "3.1.3"
+    packages = {path.name for path in built.glob("lib/python3*/site-packages/*.dist-info")}
+    assert packages == {"flask-3.1.3.dist-info", "gunicorn-27.0.1.dist-info"}
+    assert tree(workshop.code) == before
+
+
+def test_a_pyproject_is_installed_without_the_project(workshop: Workshop) -> None:
+    for name, version in [("flask", "3.1.3"), ("gunicorn", "27.0.1")]:
+        workshop.publish(name, version)
+    built = workshop.build(workshop.requirements(PYPROJECT + 'dependencies = ["flask"]\n', "pyproject.toml"))
+    packages = {path.name for path in built.glob("lib/python3*/site-packages/*.dist-info")}
+    assert packages == {"flask-3.1.3.dist-info", "gunicorn-27.0.1.dist-info"}
+
+
+def test_an_environment_that_cannot_be_built_is_said_why_and_is_not_used(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    requirements = workshop.requirements("no-such-package==1.0\n")
+    for _ in range(2):
+        with pytest.raises(ReleaseError) as caught:
+            workshop.build(requirements)
+        assert caught.value.step == "Build the environment"
+        assert "uv pip ended with" in caught.value.reason
+        assert "no-such-package" in caught.value.reason
+    assert not virtualenv.is_whole(workshop.folder / "venvs" / workshop.key(requirements))
+
+
+def test_a_long_output_is_cut_to_its_last_lines(workshop: Workshop) -> None:
+    uv = workshop.folder / "uv"
+    uv.write_text("#!/bin/sh\nseq 100\necho the reason >&2\nexit 2\n", encoding="utf-8")
+    uv.chmod(0o755)
+    with pytest.raises(ReleaseError) as caught:
+        workshop.build(workshop.requirements(""), builder=workshop.builder(uv=uv))
+    assert caught.value.reason.startswith("uv venv ended with 2:\n87\n")
+    assert caught.value.reason.endswith("\nthe reason")

@@ -1,0 +1,437 @@
+"""How the roles are wired into the whole: what the inventories and group_vars hand to each role.
+
+A misspelt variable is accepted by Ansible in silence, so it is looked for here. What the wiring makes of the demo is
+worked out with Ansible's own templating, without a host, and held against each role's argument_specs.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.flaskhost.slots import Slots
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader
+from ansible.template import Templar
+from ansible.vars.manager import VariableManager
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+ENVIRONMENTS = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
+#: The link by which an inventory takes in the wiring. Its name sorts first, so that an environment's own files win.
+LINK = Path("group_vars/all/00_shared")
+#: Exactly what preflight reads of a host and the wiring and the roles use; see the test of that name.
+FACTS = {
+    "distribution_major_version": "13",
+    "env": {"SSH_CONNECTION": "203.0.113.9 50000 192.0.2.1 2222"},
+    "memtotal_mb": 1970,
+    "processor_vcpus": 2,
+}
+
+
+def specs(role: str) -> dict[str, Any]:
+    text = (ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text()
+    return yaml.safe_load(text)["argument_specs"]["main"].get("options") or {}
+
+
+# --- Names -----------------------------------------------------------------------------------------------------------
+
+
+class AnyTag(yaml.SafeLoader):
+    """Reads YAML with tags such as !vault; their values do not matter here."""
+
+
+AnyTag.add_multi_constructor("!", lambda _loader, suffix, _node: f"!{suffix}")
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    """Every key of every mapping: variables are set in group_vars, inventories and plays, and beside a role's name."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from keys_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys_of(inner)
+
+
+def undeclared(folders: list[Path], declared: dict[str, set[str]]) -> list[str]:
+    """Find variables that have a role's prefix and are no option of that role.
+
+    Args:
+        folders: where variables are set.
+        declared: the options of each role.
+    """
+    role_variable = re.compile(rf"({'|'.join(declared)})_\w+")
+    found = []
+    for path in sorted({path for folder in folders for path in folder.rglob("*") if path.is_file()}):
+        if not re.search(r"\.ya?ml(\.example)?$", path.name):
+            continue
+        for document in yaml.load_all(path.read_text(), Loader=AnyTag):
+            for key in keys_of(document):
+                match = role_variable.fullmatch(key)
+                if match and key not in declared[match[1]]:
+                    found.append(f"{path.name}: {key}")
+    return found
+
+
+def declared() -> dict[str, set[str]]:
+    return {role: set(specs(role)) for role in ROLES}
+
+
+def test_every_variable_of_a_role_is_an_option_of_it() -> None:
+    folders = [ROOT / name for name in ("group_vars", "inventories", "molecule", "playbooks", ".config/molecule")]
+    assert undeclared(folders, declared()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("group_vars/all/nginx.yml", "nginx_site: []"),
+        ("inventories/demo/group_vars/web.yml", "nginx_site: []"),
+        ("inventories/demo/group_vars/all/settings.yml", "password: !vault |\n  $ANSIBLE_VAULT\nnginx_site: []"),
+        ("inventories/demo/host_vars/web1.yaml", "nginx_site: []"),
+        ("inventories/demo/hosts.yml", "all: {hosts: {web1: {nginx_site: []}}}"),
+        ("inventories/demo/hosts.yml", "all: {children: {web: {vars: {nginx_site: []}}}}"),
+        ("molecule/default/molecule.yml", "provisioner: {inventory: {group_vars: {all: {nginx_site: []}}}}"),
+        ("molecule/default/converge.yml", "- hosts: all\n  vars: {nginx_site: []}"),
+        ("molecule/default/converge.yml", "- hosts: all\n  roles: [{role: nginx, nginx_site: []}]"),
+    ],
+)
+def test_a_misspelt_variable_is_found(file: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert undeclared([tmp_path], declared()) == [f"{path.name}: nginx_site"]
+    path.write_text(text.replace("nginx_site", "nginx_sites"))
+    assert undeclared([tmp_path], declared()) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "group_vars" / "all").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_file_of_the_wiring_is_about_one_role(path: Path) -> None:
+    """All but apps.yml, which makes the records that the others hand out."""
+    prefixes = ("flask_app_",) if path.stem == "apps" else (f"{path.stem}_", f"__{path.stem}_")
+    assert path.stem in [*ROLES, "apps"]
+    assert [name for name in yaml.safe_load(path.read_text()) if not name.startswith(prefixes)] == []
+
+
+def test_the_wirings_internal_names_are_not_those_of_a_role() -> None:
+    """A role's vars are stronger than group_vars: the wiring would not get what it wrote."""
+    ours = {name for path in (ROOT / "group_vars/all").glob("*.yml") for name in yaml.safe_load(path.read_text())}
+    theirs = {name for path in (ROOT / "roles").glob("*/vars/*.yml") for name in yaml.safe_load(path.read_text())}
+    assert ours & theirs == set()
+
+
+# --- Inventories -----------------------------------------------------------------------------------------------------
+
+
+def ansible(program: str, *arguments: str, cwd: Path, **variables: str) -> str:
+    """Run one of Ansible's programs with the settings of the folder, and return what it prints."""
+    command = [str(Path(sys.executable).parent / program), *arguments]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cwd),
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_CONFIG": str(cwd / "ansible.cfg"),
+        **variables,
+    }
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_environments_are_there() -> None:
+    assert {"demo", "production", "staging"} <= set(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_takes_in_the_wiring(environment: str) -> None:
+    link = ROOT / "inventories" / environment / LINK
+    assert link.is_symlink(), "a copy would not follow a change"
+    assert not link.readlink().is_absolute()
+    assert link.resolve() == ROOT / "group_vars" / "all"
+    assert min(path.name for path in link.parent.iterdir()) == link.name
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_can_be_read(environment: str, tmp_path: Path) -> None:
+    """From another folder: Ansible takes group_vars of the folder that it runs in, too."""
+    (tmp_path / "ansible.cfg").symlink_to(ROOT / "ansible.cfg")
+    inventory = str(ROOT / "inventories" / environment)
+    listed = json.loads(ansible("ansible-inventory", "-i", inventory, "--list", "--export", cwd=tmp_path))
+    variables = listed["all"]["vars"]
+    assert "flask_apps" in variables
+    wired = {name for path in (ROOT / "group_vars/all").glob("*.yml") for name in yaml.safe_load(path.read_text())}
+    assert wired - variables.keys() == set()
+    # A group without hosts is left out of the list, but has to be known.
+    groups = (ROOT / "inventories" / environment / "hosts.yml").read_text()
+    assert all(re.search(rf"^ +{group}:$", groups, re.MULTILINE) for group in ("web", "app", "db"))
+
+
+PROBE = """
+- name: Say what can be seen
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Pretend to have asked the host
+      ansible.builtin.set_fact:
+        memtotal_mb: 1970
+        processor_vcpus: 2
+        cacheable: true
+
+    - name: Show
+      ansible.builtin.debug:
+        msg:
+          apps: "{{ nginx_sites | map(attribute='name') }}"
+          wired: "{{ base_timezone }}"
+          overridden: "{{ app_index_url }}"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project with a play that shows what it sees instead of the real one, and an environment of its own."""
+    for name in ("group_vars", "plugins", "roles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("ansible.cfg", "site.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "playbooks").mkdir()
+    (tmp_path / "playbooks" / "site.yml").write_text(PROBE)
+    inventory = tmp_path / "inventories" / "probe"
+    (inventory / LINK).parent.mkdir(parents=True)
+    (inventory / LINK).symlink_to("../../../../group_vars/all")
+    (inventory / "hosts.yml").write_text("all: {hosts: {probe: {ansible_connection: local}}}\n")
+    (inventory / LINK).with_name("own.yml").write_text(
+        "timezone: Asia/Tokyo\napp_index_url: https://own.test/\nflask_apps:\n  shop:\n"
+        "    domains: [shop.test]\n    source: {path: sample_app}\n    wsgi: guestbook:create_app()\n"
+    )
+    return tmp_path
+
+
+def test_both_ways_to_the_playbook_see_the_same(project: Path) -> None:
+    """`site.yml` and `playbooks/site.yml`: the wiring, and the environment's own word where it has one."""
+    for playbook in ("site.yml", "playbooks/site.yml"):
+        arguments = ["-i", "inventories/probe", playbook]
+        shown = json.loads(
+            ansible("ansible-playbook", *arguments, cwd=project, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
+        )
+        seen = shown["plays"][-1]["tasks"][-1]["hosts"]["probe"]["msg"]
+        assert seen == {"apps": ["shop"], "wired": "Asia/Tokyo", "overridden": "https://own.test/"}, playbook
+
+
+def test_a_playbook_in_the_root_only_imports() -> None:
+    """The root's group_vars would be read for a play there, and be stronger than the environment's."""
+    for path in ROOT.glob("*.yml"):
+        content = yaml.safe_load(path.read_text())
+        plays = content if isinstance(content, list) else []
+        assert [play for play in plays if "ansible.builtin.import_playbook" not in play] == [], path.name
+    assert not (ROOT / "playbooks" / "group_vars").exists()
+
+
+def test_a_role_is_called_by_its_tag() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    calls = [call for play in plays for call in play.get("roles", [])]
+    assert {call["role"] for call in calls} == set(ROLES)
+    assert [call for call in calls if call.get("tags") != call["role"] and call["role"] != "preflight"] == []
+    # Whatever else is asked for, preflight has read the facts before.
+    preflight = [play for play in plays if any(call["role"] == "preflight" for call in play.get("roles", []))]
+    assert [play["tags"] for play in preflight] == ["always"]
+
+
+# --- What the roles are handed ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def variables() -> dict[str, Any]:
+    """All variables of the demo's host, not yet worked out, as Ansible puts them together."""
+    filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
+    loader = DataLoader()
+    inventory = InventoryManager(loader=loader, sources=[str(ROOT / "inventories" / "demo")])
+    manager = VariableManager(loader=loader, inventory=inventory)
+    manager.set_host_facts("demo", FACTS)
+    return manager.get_vars(host=inventory.get_host("demo"))
+
+
+def handed(variables: dict[str, Any], role: str, **changes: Any) -> dict[str, Any]:
+    """What a role is handed: its defaults, and over them what the wiring and the inventory say, worked out."""
+    loader = DataLoader()
+    defaults_file = ROOT / "roles" / role / "defaults" / "main.yml"
+    defaults = (
+        loader.load_from_file(str(defaults_file), trusted_as_template=True) if defaults_file.exists() else {}
+    ) or {}
+    seen = {**defaults, **variables, **changes}
+    templar = Templar(loader=loader, variables=seen)
+    return {name: templar.template(seen[name]) for name in specs(role) if name in seen}
+
+
+def app(name: str, **options: Any) -> dict[str, Any]:
+    return {"domains": [f"{name}.test"], "source": {"path": "sample_app"}, "wsgi": "app:app", **options}
+
+
+#: Everything that an app can say.
+FULL = app(
+    "full",
+    domains=["full.test", "www.full.test"],
+    source={"repo": "https://git.test/full.git", "version": "v1", "subdir": "web"},
+    requirements="requirements/production.txt",
+    extra_packages=["psycopg2-binary==2.9.10"],
+    persistent=["media"],
+    database_driver="psycopg2",
+    release_command="flask db upgrade",
+    worker_class="sync",
+    workers=3,
+    timeout=60,
+    drain=20,
+    config="staging",
+    env={"MAIL_FROM": "a@full.test", "MAIL_PORT": 25, "MAIL_TLS": True},
+    secrets={"MAIL_PASSWORD": "hunter2"},
+    limits={"memory": 300, "body": 5},
+    static={"url": "/assets/", "path": "full/assets"},
+    health={"path": "/healthz", "status": 204, "probes": 1, "timeout": 9},
+    keep_releases=3,
+)
+SITES: dict[str, dict[str, Any]] = {
+    "no app": {},
+    "one app": {"shop": app("shop")},
+    "two apps": {"shop": app("shop"), "hello": app("hello", database=False)},
+    "an app with everything": {"full": FULL},
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_accepts_what_it_is_handed(role: str, site: str, variables: dict[str, Any]) -> None:
+    values = handed(variables, role, flask_apps=SITES[site])
+    result = ArgumentSpecValidator(specs(role)).validate(values, validate_role_argument_spec=True)
+    assert result.error_messages == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_accepts_what_the_demo_hands_it(role: str, variables: dict[str, Any]) -> None:
+    values = handed(variables, role)
+    result = ArgumentSpecValidator(specs(role)).validate(values, validate_role_argument_spec=True)
+    assert result.error_messages == []
+
+
+def test_a_wrong_wiring_is_refused(variables: dict[str, Any]) -> None:
+    fields = {**variables["__nginx_fields"], "bodymb": "limits.body"}
+    values = handed(variables, "nginx", flask_apps=SITES["one app"], __nginx_fields=fields)
+    result = ArgumentSpecValidator(specs("nginx")).validate(values, validate_role_argument_spec=True)
+    assert "bodymb" in "".join(result.error_messages)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_an_app_is_handed_to_every_role_that_has_a_part_in_it(site: str, variables: dict[str, Any]) -> None:
+    apps = SITES[site]
+    names = sorted(apps)
+
+    def names_in(role: str, option: str, key: str = "name") -> list[str]:
+        return [item[key] for item in handed(variables, role, flask_apps=apps)[option]]
+
+    assert names_in("app", "app_apps", "app") == names
+    assert names_in("gunicorn", "gunicorn_apps") == names
+    assert names_in("nginx", "nginx_sites") == names
+    assert names_in("certbot", "certbot_certificates") == names
+    assert names_in("postgres", "postgres_databases") == [
+        name for name in names if apps[name].get("database") is not False
+    ]
+
+
+def test_the_demos_host_is_open_to_visitors(variables: dict[str, Any]) -> None:
+    assert handed(variables, "firewall")["firewall_public_ports"] == [80, 443]
+    without = handed(variables, "firewall", groups={**variables["groups"], "web": []})
+    assert without["firewall_public_ports"] == []
+
+
+def test_what_an_app_says_arrives(variables: dict[str, Any]) -> None:
+    """One example of each kind: copied, computed, renamed, turned into text."""
+    apps = {"full": FULL}
+    release = handed(variables, "app", flask_apps=apps, package_index="https://index.test/")
+    assert release["app_index_url"] == "https://index.test/"
+    record = release["app_apps"][0]
+    assert (record["source_repo"], record["source_subdir"]) == ("https://git.test/full.git", "web")
+    assert record["host"] == "full.test"
+    assert record["environment"]["MAIL_PORT"] == "25"
+    assert record["environment"]["MAIL_TLS"] == "true"
+    assert record["environment"]["MAX_CONTENT_LENGTH"] == str(5 * 1024 * 1024)
+    assert record["environment"]["SQLALCHEMY_DATABASE_URI"].startswith("postgresql+psycopg2://full@/full?")
+    assert record["secrets"] == {"MAIL_PASSWORD": "hunter2"}
+    assert "MAIL_PASSWORD" not in record["environment"]
+    slot = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"][0]
+    assert (slot["worker_class"], slot["workers"], slot["threads"]) == ("sync", 3, 1)
+    assert slot["memory_mb"] == 300
+    site = handed(variables, "nginx", flask_apps=apps)["nginx_sites"][0]
+    assert (site["static_url"], site["body_mb"], site["timeout"]) == ("/assets/", 5, 60)
+    assert site["domains"] == ["full.test", "www.full.test"]
+
+
+def test_what_roles_share_is_the_same_for_all(variables: dict[str, Any]) -> None:
+    apps = SITES["one app"]
+    values = {role: handed(variables, role, flask_apps=apps) for role in ROLES}
+    release, slot = values["app"]["app_apps"][0], values["gunicorn"]["gunicorn_apps"][0]
+    site, certificate = values["nginx"]["nginx_sites"][0], values["certbot"]["certbot_certificates"][0]
+
+    assert release["live_socket"] == site["socket"]
+    assert release["socket_dir"] == slot["socket_dir"]
+    assert release["server_config"] == slot["config"]
+    assert release["unit"] == slot["unit"]
+    assert release["user"] == slot["user"]
+    assert slot["slots"] == f"{release['root']}/slots"
+    assert slot["data"] == f"{release['root']}/data"
+    assert site["static_root"] == f"{release['root']}/current/static"
+    assert (certificate["certificate"], certificate["key"]) == (site["certificate"], site["key"])
+    assert certificate["domains"] == site["domains"]
+    assert values["postgres"]["postgres_databases"][0]["name"] == release["user"], "peer authentication"
+
+    assert values["app"]["app_uv"] == f"{values['python']['python_uv_venv']}/bin/uv"
+    assert values["nginx"]["nginx_acme_root"] == values["certbot"]["certbot_webroot"]
+
+
+def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any]) -> None:
+    """The units' files and the sockets' paths are put together in two places."""
+    release = handed(variables, "app", flask_apps=SITES["one app"])["app_apps"][0]
+    tasks = yaml.safe_load((ROOT / "roles/gunicorn/tasks/configure.yml").read_text())
+    written = [task.get("ansible.builtin.template", {}).get("dest", "") for task in tasks]
+    units = {path.replace("{{ item.unit }}", release["unit"]) for path in written if "/systemd/" in path}
+    assert set(release["unit_files"]) == units
+
+    folder, root = Path(release["socket_dir"]), Path(release["root"])
+    slots = Slots(
+        lambda *_arguments, **_options: (0, "", ""),
+        unit=release["unit"],
+        root=root,
+        socket_dir=folder,
+        live_socket=Path(release["live_socket"]),
+    )
+    socket_unit = (ROOT / "roles/gunicorn/templates/slot.socket.j2").read_text()
+    assert "ListenStream={{ item.socket_dir }}/%i.sock\n" in socket_unit
+    assert slots.socket("blue") == f"{folder}/blue.sock"
+
+
+def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dict[str, Any]) -> None:
+    apps = {f"app{index}": app(f"app{index}") for index in range(4)}
+    slots = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"]
+    at_once = sum(slot["workers"] * slot["threads"] * 2 for slot in slots)
+    assert handed(variables, "postgres", flask_apps=apps)["postgres_max_connections"] > at_once
+
+
+def test_preflight_reads_every_fact_that_is_used() -> None:
+    """Facts are read once, by preflight. One that it does not ask for is not there for anybody."""
+    files = [*(ROOT / "group_vars").rglob("*.yml"), *(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2")]
+    used = {name for path in files for name in re.findall(r"ansible_facts(?:\['|\.)(\w+)", path.read_text())}
+    assert used == set(FACTS)
+    tasks = yaml.safe_load((ROOT / "roles/preflight/tasks/reach.yml").read_text())
+    asked = next(task["preflight_attempt"]["arguments"]["filter"] for task in tasks if "preflight_attempt" in task)
+    assert [name for name in used if not any(fnmatch.fnmatch(name, pattern) for pattern in asked)] == []
