@@ -160,7 +160,14 @@ APP_OPTIONS: dict[str, Option] = {
         "int", "Worker processes; computed from the host's cores and memory when not set.", 2, minimum=1, maximum=64
     ),
     "threads": Option("int", "Threads in each worker, each serving one request.", 8, default=8, minimum=1, maximum=128),
-    "timeout": Option("int", "Seconds that one request may take.", 30, default=30, minimum=1, maximum=3600),
+    "timeout": Option(
+        "int",
+        "Seconds after which a worker that is stuck is replaced; nginx gives up on a request 5 s later.",
+        30,
+        default=30,
+        minimum=1,
+        maximum=3600,
+    ),
     "drain": Option(
         "int", "Seconds that requests in flight get to finish before a stop.", 30, default=30, minimum=1, maximum=3600
     ),

@@ -325,7 +325,15 @@ class Deployment:
     def _publish_static(self, app_dir: Path, code: Path, published: Path) -> None:
         """Make the static files readable to the web server, which may not read the code beside them."""
         module = Path(*self.options["wsgi"].partition(":")[0].split("."))
-        places = [self.options["static_path"]] if self.options["static_path"] else [module / "static", "static"]
+        places = (
+            [self.options["static_path"]]
+            if self.options["static_path"]
+            else [
+                module / "static",
+                module.parent / "static",
+                Path("src") / module / "static",
+            ]
+        )
         folder = next((app_dir / place for place in places if (app_dir / place).is_dir()), None)
         published.mkdir(mode=0o755)
         # One that is in the data folder (persistent) the app can write: root changes no mode there.
@@ -354,7 +362,7 @@ class Deployment:
             user=self.user,
             directory=f"{folder}/app",
             writable=[str(self.data)],
-            environment={"PATH": path, "HOME": str(self.data)},
+            environment={"PATH": path, "HOME": str(self.data), "PYTHONPATH": f"{folder}/app:{folder}/app/src"},
             environment_file=str(folder / "env"),
         )
         status, out, err = self.run(arguments)

@@ -1,0 +1,10 @@
+"""The role base alone does what its README says."""
+
+testinfra_hosts = ["ansible://role_base"]
+
+
+def test_base(host):
+    assert host.package("tree").is_installed
+    assert host.run("date +%Z").stdout.strip() == "JST"
+    assert host.run("unattended-upgrade --dry-run").rc == 0
+    assert "SystemMaxUse=200M" in host.run("systemd-analyze cat-config systemd/journald.conf").stdout
