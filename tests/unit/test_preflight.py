@@ -129,6 +129,7 @@ def test_the_demo_has_no_problem() -> None:
         {"worker_class": "sync", "threads": 1},
         {"secrets": {"PEM": "-----BEGIN\nlines\n-----END"}, "env": {"HOME_PAGE": "https://shop.localhost:8443/a@b"}},
         {"timeout": None, "limits": None, "health": {"status": 401}},
+        {"env": {"MAIL_PASSWORD": "", "USE_TOKEN": True}, "release_command": "", "requirements": ""},
     ],
     ids=str,
 )
@@ -557,7 +558,15 @@ def test_hints(project: Path) -> None:
     assert "Files that it may be there: requirements.txt." in told({"requirements": "r.txt"}, "requirements_not_found")
     assert "A ~ is not your home folder" in told({"source": {"path": "~/shop"}}, "source_not_found")
     assert "home folder" not in told({"source": {"path": "nowhere"}}, "source_not_found")
+    assert "config: production" in told({"env": {"FLASK_CONFIG": "x"}}, "own_variable")
     assert "a strong one is then made" in told({"secrets": {"SECRET_KEY": "dev"}}, "placeholder_secret")
+
+
+@pytest.mark.parametrize(("zone", "near"), [("stockholm", "Europe/Stockholm"), ("Europe/Stokholm", "Europe/Stockholm")])
+def test_the_time_zone_that_was_meant(project: Path, zone: str, near: str) -> None:
+    (problem,) = preflight.find_problems(good_apps(), {"timezone": zone}, {}, project)
+    assert f"Did you mean {near}?" in problem["problem"]
+    assert problem["example"] == f"timezone: {near}"
 
 
 @pytest.mark.parametrize(
@@ -585,6 +594,11 @@ def test_a_few_lines_of_anchors_do_not_take_for_ever(project: Path) -> None:
         (item["kind"], item["path"].partition(".persistent")[0]) for item in problems
     }
     assert len(problems) < 20
+
+
+def test_two_domains_that_are_none_are_not_the_same_one(project: Path) -> None:
+    apps = good_apps({"domains": ["/"]}) | {"blog": OTHER_APP | {"domains": ["."]}}
+    assert {item["kind"] for item in preflight.find_problems(apps, {}, {}, project)} == {"bad_domain"}
 
 
 def test_a_long_value_is_cut(project: Path) -> None:

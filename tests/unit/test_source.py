@@ -135,6 +135,13 @@ def test_the_digest_changes_with(tmp_path: Path, change: str) -> None:
     assert source.folder_digest(tmp_path) != before
 
 
+@pytest.mark.parametrize("seam", ["f\0b\0", "f\0b\0\0", "f\0b\0001\0"])
+def test_two_files_are_not_one_that_looks_like_them(tmp_path: Path, seam: str) -> None:
+    two = make(tmp_path / "two", {"a": "1", "b": "2"})
+    one = make(tmp_path / "one", {"a": f"1{seam}2"})
+    assert source.folder_digest(two) != source.folder_digest(one)
+
+
 def test_the_digest_does_not_change_with_data(tmp_path: Path) -> None:
     make(tmp_path)
     before = source.folder_digest(tmp_path, ["instance"])

@@ -216,8 +216,9 @@ class Slots:
     def log(self, slot: str, since: int) -> str:
         """The last lines that a slot has written to the journal since a time in seconds."""
         self.run(["journalctl", "--sync"])
-        command = ["journalctl", "--no-pager", "--output=cat", "--lines=20", f"--since=@{since}"]
-        return tail(self.run([*command, f"--unit={self.service(slot)}"])[1]) or "(none)"
+        # Not --lines: together with --since systemd 252 shows the first lines, not the last.
+        command = ["journalctl", "--no-pager", "--output=cat", f"--since=@{since}", f"--unit={self.service(slot)}"]
+        return tail(self.run(command)[1]) or "(none)"
 
 
 _CURE = "Correct the release and run the same command again. What served before still serves."

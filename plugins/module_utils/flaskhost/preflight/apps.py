@@ -128,4 +128,5 @@ def check_between_apps(report: Report, variable: str, apps: dict[Any, Any], sett
             first = owners.setdefault(bare, place) if bare else place
             if first[1] != name:
                 problem = f"{show(domain)} leads to another app already, at {path_text(first)}. It can lead to one."
-                report.add("shared_domain", place, problem, snippet(("domains",), [f"{name}.localhost"]))
+                works = bare_domain(name) if isinstance(name, str) else "shop.localhost"
+                report.add("shared_domain", place, problem, snippet(("domains",), [works]))
