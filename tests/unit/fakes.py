@@ -172,9 +172,8 @@ def fake_owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
         owners[Path(path)] = (before[0] if uid == -1 else uid, before[1] if gid == -1 else gid)
 
     def path_stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
-        status = list(real_stat(self, follow_symlinks=follow_symlinks))
-        status[4:6] = owners.get(self, (0, 0))
-        return os.stat_result(status)
+        kind, (values, more) = real_stat(self, follow_symlinks=follow_symlinks).__reduce__()
+        return kind((*values[:4], *owners.get(self, (0, 0)), *values[6:]), more)
 
     def getpwnam(name: str) -> pwd.struct_passwd:
         return pwd.struct_passwd((USER, "!", UID, GID, "", "/nonexistent", "")) if name == USER else real_user(name)
@@ -355,7 +354,7 @@ def tree(folder: Path) -> dict[str, tuple[Any, ...]]:
     """Everything about a folder that a run could change: names, modes, times, contents, the targets of links."""
     found: dict[str, tuple[Any, ...]] = {}
     for path in [folder, *folder.rglob("*")]:
-        status = path.lstat()
+        status = os.lstat(path)  # not by way of the made-up owners
         content: Any = ""
         if stat.S_ISLNK(status.st_mode):
             content = str(path.readlink())
