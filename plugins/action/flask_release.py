@@ -19,7 +19,8 @@ from ansible.module_utils.flaskhost import source  # noqa: E402 - needs the path
 class ActionModule(ActionBase):
     """Asks the host whether it has the release, and sends the code only when it says no."""
 
-    TRANSFERS_FILES = True
+    # The code's folder on the host is made only when there is code to send.
+    TRANSFERS_FILES = False
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the module, a second time with the code where the first says that it is missing.
@@ -42,7 +43,10 @@ class ActionModule(ActionBase):
         # Folders of data in the developer's own tree are no part of the code.
         app_dir = Path(str(arguments.get("source_subdir") or ""))
         persistent = [str(app_dir / name) for name in arguments.get("persistent") or []]
-        arguments["source_digest"] = source.folder_digest(folder, persistent)
+        try:
+            arguments["source_digest"] = source.folder_digest(folder, persistent)
+        except OSError as error:
+            return {**result, "failed": True, "msg": f"source.path: {error.filename}: {error.strerror}."}
         answer = self._execute_module(module_args=arguments, task_vars=task_vars)
         if answer.get("needs_source"):
             answer = self._send(folder, persistent, arguments, task_vars)

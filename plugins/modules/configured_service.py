@@ -31,8 +31,8 @@ steps: {description: "What was done: daemon-reload, enable, start, restart, relo
 """
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
-from ansible.module_utils.flaskhost import service_state  # noqa: E402
 from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+from ansible.module_utils.flaskhost.service_state import PROPERTIES, make_younger, parse_show, steps  # noqa: E402
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -48,28 +48,30 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
     name = options["name"]
-    show = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(service_state.PROPERTIES)}", name]
-    properties = service_state.parse_show(module.run_command(show, check_rc=True)[1])
-    steps = service_state.steps(properties, options["enabled"], options["reload_files"], options["restart_files"])
-    if not steps or module.check_mode:
-        module.exit_json(changed=bool(steps), steps=steps)
+    show = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(PROPERTIES)}", name]
+    properties = parse_show(module.run_command(show, check_rc=True)[1])
+    needed = steps(properties, options["enabled"], options["reload_files"], options["restart_files"])
+    if not needed or module.check_mode:
+        module.exit_json(changed=bool(needed), steps=needed)
     if options["test"]:
         status, out, err = module.run_command(options["test"])
         if status:
             module.fail_json(
                 msg=f"{name} was left as it is: {' '.join(options['test'])} says\n{tail(out + err)}", steps=[]
             )
-    for step in steps:
+    for step in needed:
         status, out, err = module.run_command(["systemctl", step, *([] if step == "daemon-reload" else [name])])
         if status:
+            # A reload that fails is a change of state as well: the next run has to see that it is still needed.
+            make_younger(options["reload_files"] + options["restart_files"])
             _status, log, _err = module.run_command(
                 ["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={name}"]
             )
             module.fail_json(
                 msg=f"systemctl {step} {name} failed: {tail(out + err, 3)}\nIts last log lines:\n{tail(log)}",
-                steps=steps,
+                steps=needed,
             )
-    module.exit_json(changed=True, steps=steps)
+    module.exit_json(changed=True, steps=needed)
 
 
 if __name__ == "__main__":

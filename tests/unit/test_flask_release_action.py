@@ -164,10 +164,6 @@ def test_the_host_is_cleaned_up_when_the_connection_breaks(code: Path) -> None:
     assert not controller.local.parent.exists()
 
 
-_EARLY = "TRANSFERS_FILES has Ansible make a folder on the host before the host is asked, and _send makes another one"
-
-
-@pytest.mark.xfail(reason=_EARLY, strict=False)
 def test_a_folder_is_made_on_the_host_for_the_code_alone_and_none_is_left(code: Path) -> None:
     controller = Controller({"source_path": str(code)}, {"changed": False, "needs_source": False})
     controller.run()

@@ -17,6 +17,7 @@ import os
 import pwd
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,9 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import environment, source, virtualenv
+# Not "from . import": Mitogen does not find modules that are named so.
+import ansible.module_utils.flaskhost.environment as environment  # noqa: PLR0402
+import ansible.module_utils.flaskhost.source as source  # noqa: PLR0402
+import ansible.module_utils.flaskhost.virtualenv as virtualenv  # noqa: PLR0402
+
 from .app_model import SLOTS
-from .runner import ReleaseError, Run, sandboxed, tail
+from .runner import ReleaseError, Run, sandboxed, stop_tasks, tail
 from .slots import Slots, replace_link
 
 #: The record of a release. Written last: a release without it is not whole.
@@ -171,7 +176,13 @@ class Deployment:
 
     def _identity(self, revision: str, variables: dict[str, str]) -> str:
         names = "source_subdir wsgi requirements extra_packages server_package python persistent static_path"
-        parts: list[Any] = [revision, environment.render(variables), self.options["release_command"]]
+        # The interpreter's minor version too: an upgrade of the distribution leaves no environment working.
+        parts: list[Any] = [
+            *sys.version_info[:2],
+            revision,
+            environment.render(variables),
+            self.options["release_command"],
+        ]
         parts += [self.options[name] for name in names.split()]
         parts += [Path(path).read_text() if Path(path).exists() else "" for path in self._config_files()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -233,6 +244,7 @@ class Deployment:
         archive = self.options["archive"]
         if self.options["source_digest"] and not archive:
             return None
+        stop_tasks(self.run, self.user)
         version = self.options["source_version"] or self.options["source_path"]
         self._remove_partial()
         record = Record(self._new_id(revision), identity, version, revision)
@@ -256,6 +268,8 @@ class Deployment:
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
         environment.write_private(folder / "env", environment.render({**variables, "FLASKHOST_RELEASE": record.id}))
+        # Whatever happens to the power from here on: where the record is, all of the release is.
+        os.sync()
         self._write(record)
         return record
 
@@ -355,6 +369,7 @@ class Deployment:
         command = self.options["release_command"] or self._procfile_release(record)
         if not command:
             return
+        stop_tasks(self.run, self.user)
         folder = self.releases / record.id
         path = f"{folder}/venv/bin:/usr/local/bin:/usr/bin:/bin"
         arguments = sandboxed(

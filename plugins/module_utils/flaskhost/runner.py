@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 
 #: Runs a command and returns its status, its output and its errors; ``AnsibleModule.run_command`` is one.
@@ -45,6 +46,21 @@ SANDBOX = (
 )
 
 
+def _task(user: str) -> str:
+    # Not a hyphen before the last part: flask-shop-task-1 could be of an app named shop-task.
+    return f"flask-{user}_task"
+
+
+def stop_tasks(run: Run, user: str) -> None:
+    """Stop what a run that was killed has left running for an app: a migration, a build.
+
+    Args:
+        run: runs a command.
+        user: the app's system user.
+    """
+    run(["systemctl", "stop", f"{_task(user)}-*.service"])
+
+
 def sandboxed(
     command: list[str],
     *,
@@ -78,6 +94,8 @@ def sandboxed(
     ]
     return [
         "systemd-run",
+        # A name to find it by when this process is killed and the command goes on: see stop_tasks.
+        f"--unit={_task(user)}-{secrets.token_hex(4)}",
         "--quiet",
         "--pipe",
         "--wait",

@@ -7,6 +7,7 @@ last change of state (a start, a restart, a reload) has not been loaded yet.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,14 @@ def youngest(paths: Iterable[str]) -> float:
             if item.exists():
                 times.append(item.stat().st_ctime)
     return max(times)
+
+
+def make_younger(paths: Iterable[str]) -> None:
+    """Set the time of the inodes' change to now, and nothing else about the files."""
+    for path in map(Path, paths):
+        if path.exists():
+            status = path.stat()
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def steps(
