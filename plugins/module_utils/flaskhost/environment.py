@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from .runner import ReleaseError
+from ansible.module_utils.flaskhost.runner import ReleaseError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: With one of them systemd refuses the whole file: NUL, halves of pairs, and what Unicode calls no characters.

@@ -26,14 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# Not "from . import": Mitogen does not find modules that are named so.
+# Whole names, here and beside: Mitogen does not find what is imported by a relative one.
 import ansible.module_utils.flaskhost.environment as environment  # noqa: PLR0402
 import ansible.module_utils.flaskhost.source as source  # noqa: PLR0402
 import ansible.module_utils.flaskhost.virtualenv as virtualenv  # noqa: PLR0402
-
-from .app_model import SLOTS
-from .runner import ReleaseError, Run, sandboxed, stop_tasks, tail
-from .slots import Slots, replace_link
+from ansible.module_utils.flaskhost.app_model import SLOTS
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
+from ansible.module_utils.flaskhost.slots import Slots, replace_link
 
 #: The record of a release. Written last: a release without it is not whole.
 RECORD = "release.json"

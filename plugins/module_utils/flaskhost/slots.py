@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .app_model import SLOTS
-from .runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.app_model import SLOTS
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 
 #: Seconds that nginx may go on using a connection to the slot that served before: its ``keepalive_time`` is 1 s.
 KEEPALIVE_SECONDS = 1.5

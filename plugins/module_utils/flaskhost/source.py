@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from .runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 
 #: Never part of a release: histories, environments, caches, and the developer's own secrets.
 IGNORED = frozenset(

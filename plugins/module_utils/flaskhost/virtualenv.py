@@ -10,7 +10,7 @@ import stat
 import tomllib
 from pathlib import Path
 
-from .runner import ReleaseError, Run, sandboxed, tail
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, tail
 
 #: Written last: an environment without it was interrupted, and is built anew.
 MARK = ".complete"
