@@ -32,6 +32,16 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
+def lock_with_uv(app: Path) -> None:
+    """Pin the app's dependencies in a uv.lock, with a gunicorn from years ago among them."""
+    (app / "requirements.txt").unlink()
+    (app / "pyproject.toml").write_text(
+        '[project]\nname = "hello"\nversion = "1.0"\nrequires-python = ">=3.11"\n'
+        'dependencies = ["flask==3.1.3", "gunicorn==23.0.0"]\n'
+    )
+    subprocess.run([Path(sys.executable).with_name("uv"), "lock", "--quiet"], cwd=app, check=True)
+
+
 def main(archive: Path) -> None:
     """Write ``hello.git``, a bare repository with main and a tag for each other version, into a tar archive."""
     with tempfile.TemporaryDirectory() as name:
@@ -46,6 +56,11 @@ def main(archive: Path) -> None:
         git(work, "commit", "--quiet", "--all", "--message", "Two")
         git(work, "tag", "--annotate", "--message", "Two", "v2")
         git(work, "checkout", "--quiet", "main")
+        git(work, "checkout", "--quiet", "--detach", "main")
+        lock_with_uv(app)
+        git(work, "add", "--all")
+        git(work, "commit", "--quiet", "--message", "Lock with uv")
+        git(work, "tag", "uv-lock")
         for tag, (file, text) in BAD_VERSIONS.items():
             git(work, "checkout", "--quiet", "--detach", "main")
             if text is None:

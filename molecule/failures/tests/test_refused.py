@@ -81,6 +81,17 @@ def test_good_release_after_the_bad_ones_serves(visitor):
     assert "second version" in visitor.ask("https://hello.test/static/hello.txt").body
 
 
+def test_uv_lock_is_built_from_and_an_old_gunicorn_in_it_replaced_with_a_warning(host, visitor):
+    status, output = run("--tags", "app", **version("uv-lock"))
+    assert status == 0, output
+    assert "uv.lock pins gunicorn 23.0.0; this release runs 27.0.1" in " ".join(output.split())
+    assert visitor.ask("https://hello.test/").status == 200
+    assert "27.0.1" in host.run("/srv/hello/current/venv/bin/gunicorn --version").stdout
+    assert host.file("/srv/hello/current/src/apps/hello/uv.lock").exists
+    status, output = run("--tags", "app", **version("v2"))
+    assert status == 0, output
+
+
 def test_bad_input_is_refused_all_at_once_before_anything_is_touched(host):
     unchanged = state(host)
     bad = {
