@@ -26,7 +26,7 @@ END = "<!-- end of options -->"
 HEAD = "| option | type | default | meaning |\n|---|---|---|---|"
 
 #: The types of the app model, in the words of argument_specs.
-APP_TYPES = {"list": "list of str", "options": "dict"}
+APP_TYPES = {"list": "list of str", "options": "dict", "mapping": "dict"}
 
 
 def cell(text: str) -> str:
@@ -85,10 +85,11 @@ def app_rows(options: Mapping[str, app_model.Option], prefix: str = "", depth: i
             default = "computed" if option.default is None else code(option.default)
         kind = APP_TYPES.get(option.type, option.type)
         # The example of a number or a switch tells nothing that its default does not.
-        if option.type in ("str", "list", "dict") and not option.choices and option.example != option.default:
+        if option.type not in ("int", "bool", "options") and not option.choices and option.example != option.default:
             more.append(f"Example: {code(option.example)}")
         yield row(depth, prefix + name, kind, default, sentence(option.description, more))
-        yield from app_rows(option.options, f"{prefix}{name}.", depth + 1)
+        inside = f"{prefix}{name}.<name>." if option.type == "mapping" else f"{prefix}{name}."
+        yield from app_rows(option.options, inside, depth + 1)
 
 
 def role_table(specs: Path) -> str:

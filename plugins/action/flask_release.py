@@ -1,8 +1,16 @@
-"""The controller's half of flask_release: a folder of the controller is sent to the host, and only where needed."""
+"""The controller's half of flask_release: who deploys, and the controller's code, sent only where it is needed."""
 
 from __future__ import annotations
 
+import contextlib
+import getpass
+import hashlib
+import multiprocessing
+import os
+import socket
 import tempfile
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +22,16 @@ if UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(UTILS)
 
 from ansible.module_utils.flaskhost import source  # noqa: E402 - needs the path above
+from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+
+#: When the playbook came to its first release. Ansible's strategies load this file before they start a process for
+#: each host and task, so that it is the same number in all of them.
+LOADED = time.time()
+MACHINE_ID = Path("/etc/machine-id")
 
 
 class ActionModule(ActionBase):
-    """Asks the host whether it has the release, and sends the code only when it says no."""
+    """Tells the host who deploys, asks it whether it has the release, and sends the code only when it says no."""
 
     # The code's folder on the host is made only when there is code to send.
     TRANSFERS_FILES = False
@@ -33,36 +47,164 @@ class ActionModule(ActionBase):
             The module's result.
         """
         result = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        path = str(arguments.get("source_path") or "")
-        if not path:
-            return {**result, **self._execute_module(module_args=arguments, task_vars=task_vars)}
-        folder = Path(path)
-        if not folder.is_dir():
-            return {**result, "failed": True, "msg": f"source.path: there is no folder {folder} on the controller."}
+        arguments = {**self._task.args, **_who()}
+        path, archive = (str(arguments.get(name) or "") for name in ("source_path", "source_archive"))
+        if not _needs_code(arguments) or (not path and (not archive or source.is_url(archive))):
+            return {**result, **self._ask(arguments, task_vars)}
         # Folders of data in the developer's own tree are no part of the code.
         app_dir = Path(str(arguments.get("source_subdir") or ""))
         persistent = [str(app_dir / name) for name in arguments.get("persistent") or []]
         try:
-            arguments["source_digest"] = source.folder_digest(folder, persistent)
-        except OSError as error:
-            return {**result, "failed": True, "msg": f"source.path: {error.filename}: {error.strerror}."}
-        answer = self._execute_module(module_args=arguments, task_vars=task_vars)
+            if path:
+                arguments["source_digest"] = _digest_folder(Path(path), persistent)
+            else:
+                arguments["source_digest"] = _digest_archive(Path(archive), str(arguments.get("source_checksum") or ""))
+        except ReleaseError as error:
+            return {**result, "failed": True, "msg": f"{error.step}: {error.reason}\n{error.cure}"}
+        answer = self._ask(arguments, task_vars)
         if answer.get("needs_source"):
-            answer = self._send(folder, persistent, arguments, task_vars)
+            answer = self._send(path, archive, persistent, arguments, task_vars)
         return {**result, **answer}
 
+    def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Run the module; a lock that a dead run of this very machine has left behind is taken away from it."""
+        answer = self._execute_module(module_args=arguments, task_vars=task_vars)
+        holder = answer.get("lock_holder")
+        if answer.get("failed") and isinstance(holder, dict) and _is_dead(holder.get("controller")):
+            takeover = {**arguments, "takeover": holder.get("deploy") or ""}
+            answer = self._execute_module(module_args=takeover, task_vars=task_vars)
+        return answer
+
     def _send(
-        self, folder: Path, persistent: list[str], arguments: dict[str, Any], task_vars: dict[str, Any] | None
+        self,
+        path: str,
+        archive: str,
+        persistent: list[str],
+        arguments: dict[str, Any],
+        task_vars: dict[str, Any] | None,
     ) -> dict[str, Any]:
         remote = self._make_tmp_path()
         try:
             with tempfile.TemporaryDirectory(prefix="flaskhost-") as local:
-                archive = Path(local) / "source.tar.gz"
-                source.pack_folder(folder, archive, persistent)
-                arguments["archive"] = self._transfer_file(
-                    str(archive), self._connection._shell.join_path(remote, archive.name)
-                )
-            return self._execute_module(module_args=arguments, task_vars=task_vars)
+                packed = Path(archive)
+                if path:
+                    packed = Path(local) / "source.tar.gz"
+                    source.pack_folder(Path(path), packed, persistent)
+                # tar goes by what is in it, not by its name.
+                there = self._connection._shell.join_path(remote, "source.tar.gz")
+                arguments["archive"] = self._transfer_file(str(packed), there)
+            return self._ask(arguments, task_vars)
         finally:
             self._remove_tmp_path(remote)
+
+
+def _needs_code(arguments: dict[str, Any]) -> bool:
+    """Whether this call may build a release; the other phases and a rollback find it on the host."""
+    phases = arguments.get("phases") or []
+    return arguments.get("verb") != "rollback" and (not phases or "prepare" in phases)
+
+
+def _digest_folder(folder: Path, persistent: list[str]) -> str:
+    """The digest of a folder on the controller.
+
+    Raises:
+        ReleaseError: it is not there, or cannot be read.
+    """
+    if not folder.is_dir():
+        raise ReleaseError("source.path", f"there is no folder {folder} on the controller.", "Correct source.path.")
+    try:
+        return source.folder_digest(folder, persistent)
+    except OSError as error:
+        raise ReleaseError("source.path", f"{error.filename}: {error.strerror}.", "Let it be read.") from None
+
+
+def _digest_archive(archive: Path, checksum: str) -> str:
+    """The digest of an archive on the controller, which is the one that was meant.
+
+    Raises:
+        ReleaseError: it is not there, cannot be read, or is another one.
+    """
+    try:
+        source.verify(archive, checksum)
+    except OSError as error:
+        reason = f"{archive} on the controller: {error.strerror}."
+        raise ReleaseError("source.archive", reason, "Correct source.archive, or make the archive.") from None
+    return source.checksum_digest(checksum)
+
+
+# -- who deploys ----------------------------------------------------------------------------------------------------
+
+
+def _who() -> dict[str, Any]:
+    """What the host writes down of this run of the playbook, for its history and beside its lock."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A container that runs under a number without a name.
+        user = str(os.getuid())
+    process = _playbook()
+    controller = {"id": _machine(), "pid": process, "started": _started(process)}
+    return {
+        "by": f"{user}@{socket.gethostname()}",
+        "controller": controller,
+        "deploy": "-".join(str(item) for item in controller.values()),
+        "stamp": LOADED,
+    }
+
+
+def _playbook() -> int:
+    """The process of ansible-playbook, whose child this one is; it stays the same when that one has died."""
+    parent = multiprocessing.parent_process()
+    return parent.pid if parent and parent.pid else os.getpid()
+
+
+def _machine() -> str:
+    """A name for this machine that stays the same, and that no other one has.
+
+    Of the parts none is enough: machines made from one image share machine-id, laptops are called alike, and the
+    number of a process means something only inside of its own namespace, a container.
+    """
+    identity, namespace = "", ""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        identity = MACHINE_ID.read_text(encoding="ascii").strip()
+    # No Linux: the network card's address. With that bit it is a random number, another one in each process.
+    if not identity and not (card := uuid.getnode()) >> 40 & 1:
+        identity = f"{card:x}"
+    with contextlib.suppress(OSError):
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    # machine-id(5) wants it hashed before it leaves the machine.
+    return hashlib.sha256("\0".join(["flaskhost", socket.gethostname(), identity, namespace]).encode()).hexdigest()[:16]
+
+
+def _stat(process: int) -> list[str]:
+    """The fields of a process from its state on; empty where there is no such process, or no /proc."""
+    try:
+        # The name before them stands in parentheses, and may hold anything: proc(5), /proc/pid/stat.
+        return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].decode().split()
+    except OSError:
+        return []
+
+
+def _started(process: int) -> int:
+    """When a process has started, in clock ticks since boot; 0 where there is no /proc to tell."""
+    fields = _stat(process)
+    return int(fields[19]) if fields else 0
+
+
+def _is_dead(controller: Any) -> bool:
+    """Whether a lock's holder was a run of this machine that is no more; in doubt it is not."""
+    if not isinstance(controller, dict) or controller.get("id") != _machine():
+        return False
+    process, started = controller.get("pid"), controller.get("started")
+    if type(process) is not int or process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        # There, and of another user.
+        pass
+    fields = _stat(process)
+    # A process that has died and that nobody has asked for its status, or another one with the same number.
+    return bool(fields) and (fields[0] in "ZX" or (bool(started) and _started(process) != started))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT_DIR / "plugins" / "module_utils"))
 
-from ansible.module_utils.flaskhost import app_model, preflight, sizing  # noqa: E402 - needs the path above
+from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path above
+    app_model,
+    freeze,
+    preflight,
+    selection,
+    sizing,
+    status,
+)
 
 
 def flask_app_sizes(
@@ -55,6 +63,31 @@ def flask_app_pick(records: list[dict[str, Any]], fields: dict[str, str]) -> lis
     return app_model.pick(records, fields)
 
 
+def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
+    """Understand what playbooks/freeze.yml was asked; see :func:`freeze.request`."""
+    return freeze.request(given, apps or {}, time.time())
+
+
+def flask_status_apps(apps: Any, app: str = "") -> list[dict[str, Any]]:
+    """Say what a host has to know to tell about the apps; see :func:`status.apps_to_ask`."""
+    return status.apps_to_ask(apps, app)
+
+
+def flask_status_table(results: Any) -> str:
+    """Write the table of playbooks/status.yml; see :func:`status.rows` and :func:`status.table`."""
+    return status.table(status.rows(results))
+
+
+def flask_verb_problem(given: dict[str, Any], apps: Any, verb: str) -> str:
+    """Find what is wrong with the variables that a verb was given; see :func:`selection.problem`."""
+    return selection.problem(given, apps, verb)
+
+
+def flask_app_select(records: list[dict[str, Any]], app: str = "", version: str = "") -> list[dict[str, Any]]:
+    """Choose the records that a verb is about; see :func:`selection.select`."""
+    return selection.select(records, app, version)
+
+
 class FilterModule:
     """The filters by their names in a template."""
 
@@ -66,5 +99,10 @@ class FilterModule:
             "flask_app_problem_report": flask_app_problem_report,
             "flask_app_problems": flask_app_problems,
             "flask_app_records": flask_app_records,
+            "flask_app_select": flask_app_select,
             "flask_app_sizes": flask_app_sizes,
+            "flask_freeze_request": flask_freeze_request,
+            "flask_status_apps": flask_status_apps,
+            "flask_status_table": flask_status_table,
+            "flask_verb_problem": flask_verb_problem,
         }

@@ -5,26 +5,57 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flask_release
-short_description: Bring a release of a Flask app into service
+short_description: Bring a release of a Flask app into service, or go back to an earlier one
 description:
   - Fetches the code, builds its environment, runs the release command, starts the release in the slot that does not
     serve, asks it for its health, and only then lets it serve, by one atomic rename of the link that nginx connects to.
-  - Does nothing where the wanted release serves already. Until the last step what served before is not touched.
-  - The folder of I(source_path) is on the controller; the action plugin of the same name sends it where it is needed.
+    Then it watches what visitors get, and renames the link back where that is worse than before.
+  - Does nothing where the wanted release serves already. Until the rename what served before is not touched.
+  - The folder of I(source_path) and the file of I(source_archive) are on the controller; the action plugin of the same
+    name sends them where they are needed.
 options:
   app: {description: The app's name., type: str, required: true}
+  verb:
+    description: To deploy, to go back to an earlier release, or to start the one that serves once more.
+    type: str
+    choices: [deploy, rollback, restart]
+    default: deploy
+  phases:
+    description: The phases to run, for a deploy to several hosts; empty for all of them. See module_utils/release.py.
+    type: list
+    elements: str
+    choices: [prepare, migrate, gate, flip, finish, return]
+    default: []
+  release: {description: "The release of the later phases, or to go back to.", type: str, default: ""}
+  previous: {description: "With the phase return: what served before; empty when nothing.", type: str, default: ""}
+  force:
+    description: Go back although the database's schema is unknown to the release, or cannot be asked for.
+    type: bool
+    default: false
+  schema_before: {description: The schema's revision that another host has found., type: str, default: ""}
+  schema_after: {description: The revision after its release command., type: str, default: ""}
+  deploy: {description: "Set by the action plugin: names this run of the playbook.", type: str, default: ""}
+  by: {description: "Set by the action plugin: who runs it, as user@controller.", type: str, default: ""}
+  controller: {description: "Set by the action plugin: the process that runs it.", type: dict, default: {}}
+  stamp: {description: "Set by the action plugin: when it began, in seconds since 1970.", type: float, default: 0}
+  takeover: {description: "Set by the action plugin: the dead run whose lock is taken.", type: str, default: ""}
   user: {description: The app's system user and group., type: str, required: true}
   root: {description: The app's folder., type: path, required: true}
   secrets_dir: {description: The folder of the app's secrets., type: path, required: true}
   cache_dir: {description: The folder of uv's caches., type: path, default: /var/cache/flaskhost}
   source_path: {description: A folder on the controller., type: str, default: ""}
   source_digest: {description: "Set by the action plugin: the digest of that folder.", type: str, default: ""}
-  archive: {description: "Set by the action plugin: its archive on the host.", type: str, default: ""}
+  source_archive: {description: An archive on the controller or its URL., type: str, default: ""}
+  source_checksum: {description: "The archive's checksum, sha256:...", type: str, default: ""}
+  archive: {description: "Set by the action plugin: the archive on the host.", type: str, default: ""}
   source_repo: {description: The URL of a git repository., type: str, default: ""}
   source_version: {description: A branch, a tag or a commit., type: str, default: ""}
+  source_key: {description: The private key that reads the repository., type: str, default: ""}
+  source_known_hosts: {description: The keys of its server., type: str, default: ""}
   source_subdir: {description: The folder of the app in the source., type: str, default: ""}
   wsgi: {description: The WSGI application., type: str, required: true}
   requirements: {description: The file that pins the dependencies., type: str, default: ""}
+  wheelhouse: {description: A folder of the code with all packages., type: str, default: ""}
   extra_packages: {description: Packages on top of it., type: list, elements: str, default: []}
   server_package: {description: "The application server, pinned.", type: str, required: true}
   uv: {description: The path of uv., type: path, required: true}
@@ -33,15 +64,26 @@ options:
   persistent: {description: Folders that outlast releases., type: list, elements: str, default: []}
   static_path: {description: The folder of static files; empty to find it., type: str, default: ""}
   release_command: {description: A command before a release serves., type: str, default: ""}
+  release_timeout: {description: Seconds for it and for each of its statements., type: int, default: 900}
+  release_lock_timeout: {description: Seconds that it may wait for a lock of the database., type: int, default: 5}
+  database_per_host: {description: Read by the role and not by the module., type: bool, default: false}
+  processes: {description: "Commands that run beside the web server, by name.", type: dict, default: {}}
+  timers: {description: "Scheduled commands by name: command and on_calendar.", type: dict, default: {}}
   environment: {description: Variables that are no secret., type: dict, default: {}}
   secrets: {description: Variables that are., type: dict, default: {}}
   unit: {description: The name of the slots' unit before the at sign., type: str, required: true}
   unit_files: {description: Files that decide how a slot runs., type: list, elements: path, default: []}
+  units_dir: {description: The folder of systemd's units., type: path, default: /etc/systemd/system}
+  memory_mb: {description: "The most memory of each process, in MB.", type: int, default: 512}
+  drain: {description: Seconds that a process gets to finish., type: int, default: 30}
   server_config: {description: The app server's configuration; copied into the release., type: path, required: true}
   socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
   live_socket: {description: The link that nginx connects through., type: path, required: true}
+  gate_address: {description: Where nginx listens for this host alone; empty to leave it out., type: str, default: ""}
+  access_log: {description: nginx' log of the app., type: path, default: /nonexistent}
   host: {description: The app's canonical domain., type: str, required: true}
-  health: {description: "path, status, probes and timeout of the gate.", type: dict, required: true}
+  health: {description: "path, status, body, probes, timeout and settle of the gate.", type: dict, required: true}
+  watch: {description: Seconds to watch it with visitors., type: int, default: 10}
   keep_releases: {description: Releases to keep., type: int, default: 5}
 """
 
@@ -70,29 +112,52 @@ release: {description: The release that serves., type: str, returned: success}
 revision: {description: Its commit or digest., type: str, returned: success}
 slot: {description: Its slot., type: str, returned: success}
 previous: {description: The release that served before., type: str, returned: success}
+pending: {description: Whether later phases have to follow., type: bool, returned: success}
+schema_before: {description: The schema's revision before the release command., type: str, returned: success}
+schema_after: {description: The revision after it., type: str, returned: success}
 needs_source: {description: The archive has to be sent first., type: bool, returned: success}
+lock_holder: {description: Who holds the lock., type: dict, returned: when another run does}
 """
 
-from dataclasses import asdict  # noqa: E402 - Ansible wants the documentation first
+from contextlib import suppress  # noqa: E402 - Ansible wants the documentation first
+from dataclasses import asdict  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.release import Deployment  # noqa: E402
+from ansible.module_utils.flaskhost.lock import Locked  # noqa: E402
+from ansible.module_utils.flaskhost.release import PHASES, Deployment  # noqa: E402
 from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
+    "verb": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback", "restart"]},
+    "phases": {"type": "list", "elements": "str", "default": [], "choices": [*PHASES, "return"]},
+    "release": {"type": "str", "default": ""},
+    "previous": {"type": "str", "default": ""},
+    "force": {"type": "bool", "default": False},
+    "schema_before": {"type": "str", "default": ""},
+    "schema_after": {"type": "str", "default": ""},
+    "deploy": {"type": "str", "default": ""},
+    "by": {"type": "str", "default": ""},
+    "controller": {"type": "dict", "default": {}},
+    "stamp": {"type": "float", "default": 0.0},
+    "takeover": {"type": "str", "default": ""},
     "user": {"type": "str", "required": True},
     "root": {"type": "path", "required": True},
     "secrets_dir": {"type": "path", "required": True},
     "cache_dir": {"type": "path", "default": "/var/cache/flaskhost"},
     "source_path": {"type": "str", "default": ""},
     "source_digest": {"type": "str", "default": ""},
+    "source_archive": {"type": "str", "default": ""},
+    "source_checksum": {"type": "str", "default": ""},
     "archive": {"type": "str", "default": ""},
     "source_repo": {"type": "str", "default": ""},
     "source_version": {"type": "str", "default": ""},
+    "source_key": {"type": "str", "default": "", "no_log": True},
+    "source_known_hosts": {"type": "str", "default": ""},
     "source_subdir": {"type": "str", "default": ""},
     "wsgi": {"type": "str", "required": True},
     "requirements": {"type": "str", "default": ""},
+    "wheelhouse": {"type": "str", "default": ""},
     "extra_packages": {"type": "list", "elements": "str", "default": []},
     "server_package": {"type": "str", "required": True},
     "uv": {"type": "path", "required": True},
@@ -101,15 +166,26 @@ ARGUMENT_SPEC = {
     "persistent": {"type": "list", "elements": "str", "default": []},
     "static_path": {"type": "str", "default": ""},
     "release_command": {"type": "str", "default": ""},
+    "release_timeout": {"type": "int", "default": 900},
+    "release_lock_timeout": {"type": "int", "default": 5},
+    "database_per_host": {"type": "bool", "default": False},
+    "processes": {"type": "dict", "default": {}},
+    "timers": {"type": "dict", "default": {}},
     "environment": {"type": "dict", "default": {}},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "unit": {"type": "str", "required": True},
     "unit_files": {"type": "list", "elements": "path", "default": []},
+    "units_dir": {"type": "path", "default": "/etc/systemd/system"},
+    "memory_mb": {"type": "int", "default": 512},
+    "drain": {"type": "int", "default": 30},
     "server_config": {"type": "path", "required": True},
     "socket_dir": {"type": "path", "required": True},
     "live_socket": {"type": "path", "required": True},
+    "gate_address": {"type": "str", "default": ""},
+    "access_log": {"type": "path", "default": "/nonexistent"},
     "host": {"type": "str", "required": True},
     "health": {"type": "dict", "required": True},
+    "watch": {"type": "int", "default": 10},
     "keep_releases": {"type": "int", "default": 5},
 }
 
@@ -121,30 +197,42 @@ def main() -> None:
     # A variable is text, whatever YAML took it for.
     for name in ("environment", "secrets"):
         options[name] = {key: _text(value) for key, value in options[name].items()}
-    if bool(options["source_path"]) == bool(options["source_repo"]):
-        module.fail_json(msg=f"{options['app']}: give one of source_path and source_repo.")
+    if len([name for name in ("source_path", "source_archive", "source_repo") if options[name]]) != 1:
+        module.fail_json(msg=f"{options['app']}: give one of source_path, source_archive and source_repo.")
     deployment = Deployment(module.run_command, options, check=module.check_mode)
     try:
-        outcome = deployment.deploy()
+        outcome = deployment.go()
     except ReleaseError as error:
+        _hide_keys(module, deployment)
+        more = {"lock_holder": error.holder} if isinstance(error, Locked) else {}
+        done = {"deploy": "released", "rollback": "taken back", "restart": "restarted"}[options["verb"]]
         module.fail_json(
-            msg=f"{options['app']} was not released. {error.step}: {error.reason}\n{error.cure}",
+            msg=f"{options['app']} was not {done}. {error.step}: {error.reason}\n{error.cure}",
             step=error.step,
             app=options["app"],
+            **more,
         )
+    _hide_keys(module, deployment)
     for warning in outcome.warnings:
         module.warn(f"{options['app']}: {warning}")
     result = asdict(outcome)
     result.pop("warnings")
+    plan = result.pop("plan")
     if outcome.changed:
-        after = outcome.release or f"a new release of {outcome.revision[:12]}"
+        after = [outcome.release or f"a new release of {outcome.revision[:12]}", *plan]
         result["diff"] = {
             "before": f"{outcome.previous or 'none'}\n",
-            "after": f"{after}\n",
+            "after": "".join(f"{line}\n" for line in after),
             "before_header": f"release of {options['app']}",
             "after_header": f"release of {options['app']}",
         }
     module.exit_json(**result)
+
+
+def _hide_keys(module: AnsibleModule, deployment: Deployment) -> None:
+    """Have Ansible take out the keys that were made here, too, wherever an app has written them."""
+    with suppress(OSError, ValueError):
+        module.no_log_values.update(deployment.keys.read())
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,8 @@
 """What the release's tests run on: a host without systemd, owners that need no root, and the commands that are real.
 
 Only what a unit test cannot have is made up here: systemd's bookkeeping of units, uv's downloads, and who owns a file.
-git, tar, cp and the app's own commands are run for real, by a stand-in for ``AnsibleModule.run_command``.
+git, tar, cp and the app's own commands are run for real, by a stand-in for ``AnsibleModule.run_command``; the simple
+ones only in small where :attr:`FakeHost.quick` is set.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +79,9 @@ def read_systemd_run(args: Sequence[str]) -> Unit:
             name, _, value = item.removeprefix("--setenv=").partition("=")
             environment[name] = value
     for path in properties.get("EnvironmentFile", []):
-        environment |= load_environment_file(Path(path).read_text(encoding="utf-8"))
+        file = Path(path.removeprefix("-"))
+        if file.exists() or not path.startswith("-"):
+            environment |= load_environment_file(file.read_text(encoding="utf-8"))
     command = [word for item in args[split + 1 :] for word in _replace_variables(item, environment)]
     return Unit(command, properties, environment)
 
@@ -172,8 +177,11 @@ def fake_owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
         owners[Path(path)] = (before[0] if uid == -1 else uid, before[1] if gid == -1 else gid)
 
     def path_stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
-        kind, (values, more) = real_stat(self, follow_symlinks=follow_symlinks).__reduce__()
-        return kind((*values[:4], *owners.get(self, (0, 0)), *values[6:]), more)
+        status, owner = real_stat(self, follow_symlinks=follow_symlinks), owners.get(self, (0, 0))
+        if (status.st_uid, status.st_gid) == owner:
+            return status
+        kind, (values, more) = status.__reduce__()
+        return kind((*values[:4], *owner, *values[6:]), more)
 
     def getpwnam(name: str) -> pwd.struct_passwd:
         return pwd.struct_passwd((USER, "!", UID, GID, "", "/nonexistent", "")) if name == USER else real_user(name)
@@ -192,20 +200,31 @@ class FakeHost:
     """A host with systemd and uv, as far as a deploy of one app can see them. To be given as ``run``.
 
     What goes wrong is written in the release's code, so that it is that release that fails and no other: a file
-    ``fails-to-start``, a file ``fails-the-gate``, a requirement ``no-such-package==1``.
+    ``fails-to-start``, ``fails-the-gate``, ``fails-behind-nginx`` or ``fails-as-worker``, a requirement
+    ``no-such-package==1``.
 
     Args:
         root: the app's folder.
         unit: the units' name before the ``@``.
+        units: the folder of unit files.
     """
 
-    def __init__(self, root: Path, unit: str = "flask-shop") -> None:
-        self.root, self.unit = root, unit
+    def __init__(self, root: Path, unit: str = "flask-shop", units: Path | None = None) -> None:
+        self.root, self.unit, self.units = root, unit, units or root / "units"
         self.calls: list[list[str]] = []
         #: The release that each running slot has loaded, and each start and stop of a running slot, in order.
         self.running: dict[str, str] = {}
         self.history: list[str] = []
         self.enabled: set[str] = set()
+        #: How often a slot was started, by hand or after a crash.
+        self.starts: dict[str, int] = {}
+        #: The release that each process beside the slots has loaded, and the timers that run.
+        self.workers: dict[str, str] = {}
+        self.timers: set[str] = set()
+        #: Slots that do not answer although they run.
+        self.mute: set[str] = set()
+        #: What systemd and others say of a command that fails, by a word of it: ``{"daemon-reload": "no room"}``.
+        self.refuses: dict[str, str] = {}
         #: At this call, counted from 1, the module is killed: amid or after what the command does.
         self.kill_at, self.kill_when = 0, "after"
         #: Whether simple commands are done here and not by a process of their own, hundreds of times faster.
@@ -221,12 +240,15 @@ class FakeHost:
         return result
 
     def _run(self, args: list[str], amid: bool, **options: Any) -> tuple[int, str, str]:
+        for word, says in self.refuses.items():
+            if word in args:
+                return 1, "", says
         if options.get("expand_user_and_vars", True):
             args = [os.path.expandvars(item) for item in args]
-        if args[0] == "systemctl":
-            return self._systemctl(*(item for item in args[1:] if item != "--quiet")), "", ""
-        if args[0] == "journalctl":
-            return 0, f"a line of the journal of {args[-1]}\n", ""
+        if args[0] == "timeout":
+            args = args[2:]
+        if answer := self._systemd(args):
+            return answer
         if args[1] == "-c" and "sys.version_info" in args[2]:
             return 0, "(3, 11) linux-x86_64\n", ""
         if args[0] == "systemd-run":
@@ -240,9 +262,27 @@ class FakeHost:
             return 0, "", ""
         return run_command(args, **options)
 
+    def _systemd(self, args: list[str]) -> tuple[int, str, str] | None:
+        if args[0] == "systemd-analyze":
+            return (1, "", "Failed to parse") if args[-1] == "someday" else (0, "", "")
+        if args[0] == "journalctl":
+            return 0, f"a line of the journal of {args[-1]}\n", ""
+        if args[0] != "systemctl":
+            return None
+        verb, *units = (item for item in args[1:] if not item.startswith("--"))
+        if verb in ("show", "list-units"):
+            return 0, self._show(units) if verb == "show" else self._list(units), ""
+        return self._systemctl(verb, *units), "", ""
+
     def _systemctl(self, verb: str, *units: str) -> int:
-        slots = [name.partition("@")[2].removesuffix(".service") for name in units if name.endswith(".service")]
+        slots = [
+            name.partition("@")[2].removesuffix(".service")
+            for name in units
+            if name.endswith(".service") and name.startswith(f"{self.unit}@")
+        ]
         slot = slots[0] if slots else ""
+        if units and not slot:
+            return self._others(verb, list(units))
         if verb == "is-active":
             return 0 if slot in self.running else 3
         if verb == "is-enabled":
@@ -258,21 +298,78 @@ class FakeHost:
             if not (release / "env").exists() or (release / "app/fails-to-start").exists():
                 return 1
             self.running[slot] = release.name
+            self.starts[slot] = self.starts.get(slot, 0) + 1
             self.history.append(f"start {slot}")
         return 0
+
+    def _others(self, verb: str, units: list[str]) -> int:
+        """Do something to the processes and timers of the app."""
+        for unit in units:
+            file = self.units / (unit if unit.endswith(".timer") else re.sub("@.*", "@.service", unit))
+            link = self.units / "all.wants" / unit
+            if verb == "enable":
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(file)
+            elif verb == "disable":
+                link.unlink(missing_ok=True)
+            elif verb == "stop":
+                for name in [name for name in (*self.workers, *self.timers) if fnmatch(name, unit)]:
+                    self.workers.pop(name, None)
+                    self.timers.discard(name)
+            elif verb == "restart":
+                file.read_text(encoding="utf-8")
+                if unit.endswith(".timer"):
+                    self.timers.add(unit)
+                else:
+                    self.workers[unit] = (self.root / "current").resolve().name
+        return 0
+
+    def _lame(self, unit: str) -> bool:
+        return (self.root / "releases" / self.workers.get(unit, "") / "app/fails-as-worker").exists()
+
+    def _show(self, units: list[str]) -> str:
+        blocks = []
+        for unit in units:
+            slot = unit.partition("@")[2].removesuffix(".service")
+            running = self._lame(unit) is False and (unit in self.workers or unit in self.timers)
+            lines = {
+                "Id": unit,
+                "ActiveState": "active" if running else "inactive",
+                "UnitFileState": "enabled" if (self.units / "all.wants" / unit).is_symlink() else "disabled",
+                "NRestarts": "0",
+                "InvocationID": f"run-{self.starts.get(slot, 0)}",
+                "Result": "success",
+            }
+            blocks.append("".join(f"{name}={value}\n" for name, value in lines.items()))
+        return "\n".join(blocks)
+
+    def _list(self, patterns: list[str]) -> str:
+        names = [*self.workers, *self.timers]
+        shown = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
+        return "".join(f"{name} loaded active running What it is\n" for name in shown)
 
     def reboot(self) -> None:
         """Stop everything, and start what is enabled."""
         self.running.clear()
+        self.workers.clear()
         for slot in sorted(self.enabled):
             self._systemctl("start", f"{self.unit}@{slot}.service")
+        for link in self.units.glob("*.wants/*.service"):
+            self._others("restart", [link.name])
+
+    def crash(self, slot: str) -> None:
+        """Let a slot end by itself; systemd starts it again."""
+        self.starts[slot] += 1
 
     def probe(self, path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, str]:
         """Answer for a slot, in the place of ``slots.probe``."""
-        slot = Path(path).stem
-        if slot not in self.running:
-            return 0, "FileNotFoundError: no socket"
-        if (self.root / "releases" / self.running[slot] / "app/fails-the-gate").exists():
+        nginx = not path.startswith("/")
+        slot = (self.root / "gate.sock").readlink().stem if nginx else Path(path).stem
+        if slot not in self.running or slot in self.mute:
+            return (502, "Bad Gateway") if nginx else (0, "FileNotFoundError: no socket")
+        app = self.root / "releases" / self.running[slot] / "app"
+        if (app / "fails-the-gate").exists() or (nginx and (app / "fails-behind-nginx").exists()):
             return 500, f"{url} of {host} does not work"
         return 200, "ok"
 
@@ -285,6 +382,11 @@ class FakeHost:
 def _do(command: list[str], environment: dict[str, str]) -> bool:
     """Do what one of a release's simple commands does; tell whether it is one of them."""
     name, last = command[0], Path(command[-1])
+    if name == "/bin/sh":
+        touched = re.fullmatch(r"touch \$HOME/(\w+)", command[-1])
+        if touched:
+            (Path(environment["HOME"]) / touched[1]).touch()
+        return bool(touched)
     if name == "tar":
         with tarfile.open(last.as_posix().removeprefix("--file=")) as archive:
             archive.extractall(command[-2].removeprefix("--directory="))  # noqa: S202 - our own; 3.11.2 has no filter
@@ -296,21 +398,23 @@ def _do(command: list[str], environment: dict[str, str]) -> bool:
         shutil.copytree(command[-2], last, dirs_exist_ok=True)
     elif name == "mv":
         Path(command[-2]).rename(last)
-    elif command[:2] == ["/bin/sh", "-c"] and command[2].startswith("touch $HOME/"):
-        (Path(environment["HOME"]) / command[2].removeprefix("touch $HOME/")).touch()
-    return name in ("tar", "rm", "mkdir", "cp", "mv", "/bin/sh")
+    return name in ("tar", "rm", "mkdir", "cp", "mv")
 
 
 class Killer:
     """Kills the module before the nth change that it makes to the disk; 0 only counts them.
 
     After the last one come the commands, which :attr:`FakeHost.kill_at` sees to.
+
+    Args:
+        number: the change.
+        but: a file of code, by its name, whose changes do not count.
     """
 
     CHANGES = ("chmod", "link", "mkdir", "remove", "rename", "replace", "rmdir", "symlink", "unlink")
 
-    def __init__(self, number: int = 0) -> None:
-        self.number, self.count, self.last = number, 0, ""
+    def __init__(self, number: int = 0, but: str = "") -> None:
+        self.number, self.but, self.count, self.last = number, but, 0, ""
 
     def __enter__(self) -> Killer:
         self.real = {name: getattr(os, name) for name in self.CHANGES}
@@ -324,12 +428,21 @@ class Killer:
 
     def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
+            if self.but and _called_by(self.but):
+                return function(*arguments, **options)
             self.count, self.last = self.count + 1, f"{name} {arguments[0]}"
             if self.count == self.number:
                 raise KeyboardInterrupt
             return function(*arguments, **options)
 
         return call
+
+
+def _called_by(file: str) -> bool:
+    frame = sys._getframe(2)
+    while frame.f_back and not frame.f_code.co_filename.endswith(f"/{file}"):
+        frame = frame.f_back
+    return bool(frame.f_back)
 
 
 def _uv(unit: Unit, amid: bool) -> tuple[int, str, str]:

@@ -30,17 +30,26 @@ def test_every_option_has_its_default() -> None:
     assert made["database"] is True
     assert made["persistent"] == ["instance", "uploads"]
     assert made["static"] == {"url": "/static/", "path": ""}
-    assert made["health"] == {"path": "/", "status": 200, "probes": 3, "timeout": 30}
+    assert made["health"] == {"path": "/", "status": 200, "body": "", "probes": 3, "timeout": 30, "settle": 2}
     assert made["limits"] == {"memory": 464, "body": 16}
-    assert made["source"] == {"path": "/project/sample_app", "repo": "", "version": "", "subdir": ""}
+    assert made["source"].pop("path") == "/project/sample_app"
+    assert set(made["source"].values()) == {""}
     assert set(app_model.APP_OPTIONS) <= set(made)
 
 
 def test_what_the_user_says_wins() -> None:
     made = record(timeout=120, health={"path": "/readyz"}, limits={"body": 64, "memory": 300}, keep_releases=2)
     assert (made["timeout"], made["keep_releases"]) == (120, 2)
-    assert made["health"] == {"path": "/readyz", "status": 200, "probes": 3, "timeout": 30}
+    assert made["health"] == {"path": "/readyz", "status": 200, "body": "", "probes": 3, "timeout": 30, "settle": 2}
     assert made["limits"] == {"memory": 300, "body": 64}
+
+
+def test_the_options_of_each_timer_are_filled_in() -> None:
+    given = {"nightly": {"command": "purge", "on_calendar": "daily"}, "hourly": {"command": "poll"}}
+    made = record(timers=given)["timers"]
+    assert made == {**given, "hourly": {"command": "poll", "on_calendar": None}}
+    assert made["nightly"] is not given["nightly"]
+    assert record(timers=None)["timers"] == {}
 
 
 def test_an_empty_value_is_not_set() -> None:
@@ -130,7 +139,8 @@ def test_defaults_and_examples_keep_to_the_schema(name: str, option: app_model.O
     for value in (option.default, option.example):
         if value in (None, "") or option.type == "options":
             continue
-        assert isinstance(value, {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}[option.type])
+        types = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict, "mapping": dict}
+        assert isinstance(value, types[option.type])
         assert not option.choices or value in option.choices
         assert option.minimum is None or value >= option.minimum
         assert option.maximum is None or value <= option.maximum

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ MODULES = sorted((ROOT / "plugins" / "modules").glob("*.py"))
 KEYWORDS = {*Task.fattributes, *Block.fattributes, "action", "local_action"}
 SECTIONS = ["Requirements", "Example", "Options", "What a second run does not change", "How to undo"]
 #: Mappings with keys that only the user knows.
-FREE_MAPPINGS = {"app_apps[].environment", "app_apps[].secrets"}
+FREE_MAPPINGS = {"app_apps[].environment", "app_apps[].secrets", "app_apps[].processes", "app_apps[].timers"}
 #: Settings of the site that have the name of a role's option, and are named by another role.
 SITE_SETTINGS = {"firewall_allow"}
 #: Modules that leave a file behind.
@@ -256,8 +257,10 @@ def it_works_alone(role: Role) -> Iterator[str]:
 
 def it_knows_nothing_of_the_whole(role: Role) -> Iterator[str]:
     siblings = "|".join(sorted(role.others)) or "(?!)"
+    # Of other hosts a role may read what it has itself registered there, and nothing else.
+    others = rf"hostvars\b(?!, \[?'__{role.name}_)"
     whole = re.compile(
-        rf"(?<!\w)(?:flask_apps\b|groups\s*[\[.]|group_names\b|hostvars\b|playbook_dir\b|inventory_dir\b"
+        rf"(?<!\w)(?:flask_apps\b|groups\s*[\[.]|group_names\b|{others}|playbook_dir\b|inventory_dir\b"
         rf"|(?:__)?(?:{siblings})_[a-z]\w*)"
     )
     for path in role.files():
@@ -274,7 +277,9 @@ def it_knows_nothing_of_tests(role: Role) -> Iterator[str]:
 
 def facts_are_read_as_facts(role: Role) -> Iterator[str]:
     """Without injection a variable such as ansible_distribution is not there."""
+    # What Ansible itself sets, and is no fact.
     known = {"ansible_facts", "ansible_managed", "ansible_check_mode", "ansible_become"}
+    known |= {"ansible_play_hosts", "ansible_play_hosts_all"}
     for path in role.files("tasks", "templates", "vars", "handlers", "defaults"):
         for found in set(re.findall(r"(?<![\w.])ansible_\w+", path.read_text())) - known:
             yield f"{path.name} reads {found}"
@@ -388,6 +393,7 @@ GOOD_ROLE = {
         """,
     "vars/main.yml": """
         __shop_door: "{{ 'open' if shop_open else ansible_facts['env'] }}"
+        __shop_lists: "{{ ansible_play_hosts | map('extract', hostvars, ['__shop_list', 'dest']) }}"
         """,
     "tasks/main.yml": """
         - name: Configure
@@ -475,6 +481,8 @@ BREAKS = [
     (it_knows_nothing_of_the_whole, "templates/list.j2", "shop_goods", "__till_goods", "__till_goods"),
     (it_knows_nothing_of_the_whole, "templates/list.j2", "shop_goods", "groups['db']", "groups["),
     (it_knows_nothing_of_the_whole, "templates/list.j2", "shop_goods", "playbook_dir", "playbook_dir"),
+    (it_knows_nothing_of_the_whole, "vars/main.yml", "['__shop_list', 'dest']", "'door'", "hostvars"),
+    (it_knows_nothing_of_the_whole, "templates/list.j2", "shop_goods", "hostvars['a'].door", "hostvars"),
     (it_knows_nothing_of_tests, "tasks/main.yml", "- name", "# for Docker\n- name", "Docker"),
     (it_knows_nothing_of_tests, "tasks/main.yml", "- name", "# in CI\n- name", "CI"),
     (it_knows_nothing_of_tests, "tasks/main.yml", "- name", "# under molecule\n- name", "molecule"),
@@ -642,7 +650,10 @@ def examples(guide: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("example", examples("docs/apps.md"), ids=lambda example: ",".join(example["flask_apps"]))
 def test_an_example_of_the_guide_would_pass_preflight(example: dict[str, Any]) -> None:
-    problems = preflight.find_problems(example["flask_apps"], {}, {}, ROOT)
+    # What the vault holds: preflight looks at the key itself.
+    key = f"-----BEGIN RSA PRIVATE KEY-----\n{'A' * 64}\n-----END RSA PRIVATE KEY-----"
+    apps = json.loads(json.dumps(example["flask_apps"]).replace("{{ vault_shop_deploy_key }}", json.dumps(key)[1:-1]))
+    problems = preflight.find_problems(apps, {}, {}, ROOT)
     assert [f"{problem['path']}: {problem['problem']}" for problem in problems] == []
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import random
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils.flaskhost import environment
+from ansible.module_utils.flaskhost.environment import SecretKeys
 from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.testing import patch_module_args
 from fakes import load_environment_file
 
 HOSTILE = [
@@ -69,30 +75,164 @@ def test_a_character_with_which_systemd_refuses_the_whole_file_is_refused(charac
 
 
 def test_the_secret_key_is_made_once_and_is_roots_alone(tmp_path: Path) -> None:
-    key = environment.secret_key(tmp_path)
-    assert len(key) >= 64
-    assert environment.secret_key(tmp_path) == environment.secret_key(tmp_path, create=False) == key
-    assert stat.S_IMODE((tmp_path / "secret_key").stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["secret_key"]
+    keys = SecretKeys(tmp_path).ensure()
+    assert len(keys) == 1
+    assert len(keys[0]) >= 64
+    assert SecretKeys(tmp_path).ensure() == SecretKeys(tmp_path).read() == keys
+    for name in ("secret_key", "secret_key.env"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret_key", "secret_key.env"]
+    text = (tmp_path / "secret_key.env").read_text(encoding="utf-8")
+    assert load_environment_file(text) == {"SECRET_KEY": keys[0]}
 
 
 def test_two_apps_have_two_secret_keys(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-    assert environment.secret_key(tmp_path / "one") != environment.secret_key(tmp_path / "two")
+    assert SecretKeys(tmp_path / "one").ensure() != SecretKeys(tmp_path / "two").ensure()
 
 
-def test_check_mode_makes_no_secret_key(tmp_path: Path) -> None:
-    assert environment.secret_key(tmp_path, create=False) == ""
-    assert environment.secret_key(tmp_path / "missing", create=False) == ""
+def test_to_read_makes_no_secret_key(tmp_path: Path) -> None:
+    assert SecretKeys(tmp_path).read() == []
+    assert SecretKeys(tmp_path / "missing").read() == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_empty_file_is_no_secret_key(tmp_path: Path) -> None:
     (tmp_path / "secret_key").write_text("\n", encoding="utf-8")
-    key = environment.secret_key(tmp_path)
-    assert key
-    assert environment.secret_key(tmp_path) == key
+    keys = SecretKeys(tmp_path).ensure()
+    assert keys
+    assert SecretKeys(tmp_path).ensure() == keys
+
+
+def test_older_keys_are_accepted_and_the_first_signs(tmp_path: Path) -> None:
+    keys = SecretKeys(tmp_path)
+    assert keys.write(["new", "old", "older"]) is True
+    assert keys.write(["new", "old", "older"]) is False
+    assert keys.read() == ["new", "old", "older"]
+    variables = load_environment_file(keys.variables_file.read_text(encoding="utf-8"))
+    assert variables["SECRET_KEY"] == "new"
+    assert json.loads(variables["SECRET_KEY_FALLBACKS"]) == ["old", "older"]
+
+
+def test_what_a_killed_run_left_of_the_keys_is_put_right(tmp_path: Path) -> None:
+    keys = SecretKeys(tmp_path)
+    keys.write(["new"])
+    keys.variables_file.unlink()
+    assert keys.ensure() == ["new"]
+    assert "new" in keys.variables_file.read_text(encoding="utf-8")
+    keys.variables_file.write_text("half", encoding="utf-8")
+    keys.ensure()
+    assert load_environment_file(keys.variables_file.read_text(encoding="utf-8")) == {"SECRET_KEY": "new"}
+
+
+def test_all_hosts_get_the_same_keys_and_nobody_is_logged_out() -> None:
+    assert environment.shared_keys([[], ["a", "b"], ["b", "c"], []], "new") == ["a", "b", "c"]
+    assert environment.shared_keys([["a"], ["a"]], "new") == ["a"]
+    assert environment.shared_keys([[], []], "new") == environment.shared_keys([], "new") == ["new"]
+
+
+class Ended(Exception):
+    """The end of a module, with its result."""
+
+
+class KeyHost:
+    """The module flask_secret_key on one host."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = Path(__file__).resolve().parents[2] / "plugins/modules/flask_secret_key.py"
+        spec = importlib.util.spec_from_file_location("flask_secret_key", path)
+        assert spec
+        assert spec.loader
+        self.module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+        self.folder, self.keys = folder, SecretKeys(folder)
+
+        def ended(_self: object, **result: Any) -> None:
+            raise Ended(result)
+
+        monkeypatch.setattr(self.module.AnsibleModule, "exit_json", ended)
+
+    def __call__(self, state: str = "read", check: bool = False, **options: Any) -> dict[str, Any]:
+        arguments = {"folder": str(self.folder), "state": state, "_ansible_check_mode": check, **options}
+        with patch_module_args(arguments), pytest.raises(Ended) as caught:
+            self.module.main()
+        return caught.value.args[0]
+
+
+@pytest.fixture
+def key_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyHost:
+    return KeyHost(tmp_path / "etc/shop", monkeypatch)
+
+
+def test_to_read_the_keys_changes_nothing_and_offers_a_new_one(key_host: KeyHost) -> None:
+    found = [key_host() for _ in range(2)]
+    assert [(item["changed"], item["secret_keys"]) for item in found] == [(False, [])] * 2
+    assert found[0]["candidate"] != found[1]["candidate"]
+    assert len(found[0]["candidate"]) >= 64
+    assert not key_host.folder.exists()
+
+
+def test_a_host_gets_the_keys_of_all_hosts_once(key_host: KeyHost) -> None:
+    key_host.folder.parent.mkdir()
+    by_host: list[list[str]] = [[], ["a", "b"], ["c"]]
+    for check, changed, kept in ((True, True, []), (False, True, ["a", "b", "c"]), (False, False, ["a", "b", "c"])):
+        result = key_host("shared", check, by_host=by_host, candidate="new")
+        assert (result["changed"], result["secret_keys"], key_host.keys.read()) == (changed, ["a", "b", "c"], kept)
+    assert stat.S_IMODE(key_host.folder.stat().st_mode) == 0o700
+    for path in (key_host.keys.file, key_host.keys.variables_file):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_first_key_is_the_candidate_on_all_hosts(key_host: KeyHost) -> None:
+    key_host.folder.parent.mkdir()
+    assert key_host("shared", by_host=[[], []], candidate="new")["secret_keys"] == ["new"]
+    assert key_host.keys.read() == ["new"]
+
+
+def test_a_rotation_never_signs_with_what_others_do_not_accept_yet(key_host: KeyHost) -> None:
+    key_host.folder.mkdir(parents=True)
+    key_host.keys.write(["old", "older"])
+
+    def signs_and_accepts() -> tuple[str, list[str]]:
+        variables = load_environment_file(key_host.keys.variables_file.read_text(encoding="utf-8"))
+        return variables["SECRET_KEY"], json.loads(variables["SECRET_KEY_FALLBACKS"])
+
+    assert key_host("announced", check=True, candidate="new")["changed"]
+    assert signs_and_accepts() == ("old", ["older"])
+    assert key_host("announced", candidate="new")["changed"]
+    assert signs_and_accepts() == ("old", ["older", "new"])
+    assert key_host("rotated")["changed"]
+    # Whoever has logged in until now stays so; what was replaced before is worth nothing any more.
+    assert signs_and_accepts() == ("new", ["old"])
+
+
+def test_without_a_key_the_announced_one_is_the_first(key_host: KeyHost) -> None:
+    key_host.folder.parent.mkdir()
+    assert key_host("announced", candidate="new")["secret_keys"] == ["new"]
+    assert key_host("rotated")["secret_keys"] == key_host.keys.read() == ["new"]
+
+
+def test_a_file_that_was_lost_beside_the_keys_is_a_change(key_host: KeyHost) -> None:
+    key_host.folder.mkdir(parents=True)
+    key_host.keys.write(["a"])
+    key_host.keys.variables_file.unlink()
+    assert key_host("shared", by_host=[["a"]], candidate="new")["changed"]
+    assert not key_host("shared", by_host=[["a"]], candidate="new")["changed"]
+
+
+def test_the_keys_are_in_the_result_alone(key_host: KeyHost, capfd: pytest.CaptureFixture[str]) -> None:
+    """Their tasks have no_log, which hides the result; nothing else may show them, a diff for instance."""
+    key_host.folder.mkdir(parents=True)
+    key_host.keys.write(["first-key"])
+    result = key_host("announced", candidate="second-key", _ansible_diff=True)
+    assert set(result) == {"changed", "secret_keys", "candidate"}
+    assert "-key" not in "".join(capfd.readouterr())
+    for path in ("roles/app/tasks/keys.yml", "roles/app/tasks/rotate.yml"):
+        tasks = yaml.safe_load((Path(__file__).resolve().parents[2] / path).read_text(encoding="utf-8"))
+        used = [task for task in tasks if "flask_secret_key" in task]
+        assert used
+        assert all(task.get("no_log") is True for task in used)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])

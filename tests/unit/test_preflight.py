@@ -26,7 +26,22 @@ SECRET = "q7Wd-Zk2pXv9Lr4TmB8nHs3YcJ6fGa1EuKo5Ri0NtVy="
 #: Takes an option out of the good app.
 GONE = object()
 
+#: A repository that is read over SSH, in the place of the folder.
+SSH_REPO: dict[str, Any] = {"path": GONE, "repo": "git@h.test:a/b.git", "version": "v1"}
+
+
+def private_key(cipher: bytes = b"none", line: str = "\n") -> str:
+    """A text that is built as OpenSSH builds a private key, with nothing real in it but its form."""
+    blob = b"openssh-key-v1\0" + len(cipher).to_bytes(4, "big") + cipher + bytes(180)
+    body = base64.b64encode(blob).decode()
+    lines = [body[start : start + 70] for start in range(0, len(body), 70)]
+    return line.join(["-----BEGIN OPENSSH PRIVATE KEY-----", *lines, "-----END OPENSSH PRIVATE KEY-----"])
+
+
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode() + " ada@laptop"
+#: The checksum of an empty file, as the project's archive is one.
+EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+ARCHIVE: dict[str, Any] = {"path": GONE, "archive": "dist/shop-1.0.tar.gz", "checksum": EMPTY}
 GOOD_APP: dict[str, Any] = {
     "domains": ["shop.localhost", "www.shop.localhost"],
     "source": {"path": "sample_app"},
@@ -69,11 +84,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sample_app/shop/__init__.py sample_app/shop/static/style.css sample_app/requirements.txt "
         "src_layout/src/inner/__init__.py src_layout/uv.lock "
         "mono/uv.lock mono/services/web/main.py "
-        "bare/app.py bare/requirements/base.txt"
+        "bare/app.py bare/requirements/base.txt "
+        "sample_app/vendor/wheels/flask-3.1.3-py3-none-any.whl sample_app/vendor/empty/README.md dist/shop-1.0.tar.gz"
     ).split():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
+    (root / "archive.tar").mkdir()
     (root / "settings_only").mkdir()
     (root / "settings_only/app.py").write_text("")
     (root / "settings_only/pyproject.toml").write_text("[tool.ruff]\n")
@@ -125,8 +142,18 @@ def test_the_demo_has_no_problem() -> None:
         {"source": {"path": "declared"}, "wsgi": "app:app", "static": GONE},
         {"domains": ["xn--bcher-kva.test", "a.b.localhost"]},
         {"wsgi": "shop:create_app('production')"},
+        {"wheelhouse": "vendor/wheels"},
+        {"source": {"path": GONE, "archive": "dist/shop-1.0.tar.gz", "checksum": EMPTY}},
+        {"source": {"path": GONE, "archive": "dist/shop-1.0.tar.gz", "checksum": "sha256:" + EMPTY[7:].upper()}},
+        {"source": {"path": GONE, "archive": "https://h.test/shop/tarball/v1", "checksum": EMPTY, "subdir": "web"}},
+        {"source": SSH_REPO | {"key": private_key() + "\n", "known_hosts": f"# ours\n[h.test]:22 {KEY}\n"}},
+        {"source": SSH_REPO | {"key": private_key(line="\r\n"), "repo": "ssh://git@h.test:2222/a/b.git"}},
+        {"source": SSH_REPO | {"known_hosts": f"@cert-authority *.h.test {KEY}", "key": "", "archive": ""}},
+        {"source": SSH_REPO | {"key": f"-----BEGIN RSA PRIVATE KEY-----\n{'A' * 64}\n-----END RSA PRIVATE KEY-----"}},
         {"persistent": [], "env": {}, "secrets": {}},
         {"worker_class": "sync", "threads": 1},
+        {"processes": {"worker": "celery -A shop worker", "clock-2_b": ""}},
+        {"timers": {"n": {"command": "cd src && x", "on_calendar": "Mon..Fri *-*-1,2/3 06:30"}}},
         {"secrets": {"PEM": "-----BEGIN\nlines\n-----END"}, "env": {"HOME_PAGE": "https://shop.localhost:8443/a@b"}},
         {"timeout": None, "limits": None, "health": {"status": 401}},
         {"env": {"MAIL_PASSWORD": "", "USE_TOKEN": True}, "release_command": "", "requirements": ""},
@@ -211,6 +238,38 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("placeholder_repo", A + "source.repo", {"source": {"path": GONE, "repo": "https://git.example.com/s.git"}}),
     ("placeholder_repo", A + "source.repo", {"source": {"path": GONE, "repo": "git@github.com:your-org/shop.git"}}),
     ("secret_in_repo", A + "source.repo", {"source": {"path": GONE, "repo": f"https://ada:{SECRET}@git.test/s"}}),
+    ("two_sources", A + "source", {"source": {"archive": "dist/shop-1.0.tar.gz", "checksum": EMPTY}}),
+    ("version_without_repo", A + "source.version", {"source": ARCHIVE | {"version": "v1"}}),
+    ("archive_without_checksum", A + "source.checksum", {"source": ARCHIVE | {"checksum": GONE}}),
+    ("archive_without_checksum", A + "source.checksum", {"source": {"path": "", "archive": "https://h.test/a.tgz"}}),
+    ("checksum_without_archive", A + "source.checksum", {"source": {"checksum": EMPTY}}),
+    ("wrong_checksum", A + "source.checksum", {"source": ARCHIVE | {"checksum": "sha256:" + "0" * 64}}),
+    ("malformed", A + "source.checksum", {"source": ARCHIVE | {"checksum": EMPTY[7:]}}),
+    ("malformed", A + "source.checksum", {"source": ARCHIVE | {"checksum": "md5:" + "0" * 32}}),
+    ("archive_not_found", A + "source.archive", {"source": ARCHIVE | {"archive": "dist/shop-2.0.tar.gz"}}),
+    ("archive_not_found", A + "source.archive", {"source": ARCHIVE | {"archive": "~/shop-1.0.tar.gz"}}),
+    ("archive_is_a_folder", A + "source.archive", {"source": ARCHIVE | {"archive": "archive.tar"}}),
+    ("malformed", A + "source.archive", {"source": ARCHIVE | {"archive": "dist/shop-1.0.zip"}}),
+    ("malformed", A + "source.archive", {"source": ARCHIVE | {"archive": "ftp://h.test/shop.tar.gz"}}),
+    ("placeholder_archive", A + "source.archive", {"source": ARCHIVE | {"archive": "https://example.com/a.tar.gz"}}),
+    (
+        "secret_in_archive",
+        A + "source.archive",
+        {"source": ARCHIVE | {"archive": f"https://ada:{SECRET}@h.test/a.tgz"}},
+    ),
+    ("key_without_repo", A + "source.key", {"source": {"key": private_key()}}),
+    ("key_without_repo", A + "source.known_hosts", {"source": {"known_hosts": f"h.test {KEY}"}}),
+    ("key_without_ssh", A + "source.key", {"source": SSH_REPO | {"repo": "https://h.test/a", "key": private_key()}}),
+    ("key_without_ssh", A + "source.key", {"source": SSH_REPO | {"repo": "https://a@h.test/a", "key": private_key()}}),
+    ("bad_deploy_key", A + "source.key", {"source": SSH_REPO | {"key": SECRET}}),
+    ("bad_deploy_key", A + "source.key", {"source": SSH_REPO | {"key": f"{SECRET}\n{private_key()}"}}),
+    ("bad_deploy_key", A + "source.key", {"source": SSH_REPO | {"key": private_key()[:-4]}}),
+    ("bad_deploy_key", A + "source.key", {"source": SSH_REPO | {"key": private_key(b"aes256-ctr")}}),
+    ("bad_known_hosts", A + "source.known_hosts", {"source": SSH_REPO | {"known_hosts": "h.test"}}),
+    ("bad_known_hosts", A + "source.known_hosts", {"source": SSH_REPO | {"known_hosts": f"h.test {KEY[:40]}"}}),
+    ("wheelhouse_not_found", A + "wheelhouse", {"wheelhouse": "vendor/whl"}),
+    ("wheelhouse_not_found", A + "wheelhouse", {"wheelhouse": "vendor/empty"}),
+    ("unsafe_path", A + "wheelhouse", {"wheelhouse": "/opt/wheels"}),
     ("source_not_found", A + "source.path", {"source": {"path": "nowhere"}}),
     ("source_not_found", A + "source.path", {"source": {"path": "~/shop"}}),
     ("source_not_found", A + "source.path", {"source": {"path": "x" * 5000}}),
@@ -229,6 +288,27 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("static_is_everything", A + "static.url", {"static": {"url": "/"}}),
     ("static_is_everything", A + "static.url", {"static": {"url": "//"}}),
     ("health_redirect", A + "health.status", {"health": {"status": 302}}),
+    ("bad_process_name", A + "processes.web", {"processes": {"web": "gunicorn shop"}}),
+    ("bad_process_name", A + "processes.release", {"processes": {"release": "flask db upgrade"}}),
+    ("bad_process_name", A + "processes.Worker", {"processes": {"Worker": "celery"}}),
+    ("bad_process_name", A + 'processes["a b"]', {"processes": {"a b": "celery"}}),
+    ("bad_process_name", A + "processes.timer-a", {"processes": {"timer-a": "celery"}}),
+    ("bad_process_name", A + "processes[true]", {"processes": {True: "celery"}}),
+    ("bad_process_name", A + "timers.9-to-5", {"timers": {"9-to-5": {"command": "x", "on_calendar": "daily"}}}),
+    ("bad_process_command", A + "processes.worker", {"processes": {"worker": {"command": "celery"}}}),
+    ("bad_process_command", A + "processes.worker", {"processes": {"worker": "celery\nworker"}}),
+    ("wrong_type", A + "processes", {"processes": ["celery"]}),
+    ("wrong_type", A + "timers.nightly", {"timers": {"nightly": "flask purge"}}),
+    ("missing", A + "timers.nightly.command", {"timers": {"nightly": {"on_calendar": "daily"}}}),
+    ("missing", A + "timers.nightly.on_calendar", {"timers": {"nightly": {"command": "x", "on_calendar": ""}}}),
+    (
+        "unknown_key",
+        A + "timers.nightly.at",
+        {"timers": {"nightly": {"command": "x", "on_calendar": "daily", "at": 3}}},
+    ),
+    ("control_character", A + "timers.n.on_calendar", {"timers": {"n": {"command": "x", "on_calendar": "da\nily"}}}),
+    ("cron_time", A + "timers.n.on_calendar", {"timers": {"n": {"command": "x", "on_calendar": "0 3 * * *"}}}),
+    ("cron_time", A + "timers.n.on_calendar", {"timers": {"n": {"command": "x", "on_calendar": "@daily"}}}),
     ("bad_variable_name", A + "env.MAIL-FROM", {"env": {"MAIL-FROM": "x"}}),
     ("bad_variable_name", A + "env[1]", {"env": {1: "x"}}),
     ("bad_variable_name", A + "secrets.2FA", {"secrets": {"2FA": SECRET}}),
@@ -283,6 +363,7 @@ MAPPING_FAULTS: list[tuple[str, str, Any]] = [
     ("reserved_app_name", "flask_apps.postgres", {"postgres": OTHER_APP}),
     ("app_name_is_admin", "flask_apps.ada", {"ada": OTHER_APP}),
     ("too_many_apps", "flask_apps", {f"app{n}": OTHER_APP | {"domains": [f"a{n}.localhost"]} for n in range(3)}),
+    ("too_many_apps", "flask_apps", {"a": OTHER_APP | {"processes": {"p1": "x", "p2": "x", "p3": "x"}}}),
     ("undefined", "flask_apps", preflight.Unreadable("'apps' is undefined")),
     ("undefined", "flask_apps.shop", {"shop": preflight.Unreadable("'app' is undefined")}),
     ("undefined", A + "secrets.TOKEN", good_apps({"secrets": {"TOKEN": preflight.Unreadable("'v' is undefined")}})),
@@ -557,6 +638,14 @@ def test_hints(project: Path) -> None:
     )
     assert "Files that it may be there: requirements.txt." in told({"requirements": "r.txt"}, "requirements_not_found")
     assert "A ~ is not your home folder" in told({"source": {"path": "~/shop"}}, "source_not_found")
+    assert "A ~ is not your home folder" in told({"source": ARCHIVE | {"archive": "~/a.tar"}}, "archive_not_found")
+    assert "path and archive" in told({"source": ARCHIVE | {"path": "sample_app"}}, "two_sources")
+    assert f"sha256:{EMPTY[7:]}" in told({"source": ARCHIVE | {"checksum": EMPTY[7:]}}, "malformed")
+    wrong = told({"source": ARCHIVE | {"checksum": "sha256:" + "0" * 64}}, "wrong_checksum")
+    assert EMPTY in wrong
+    assert "is sha256:000" in wrong
+    assert "holds no package" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
+    assert "pip download" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
     assert "home folder" not in told({"source": {"path": "nowhere"}}, "source_not_found")
     assert "config: production" in told({"env": {"FLASK_CONFIG": "x"}}, "own_variable")
     assert "a strong one is then made" in told({"secrets": {"SECRET_KEY": "dev"}}, "placeholder_secret")
@@ -583,6 +672,28 @@ def test_the_time_zone_that_was_meant(project: Path, zone: str, near: str) -> No
 def test_hints_about_keys(project: Path, key: str, hint: str) -> None:
     (problem,) = preflight.find_problems(good_apps(), {"admin_users": [{"name": "ada", "keys": [key]}]}, {}, project)
     assert hint in problem["problem"]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        (KEY, "public half"),
+        ("~/.ssh/id_ed25519", "name of a file"),
+        ("a secret", "no private SSH key"),
+        (private_key(line=" "), "joined to one"),
+        (private_key(b"aes256-ctr"), "has a passphrase"),
+        (f"-----BEGIN ENCRYPTED PRIVATE KEY-----\n{SECRET}\n-----END ENCRYPTED PRIVATE KEY-----", "has a passphrase"),
+        (
+            f"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n{SECRET}\n-----END RSA PRIVATE KEY-----",
+            "has a passphrase",
+        ),
+    ],
+    ids=range(7),
+)
+def test_hints_about_deploy_keys(project: Path, key: str, hint: str) -> None:
+    (problem,) = preflight.find_problems(good_apps({"source": SSH_REPO | {"key": key}}), {}, {}, project)
+    assert hint in problem["problem"]
+    assert not set(key.split()) & set(f"{problem['problem']} {problem['example']}".split()) - {"a"}
 
 
 def test_a_few_lines_of_anchors_do_not_take_for_ever(project: Path) -> None:

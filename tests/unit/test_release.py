@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import fcntl
+import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -10,19 +14,52 @@ import re
 import shutil
 import signal
 import stat
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import environment, release, slots, source, virtualenv
+from ansible.module_utils.flaskhost import (
+    database,
+    environment,
+    freeze,
+    lock,
+    processes,
+    records,
+    release,
+    slots,
+    source,
+    virtualenv,
+)
 from ansible.module_utils.flaskhost.app_model import SLOTS
-from ansible.module_utils.flaskhost.release import RECORD, Deployment, Outcome
+from ansible.module_utils.flaskhost.lock import Lock, Locked, processes_with
+from ansible.module_utils.flaskhost.records import RECORD, Record
+from ansible.module_utils.flaskhost.release import PHASES, RETURN, Deployment, Outcome
 from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.testing import patch_module_args
 from fakes import GID, UID, USER, FakeHost, Killer, fake_owners, read_systemd_run, run_command, tree
 
+ROOT = Path(__file__).resolve().parents[2]
+REAL_KEEP = Lock.keep
 CODE = {"shop.py": "app = 1\n", "requirements.txt": "flask==3.1.3\n", "static/site.css": "body {}"}
+
+
+def load_module() -> Any:
+    spec = importlib.util.spec_from_file_location("flask_release_module", ROOT / "plugins/modules/flask_release.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MODULE = load_module()
 
 
 class Site:
@@ -30,45 +67,57 @@ class Site:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, owners: dict[Path, tuple[int, int]]) -> None:
         self.folder, self.root, self.code, self.owners = folder, folder / "srv/shop", folder / "code", owners
-        self.host = FakeHost(self.root)
-        monkeypatch.setattr(slots, "probe", self.host.probe)
+        self.units = folder / "units"
+        self.units.mkdir()
+        self.host = FakeHost(self.root, units=self.units)
+        # tar, cp and so on: test_source.py and some tests here have the real ones.
+        self.host.quick = True
+        self.monkeypatch = monkeypatch
+        self.answer(self.host.probe)
+        monkeypatch.setattr(freeze.check, "__defaults__", (folder / "freeze.json", None))
+        # Nobody pulls the plug here, and hundreds of runs would wait for the disk.
+        monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+        monkeypatch.setattr(os, "sync", lambda: None)
         self.pauses: list[float] = []
+        # The lock has tests of its own, and a process for each phase of hundreds of runs takes its time.
+        monkeypatch.setattr(Lock, "keep", lambda held, _seconds: held.release())
+        # To wait takes no time, and yet it passes.
+        clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + sum(self.pauses))
+        monkeypatch.setattr(slots, "time", clock)
+        #: What happens while the deploy waits: visitors come, for instance.
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.access_log = folder / "access.log"
         self.config = folder / "gunicorn.conf.py"
         self.config.write_text("workers = 2\n", encoding="utf-8")
         self.unit_file = folder / "flask-shop@.service"
         self.unit_file.write_text("[Service]\n", encoding="utf-8")
         self.change(CODE)
         self.options: dict[str, Any] = {
+            **{name: option.get("default", "") for name, option in MODULE.ARGUMENT_SPEC.items()},
             "app": "shop",
             "user": USER,
             "root": str(self.root),
             "secrets_dir": str(folder / "etc/flaskhost/shop"),
             "cache_dir": str(folder / "cache"),
             "source_path": str(self.code),
-            "source_digest": "",
-            "archive": "",
-            "source_repo": "",
-            "source_version": "",
-            "source_subdir": "",
+            "by": "ada@laptop",
             "wsgi": "shop:app",
-            "requirements": "",
-            "extra_packages": [],
             "server_package": "gunicorn==27.0.1",
             "uv": "/opt/uv/bin/uv",
-            "python": "/usr/bin/python3",
-            "index_url": "",
             "persistent": ["instance"],
-            "static_path": "",
-            "release_command": "",
             "environment": {"FLASK_APP": "shop:app"},
             "secrets": {"MAIL_PASSWORD": "hunter $2"},
             "unit": "flask-shop",
             "unit_files": [str(self.unit_file)],
+            "units_dir": str(self.units),
+            "access_log": str(self.access_log),
+            "gate_address": "127.0.0.1:7999",
+            "watch": 0,
             "server_config": str(self.config),
             "socket_dir": str(folder / "run"),
             "live_socket": str(self.root / "live.sock"),
             "host": "www.shop.example",
-            "health": {"path": "/healthz", "status": 200, "probes": 3, "timeout": 0.2},
+            "health": {"path": "/healthz", "status": 200, "probes": 3, "timeout": 2},
             "keep_releases": 5,
         }
 
@@ -79,21 +128,57 @@ class Site:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content, encoding="utf-8")
 
+    def answer(self, probe: Callable[..., tuple[int, str]]) -> None:
+        """Have the slots answer in this way."""
+        self.monkeypatch.setattr(slots, "probe", probe)
+        self.monkeypatch.setattr(release, "probe", probe)
+
+    def pause(self, seconds: float) -> None:
+        if seconds < 0.1:
+            # A process that was told to end needs a moment to do so.
+            time.sleep(0.002)
+            return
+        self.pauses.append(seconds)
+        self.meanwhile()
+
     def deployment(self, check: bool = False, **options: Any) -> Deployment:
-        return Deployment(self.host, {**self.options, **options}, check=check, pause=self.pauses.append)
+        return Deployment(self.host, {**self.options, **options}, check=check, pause=self.pause)
+
+    @property
+    def store(self) -> records.Store:
+        return records.Store(self.root)
+
+    @property
+    def history(self) -> list[tuple[str, str, str]]:
+        return [(item["verb"], item["from"], item["release"]) for item in self.store.history()]
+
+    def rollback(self, check: bool = False, **options: Any) -> Outcome:
+        return self.deployment(check, verb="rollback", **options).go()
+
+    def phase(self, name: str, **options: Any) -> Outcome:
+        """Run a single phase, as a fleet does."""
+        return self.deployment(**{"phases": [name], "deploy": "run-1", **options}).go()
+
+    def phases(self, **options: Any) -> Outcome:
+        """Deploy as a fleet does, one phase after the other, each in a run of its own."""
+        outcome = found = self.deploy(phases=["prepare"], deploy="run-1", **options)
+        for name in PHASES[1:] if found.pending else ():
+            outcome = self.phase(name, release=found.release, previous=found.previous, **options)
+        return outcome
 
     def deploy(self, check: bool = False, **options: Any) -> Outcome:
         """Deploy as the action plugin does: the code is sent where it is asked for."""
         if self.options["source_repo"] or options.get("source_repo"):
-            return self.deployment(check, source_path="", **options).deploy()
+            return self.deployment(check, source_path="", **options).go()
         persistent = options.get("persistent", self.options["persistent"])
         options["source_digest"] = source.folder_digest(self.code, persistent)
-        outcome = self.deployment(check, **options).deploy()
+        outcome = self.deployment(check, **options).go()
         if not outcome.needs_source:
             return outcome
-        archive = self.folder / "source.tar.gz"
-        source.pack_folder(self.code, archive, persistent)
-        return self.deployment(check, archive=str(archive), **options).deploy()
+        archive = self.folder / f"{options['source_digest']}.tar.gz"
+        if not archive.exists():
+            source.pack_folder(self.code, archive, persistent)
+        return self.deployment(check, archive=str(archive), **options).go()
 
     def refused(self, **options: Any) -> ReleaseError:
         """Deploy what cannot be, and see that what serves has not been touched."""
@@ -117,8 +202,8 @@ class Site:
         release_id = held.readlink().name if slot else ""
         return (*targets, slot, release_id, self.host.served(), str(slot in self.host.enabled))
 
-    def record(self, release_id: str) -> release.Record:
-        found = self.deployment().record(release_id)
+    def record(self, release_id: str) -> Record:
+        found = self.store.record(release_id)
         assert found
         return found
 
@@ -130,10 +215,27 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(memory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     before = os.umask(0o022)
-    yield Site(tmp_path, monkeypatch, fake_owners(monkeypatch))
+    yield Site(memory, monkeypatch, fake_owners(monkeypatch))
     os.umask(before)
+
+
+@pytest.fixture
+def locked(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site whose lock is kept between two phases, as it is."""
+    sleeping: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        sleeping.append(subprocess.Popen(*arguments, **options))  # noqa: S603 - what the lock starts
+        return sleeping[-1]
+
+    monkeypatch.setattr(Lock, "keep", REAL_KEEP)
+    monkeypatch.setattr(lock, "subprocess", SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL))
+    yield site
+    for process in sleeping:
+        process.kill()
+        process.wait()
 
 
 def assert_in_order(site: Site, wanted: Outcome | None = None) -> None:
@@ -175,6 +277,7 @@ def test_what_is_in_a_release(site: Site) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "app",
         "env",
+        "processes",
         "release.json",
         "server.conf.py",
         "src",
@@ -190,12 +293,16 @@ def test_what_is_in_a_release(site: Site) -> None:
     assert variables["MAIL_PASSWORD"] == "hunter $2"
     assert variables["FLASK_APP"] == "shop:app"
     assert variables["FLASKHOST_RELEASE"] == folder.name
-    assert variables["SECRET_KEY"] == environment.secret_key(Path(site.options["secrets_dir"]))
+    # The keys are in no release: to go back must not bring one back that was replaced.
+    assert not any("SECRET_KEY" in name for name in variables)
+    keys = environment.SecretKeys(Path(site.options["secrets_dir"]))
+    assert f'SECRET_KEY="{keys.read()[0]}"' in keys.variables_file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o000])
 def test_who_may_do_what(site: Site, umask: int) -> None:
     os.umask(umask)
+    site.host.quick = False
     site.options["persistent"] = ["instance", "deep/er/uploads"]
     (site.code / "static/img").mkdir()
     (site.code / "static/img/cat.png").write_text("cat", encoding="utf-8")
@@ -315,7 +422,7 @@ def test_the_old_slot_is_stopped_only_after_the_flip_and_a_pause(site: Site) -> 
     digest = source.folder_digest(site.code)
     source.pack_folder(site.code, site.folder / "a.tar.gz")
     options = {**site.options, "source_digest": digest, "archive": str(site.folder / "a.tar.gz")}
-    Deployment(run, options, pause=site.pauses.append).deploy()
+    Deployment(run, options, pause=site.pauses.append).go()
     assert served == [("flask-shop@green.service", "blue"), ("flask-shop@blue.service", "green")]
     assert site.pauses == [slots.KEEPALIVE_SECONDS]
 
@@ -333,6 +440,7 @@ def test_two_releases_in_the_same_second_have_two_names(site: Site) -> None:
 
 
 def test_a_repository_is_deployed_and_its_data_is_taken_over_once(site: Site) -> None:
+    site.host.quick = False
     site.change({"instance/start.db": "first rows", "instance/more/x": "x"})
 
     def git(*arguments: str) -> str:
@@ -413,11 +521,10 @@ def test_a_first_release_that_fails_leaves_nothing_that_serves(site: Site, fault
 
 def test_a_release_that_failed_is_not_built_again(site: Site) -> None:
     site.deploy()
-    broken = site.host.probe
     site.change({"shop.py": "app = 2\n", "requirements.txt": "flask==3.1.4\n"})
-    slots.probe = lambda *_: (503, "the database is away")
+    site.answer(lambda *_: (503, "the database is away"))
     site.refused()
-    slots.probe = broken
+    site.answer(site.host.probe)
     site.host.calls.clear()
     assert_in_order(site, site.deploy())
     assert not any(call[0] == "systemd-run" for call in site.host.calls)
@@ -425,6 +532,7 @@ def test_a_release_that_failed_is_not_built_again(site: Site) -> None:
 
 def test_an_archive_that_leads_out_is_refused(site: Site) -> None:
     site.deploy()
+    site.host.quick = False
     (site.code / "passwords").symlink_to("/etc/shadow")
     assert "passwords is a link to /etc/shadow" in site.refused().reason
 
@@ -441,12 +549,21 @@ def test_the_release_command_is_the_apps_with_its_environment_and_its_rights(sit
     assert (data / "said").read_text(encoding="utf-8") == f"hunter $2|{data}|shop:app42\n"
     call = next(call for call in site.host.calls if "/bin/sh" in call)
     unit = read_systemd_run(call)
-    assert unit.command == ["/bin/sh", "-c", command]
+    assert unit.command[-1] == command
     assert unit.properties["ReadWritePaths"] == [str(data)]
     assert unit.properties["WorkingDirectory"] == [f"{site.path(outcome)}/app"]
     assert unit.environment["PATH"].startswith(f"{site.path(outcome)}/venv/bin:")
     assert {f"--uid={USER}", f"--gid={USER}"} <= set(call)
     assert not any("hunter" in item for item in itertools.chain(*site.host.calls))
+
+
+@pytest.mark.parametrize("own", ["", "-c search_path=o'brien -c x=$HOME"])
+def test_the_release_command_has_time_limits_beside_the_apps_own_options(site: Site, own: str) -> None:
+    site.options["secrets"] |= {"PGOPTIONS": own} if own else {}
+    site.deploy(release_command='printf %s "$PGOPTIONS" > "$HOME/said"', release_timeout=60, release_lock_timeout=3)
+    limits = "-c lock_timeout=3s -c statement_timeout=60s"
+    assert (site.root / "data/said").read_text(encoding="utf-8") == f"{limits} {own}".strip()
+    assert not any("o'brien" in word for word in itertools.chain(*site.host.calls))
 
 
 @pytest.mark.parametrize("alone", ["$HOME", "${HOME}", "~", "$$"])
@@ -559,11 +676,11 @@ def test_check_mode_does_not_need_git_on_a_bare_host(site: Site, monkeypatch: py
 
 def test_the_code_is_asked_for_only_where_it_is_missing(site: Site) -> None:
     digest = source.folder_digest(site.code)
-    asked = site.deployment(source_digest=digest).deploy()
+    asked = site.deployment(source_digest=digest).go()
     assert (asked.changed, asked.needs_source, asked.release) == (True, True, "")
     assert site.host.calls == []
     site.deploy()
-    again = site.deployment(source_digest=digest).deploy()
+    again = site.deployment(source_digest=digest).go()
     assert (again.changed, again.needs_source) == (False, False)
 
 
@@ -572,7 +689,7 @@ def test_a_release_that_is_there_already_is_served_without_the_code(site: Site) 
     digest = source.folder_digest(site.code)
     site.change({"shop.py": "app = 2\n"})
     site.deploy()
-    back = site.deployment(source_digest=digest).deploy()
+    back = site.deployment(source_digest=digest).go()
     assert not back.needs_source
     assert back.release == first.release
     assert_in_order(site, back)
@@ -596,14 +713,18 @@ def test_a_second_deploy_is_refused_and_told_who_is_at_it(site: Site) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        with site.deployment()._lock():
+        with suppress(BaseException):
+            held = Lock(site.root / ".lock", deploy="run-0", by="grace@desk")
+            held.acquire()
             os.write(writer, b"!")
             signal.pause()
+        os._exit(1)
+    os.close(writer)
     try:
         os.read(reader, 1)
         error = site.refused()
         assert error.step == "Lock the app"
-        assert re.search(rf"process {child} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC", error.reason)
+        assert re.search(r"grace@desk since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", error.reason)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -626,7 +747,7 @@ def test_the_lock_is_held_to_the_end_and_by_nothing_that_is_started(site: Site) 
     digest = source.folder_digest(site.code)
     source.pack_folder(site.code, site.folder / "a.tar.gz")
     options = {**site.options, "source_digest": digest, "archive": str(site.folder / "a.tar.gz")}
-    Deployment(run, options, pause=site.pauses.append).deploy()
+    Deployment(run, options, pause=site.pauses.append).go()
     assert held == []
     assert len(site.host.calls) > 10
 
@@ -645,6 +766,7 @@ def next_release(site: Site) -> None:
     site.deploy()
     site.change({"shop.py": "app = 3\n", "requirements.txt": "flask==3.1.5\nclick==8\n"})
     site.options.update(persistent=["instance", "uploads"], keep_releases=1)
+    site.options.update(processes={"worker": "work"}, timers={"nightly": {"command": "tidy", "on_calendar": "daily"}})
 
 
 def back_again(site: Site) -> None:
@@ -656,31 +778,35 @@ def back_again(site: Site) -> None:
 
 
 class Yard:
-    """Makes one site after the other, each in the same situation, and sees what a kill does to it."""
+    """Puts one site into the same situation again and again, and sees what a kill does to it."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, situation: Callable[[Site], object]) -> None:
-        self.folder, self.monkeypatch, self.situation = folder, monkeypatch, situation
-        self.owners, self.number = fake_owners(monkeypatch), 0
-        # Nobody pulls the plug here, and hundreds of runs would wait for the disk.
-        monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+        self.pristine, self.owners, self.situation = folder / "pristine", fake_owners(monkeypatch), situation
+        (folder / "site").mkdir()
+        self.the_site = site = Site(folder / "site", monkeypatch, self.owners)
+        site.options["release_command"] = "touch $HOME/released"
+        situation(site)
+        site.host.calls.clear()
+        # Made once and copied from then on: to make it takes several deploys.
+        run_command(["cp", "--archive", str(site.folder), str(self.pristine)], check_rc=True)
+        self.memory, self.memory_of_owners = copy.deepcopy((site.options, vars(site.host))), dict(self.owners)
         #: What served before, what is wanted, how many commands that takes, and what it leaves.
-        site = self.site()
         self.old = self.revision(site)
         self.wanted = site.deploy().revision
-        self.commands = len(site.host.calls)
+        self.commands = list(site.host.calls)
         assert_in_order(site)
         assert self.revision(site) == self.wanted != self.old
         self.end = self.state(site)
 
     def site(self) -> Site:
-        self.number += 1
-        folder = self.folder / str(self.number)
-        folder.mkdir()
-        site = Site(folder, self.monkeypatch, self.owners)
-        site.options["release_command"] = "touch $HOME/released"
-        site.host.quick = True
-        self.situation(site)
-        site.host.calls.clear()
+        """The site as it was in the beginning."""
+        site = self.the_site
+        shutil.rmtree(site.folder)
+        run_command(["cp", "--archive", str(self.pristine), str(site.folder)], check_rc=True)
+        site.options, host = copy.deepcopy(self.memory)
+        vars(site.host).update(host)
+        self.owners.clear()
+        self.owners.update(self.memory_of_owners)
         return site
 
     @staticmethod
@@ -698,7 +824,6 @@ class Yard:
         assert self.revision(site) == self.wanted, where
         assert self.state(site) == self.end, where
         assert not site.deploy().changed, where
-        shutil.rmtree(site.folder)
 
     def state(self, site: Site) -> tuple[Any, ...]:
         """What must be the same whether a run was disturbed or not."""
@@ -706,37 +831,76 @@ class Yard:
         files = {
             str(path.relative_to(served)): stat.S_IMODE(path.lstat().st_mode)
             for path in served.rglob("*")
-            if not path.is_symlink()
+            # Half a record is nobody's, and the next one that is written takes its place.
+            if not path.is_symlink() and path.name != f"{RECORD}.partial"
         }
         data = sorted(str(path.relative_to(site.root)) for path in (site.root / "data").rglob("*"))
         packages = sorted(path.name for path in (served / "venv").resolve().rglob("*"))
-        return files, data, packages, site.owners[site.root / "data"], sorted(site.host.running)
+        record, last = site.record(served.name), site.store.history()[-1]["release"] == served.name
+        units = sorted(path.name for path in site.units.rglob("*")), sorted(site.host.workers), sorted(site.host.timers)
+        current = set(site.host.workers.values()) <= {served.name}
+        owner = site.owners[site.root / "data"]
+        return (
+            files,
+            data,
+            packages,
+            owner,
+            sorted(site.host.running),
+            record.healthy,
+            record.failed,
+            last,
+            units,
+            current,
+        )
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory, where there is one: hundreds of sites take a disk its time."""
+    place = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=place if os.access(place, os.W_OK) else None) as name:
+        yield Path(name)
 
 
 @pytest.fixture(params=[first_release, next_release, back_again], ids=lambda item: item.__name__)
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Yard:
-    return Yard(tmp_path, monkeypatch, request.param)
+def yard(memory: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Yard:
+    return Yard(memory, monkeypatch, request.param)
 
 
-@pytest.mark.parametrize("when", ["amid", "after"])
-def test_killed_at_any_command(yard: Yard, when: str) -> None:
-    assert yard.commands > 5
-    for number in range(1, yard.commands + 1):
-        site = yard.site()
-        site.host.kill_at, site.host.kill_when = number, when
-        with pytest.raises(KeyboardInterrupt):
-            site.deploy()
-        yard.check(site, f"{when} command {number}, {' '.join(site.host.calls[-1])}")
+def test_killed_after_any_command(yard: Yard) -> None:
+    assert len(yard.commands) > 5
+    for number in range(1, len(yard.commands) + 1):
+        killed_at(yard, number, "after")
+
+
+@pytest.mark.parametrize("situation", [first_release, next_release])
+def test_killed_amid_the_build(memory: Path, monkeypatch: pytest.MonkeyPatch, situation: Callable[..., object]) -> None:
+    """Of the other commands there is no half that differs from nothing and from the whole."""
+    yard = Yard(memory, monkeypatch, situation)
+    numbers = [number for number, call in enumerate(yard.commands, 1) if yard.the_site.options["uv"] in call]
+    assert len(numbers) > 1
+    for number in numbers:
+        killed_at(yard, number, "amid")
+
+
+def killed_at(yard: Yard, number: int, when: str) -> None:
+    site = yard.site()
+    site.host.kill_at, site.host.kill_when = number, when
+    with pytest.raises(KeyboardInterrupt):
+        site.deploy()
+    yard.check(site, f"{when} command {number}, {' '.join(site.host.calls[-1])}")
 
 
 def test_killed_before_any_change_to_the_disk(yard: Yard) -> None:
+    # The build goes the same way in all situations: once through each of its changes is enough.
+    but = "" if yard.situation is next_release else "build.py"
     site = yard.site()
-    with Killer() as killer:
+    with Killer(but=but) as killer:
         site.deploy()
     assert killer.count > 8
     for number in range(1, killer.count + 1):
         site = yard.site()
-        with pytest.raises(KeyboardInterrupt), Killer(number) as killer:
+        with pytest.raises(KeyboardInterrupt), Killer(number, but) as killer:
             site.deploy()
         yard.check(site, f"before change {number}, {killer.last}")
 
@@ -826,7 +990,7 @@ def test_a_release_that_was_removed_in_part_is_not_served_again(site: Site, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(release.shutil, "rmtree", killed)
+        patch.setattr(records.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             site.change({"shop.py": "app = 2\n"})
             site.deploy(keep_releases=1)
@@ -860,6 +1024,15 @@ def test_a_release_that_serves_is_kept_whatever_its_record_says(site: Site) -> N
         first = second
 
 
+def test_a_release_whose_record_is_damaged_goes_with_its_environment(site: Site) -> None:
+    made = [release_number(site, number) for number in range(3)]
+    (site.path(made[0]) / RECORD).write_text("{", encoding="utf-8")
+    (site.path(made[1]) / RECORD).write_text('{"id": 1}', encoding="utf-8")
+    last = release_number(site, 3)
+    assert site.ids() == sorted([made[2].release, last.release])
+    assert len(list((site.root / "venvs").iterdir())) == 2
+
+
 def test_what_is_no_release_is_left_alone(site: Site) -> None:
     site.deploy()
     for folder in ("releases", "venvs"):
@@ -874,7 +1047,845 @@ def test_a_record_that_another_version_wrote_is_no_reason_to_stop(site: Site) ->
     first = site.deploy()
     record = site.path(first) / RECORD
     content = json.loads(record.read_text(encoding="utf-8"))
-    record.write_text(json.dumps({**content, "schema_before": "abc"}), encoding="utf-8")
-    outcome = site.deploy()
-    assert outcome.changed
+    record.write_text(json.dumps({**content, "of_tomorrow": "abc"}), encoding="utf-8")
+    assert not site.deploy().changed
+    # One that Flaskhost of yesterday wrote.
+    older = {name: content[name] for name in ("id", "identity", "version", "revision", "venv", "created", "healthy")}
+    record.write_text(json.dumps(older), encoding="utf-8")
+    assert not site.deploy().changed
+    site.change({"shop.py": "app = 2\n"})
+    assert_in_order(site, site.deploy())
+    assert site.rollback().release == first.release
+
+
+# -- killed in the phases of a fleet, and while the release is watched ------------------------------------------------
+
+
+def test_killed_at_any_command_of_any_phase(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard = Yard(memory, monkeypatch, next_release)
+    site = yard.site()
+    site.phases()
+    commands = len(site.host.calls)
+    assert yard.state(site) == yard.end
+    site = yard.site()
+    site.deploy(phases=["prepare"], deploy="run-1")
+    # Within the first phase it makes no difference what was to follow.
+    prepared = len(site.host.calls)
+    assert 5 < prepared < commands - 5
+    for number in range(prepared, commands + 1):
+        site = yard.site()
+        site.host.kill_at = number
+        with pytest.raises(KeyboardInterrupt):
+            site.phases()
+        yard.check(site, f"after command {number}, {' '.join(site.host.calls[-1])}")
+
+
+def killed() -> None:
+    raise KeyboardInterrupt
+
+
+def test_killed_while_it_is_watched_a_good_release_stays(site: Site) -> None:
+    site.deploy()
+    second = killed_in_the_watch(site, {"shop.py": "app = 2\n"})
+    assert set(site.host.running) == {"blue", "green"}
+    assert not site.record(second).healthy
+    outcome = site.deploy(watch=2)
+    assert outcome.release == second
     assert_in_order(site, outcome)
+    assert not site.deploy(watch=2).changed
+
+
+def test_killed_while_it_is_watched_a_bad_release_is_taken_back_by_the_next_run(site: Site) -> None:
+    first = site.deploy()
+    second = killed_in_the_watch(site, {"shop.py": "app = 2\n"})
+    site.meanwhile = lambda: visits(site, second, 500)
+    with pytest.raises(ReleaseError, match="server error"):
+        site.deploy(watch=2)
+    assert site.host.served() == first.release
+    assert_in_order(site)
+
+
+def killed_in_the_watch(site: Site, files: dict[str, str]) -> str:
+    site.change(files)
+    site.meanwhile = killed
+    with pytest.raises(KeyboardInterrupt):
+        site.deploy(watch=2)
+    site.meanwhile = lambda: None
+    return site.host.served()
+
+
+# -- a full disk ------------------------------------------------------------------------------------------------------
+
+
+class FullDisk(Killer):
+    """A disk that is full from the nth change on; what is only removed or renamed still works."""
+
+    CHANGES = ("link", "mkdir", "symlink")
+    failed = ""
+
+    def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if name == "mkdir" and Path(arguments[0]).exists():
+                # There is one: that is found out first.
+                return function(*arguments, **options)
+            self.count += 1
+            if self.count == self.number:
+                self.failed = f"{name} {arguments}"
+                raise OSError(errno.ENOSPC, "No space left on device", str(arguments[0]))
+            return function(*arguments, **options)
+
+        return call
+
+
+def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard = Yard(memory, monkeypatch, next_release)
+    real = environment.write_private
+
+    def write_private(path: Path, text: str) -> None:
+        counted(path)
+        real(path, text)
+
+    def counted(path: Path) -> None:
+        # A write counts as one more change.
+        os.mkdir(path.with_name(f"{path.name}.probe"))  # noqa: PTH102 - the one that is watched
+        os.rmdir(path.with_name(f"{path.name}.probe"))  # noqa: PTH106
+
+    monkeypatch.setattr(environment, "write_private", write_private)
+    site = yard.site()
+    with FullDisk() as disk:
+        site.deploy()
+    assert disk.count > 20
+    for number in range(1, disk.count + 1):
+        site = yard.site()
+        served = site.host.served()
+        disk = FullDisk(number)
+        with pytest.raises(ReleaseError) as caught, disk:
+            site.deploy()
+            pytest.fail(f"{disk.failed} could not be made, and nobody said so")
+        where = f"change {number}, {disk.failed}"
+        assert "Make room on the disk" in caught.value.cure, where
+        assert "No space left on device" in caught.value.reason, where
+        finished = f"{site.host.served()} serves." in caught.value.cure
+        assert site.host.served() == served or finished, where
+        assert set(site.host.running) == {site.deployment().slots.live()} or finished, where
+        assert not [path for path in (site.root / "releases").iterdir() if not (path / RECORD).exists()], where
+        yard.check(site, where)
+
+
+# -- phases, as a fleet runs them -------------------------------------------------------------------------------------
+
+
+def test_phases_one_by_one_are_the_same_as_all_at_once(site: Site) -> None:
+    first = site.phases()
+    assert_in_order(site, first)
+    site.change({"shop.py": "app = 2\n"})
+    asked = site.deploy(phases=["prepare"], deploy="run-1")
+    assert (asked.pending, asked.previous) == (True, first.release)
+    seen = []
+    for name in PHASES[1:]:
+        outcome = site.phase(name, release=asked.release, previous=asked.previous)
+        seen.append((name, outcome.pending, site.host.served() == asked.release, sorted(site.host.running)))
+    assert seen == [
+        ("migrate", True, False, ["blue"]),
+        ("gate", True, False, ["blue", "green"]),
+        ("flip", True, True, ["blue", "green"]),
+        ("finish", False, True, ["green"]),
+    ]
+    assert_in_order(site, outcome)
+    assert not site.deploy().changed
+    assert site.history == [("deploy", "", first.release), ("deploy", first.release, asked.release)]
+
+
+def to(site: Site, last: str, **options: Any) -> Outcome:
+    """Run the phases up to one of them."""
+    asked = site.deploy(phases=["prepare"], deploy="run-1", **options)
+    for name in PHASES[1 : PHASES.index(last) + 1]:
+        site.phase(name, release=asked.release, previous=asked.previous, **options)
+    return asked
+
+
+@pytest.mark.parametrize("last", ["prepare", "migrate", "gate", "flip"])
+def test_a_host_is_taken_back_after_any_phase(site: Site, last: str) -> None:
+    first = site.deploy(processes={"worker": "old"})
+    site.change({"shop.py": "app = 2\n"})
+    asked = to(site, last, processes={"worker": "new"})
+    outcome = site.phase(RETURN, release=asked.release, previous=asked.previous)
+    assert outcome.changed == (last in ("gate", "flip"))
+    assert outcome.release == first.release
+    assert_in_order(site)
+    assert set(site.host.workers.values()) == {first.release}
+    assert bool(site.record(asked.release).failed) == (last == "flip")
+    if last == "flip":
+        assert site.history[-1] == (RETURN, asked.release, first.release)
+    # Once more is nothing more, and a release that was refused is gone back to by nobody.
+    assert not site.phase(RETURN, release=asked.release, previous=asked.previous).changed
+    with pytest.raises(ReleaseError, match="no other release has served well"):
+        site.rollback()
+
+
+def test_there_is_nothing_to_take_back(site: Site) -> None:
+    first = site.deploy()
+    for release_id, previous in (("", ""), ("x", ""), (first.release, first.release), ("x", first.release)):
+        assert not site.phase(RETURN, release=release_id, previous=previous).changed
+    site.change({"shop.py": "app = 2\n"})
+    second = site.deploy()
+    # Finished: the slot that served before is cold. And what the host has noted counts as much as what it is told.
+    for previous in (first.release, ""):
+        assert not site.phase(RETURN, release=second.release, previous=previous).changed
+    assert_in_order(site, second)
+
+
+@pytest.mark.parametrize("last", ["prepare", "migrate", "gate", "flip"])
+def test_a_host_that_served_nothing_serves_nothing_again(site: Site, last: str) -> None:
+    """Like a host of the same fleet on which the release has never served."""
+    timers = {"nightly": {"command": "tidy", "on_calendar": "daily"}}
+    asked = to(site, last, processes={"worker": "x"}, timers=timers)
+    outcome = site.phase(RETURN, release=asked.release, previous="", processes={"worker": "x"}, timers=timers)
+    assert outcome.changed == (last in ("gate", "flip"))
+    assert outcome.release == ""
+    assert (site.host.running, site.host.enabled, site.host.workers, site.host.timers) == ({}, set(), {}, set())
+    assert not any((site.root / name).is_symlink() for name in ("live.sock", "current"))
+    assert [path for path in site.units.rglob("*") if not path.is_dir()] == []
+    if last == "flip":
+        assert site.history[-1] == (RETURN, asked.release, "")
+        assert "nothing served here before it" in outcome.warnings[0]
+        assert site.record(asked.release).failed
+    assert not site.phase(RETURN, release=asked.release, previous="").changed
+    site.host.calls.clear()
+    assert_in_order(site, site.deploy(processes={"worker": "x"}, timers=timers))
+    assert site.record(asked.release).failed == ""
+
+
+def test_a_first_release_that_does_badly_on_several_hosts_says_that_it_is_stopped(site: Site) -> None:
+    asked = to(site, "gate", watch=2)
+    site.meanwhile = lambda: visits(site, site.host.served(), 500)
+    with pytest.raises(ReleaseError) as caught:
+        site.phase("flip", release=asked.release, watch=2)
+    assert "Nothing served here before" in caught.value.cure
+    assert site.phase(RETURN, release=asked.release, previous="").changed
+    assert site.host.running == {}
+
+
+def test_it_is_told_where_the_way_back_to_nothing_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = to(site, "flip")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records.Store, "remember", full)
+    with pytest.raises(ReleaseError) as caught:
+        site.phase(RETURN, release=asked.release, previous="")
+    assert "Nothing serves here" in caught.value.cure
+    assert site.host.running == {}
+
+
+def test_what_serves_is_returned_to_whatever_its_record_says(site: Site) -> None:
+    first = site.deploy()
+    (site.path(first) / RECORD).write_text("{", encoding="utf-8")
+    site.change({"shop.py": "app = 2\n"})
+    asked = to(site, "flip")
+    assert site.phase(RETURN, release=asked.release, previous=asked.previous).changed
+    assert site.host.served() == first.release
+    assert set(site.host.running) == {"blue"}
+
+
+def test_a_rollback_that_is_refused_elsewhere_leaves_no_stain(site: Site) -> None:
+    first, second = two(site)
+    site.phase("prepare", verb="rollback")
+    for name in ("gate", "flip"):
+        site.phase(name, verb="rollback", release=first.release)
+    assert site.record(second.release).failed
+    assert site.phase(RETURN, verb="rollback", release=first.release, previous=second.release).changed
+    assert site.host.served() == second.release
+    assert site.record(second.release).failed == ""
+    assert_in_order(site, second)
+
+
+def test_another_deploy_that_came_in_between_is_noticed(site: Site) -> None:
+    first, _second = two(site)
+    site.change({"shop.py": "app = 3\n"})
+    asked = to(site, "gate")
+    site.deployment().slots.start("blue", first.release, 1)
+    for name in ("flip", "finish"):
+        with pytest.raises(ReleaseError, match="another deploy has come in between"):
+            site.phase(name, release=asked.release)
+    with pytest.raises(ReleaseError, match="no longer on this host"):
+        site.phase("gate", release="20200101T000000Z-abcdef0")
+
+
+def test_a_slot_that_has_died_while_it_waited_for_other_hosts_does_not_serve(site: Site) -> None:
+    first = site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+    asked = to(site, "gate")
+    site.host.mute.add("green")
+    with pytest.raises(ReleaseError, match="no answer"):
+        site.phase("flip", release=asked.release)
+    assert site.host.served() == first.release
+    assert_in_order(site, first)
+
+
+def test_a_host_that_has_it_already_takes_no_part(locked: Site) -> None:
+    site = locked
+    site.deploy()
+    outcome = site.deploy(phases=["prepare"], deploy="run-1")
+    assert (outcome.changed, outcome.pending) == (False, False)
+    assert processes_with(site.root / ".lock") == []
+
+
+# -- the lock between phases ------------------------------------------------------------------------------------------
+
+
+def test_the_lock_is_kept_between_phases_for_the_same_run_alone(locked: Site) -> None:
+    site = locked
+    site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+    asked = to(site, "gate")
+    assert len(processes_with(site.root / ".lock")) == 1
+    with pytest.raises(Locked) as caught:
+        site.deploy(deploy="run-2", by="grace@desk")
+    assert "ada@laptop since " in caught.value.reason
+    assert caught.value.holder["deploy"] == "run-1"
+    # A return of a run that does not have it takes nothing back.
+    assert not site.phase(RETURN, deploy="run-2", release=asked.release, previous=asked.previous).changed
+    assert set(site.host.running) == {"blue", "green"}
+    for name in ("flip", "finish"):
+        site.phase(name, release=asked.release)
+    assert processes_with(site.root / ".lock") == []
+    assert_in_order(site)
+
+
+def test_the_lock_of_a_dead_run_is_taken_over(locked: Site) -> None:
+    site = locked
+    site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+    to(site, "gate")
+    outcome = site.deploy(deploy="run-2", takeover="run-1")
+    assert_in_order(site, outcome)
+    assert processes_with(site.root / ".lock") == []
+
+
+@pytest.mark.parametrize(("timeout", "kept"), [(100, "300"), (900, "960")])
+def test_the_lock_is_kept_as_long_as_the_release_command_of_another_host_may_take(
+    locked: Site, timeout: int, kept: str
+) -> None:
+    to(locked, "prepare", release_timeout=timeout)
+    (process,) = processes_with(locked.root / ".lock")
+    assert Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")[1] == kept
+
+
+def test_a_phase_that_fails_lets_go_of_the_lock(locked: Site) -> None:
+    site = locked
+    site.deploy()
+    site.change({"fails-the-gate": ""})
+    asked = to(site, "migrate")
+    assert len(processes_with(site.root / ".lock")) == 1
+    with pytest.raises(ReleaseError):
+        site.phase("gate", release=asked.release)
+    assert processes_with(site.root / ".lock") == []
+
+
+# -- going back -------------------------------------------------------------------------------------------------------
+
+
+def two(site: Site) -> tuple[Outcome, Outcome]:
+    first = site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+    return first, site.deploy()
+
+
+def test_back_to_the_last_healthy_release_without_building_anything(site: Site) -> None:
+    first, second = two(site)
+    site.host.calls.clear()
+    plan = site.rollback(check=True)
+    assert (plan.changed, plan.release, plan.plan[0]) == (True, first.release, f"go back to {first.release}")
+    assert site.host.served() == second.release
+    outcome = site.rollback()
+    assert (outcome.changed, outcome.release, outcome.previous) == (True, first.release, second.release)
+    assert_in_order(site, outcome)
+    assert not any(call[0] == "systemd-run" for call in site.host.calls)
+    assert site.history[-1] == ("rollback", second.release, first.release)
+    assert "ada@laptop" in site.record(second.release).failed
+
+
+def test_twice_back_does_not_return_to_what_was_gone_back_from(site: Site) -> None:
+    first, second = two(site)
+    site.rollback()
+    with pytest.raises(ReleaseError) as caught:
+        site.rollback()
+    assert second.release in caught.value.reason
+    assert_in_order(site, first)
+    # By its name, or by a deploy of the same code, it serves again, and is as good as any.
+    assert site.rollback(release=second.release).release == second.release
+    assert site.record(second.release).failed == ""
+    site.rollback(release=first.release)
+    back = site.deploy()
+    assert back.release == second.release
+    assert site.record(second.release).failed == ""
+
+
+def test_what_is_left_for_a_newer_release_can_be_gone_back_to(site: Site) -> None:
+    first, second = two(site)
+    site.rollback()
+    assert site.rollback(release=second.release).release == second.release
+    assert site.record(first.release).failed == ""
+    assert site.rollback().release == first.release
+    assert site.record(second.release).failed
+
+
+def test_what_is_left_for_an_older_release_is_not_gone_back_to_however_long_ago_it_was_made(site: Site) -> None:
+    """A, B and A again: it is B that served before."""
+    first, second = two(site)
+    site.change(CODE)
+    assert site.deploy().release == first.release
+    assert site.rollback().release == second.release
+    assert site.record(first.release).failed
+    with pytest.raises(ReleaseError, match="no other release has served well"):
+        site.rollback()
+
+
+def test_three_releases_back_is_named(site: Site) -> None:
+    first = site.deploy()
+    for number in (2, 3):
+        site.change({"shop.py": f"app = {number}\n"})
+        site.deploy()
+    outcome = site.rollback(release=first.release)
+    assert outcome.release == first.release
+    assert_in_order(site, outcome)
+    again = site.rollback(release=first.release)
+    assert (again.changed, again.release) == (False, first.release)
+
+
+def test_a_release_that_is_not_there_is_refused(site: Site) -> None:
+    first, second = two(site)
+    with pytest.raises(ReleaseError) as caught:
+        site.rollback(release="20200101T000000Z-abcdef0")
+    assert first.release in caught.value.reason
+    assert second.release in caught.value.reason
+    shutil.rmtree(site.root / "venvs" / site.record(first.release).venv)
+    with pytest.raises(ReleaseError, match="there is no release"):
+        site.rollback(release=first.release)
+    assert site.host.served() == second.release
+
+
+def test_a_release_that_does_not_pass_the_gate_any_more_is_not_gone_back_to(site: Site) -> None:
+    first, second = two(site)
+    (site.path(first) / "app/fails-the-gate").touch()
+    with pytest.raises(ReleaseError, match="does not work"):
+        site.rollback()
+    assert_in_order(site, second)
+
+
+class Schema:
+    """A database whose client is a small script that prints what is in a file."""
+
+    def __init__(self, site: Site) -> None:
+        self.revision = site.folder / "revision"
+        self.set("one")
+        psql = site.folder / "psql"
+        psql.write_text(
+            f"#!/bin/sh\nread first\nread second\ncase $second in *advisory*) echo; read third; echo locked; cat;;\n"
+            f"*) cat {self.revision} || {{ echo no pg_hba.conf entry >&2; exit 2; }};; esac\n",
+            encoding="utf-8",
+        )
+        psql.chmod(0o755)
+        real = database.Database.__init__
+        site.monkeypatch.setattr(database.Database, "__init__", functools.partialmethod(real, psql=[str(psql)]))
+        site.options["environment"]["DATABASE_URL"] = "postgresql:///shop"
+        site.change(self.migration("one"))
+
+    @staticmethod
+    def migration(name: str) -> dict[str, str]:
+        return {f"migrations/versions/{name}.py": f"revision = '{name}'\n"}
+
+    def refuse(self) -> None:
+        """Lock only, and tell nothing."""
+        self.revision.unlink()
+
+    def set(self, revision: str) -> None:
+        self.revision.write_text(f"{revision}\n", encoding="utf-8")
+
+
+def test_a_schema_that_the_target_does_not_know_is_refused_and_can_be_forced(site: Site) -> None:
+    schema = Schema(site)
+    first = site.deploy()
+    site.change({"shop.py": "app = 2\n", **schema.migration("two")})
+    second = site.deploy(release_command=f"echo two > {schema.revision}")
+    record = site.record(second.release)
+    assert (record.schema_before, record.schema_after) == (second.schema_before, second.schema_after) == ("one", "two")
+    for check in (True, False):
+        with pytest.raises(ReleaseError) as caught:
+            site.rollback(check=check)
+        assert "revision two" in caught.value.reason
+        assert "force=true" in caught.value.cure
+    assert_in_order(site, second)
+    outcome = site.rollback(force=True)
+    assert outcome.release == first.release
+    assert any("revision two" in warning for warning in outcome.warnings)
+
+
+def test_a_schema_that_nobody_tells_is_a_reason_to_stop_and_can_be_forced(site: Site) -> None:
+    schema = Schema(site)
+    first, second = two(site)
+    schema.refuse()
+    for check in (True, False):
+        with pytest.raises(ReleaseError) as caught:
+            site.rollback(check=check)
+        assert caught.value.step == "Compare the schema"
+        assert "could not be asked" in caught.value.reason
+        assert "no pg_hba.conf entry" in caught.value.reason
+        assert "force=true" in caught.value.cure
+    assert_in_order(site, second)
+    outcome = site.rollback(force=True)
+    assert outcome.release == first.release
+    assert any("could not be asked" in warning for warning in outcome.warnings)
+
+
+def test_an_app_without_migrations_is_gone_back_to_without_its_database(site: Site) -> None:
+    schema = Schema(site)
+    shutil.rmtree(site.code / "migrations")
+    first, _second = two(site)
+    schema.refuse()
+    assert site.rollback().release == first.release
+
+
+def test_a_database_without_migrations_yet_is_no_obstacle(site: Site) -> None:
+    schema = Schema(site)
+    first, _second = two(site)
+    schema.set("")
+    assert site.rollback().release == first.release
+
+
+def test_a_deploy_only_warns_where_the_schema_is_not_to_be_had(site: Site) -> None:
+    schema = Schema(site)
+    schema.refuse()
+    outcome = site.deploy(release_command="touch $HOME/released")
+    assert_in_order(site, outcome)
+    assert (site.root / "data/released").exists()
+    (warning,) = outcome.warnings
+    assert "could not be asked" in warning
+    assert (outcome.schema_before, outcome.schema_after) == ("", "")
+
+
+def test_a_schema_that_the_target_knows_is_no_obstacle(site: Site) -> None:
+    schema = Schema(site)
+    site.change(schema.migration("two"))
+    first, _second = two(site)
+    schema.set("two")
+    assert site.rollback().release == first.release
+
+
+def test_a_command_that_ran_on_another_host_is_noted_here(site: Site) -> None:
+    asked = to(site, "prepare")
+    site.phase("gate", release=asked.release, schema_before="one", schema_after="two")
+    record = site.record(asked.release)
+    assert (record.schema_before, record.schema_after) == ("one", "two")
+
+
+# -- a restart --------------------------------------------------------------------------------------------------------
+
+
+def test_a_restart_brings_the_same_release_into_the_other_slot(site: Site) -> None:
+    first = site.deploy()
+    outcome = site.deployment(verb="restart").go()
+    assert (outcome.release, outcome.slot) == (first.release, "green")
+    assert_in_order(site, outcome)
+    assert not site.deploy().changed
+
+
+@pytest.mark.parametrize("last", ["gate", "flip"])
+def test_a_restart_that_is_refused_elsewhere_leaves_no_stain(site: Site, last: str) -> None:
+    first = site.deploy()
+    asked = site.phase("prepare", verb="restart")
+    for name in PHASES[2 : PHASES.index(last) + 1]:
+        site.phase(name, verb="restart", release=asked.release)
+    assert site.phase(RETURN, verb="restart", release=asked.release, previous=asked.previous).changed
+    assert site.host.served() == first.release
+    assert_in_order(site)
+    assert site.record(first.release).failed == ""
+
+
+def test_a_restart_whose_processes_do_not_start_leaves_no_stain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = site.deploy(processes={"worker": "x"})
+    tries = []
+
+    def switch(*_: Any, **_more: Any) -> bool:
+        tries.append(site.deployment().slots.live())
+        raise ReleaseError("Start the processes and timers", "worker says no", "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes.Units, "switch", switch)
+        with pytest.raises(ReleaseError, match="worker says no") as caught:
+            site.deployment(verb="restart").go()
+    # What does not go well on the way back is told, and keeps nobody from being served.
+    assert tries == ["green", "blue"]
+    assert "processes were not started: worker says no" in caught.value.cure
+    assert_in_order(site, first)
+
+
+def test_keys_that_were_exchanged_are_a_restart_and_no_new_release(site: Site) -> None:
+    first = site.deploy()
+    keys = environment.SecretKeys(Path(site.options["secrets_dir"]))
+    keys.write(["new", *keys.read()])
+    outcome = site.deployment(verb="restart").go()
+    assert outcome.release == first.release
+    assert not site.deploy().changed
+    # Those who could not be started with the new ones are not taken for it.
+    keys.write(["newest", *keys.read()])
+    site.answer(lambda *_: (500, "no"))
+    with pytest.raises(ReleaseError):
+        site.deployment(verb="restart").go()
+    site.answer(site.host.probe)
+    assert site.deploy(check=True).changed
+
+
+# -- the watch --------------------------------------------------------------------------------------------------------
+
+
+def visits(site: Site, release_id: str, status: int, seconds: str = "0.050", number: int = 4) -> None:
+    entry = json.dumps({"status": status, "release": release_id, "upstream_time": seconds})
+    with site.access_log.open("a", encoding="utf-8") as stream:
+        stream.write(f"{entry}\n" * number)
+
+
+BAD_WATCHES: dict[str, tuple[Callable[[Site, str], object], str]] = {
+    "errors": (lambda site, new: visits(site, new, 500), "server error"),
+    "no answer": (lambda site, _new: visits(site, "", 502), "server error"),
+    "slow": (lambda site, new: visits(site, new, 200, "2.5"), "half of the answers take more than 2.50 s"),
+    "health": (lambda site, _new: site.host.mute.add("green"), "/healthz answered nothing 2 times in a row"),
+    "crash": (lambda site, _new: site.host.crash("green"), "crashed and was started again"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_WATCHES)
+def test_a_release_that_does_worse_is_taken_back(site: Site, what: str) -> None:
+    happens, reason = BAD_WATCHES[what]
+    first = site.deploy(processes={"worker": "old"})
+    visits(site, first.release, 200, number=50)
+    site.change({"shop.py": "app = 2\n"})
+    seen: list[str] = []
+
+    def meanwhile() -> None:
+        seen.append(site.host.served())
+        if site.host.served() not in (first.release, ""):
+            happens(site, site.host.served())
+
+    site.meanwhile = meanwhile
+    with pytest.raises(ReleaseError) as caught:
+        site.deploy(processes={"worker": "new"}, watch=3)
+    new = next(name for name in site.ids() if name != first.release)
+    assert new in seen
+    assert caught.value.step == "Watch the release"
+    assert reason in caught.value.reason
+    assert "a line of the journal" in caught.value.reason
+    assert f"{first.release} serves again" in caught.value.cure
+    assert_in_order(site, first)
+    assert set(site.host.workers.values()) == {first.release}
+    record = site.record(new)
+    assert not record.healthy
+    assert reason in record.failed
+    assert "\n" not in record.failed
+    assert site.history[-2:] == [("deploy", first.release, new), (RETURN, new, first.release)]
+
+
+def test_a_process_that_does_not_stay_up_takes_the_release_back(site: Site) -> None:
+    first = site.deploy(processes={"worker": "old"})
+    site.change({"fails-as-worker": ""})
+    with pytest.raises(ReleaseError, match=r"flask-shop_process@worker\.service"):
+        site.deploy(processes={"worker": "new"}, watch=2)
+    assert_in_order(site, first)
+    assert set(site.host.workers.values()) == {first.release}
+
+
+def test_a_release_that_does_well_stays_and_is_watched_as_long_as_asked(site: Site) -> None:
+    first = site.deploy()
+    visits(site, first.release, 500, number=50)
+    site.change({"shop.py": "app = 2\n"})
+    site.meanwhile = lambda: (visits(site, site.host.served(), 200), visits(site, first.release, 500))
+    site.pauses.clear()
+    assert_in_order(site, site.deploy(watch=2))
+    assert site.pauses == [release.WATCH_INTERVAL] * 8 + [slots.KEEPALIVE_SECONDS]
+
+
+def test_one_bad_answer_is_chance(site: Site) -> None:
+    site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+    looks = itertools.count(1)
+    site.meanwhile = lambda: site.host.mute.add("green") if next(looks) == 3 else None
+    real = site.host.probe
+
+    def probe(*arguments: Any) -> tuple[int, str]:
+        answer = real(*arguments)
+        site.host.mute.clear()
+        return answer
+
+    site.answer(probe)
+    assert_in_order(site, site.deploy(watch=3))
+
+
+def test_a_first_release_has_nothing_to_go_back_to(site: Site) -> None:
+    site.meanwhile = lambda: visits(site, site.host.served(), 500)
+    for _ in range(2):
+        with pytest.raises(ReleaseError) as caught:
+            site.deploy(watch=2)
+        assert "goes on serving" in caught.value.cure
+        assert site.host.served() == max(site.ids())
+        assert set(site.host.running) == site.host.enabled == {"blue"}
+        assert not site.record(max(site.ids())).healthy
+    site.meanwhile = lambda: None
+    assert_in_order(site, site.deploy(watch=2))
+
+
+def test_a_release_with_a_damaged_record_is_gone_back_to(site: Site) -> None:
+    first = site.deploy()
+    (site.path(first) / RECORD).write_text("{", encoding="utf-8")
+    site.change({"shop.py": "app = 2\n"})
+    site.meanwhile = lambda: visits(site, site.host.served(), 500)
+    with pytest.raises(ReleaseError, match="server error"):
+        site.deploy(watch=2)
+    assert site.host.served() == first.release
+    assert set(site.host.running) == site.host.enabled == {"blue"}
+
+
+def test_a_rollback_is_not_watched(site: Site) -> None:
+    first, _second = two(site)
+    site.meanwhile = lambda: visits(site, first.release, 500)
+    assert site.rollback(watch=5).release == first.release
+
+
+# -- a freeze ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_freeze_refuses_what_would_change_something(site: Site) -> None:
+    site.deploy()
+    path = freeze.check.__defaults__[0]
+    until = time.time() + 999
+    freeze.write({"*": {"reason": "audit", "until": until, "since": 1.0, "by": "grace@desk"}}, path)
+    assert not site.deploy().changed
+    (site.root / "current").unlink()
+    assert site.deploy().changed
+    site.change({"shop.py": "app = 2\n"})
+    assert "grace@desk: audit" in site.refused().reason
+    with pytest.raises(ReleaseError, match="audit"):
+        site.deployment(verb="restart").go()
+    freeze.write({}, path)
+    site.deploy()
+    freeze.write({"shop": {"reason": "audit", "until": until, "since": 1.0, "by": "grace@desk"}}, path)
+    with pytest.raises(ReleaseError, match="audit"):
+        site.rollback()
+
+
+# -- processes and timers ---------------------------------------------------------------------------------------------
+
+
+def test_processes_and_timers_follow_the_release(site: Site) -> None:
+    site.change({"Procfile": "web: x\nworker: celery worker\nbeat: celery beat\n"})
+    timers = {"nightly": {"command": "flask tidy", "on_calendar": "daily"}}
+    first = site.deploy(timers=timers, processes={"beat": ""})
+    assert site.host.workers == {"flask-shop_process@worker.service": first.release}
+    assert site.host.timers == {"flask-shop_timer@nightly.timer"}
+    scripts = site.path(first) / "processes"
+    assert sorted(path.name for path in scripts.iterdir()) == ["timer-nightly", "worker"]
+    assert "exec celery worker" in (scripts / "worker").read_text(encoding="utf-8")
+    site.host.workers.clear()
+    assert site.deploy(timers=timers, processes={"beat": ""}).changed
+    assert set(site.host.workers.values()) == {first.release}
+    second = site.deploy()
+    assert set(site.host.workers.values()) == {second.release}
+    assert len(site.host.workers) == 2
+    assert site.host.timers == set()
+    site.rollback()
+    assert site.host.workers == {"flask-shop_process@worker.service": first.release}
+    assert site.host.timers == {"flask-shop_timer@nightly.timer"}
+
+
+def test_a_timer_that_systemd_does_not_understand_is_refused_before_anything_is_built(site: Site) -> None:
+    site.deploy()
+    error = site.refused(timers={"nightly": {"command": "x", "on_calendar": "someday"}})
+    assert "flask_apps.shop.timers.nightly.on_calendar" in error.reason
+    assert len(site.ids()) == 1
+
+
+# -- static files of other releases -----------------------------------------------------------------------------------
+
+
+def test_each_release_has_the_static_files_of_the_others(site: Site) -> None:
+    first = site.deploy()
+    site.change({"static/site.css": "new", "static/new.css": "n"})
+    asked = to(site, "gate")
+    old, new = site.path(first) / "static", site.root / "releases" / asked.release / "static"
+    # Before the flip already: with several hosts a page of the new release may ask an old one for its files.
+    assert (old / "new.css").read_text(encoding="utf-8") == "n"
+    assert (old / "site.css").read_text(encoding="utf-8") == "body {}"
+    assert (new / "site.css").read_text(encoding="utf-8") == "new"
+    (site.code / "static/new.css").unlink()
+    for name in ("flip", "finish"):
+        site.phase(name, release=asked.release)
+    third = site.path(site.deploy()) / "static"
+    assert (third / "new.css").read_text(encoding="utf-8") == "n"
+
+
+# -- check mode names what differs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [("code", "code"), ("secrets", "variables"), ("extra packages", "packages"), ("unit", "application server")],
+)
+def test_check_mode_names_what_is_different(site: Site, change: str, part: str) -> None:
+    site.deploy()
+    CHANGES[change](site)
+    plan = site.deploy(check=True).plan
+    assert plan[0].endswith(f"differs in: {part}")
+    assert plan[1] == "fetch and build it"
+
+
+# -- the module itself ------------------------------------------------------------------------------------------------
+
+
+def run_module(site: Site, capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    """Run plugins/modules/flask_release.py as Ansible does, with its own command runner replaced."""
+    spec = MODULE.ARGUMENT_SPEC
+    digest = {"source_digest": source.folder_digest(site.code, site.options["persistent"])}
+    arguments = {name: value for name, value in {**site.options, **digest, **options}.items() if name in spec}
+    capsys.readouterr()
+    site.monkeypatch.setattr(MODULE, "Deployment", functools.partial(Deployment, pause=site.pause))
+    site.monkeypatch.setattr(MODULE.AnsibleModule, "run_command", lambda _self, args, **more: site.host(args, **more))
+    with patch_module_args({**arguments, "_ansible_diff": True}), pytest.raises(SystemExit):
+        MODULE.main()
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_module_says_what_it_did_and_no_secret(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = run_module(site, capsys)
+    assert asked["needs_source"]
+    source.pack_folder(site.code, site.folder / "a.tar.gz", ["instance"])
+    site.change({"fails-the-gate": ""})
+    keys = environment.SecretKeys(Path(site.options["secrets_dir"]))
+    site.answer(lambda *_: (500, f"{site.options['secrets']['MAIL_PASSWORD']} and {keys.read()[0]}"))
+    archive = str(site.folder / "a.tar.gz")
+    refused = run_module(site, capsys, archive=archive)
+    assert refused["failed"]
+    assert refused["step"] == "Ask the blue slot for /healthz"
+    site.answer(site.host.probe)
+    (site.code / "fails-the-gate").unlink()
+    done = run_module(site, capsys, archive=archive)
+    assert (done["changed"], done["release"]) == (True, site.host.served())
+    assert site.host.served() in done["diff"]["after"]
+    site.change({"shop.py": "app = 2\n"})
+    held = Lock(site.root / ".lock", deploy="run-0", by="grace@desk", controller={"pid": 7})
+    held.acquire()
+    other = run_module(site, capsys)
+    held.release()
+    assert other["lock_holder"]["controller"] == {"pid": 7}
+    for result in (asked, refused, done, other):
+        text = json.dumps({name: value for name, value in result.items() if name != "invocation"})
+        assert "hunter" not in text
+        assert keys.read()[0] not in text
+    assert "hunter" not in json.dumps(refused["invocation"])
+
+
+def test_no_secret_is_in_an_argument_of_any_command(site: Site) -> None:
+    site.deploy(release_command="true", processes={"worker": "x"}, watch=1)
+    key = environment.SecretKeys(Path(site.options["secrets_dir"])).read()[0]
+    words = list(itertools.chain(*site.host.calls))
+    assert not any("hunter" in word or key in word for word in words)

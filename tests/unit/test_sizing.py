@@ -56,6 +56,31 @@ def test_the_limit_of_a_slot_holds_its_workers(memory: int) -> None:
             assert slot_memory(size) <= size["memory_mb"]
 
 
+def test_a_process_counts_as_a_slot() -> None:
+    """Of the same memory there is less for each slot, and what all take together still fits."""
+    alone, beside = apps(2), apps(2)
+    beside["app1"]["processes"] = {"worker": "w", "clock": "c", "off": ""}
+    budgets = [sizing.size_host(1970, 4, site, database=True)["apps"]["app0"] for site in (alone, beside)]
+    # Two apps are four slots; with two processes there are six parts.
+    assert budgets[1]["memory_mb"] == budgets[0]["memory_mb"] * 4 // 6
+    assert budgets[1]["workers"] < budgets[0]["workers"]
+    free = 1970 - sizing.SYSTEM_MB - int(1970 * sizing.POSTGRES_SHARE)
+    assert 6 * slot_memory(budgets[1]) <= free
+
+
+def test_postgres_accepts_the_connections_of_the_processes() -> None:
+    def connections(app_hosts: int, **options: Any) -> int:
+        site = {"shop": {"workers": 2, "threads": 4, **options}}
+        return sizing.size_host(3900, 4, site, database=True, app_hosts=app_hosts)["postgres"]["max_connections"]
+
+    processes = {"worker": "w", "clock": "c", "off": ""}
+    for hosts in (1, 2):
+        more = connections(hosts, processes=processes) - connections(hosts)
+        assert more == 2 * sizing.PROCESS_CONNECTIONS * hosts
+    assert connections(1, processes=processes, database=False) == sizing.SPARE_CONNECTIONS
+    assert connections(1, processes=None) == connections(1)
+
+
 @pytest.mark.parametrize("app_hosts", [1, 3])
 def test_postgres_accepts_every_connection_that_the_workers_can_open(app_hosts: int) -> None:
     site = {"a": {"workers": 3, "threads": 4}, "b": {"worker_class": "sync"}, "c": {"database": False}, "d": {}}

@@ -27,7 +27,8 @@ class Recorder:
     """A ``run`` that writes down what it is asked for, and where the links point to meanwhile."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.calls, self.fail = root, [], ""
+        self.root, self.calls, self.fail, self.status = root, [], "", 1
+        self.shown = "NRestarts=0\nInvocationID=1\n"
         self.seen: list[tuple[str, str]] = []
 
     def __call__(self, args: list[str], **_options: Any) -> tuple[int, str, str]:
@@ -36,7 +37,9 @@ class Recorder:
         self.seen.append((" ".join(args[:2]), live.readlink().stem if live.is_symlink() else ""))
         if args[0] == "journalctl" and "--sync" not in args:
             return 0, "\n".join(f"line {number}" for number in range(30)), ""
-        return (1 if self.fail and self.fail in self.calls[-1] else 0), "", ""
+        if args[:2] == ["systemctl", "show"]:
+            return 0, self.shown, ""
+        return (self.status if self.fail and self.fail in self.calls[-1] else 0), "", ""
 
 
 class App:
@@ -193,7 +196,7 @@ def test_a_good_slot_passes_with_so_many_answers_in_a_row(app: App, serve: Calla
     app.slots.gate("green", HOST, HEALTH)
     assert len(server.requests) == 3
     assert app.pauses == []
-    assert app.run.calls == []
+    assert not any(call.startswith("systemctl") and "show" not in call for call in app.run.calls)
 
 
 def test_the_slot_is_asked_as_nginx_would(app: App, serve: Callable[..., Server]) -> None:
@@ -224,7 +227,7 @@ def test_another_status_is_refused_and_shown(app: App, serve: Callable[..., Serv
     assert "line 29" in caught.value.reason
     assert "line 14" not in caught.value.reason
     assert "elsewhere.example" not in str(server.requests)
-    assert not any(call.startswith("systemctl") for call in app.run.calls)
+    assert not any(call.startswith("systemctl") and "show" not in call for call in app.run.calls)
 
 
 def test_a_status_that_is_asked_for_is_the_right_one(app: App, serve: Callable[..., Server]) -> None:
@@ -242,6 +245,61 @@ def test_a_bad_answer_begins_the_count_again(app: App, serve: Callable[..., Serv
 def test_a_slot_that_answers_after_a_while_passes(app: App, serve: Callable[..., Server]) -> None:
     app.slots.pause = lambda _seconds: None if Path(app.slots.socket("green")).exists() else serve((200, "ok"))
     app.slots.gate("green", HOST, HEALTH)
+
+
+def test_a_text_that_is_asked_for_has_to_be_in_the_body(app: App, serve: Callable[..., Server]) -> None:
+    serve((200, "all is well"))
+    app.slots.gate("green", HOST, {**HEALTH, "body": "well"})
+    with pytest.raises(ReleaseError, match="wanted 200 with 'database' in it"):
+        app.slots.gate("green", HOST, {**HEALTH, "body": "database", "timeout": 0})
+
+
+def test_a_slot_has_to_go_on_answering(app: App, serve: Callable[..., Server]) -> None:
+    server = serve(*[(200, "ok")] * 5, (500, "gone"), (200, "ok"))
+    with pytest.raises(ReleaseError, match=r"got 500(?s:.*)at first, and then no more(?s:.*)gone"):
+        app.slots.gate("green", HOST, HEALTH, settle=1)
+    assert app.pauses == [slots.SETTLE_INTERVAL] * 3
+    server.requests.clear()
+    app.slots.gate("green", HOST, HEALTH, settle=1)
+    assert len(server.requests) == 3 + 4
+
+
+def test_a_slot_that_crashes_between_two_answers_is_noticed(app: App, serve: Callable[..., Server]) -> None:
+    serve((200, "ok"))
+
+    def crash(_seconds: float) -> None:
+        app.run.shown = "NRestarts=1\nInvocationID=2\n"
+
+    app.slots.pause = crash
+    with pytest.raises(ReleaseError, match="crashed and was started again"):
+        app.slots.gate("green", HOST, HEALTH, settle=1)
+
+
+def test_the_slot_is_asked_once_through_nginx(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    answers = {"127.0.0.1:7999": (502, "Bad Gateway")}
+
+    def answer(path: str, _url: str, host: str, *_: float) -> tuple[int, str]:
+        link = app.root / "gate.sock"
+        asked.append((path, str(link.readlink()) if link.is_symlink() else ""))
+        assert host == HOST
+        return answers.get(path, (200, "ok"))
+
+    monkeypatch.setattr(slots, "probe", answer)
+    with pytest.raises(ReleaseError, match=r"got 502(?s:.*)through nginx"):
+        app.slots.gate("green", HOST, HEALTH, "127.0.0.1:7999")
+    # The link leads to the slot before nginx is asked, and not before the slot itself is good.
+    assert asked == [(app.slots.socket("green"), "")] * 3 + [("127.0.0.1:7999", app.slots.socket("green"))]
+    answers.clear()
+    app.slots.gate("green", HOST, HEALTH, "127.0.0.1:7999")
+
+
+def test_a_listener_of_nginx_is_asked_over_tcp(app: App) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.answers = [], [(200, "ok")]
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert probe(f"127.0.0.1:{server.server_address[1]}", "/healthz", HOST) == (200, "ok")
+        assert server.requests[0][1]["Host"] == HOST
 
 
 def test_no_socket_is_no_answer(app: App) -> None:
@@ -280,7 +338,11 @@ def test_what_is_no_http_is_no_answer(app: App) -> None:
 def test_a_long_body_is_not_read_to_its_end(app: App, serve: Callable[..., Server]) -> None:
     serve((500, "x" * 100_000))
     status, body = probe(app.slots.socket("green"), "/", HOST)
-    assert (status, len(body)) == (500, 500)
+    assert (status, len(body)) == (500, slots.BODY_BYTES)
+    app.slots.pause = lambda _seconds: None
+    with pytest.raises(ReleaseError) as caught:
+        app.slots.gate("green", HOST, {**HEALTH, "timeout": 0})
+    assert caught.value.reason.count("x") < 600
 
 
 # -- starting, flipping, stopping -----------------------------------------------------------------------------------
@@ -288,22 +350,83 @@ def test_a_long_body_is_not_read_to_its_end(app: App, serve: Callable[..., Serve
 
 def test_a_slot_is_started_with_its_release_and_only_then(app: App) -> None:
     app.hold("green", "old")
-    app.slots.start("green", "new")
+    app.slots.start("green", "new", 7)
     assert app.slots.release("green") == "new"
     stops = [number for number, call in enumerate(app.run.calls) if call.startswith("systemctl stop")]
-    reload, start = app.run.calls.index("systemctl daemon-reload"), len(app.run.calls) - 1
-    assert app.run.calls[start] == "systemctl start flask-shop@green.service"
+    start = len(app.run.calls) - 1
+    assert app.run.calls[start] == "timeout 7 systemctl start flask-shop@green.service"
     assert stops
-    assert max(stops) < reload < start
+    assert max(stops) < start
     assert not any("blue" in call for call in app.run.calls)
+
+
+@pytest.mark.parametrize(("shown", "reloads"), [("no\n\nno\n", 0), ("no\n\nyes\n", 1)])
+def test_systemd_reads_the_units_again_only_where_one_has_changed(app: App, shown: str, reloads: int) -> None:
+    app.run.shown = shown
+    app.slots.start("green", "new", 7)
+    assert app.run.calls.count("systemctl daemon-reload") == reloads
+    assert app.run.calls[-1].startswith("timeout 7 systemctl start")
+
+
+def test_units_that_cannot_be_read_again_are_told_and_nothing_is_started(app: App) -> None:
+    app.run.shown, app.run.fail = "yes\n", "daemon-reload"
+    with pytest.raises(ReleaseError, match="systemctl daemon-reload says") as caught:
+        app.slots.start("green", "new", 7)
+    assert caught.value.step == "Start the green slot"
+    assert "still serves" in caught.value.cure
+    assert not any("systemctl start" in call for call in app.run.calls)
+
+
+def test_a_slot_is_withdrawn_before_it_is_stopped(app: App) -> None:
+    app.hold("blue", "r1")
+    app.slots.flip("blue")
+    app.run.seen.clear()
+    app.slots.withdraw("blue")
+    assert not (app.root / "live.sock").is_symlink()
+    assert not (app.root / "current").is_symlink()
+    assert ("systemctl stop", "") in app.run.seen
+    assert all(live == "" for _call, live in app.run.seen)
+    assert (app.slots.live(), app.slots.idle()) == ("", "blue")
+    assert app.pauses == [slots.KEEPALIVE_SECONDS]
+    # Once more, after a run that was killed.
+    app.slots.withdraw("blue")
 
 
 def test_a_slot_that_does_not_start_shows_its_log(app: App) -> None:
     app.run.fail = "systemctl start"
     with pytest.raises(ReleaseError, match=r"flask-shop@green\.service does not start") as caught:
-        app.slots.start("green", "new")
+        app.slots.start("green", "new", 7)
     assert "line 29" in caught.value.reason
     assert "still serves" in caught.value.cure
+
+
+def test_a_slot_that_starts_too_slowly_is_told_apart(app: App) -> None:
+    app.run.fail, app.run.status = "systemctl start", 124
+    with pytest.raises(ReleaseError, match=r"does not start within 7 s \(health\.timeout\)"):
+        app.slots.start("green", "new", 7)
+
+
+@pytest.mark.parametrize("shown", ["Result=oom-kill\n", "Result=signal\nExecMainCode=2\nExecMainStatus=9\n"])
+def test_a_slot_that_was_killed_for_its_memory_is_told_apart(app: App, shown: str) -> None:
+    app.run.fail, app.run.shown = "systemctl start", shown
+    with pytest.raises(ReleaseError, match=r"limits\.memory"):
+        app.slots.start("green", "new", 7)
+
+
+def test_a_slot_that_cannot_be_enabled_does_not_serve(app: App) -> None:
+    app.hold("blue", "r1")
+    app.slots.flip("blue")
+    app.hold("green", "r2")
+    app.run.fail = "systemctl enable"
+    with pytest.raises(ReleaseError, match="systemctl enable says"):
+        app.slots.flip("green")
+    assert app.slots.live() == "blue"
+    # The way back does not depend on it.
+    replace_link(app.root / "live.sock", app.slots.socket("green"))
+    app.run.seen.clear()
+    app.slots.flip_back("blue")
+    assert app.run.seen == [("systemctl enable", "blue")]
+    assert str((app.root / "current").readlink()) == "releases/r1"
 
 
 def test_the_flip_enables_then_renames_then_follows(app: App) -> None:
@@ -313,7 +436,7 @@ def test_the_flip_enables_then_renames_then_follows(app: App) -> None:
     app.run.seen.clear()
     app.slots.flip("green")
     assert app.run.seen == [("systemctl enable", "blue")]
-    assert app.run.calls[-1] == "systemctl enable --quiet flask-shop@green.service"
+    assert app.run.calls[-1].endswith("flask-shop@green.service")
     assert app.slots.live() == "green"
     assert str((app.root / "live.sock").readlink()) == app.slots.socket("green")
     assert str((app.root / "current").readlink()) == "releases/r2"
@@ -330,7 +453,8 @@ def test_the_live_link_is_renamed_before_current(app: App, monkeypatch: pytest.M
 
 def test_a_slot_that_stops_is_not_started_by_a_reboot_or_a_late_connection(app: App) -> None:
     app.slots.stop("blue")
-    assert app.run.calls[0] == "systemctl disable --quiet flask-shop@blue.service"
+    assert app.run.calls[0].startswith("systemctl disable ")
+    assert app.run.calls[0].endswith(" flask-shop@blue.service")
     assert app.run.calls[1] == "systemctl stop flask-shop@blue.socket flask-shop@blue.service"
 
 

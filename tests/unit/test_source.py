@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import http.server
+import lzma
 import os
 import random
+import shlex
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
+import ansible.module_utils
 import pytest
-from ansible.module_utils.flaskhost import source
+from ansible.module_utils.flaskhost import app_model, source
 from ansible.module_utils.flaskhost.runner import ReleaseError
 from fakes import GID, fake_owners, run_command, tree
 
@@ -539,3 +548,400 @@ def test_a_temporary_folder_may_be_behind_a_link(tmp_path: Path) -> None:
         archive = archive_of(tmp_path / "a.tar", member("pkg/x"), member("l", tarfile.SYMTYPE, "pkg"))
         source.unpack_archive(run_command, archive, tmp_path / "srv/src")
         assert (tmp_path / "srv/src/l/x").is_file()
+
+
+# -- an archive and its checksum ------------------------------------------------------------------------------------
+
+
+def checksum_of(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def test_a_checksum_is_read_and_told_apart(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "a.tar", member("app.py"))
+    checksum = checksum_of(archive)
+    source.verify(archive, checksum)
+    source.verify(archive, "sha256:" + checksum[7:].upper())
+    assert source.checksum_digest(checksum) == source.file_digest(archive) == checksum[7:]
+    wrong = "sha256:" + "0" * 64
+    with pytest.raises(ReleaseError, match=rf"a\.tar .* checksum is {checksum}, wanted {wrong}"):
+        source.verify(archive, wrong)
+
+
+@pytest.mark.parametrize("checksum", ["", "sha256:", "sha256:" + "0" * 63, "md5:" + "0" * 32, "0" * 64])
+def test_what_is_no_checksum_is_told(tmp_path: Path, checksum: str) -> None:
+    with pytest.raises(ReleaseError, match="is no checksum") as caught:
+        source.verify(archive_of(tmp_path / "a.tar"), checksum)
+    assert "source.checksum" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("archive", "absolute"),
+    [("dist/a.tar", "/project/dist/a.tar"), ("/srv/a.tar", "/srv/a.tar"), ("", "")]
+    + [(url, url) for url in ("https://h.test/a.tar", "http://h.test/a.tar")],
+)
+def test_a_relative_archive_begins_in_the_project(archive: str, absolute: str) -> None:
+    app = {"domains": ["shop.localhost"], "source": {"archive": archive}, "wsgi": "shop:app"}
+    record = app_model.app_record("shop", app, {"workers": 1, "threads": 1, "memory_mb": 64}, "/project")
+    assert record["source"]["archive"] == absolute
+
+
+def test_a_url_is_told_from_a_file() -> None:
+    assert source.is_url("https://h.test/a.tar.gz")
+    assert source.is_url("http://h.test/a.tar.gz")
+    assert not source.is_url("dist/https/a.tar.gz")
+    assert not source.is_url("file:///etc/shadow")
+
+
+class Files(http.server.BaseHTTPRequestHandler):
+    """A server of files that goes wrong on some paths."""
+
+    folder: Path
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0]
+        if name == "/moved":
+            self.answer(302, b"", Location="/a.tar")
+        elif name == "/away":
+            self.answer(302, b"", Location=f"file://{self.folder}/a.tar")
+        elif name == "/cut":
+            self.answer(200, b"only a part", length=1000)
+        elif (self.folder / name[1:]).is_file():
+            self.answer(200, (self.folder / name[1:]).read_bytes())
+        else:
+            self.answer(404, b"no such file")
+
+    def answer(self, status: int, body: bytes, length: int | None = None, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(length or len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a server that has ``a.tar``."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    archive_of(tmp_path / "a.tar", member("shop-1.0/app.py"))
+    handler = type("Handler", (Files,), {"folder": tmp_path})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["a.tar", "moved"])
+def test_an_archive_is_fetched(tmp_path: Path, files: str, name: str) -> None:
+    source.download(f"{files}/{name}", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+    assert (tmp_path / "got.tar").read_bytes() == (tmp_path / "a.tar").read_bytes()
+
+
+def test_another_archive_than_the_one_that_was_meant_is_refused_and_not_kept(tmp_path: Path, files: str) -> None:
+    with pytest.raises(ReleaseError, match=checksum_of(tmp_path / "a.tar")) as caught:
+        source.download(f"{files}/a.tar", "sha256:" + "0" * 64, tmp_path / "got.tar")
+    assert caught.value.step == "Check the archive"
+    assert not (tmp_path / "got.tar").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing.tar", "answers 404"), ("cut", "cut off after 11 of 1000 bytes"), ("away", "answers 302")],
+)
+def test_an_archive_that_cannot_be_had_is_told_and_nothing_is_kept(
+    tmp_path: Path, files: str, name: str, reason: str
+) -> None:
+    with pytest.raises(ReleaseError, match=reason) as caught:
+        source.download(f"{files}/{name}?token=secret", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+    assert f"{files}/{name}" in caught.value.reason
+    assert "source.archive" in caught.value.cure
+    assert "secret" not in f"{caught.value} {caught.value.cure}"
+    assert not (tmp_path / "got.tar").exists()
+
+
+def test_a_server_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.tar"
+        with pytest.raises(ReleaseError, match=r"cannot be read: .*refused"):
+            source.download(url, "sha256:" + "0" * 64, tmp_path / "got.tar")
+
+
+def test_an_endless_archive_is_not_fetched_for_ever(
+    tmp_path: Path, files: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_LARGEST_DOWNLOAD", 100), ("_LONGEST_DOWNLOAD", -1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(source, name, value)
+            with pytest.raises(ReleaseError, match="larger or slower than"):
+                source.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+        assert not (tmp_path / "got.tar").exists()
+
+
+def test_a_full_disk_is_told(tmp_path: Path, files: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(source, "_compare", full)
+    with pytest.raises(ReleaseError, match="No space left on device") as caught:
+        source.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+    assert caught.value.cure == "Make room."
+    assert not (tmp_path / "got.tar").exists()
+
+
+def unpacked(tmp_path: Path, archive: Path, strip: bool = True) -> set[str]:
+    there = tmp_path / "release/src"
+    there.mkdir(parents=True)
+    source.unpack_archive(run_command, archive, there, strip=strip)
+    assert [path.name for path in there.parent.iterdir()] == ["src"]
+    return {str(path.relative_to(there)) for path in there.rglob("*")}
+
+
+@pytest.mark.parametrize("compress", [None, "gz", "xz"])
+def test_a_single_folder_at_the_top_is_left_out(tmp_path: Path, compress: str | None) -> None:
+    with tarfile.open(tmp_path / "a.tar", f"w:{compress or ''}") as tar:
+        for item in (member("shop/", tarfile.DIRTYPE, mode=0o755), member("shop/shop/app.py"), member("shop/shop.py")):
+            tar.addfile(item, BytesIO(b"x" * item.size))
+    assert unpacked(tmp_path, tmp_path / "a.tar") == {"shop", "shop/app.py", "shop.py"}
+
+
+def test_two_things_at_the_top_and_a_folder_of_ones_own_stay(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    two = archive_of(tmp_path / "a.tar", member("shop/app.py"), member("docs/x"))
+    assert unpacked(tmp_path / "one", two) == {"shop", "shop/app.py", "docs", "docs/x"}
+    (tmp_path / "two").mkdir()
+    own = archive_of(tmp_path / "b.tar", member("shop/app.py"))
+    assert unpacked(tmp_path / "two", own, strip=False) == {"shop", "shop/app.py"}
+
+
+def test_a_link_that_leads_out_only_without_the_top_folder_is_refused(tmp_path: Path) -> None:
+    archive = archive_of(tmp_path / "a.tar", member("shop/app.py"), member("shop/l", tarfile.SYMTYPE, "../x"))
+    with pytest.raises(ReleaseError, match=r"^Unpack the code: l is a link to \.\./x"):
+        unpacked(tmp_path, archive)
+
+
+def test_a_link_at_the_top_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    with pytest.raises(ReleaseError, match="outside of the source"):
+        unpacked(tmp_path, archive_of(tmp_path / "a.tar", member("l", tarfile.SYMTYPE, str(tmp_path / "outside"))))
+
+
+def test_a_damaged_xz_is_refused(tmp_path: Path) -> None:
+    whole = lzma.compress(archive_of(tmp_path / "plain.tar", member("app.py")).read_bytes())
+    for content in (whole[:-8], whole[:40] + b"x" * 20):
+        (tmp_path / "a.tar.xz").write_bytes(content)
+        with pytest.raises(ReleaseError, match="xz: "):
+            unpacked(tmp_path, tmp_path / "a.tar.xz")
+        assert not list((tmp_path / "release").glob("*.tar"))
+        shutil.rmtree(tmp_path / "release")
+
+
+# -- a private repository -------------------------------------------------------------------------------------------
+
+PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nbm90IGEga2V5\n-----END OPENSSH PRIVATE KEY-----"
+
+
+@pytest.fixture
+def private(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """The repository, behind an ssh that writes down how it was called and lets in whatever it is told to."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    script = (
+        "#!/bin/sh\n"
+        f'{{ printf "%s\\n" "$@"; echo "agent=$SSH_AUTH_SOCK"; }} >> {tmp_path}/called\n'
+        f"[ ! -e {tmp_path}/refusal ] || {{ cat {tmp_path}/refusal >&2; exit 255; }}\n"
+        'for last in "$@"; do :; done\nexec sh -c "$last"\n'
+    )
+    (bin_folder / "ssh").write_text(script, encoding="utf-8")
+    (bin_folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    repository.url = f"ssh://git@git.test{repository.folder}"
+    (tmp_path / "secrets").mkdir()
+    return repository
+
+
+def called(tmp_path: Path) -> list[str]:
+    return (tmp_path / "called").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_deploy_key_is_used_and_no_other(private: Repository, tmp_path: Path) -> None:
+    commit, secrets = private.commit("one"), tmp_path / "secrets"
+    environment = source.git_environment(secrets, PRIVATE_KEY, "git.test ssh-ed25519 AAAA")
+    assert source.resolve_commit(run_command, private.bare, private.url, "main", environment) == commit
+    first = called(tmp_path)
+    (tmp_path / "called").unlink()
+    source.fetch_commit(run_command, private.bare, private.url, commit, environment)
+    assert private.resolve(commit[:9]) == commit
+    for arguments in (first, called(tmp_path)):
+        assert arguments[arguments.index("-i") + 1] == str(secrets / "deploy_key")
+        options = {"IdentitiesOnly=yes", "IdentityAgent=none", "BatchMode=yes", "ConnectTimeout=15"}
+        assert options | {"StrictHostKeyChecking=yes", f"UserKnownHostsFile={secrets}/known_hosts"} <= set(arguments)
+    assert "bm90IGEga2V5" not in str(environment)
+
+
+def test_ssh_takes_the_options_as_they_are_meant(tmp_path: Path) -> None:
+    """What our ssh makes of them; the fake one takes anything."""
+    for known_hosts, strict, files in (
+        ("h k v", "true", [f"{tmp_path}/known_hosts"]),
+        ("", "accept-new", [f"{tmp_path}/known_hosts", f"{Path.home()}/.ssh/known_hosts"]),
+    ):
+        command = shlex.split(source.git_environment(tmp_path, PRIVATE_KEY, known_hosts)["GIT_SSH_COMMAND"])
+        done = subprocess.run([*command, "-G", "git.test"], capture_output=True, text=True, check=True)  # noqa: S603
+        understood = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        assert understood["stricthostkeychecking"] == strict
+        assert [str(Path(item).expanduser()) for item in understood["userknownhostsfile"].split()] == files
+        assert understood["identityfile"] == f"{tmp_path}/deploy_key"
+        assert (understood["identitiesonly"], understood["batchmode"]) == ("yes", "yes")
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_the_key_is_written_as_ssh_wants_it_and_only_root_reads_it(tmp_path: Path, end: str) -> None:
+    before = os.umask(0)
+    try:
+        source.git_environment(tmp_path, PRIVATE_KEY.replace("\n", end.strip("\n") + "\n") + end, "a\r\nb")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "deploy_key").read_bytes() == PRIVATE_KEY.encode() + b"\n"
+    assert (tmp_path / "known_hosts").read_bytes() == b"a\nb\n"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_key_is_written_once_and_put_right(tmp_path: Path) -> None:
+    source.git_environment(tmp_path, PRIVATE_KEY)
+    before = tree(tmp_path)
+    source.git_environment(tmp_path, PRIVATE_KEY)
+    assert tree(tmp_path) == before
+    (tmp_path / "deploy_key").chmod(0o644)
+    source.git_environment(tmp_path, PRIVATE_KEY)
+    assert stat.S_IMODE((tmp_path / "deploy_key").stat().st_mode) == 0o600
+    source.git_environment(tmp_path, PRIVATE_KEY.replace("bm90", "bm91"))
+    assert "bm91" in (tmp_path / "deploy_key").read_text(encoding="utf-8")
+
+
+def test_a_key_that_is_taken_out_is_gone_and_what_was_trusted_stays(tmp_path: Path) -> None:
+    source.git_environment(tmp_path, PRIVATE_KEY, "git.test ssh-ed25519 AAAA")
+    assert "deploy_key" not in source.git_environment(tmp_path)["GIT_SSH_COMMAND"]
+    assert [path.name for path in tmp_path.iterdir()] == ["known_hosts"]
+
+
+def test_check_mode_leaves_no_trace_and_goes_by_what_is_trusted(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    with source.git_access(secrets, PRIVATE_KEY, check=True) as environment:
+        used = Path(shlex.split(environment["GIT_SSH_COMMAND"])[-5])
+        assert used.name == "deploy_key"
+        assert used.exists()
+    assert not used.parent.exists()
+    assert not secrets.exists()
+    secrets.mkdir()
+    (secrets / "known_hosts").write_text("git.test ssh-ed25519 AAAA\n", encoding="utf-8")
+    before = tree(secrets)
+    with source.git_access(secrets, PRIVATE_KEY, check=True) as environment:
+        used = Path(shlex.split(environment["GIT_SSH_COMMAND"])[-5])
+        assert (used.parent / "known_hosts").read_bytes() == (secrets / "known_hosts").read_bytes()
+    assert tree(secrets) == before
+    with source.git_access(secrets, PRIVATE_KEY) as environment:
+        assert environment == source.git_environment(secrets, PRIVATE_KEY)
+    assert (secrets / "deploy_key").exists()
+
+
+class Processes:
+    """A /proc: a chain of processes from this one to the first, each with an environment."""
+
+    def __init__(self, proc: Path, *environments: bytes) -> None:
+        numbers = [str(os.getpid()), *(str(1000 - index) for index in range(len(environments) - 2)), "1", "0"]
+        for number, parent, environment in zip(numbers, numbers[1:], environments, strict=False):
+            (proc / number).mkdir(parents=True)
+            (proc / number / "environ").write_bytes(environment)
+            (proc / number / "stat").write_text(f"{number} (sh (1) 7 S 9) S {parent} 1 1", encoding="utf-8")
+
+
+def test_a_forwarded_agent_is_found_above_sudo(
+    private: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, stale = tmp_path / "agent.sock", tmp_path / "file"
+    stale.touch()
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(tmp_path)
+        listener.bind("agent.sock")
+        Processes(
+            tmp_path / "proc",
+            b"HOME=/root\0",
+            b"SSH_AUTH_SOCK=\0NOT_SSH_AUTH_SOCK=/x\0",
+            b"A=1\0SSH_AUTH_SOCK=" + bytes(stale) + b"\0",
+            b"SSH_AUTH_SOCK=" + bytes(agent) + b"\0B=2\0",
+            b"",
+        )
+        assert source.find_agent(tmp_path / "proc") == str(agent)
+        Processes(tmp_path / "none", b"HOME=/root\0", b"SSH_AUTH_SOCK=" + bytes(stale), b"")
+        assert source.find_agent(tmp_path / "none") == ""
+        assert source.find_agent(tmp_path / "no-proc-at-all") == ""
+        # In this one's own environment, which is the first to be asked.
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+        commit = private.commit("one")
+        environment = source.git_environment(tmp_path / "secrets")
+        monkeypatch.delenv("SSH_AUTH_SOCK")
+        assert source.resolve_commit(run_command, private.bare, private.url, "main", environment) == commit
+        assert f"agent={agent}" in called(tmp_path)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+        assert "SSH_AUTH_SOCK" not in source.git_environment(tmp_path / "secrets", PRIVATE_KEY)
+
+
+def test_an_agent_is_found_in_the_real_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host: the shell that sshd started knows the agent, sudo takes it away, and the module asks."""
+    folders = [item for item in sys.path if item]
+    ask = "from ansible.module_utils.flaskhost.source import find_agent; print(find_agent())"
+    script = tmp_path / "module.py"
+    script.write_text(
+        f"import sys; sys.path[:] = {folders!r}\nimport ansible.module_utils\n"
+        f"ansible.module_utils.__path__[:] = {list(ansible.module_utils.__path__)!r}\n{ask}\n",
+        encoding="utf-8",
+    )
+    agent = tmp_path / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.chdir(tmp_path)
+        listener.bind("agent.sock")
+        # The second command keeps the shell from giving its place to the first one.
+        command = ["sh", "-c", f"env -u SSH_AUTH_SOCK {shlex.quote(sys.executable)} module.py; true"]
+        environment = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.strip() == str(agent), done.stderr
+
+
+REFUSALS = {
+    "git@git.test: Permission denied (publickey).": "public half of source.key",
+    "git@git.test: Permission denied (publickey,password).": "ForwardAgent=yes",
+    "No ED25519 host key is known for git.test\nHost key verification failed.": "ssh-keyscan",
+    "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n1\n2\n3\n4\n5\nHost key verification failed.": (
+        "take the old one out of the file known_hosts in {secrets}"
+    ),
+    'Load key "/x/deploy_key": error in libcrypto\ngit@git.test: Permission denied (publickey).': "damaged",
+    "ssh: connect to host git.test port 22: Connection refused": "Check source.repo",
+}
+
+
+@pytest.mark.parametrize("said", REFUSALS)
+def test_each_refusal_has_its_own_cure(private: Repository, tmp_path: Path, said: str) -> None:
+    (tmp_path / "refusal").write_text(said + "\n", encoding="utf-8")
+    environment = source.git_environment(tmp_path / "secrets", PRIVATE_KEY)
+    with pytest.raises(ReleaseError) as caught:
+        source.resolve_commit(run_command, private.bare, private.url, "main", environment)
+    assert REFUSALS[said].format(secrets=tmp_path / "secrets") in caught.value.cure
+    with pytest.raises(ReleaseError) as again:
+        source.fetch_commit(run_command, private.bare, private.url, "a" * 40, environment)
+    assert REFUSALS[said].format(secrets=tmp_path / "secrets") in again.value.cure
+    assert said.splitlines()[-1] in again.value.reason
+    assert "bm90IGEga2V5" not in f"{caught.value} {again.value}"
+
+
+def test_submodules_are_told_by_name(repository: Repository) -> None:
+    plain = repository.commit("one")
+    text = '[submodule "theme"]\n\tpath = docs/my theme\n\turl = ../x\n[submodule "a"]\n\tpath = lib\n\turl = y\n'
+    make(repository.folder, {".gitmodules": text})
+    commit = repository.commit("two")
+    repository.fetch(commit)
+    assert source.submodule_warning(run_command, repository.bare, plain) == ""
+    assert "empty in this one: docs/my theme, lib." in source.submodule_warning(run_command, repository.bare, commit)

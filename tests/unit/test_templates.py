@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ansible.module_utils.flaskhost import slots
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
@@ -94,8 +95,18 @@ def site(name: str = "shop", **changes: Any) -> dict[str, Any]:
         "static_root": f"/srv/{name}/current/static",
         "body_mb": 16,
         "timeout": 30,
+        "access_log": f"/logs/{name}.log",
+        "gate_address": "127.0.0.1:7999",
+        "gate_socket": f"/srv/{name}/gate.sock",
+        "maintenance": f"/srv/{name}/maintenance",
         **changes,
     }
+
+
+def bare(*args: str) -> dict[str, Any]:
+    """A site without what may be left out: no gate, and no maintenance page."""
+    optional = ("gate_address", "gate_socket", "maintenance")
+    return {key: value for key, value in site(*args).items() if key not in optional}
 
 
 def nginx(*sites: dict[str, Any], debian: str = "13", **variables: Any) -> Directive:
@@ -134,12 +145,12 @@ def test_http2_in_the_form_that_this_nginx_knows(debian: str, listens: list[Any]
 def test_without_ipv6_nothing_listens_on_it(debian: str) -> None:
     assert nginx(site(), debian=debian, nginx_ipv6=True).deep("listen", "[::]:80")
     ports = {line.words[1] for line in nginx(site(), debian=debian, nginx_ipv6=False).deep("listen")}
-    assert ports == {"80", "443"}
+    assert ports == {"80", "443", "127.0.0.1:7999"}
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_every_site_is_there_and_unknown_names_are_refused(count: int) -> None:
-    http = nginx(*[site(f"app{number}") for number in range(count)])
+    http = nginx(*[bare(f"app{number}") for number in range(count)])
     refusing = [item for item in http.all("server") if any("default_server" in line.words for line in item.block)]
     assert len(refusing) == 2
     assert all(item.all("return", "444") for item in refusing), "also who shook hands under a known name"
@@ -164,7 +175,7 @@ def test_other_names_redirect_to_the_first() -> None:
 
 
 def test_a_site_with_one_name_has_nothing_to_redirect() -> None:
-    http = nginx(site(domains=["shop.test"]))
+    http = nginx({**bare(), "domains": ["shop.test"]})
     assert len(http.all("server")) == 2 + 2
 
 
@@ -202,7 +213,7 @@ def proxied(http: Directive) -> list[Directive]:
 def test_no_forwarded_header_comes_from_a_visitor(header: str) -> None:
     """In each place that hands a request on: one proxy_set_header there takes away all that stand further out."""
     places = proxied(nginx(site(), site("hello")))
-    assert len(places) == 2
+    assert len(places) == 4, "for visitors and for the gate"
     for place in places:
         value = place.one("proxy_set_header", header).words[2]
         assert "$http_" not in value
@@ -220,7 +231,7 @@ def test_what_the_app_learns_of_the_request() -> None:
 
 
 def test_the_port_beside_the_host_is_digits_and_nothing_else() -> None:
-    (mapping,) = nginx().all("map")
+    mapping = nginx().one("map", "$http_host")
     (pattern,) = [item.words for item in mapping.block if item.words[0].startswith("~")]
     allowed = re.compile(pattern[0].removeprefix("~").replace("(?<", "(?P<"))
     found = allowed.search("shop.test:8443")
@@ -233,8 +244,10 @@ def test_the_port_beside_the_host_is_digits_and_nothing_else() -> None:
 def test_the_upstream_follows_the_live_link() -> None:
     upstream = nginx(site()).one("upstream", "flask-shop")
     assert upstream.one("server").words[1:] == ["unix:/srv/shop/live.sock", "max_fails=0"]
-    # The longest that a request may reach the slot that served before.
-    assert upstream.one("keepalive_time").words[1] == "1s"
+    # A connection is put aside until it is this old, and used again until it has idled this long: the slot that served
+    # before is stopped only after both.
+    times = [upstream.one(name).words[1] for name in ("keepalive_time", "keepalive_timeout")]
+    assert sum(int(text.removesuffix("ms")) for text in times) < slots.KEEPALIVE_SECONDS * 1000
     assert int(upstream.one("keepalive").words[1]) > 0
     place = proxied(nginx(site()))[0]
     assert place.one("proxy_pass").words[1] == "http://flask-shop"
@@ -255,10 +268,90 @@ def test_the_body_limit_is_the_sites() -> None:
 
 
 def test_queries_are_not_logged() -> None:
-    log_format = " ".join(nginx().one("log_format").words)
+    http = nginx()
+    log_format = " ".join(http.one("log_format").words)
     for leak in ("$request ", '$request"', "$request_uri", "$args", "$query_string", "$http_referer", "$http_cookie"):
         assert leak not in log_format
     assert "escape=json" in log_format
+    assert '"path":"$flaskhost_path"' in log_format
+    (pattern,) = [item.words[0] for item in http.one("map", "$request_uri").block if item.words[0].startswith("~")]
+    kept = re.compile(pattern.removeprefix("~").replace("(?<", "(?P<"))
+    for asked, path in (("/a/b?token=secret", "/a/b"), ("/a%3Fb?c?d", "/a%3Fb"), ("/a", "/a"), ("?token=secret", "")):
+        found = kept.search(asked)
+        assert found
+        assert found["path"] == path
+
+
+def test_the_log_names_the_release_and_its_file_is_the_sites() -> None:
+    http = nginx(site())
+    assert '"release":"$upstream_http_server"' in " ".join(http.one("log_format").words)
+    assert not [item for item in http.deep("proxy_pass_header") if "Server" in item.words], "visitors do not learn it"
+    for name, port in (("shop.test", "443"), ("www.shop.test", "443"), ("shop.test", "80")):
+        assert server(http, name, port).one("access_log").words[1:] == ["/logs/shop.log", "flaskhost_json"]
+
+
+def test_the_gate_is_asked_like_the_site() -> None:
+    """Over the loopback alone, and as if over HTTPS: else an app that forces HTTPS answers with a redirect."""
+    http = nginx(site(), site("my-blog"))
+    for name in ("shop", "my-blog"):
+        gate, visitors = server(http, f"{name}.test", "127.0.0.1:7999"), server(http, f"{name}.test", "443")
+        assert gate.one("server_name").words[1:] == [f"{name}.test"], "the other names redirect"
+        assert gate.one("access_log").words[1] == "off"
+        (place,), (real,) = proxied(gate), proxied(visitors)
+        assert place.one("proxy_pass").words[1] == f"http://flask-{name}_gate"
+        upstream = http.one("upstream", f"flask-{name}_gate")
+        assert [item.words for item in upstream.block] == [["server", f"unix:/srv/{name}/gate.sock", "max_fails=0"]]
+        sent, usual = ({item.words[1]: item.words[2] for item in at.all("proxy_set_header")} for at in (place, real))
+        assert sent == {**usual, "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443"}
+        assert place.one("proxy_read_timeout") == real.one("proxy_read_timeout")
+
+
+def test_an_unknown_name_is_refused_at_the_gate() -> None:
+    http = nginx(site(), site("hello"), site("elsewhere", gate_address="127.0.0.1:7998"), bare("open"))
+    for address in ("127.0.0.1:7999", "127.0.0.1:7998"):
+        (refusing,) = [item for item in http.all("server") if item.all("listen", address, "default_server")]
+        assert refusing.one("return").words[1] == "444"
+        assert not refusing.all("location")
+    assert len(http.deep("listen", "127.0.0.1:7999")) == 3
+
+
+def test_without_a_gate_nothing_listens_for_it() -> None:
+    for item in (bare(), site(gate_address="", gate_socket="")):
+        http = nginx(item)
+        assert {line.words[1] for line in http.deep("listen")} == {"80", "[::]:80", "443", "[::]:443"}
+        assert len(http.all("upstream")) == 1
+
+
+def test_the_page_closes_the_site_and_not_the_gate() -> None:
+    """What the directives do is tested with a real nginx, in the scenario deploy."""
+    http = nginx(site(), site("my-blog"))
+    for name in ("shop", "my-blog"):
+        page = f"/srv/{name}/maintenance/page.html"
+        visitors = server(http, f"{name}.test", "443")
+        assert (
+            visitors.one("if", "(-f", f"{page})").one("set").words[2] == f"$flaskhost_{name.replace('-', '_')}_closed"
+        )
+        assert visitors.one("error_page").words[1:] == ["503", page]
+        assert visitors.one("location", "=", page).all("internal")
+        assert not visitors.one("location", "@app").all("error_page"), "an app's own 503 stays its own"
+        for address, port in (("127.0.0.1:7999", "gate"), ("80", "challenges")):
+            assert "maintenance" not in str(server(http, f"{name}.test", address)), port
+    assert "proxy_intercept_errors" not in str(http)
+
+
+def test_settings_of_the_page_may_be_missing() -> None:
+    """nginx refuses to start where a file is missing, unless its name is a pattern."""
+    includes = [item.words[1] for item in nginx(site()).deep("include") if "/srv/" in item.words[1]]
+    assert len(includes) == 3
+    assert all("*" in path for path in includes)
+
+
+@pytest.mark.parametrize("without", [bare(), site(maintenance="")])
+def test_a_site_without_a_maintenance_page(without: dict[str, Any]) -> None:
+    http = nginx(without)
+    assert not http.deep("if")
+    assert not http.deep("error_page", "503")
+    assert not http.all("map", "on")
 
 
 # --- gunicorn --------------------------------------------------------------------------------------------------------
@@ -314,8 +407,8 @@ def test_nginx_waits_longer_than_gunicorn(timeout: int) -> None:
 
 def test_nginx_closes_an_idle_connection_before_gunicorn_does() -> None:
     """Else nginx sends a request into a connection that has just been closed."""
-    idle = nginx(site()).one("upstream").one("keepalive_timeout").words[1]
-    assert int(idle.removesuffix("s")) < gunicorn()["keepalive"]
+    idle = nginx(site()).one("upstream", "flask-shop").one("keepalive_timeout").words[1]
+    assert int(idle.removesuffix("ms")) < gunicorn()["keepalive"] * 1000
 
 
 def test_the_settings_are_those_of_the_app() -> None:

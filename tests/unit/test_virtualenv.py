@@ -112,7 +112,7 @@ class Workshop:
         for variable in [name for name in os.environ if name.startswith(("UV_", "PIP_", "VIRTUAL_ENV"))]:
             monkeypatch.delenv(variable)
 
-    def builder(self, python: str = sys.executable, uv: str = UV) -> virtualenv.Builder:
+    def builder(self, python: str = sys.executable, uv: str = UV, wheelhouse: Path | None = None) -> virtualenv.Builder:
         return virtualenv.Builder(
             unsandboxed(self.calls),
             user=USER,
@@ -122,24 +122,30 @@ class Workshop:
             uv=uv,
             python=python,
             index_url=f"file://{self.folder}/index",
+            wheelhouse=wheelhouse,
         )
 
     def publish(self, name: str, version: str) -> None:
         """Put a package into the index: a module of its name that knows its version."""
         shelf = self.folder / "index" / name
-        shelf.mkdir(parents=True, exist_ok=True)
+        self.wheel(shelf, name, version)
+        links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(shelf.glob("*.whl")))
+        (shelf / "index.html").write_text(links, encoding="utf-8")
+
+    def wheel(self, folder: Path, name: str, version: str, build: str = "") -> Path:
+        """Make a package: a module of its name that knows its version and, if it has one, its build."""
+        folder.mkdir(parents=True, exist_ok=True)
         info = f"{name}-{version}.dist-info"
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        wheel = shelf / f"{name}-{version}-py3-none-any.whl"
+        wheel = folder / f"{name}-{version}-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr(f"{name}/__init__.py", f"version = {version!r}\n")
+            archive.writestr(f"{name}/__init__.py", f"version = {version + build!r}\n")
             archive.writestr(f"{info}/METADATA", metadata)
             archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             archive.writestr(
                 f"{info}/RECORD", f"{name}/__init__.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
             )
-        links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(shelf.glob("*.whl")))
-        (shelf / "index.html").write_text(links, encoding="utf-8")
+        return wheel
 
     def requirements(self, text: str, name: str = "requirements.txt") -> Path:
         path = self.code / name
@@ -268,6 +274,55 @@ def test_an_environment_with_the_releases_own_code_is_not_shared(
 def test_an_interpreter_that_does_not_run_is_said_so(workshop: Workshop) -> None:
     with pytest.raises(ReleaseError, match="/bin/false does not run"):
         workshop.builder(python="/bin/false").key(workshop.requirements(""), [], SERVER)
+
+
+def test_settings_of_uv_in_the_tree_decide_too(workshop: Workshop) -> None:
+    for name in ("uv.lock", "requirements.txt"):
+        requirements = workshop.requirements("version = 1\n" if name == "uv.lock" else "flask\n", name)
+        keys = [workshop.key(requirements)]
+        for pyproject in ("[tool.uv]\nno-binary = true\n", "[tool.uv]\nno-binary = false\n"):
+            workshop.requirements(pyproject, "pyproject.toml")
+            keys.append(workshop.key(requirements))
+        workshop.requirements("no-build = true\n", "uv.toml")
+        keys.append(workshop.key(requirements))
+        for path in ("pyproject.toml", "uv.toml"):
+            (workshop.code / path).unlink()
+        assert workshop.key(requirements) == keys[0]
+        assert len(set(keys)) == 4
+
+
+def test_settings_above_the_lock_and_beside_the_app_count(workshop: Workshop) -> None:
+    app = workshop.code / "services/shop"
+    app.mkdir(parents=True)
+    requirements = workshop.requirements("flask\n", "requirements/production.txt")
+    builder, keys = workshop.builder(), set()
+    keys.add(builder.key(requirements, [], SERVER, app))
+    workshop.requirements("[tool.uv]\nno-binary = true\n", "pyproject.toml")
+    keys.add(builder.key(requirements, [], SERVER, app))
+    workshop.requirements("no-build = true\n", "services/shop/uv.toml")
+    keys.add(last := builder.key(requirements, [], SERVER, app))
+    assert len(keys) == 3
+    workshop.publish("flask", "3.1.3")
+    workshop.publish("gunicorn", "27.0.1")
+    assert builder.build(app, requirements, [], SERVER).name == last
+
+
+def test_groups_of_the_project_decide_what_is_taken_from_its_lock_and_nothing_else_does(workshop: Workshop) -> None:
+    lock = workshop.requirements("version = 1\n", "uv.lock")
+    groups = '[dependency-groups]\nmail = ["x"]\n[tool.uv]\ndefault-groups = ["mail"]\n'
+    workshop.requirements(PYPROJECT + groups, "pyproject.toml")
+    key = workshop.key(lock)
+    workshop.requirements(PYPROJECT.replace("shop", "other") + groups + "[tool.ruff]\nx = 1\n", "pyproject.toml")
+    assert workshop.key(lock) == key
+    workshop.requirements(PYPROJECT + groups.replace('["x"]', '["x", "y"]'), "pyproject.toml")
+    assert workshop.key(lock) != key
+    # Of no interest to a requirements.txt beside it, nor is a file that is damaged.
+    requirements = workshop.requirements("flask\n")
+    workshop.requirements("[dependency-groups]\na = []\n", "pyproject.toml")
+    key = workshop.key(requirements)
+    for text in ("[dependency-groups]\nb = []\n", "not = [toml", "tool = 1\n"):
+        workshop.requirements(text, "pyproject.toml")
+        assert workshop.key(requirements) == key
 
 
 # -- building, with the real uv -------------------------------------------------------------------------------------
@@ -457,3 +512,95 @@ def test_a_long_output_is_cut_to_its_last_lines(workshop: Workshop) -> None:
         workshop.build(workshop.requirements(""), builder=workshop.builder(uv=str(uv)))
     assert caught.value.reason.startswith("uv venv ended with 2:\n87\n")
     assert caught.value.reason.endswith("\nthe reason")
+
+
+# -- a wheelhouse ---------------------------------------------------------------------------------------------------
+
+
+def test_the_wheelhouse_is_found_in_the_app_or_at_the_top(tmp_path: Path) -> None:
+    app = tmp_path / "services/shop"
+    write(tmp_path, vendor__x_whl="", services__shop__app_py="")
+    assert virtualenv.find_wheelhouse(app, "vendor", tmp_path) == tmp_path / "vendor"
+    write(app, vendor__x_whl="")
+    assert virtualenv.find_wheelhouse(app, "vendor", tmp_path) == app / "vendor"
+    assert virtualenv.find_wheelhouse(app, "", tmp_path) is None
+
+
+def test_a_wheelhouse_that_is_missing_or_empty_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match=r"vendor/wheels is not in the source") as caught:
+        virtualenv.find_wheelhouse(tmp_path, "vendor/wheels")
+    assert "wheelhouse" in caught.value.cure
+    write(tmp_path, vendor__wheels__README_md="")
+    with pytest.raises(ReleaseError, match=r"vendor/wheels holds no package"):
+        virtualenv.find_wheelhouse(tmp_path, "vendor/wheels")
+
+
+@pytest.fixture
+def wheelhouse(workshop: Workshop) -> Path:
+    folder = workshop.code / "vendor/wheels"
+    for name, version in [("flask", "3.1.3"), ("driver", "1.0"), ("gunicorn", "27.0.1")]:
+        workshop.wheel(folder, name, version)
+    return folder
+
+
+def test_everything_comes_out_of_the_wheelhouse_and_nothing_from_the_index(
+    workshop: Workshop, wheelhouse: Path
+) -> None:
+    workshop.publish("flask", "3.9.0")
+    workshop.publish("gunicorn", "28.0.0")
+    builder = workshop.builder(wheelhouse=wheelhouse)
+    built = workshop.build(workshop.requirements("flask\n"), ["driver==1.0"], builder)
+    found = {name: version_of(built, name) for name in ("flask", "driver", "gunicorn")}
+    assert found == {"flask": "3.1.3", "driver": "1.0", "gunicorn": "27.0.1"}
+    assert all(call.environment["UV_OFFLINE"] == "1" for call in workshop.calls)
+    assert not any("UV_DEFAULT_INDEX" in call.environment for call in workshop.calls)
+
+
+def test_an_index_that_the_requirements_name_is_not_asked(workshop: Workshop, wheelhouse: Path) -> None:
+    workshop.publish("flask", "3.9.0")
+    requirements = workshop.requirements(f"--index-url file://{workshop.folder}/index\nflask\n")
+    built = workshop.build(requirements, builder=workshop.builder(wheelhouse=wheelhouse))
+    assert version_of(built, "flask") == "3.1.3"
+
+
+@pytest.mark.parametrize("missing", ["flask", "gunicorn"])
+def test_what_is_not_in_the_wheelhouse_is_named(workshop: Workshop, wheelhouse: Path, missing: str) -> None:
+    workshop.publish("flask", "3.1.3")
+    workshop.publish("gunicorn", "27.0.1")
+    next(wheelhouse.glob(f"{missing}-*")).unlink()
+    with pytest.raises(ReleaseError) as caught:
+        workshop.build(workshop.requirements("flask==3.1.3\n"), builder=workshop.builder(wheelhouse=wheelhouse))
+    assert missing in caught.value.reason
+    assert "wheelhouse wheels" in caught.value.cure
+
+
+def test_a_lock_of_uvs_is_installed_from_the_wheelhouse(workshop: Workshop, wheelhouse: Path) -> None:
+    workshop.requirements(PYPROJECT + 'dependencies = ["flask>=3"]\n', "pyproject.toml")
+    cache = {"UV_CACHE_DIR": str(workshop.folder / "cache/lock"), "UV_PYTHON": sys.executable}
+    index = workshop.folder / "index/flask"
+    workshop.publish("flask", "3.1.3")
+    lock = [UV, "lock", "--quiet", "--default-index", f"file://{workshop.folder}/index"]
+    run_command(lock, check_rc=True, cwd=str(workshop.code), environ_update=cache)
+    shutil.copy(next(index.glob("*.whl")), wheelhouse)
+    shutil.rmtree(index)
+    built = workshop.build(workshop.code / "uv.lock", builder=workshop.builder(wheelhouse=wheelhouse))
+    assert version_of(built, "flask") == "3.1.3"
+    assert version_of(built, "gunicorn") == "27.0.1"
+
+
+def test_the_content_of_the_wheelhouse_is_part_of_the_name(workshop: Workshop, wheelhouse: Path) -> None:
+    def key(folder: Path | None) -> str:
+        return workshop.builder(wheelhouse=folder).key(requirements, [], SERVER)
+
+    requirements = workshop.requirements("flask\n")
+    first = key(wheelhouse)
+    assert first != key(None)
+    assert first == key(shutil.copytree(wheelhouse, workshop.folder / "releases/2/src/vendor/wheels"))
+    (wheelhouse / "README.md").touch()
+    assert first == key(wheelhouse)
+    workshop.wheel(wheelhouse, "flask", "3.1.3", build="+1")
+    before = next(wheelhouse.glob("flask*")).stat().st_size
+    second = key(wheelhouse)
+    workshop.wheel(wheelhouse, "flask", "3.1.3", build="+2")
+    assert next(wheelhouse.glob("flask*")).stat().st_size == before
+    assert len({first, second, key(wheelhouse)}) == 3

@@ -17,16 +17,20 @@ SLOTS = ("blue", "green")
 #: and keep-alive connections: 30 of 1,200 on 23.0.0, none on 27.0.1).
 SERVER_PACKAGE = "gunicorn==27.0.1"
 
+#: Where nginx hands requests to the slot that is being gated: the loopback, which only the host itself can reach.
+GATE_ADDRESS = "127.0.0.1:7999"
+
 #: Names that an app may not take, since it names a system user, a database and folders: the users and groups of
 #: Debian's base-passwd and systemd, those of the packages that the roles install, PostgreSQL's own databases and
-#: reserved role names, and ``tls``, the folder of the certificates beside the apps' own under /etc/flaskhost.
+#: reserved role names, ``tls``, the folder of the certificates beside the apps' own under /etc/flaskhost, and ``all``,
+#: by which ``-e app=all`` means every app.
 RESERVED_NAMES = frozenset(
     """
     adm admin audio avahi backup bin bluetooth cdrom clock crontab daemon dialout dip disk fax floppy games gnats input
     irc kmem kvm list lp mail man messagebus netdev news nginx nobody nogroup none operator plugdev polkitd postgres
     proxy redis render root sasl sgx shadow src ssh sshd ssl-cert staff sudo sync sys syslog systemd systemd-journal
     systemd-network systemd-resolve systemd-timesync tape tcpdump template0 template1 tls tty users utmp uucp uuidd
-    video voice www-data debian ubuntu public
+    video voice www-data debian ubuntu public all
     """.split()
 )
 
@@ -36,8 +40,8 @@ class Option:
     """One option of an app.
 
     Attributes:
-        type: ``str``, ``int``, ``bool``, ``list`` (of strings), ``dict`` (free keys, scalar values) or
-            ``options`` (the keys of ``options``).
+        type: ``str``, ``int``, ``bool``, ``list`` (of strings), ``dict`` (free keys, scalar values),
+            ``options`` (the keys of ``options``) or ``mapping`` (free keys, each with the keys of ``options``).
         default: what the record gets where the user says nothing. ``None`` means: computed, or found.
         required: whether the user must say something.
         description: one sentence for the documentation.
@@ -46,7 +50,7 @@ class Option:
         pattern: a regular expression that a string (or each string of a list) must match whole.
         minimum: the smallest integer allowed.
         maximum: the largest integer allowed.
-        options: the keys of an ``options`` type.
+        options: the keys of an ``options`` or ``mapping`` type.
     """
 
     type: str
@@ -75,7 +79,7 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "source": Option(
         "options",
-        "Where the code comes from: a folder on the controller (path) or a git repository (repo).",
+        "Where the code comes from: a folder on the controller (path), a git repository (repo) or an archive.",
         {"repo": "https://git.example.com/shop.git", "version": "v1.4.0"},
         required=True,
         options={
@@ -99,6 +103,35 @@ APP_OPTIONS: dict[str, Option] = {
                 default="",
                 pattern=r"(?!-)(?!.*\.\.)[A-Za-z0-9_./+-]+",
             ),
+            "key": Option(
+                "str",
+                "The private SSH key (a deploy key) that may read the repository, without a passphrase; from "
+                "ansible-vault. Without one, the agent that you forward is asked.",
+                "{{ vault_shop_deploy_key }}",
+                default="",
+            ),
+            "known_hosts": Option(
+                "str",
+                "The public SSH keys of the repository's server, as ssh-keyscan prints them; without them the server "
+                "is trusted on first use.",
+                "git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2GyS4Lk9nQ7Fv1cOaXwZ0rTt8uPbHd3eKmY5sRxWqN",
+                default="",
+            ),
+            "archive": Option(
+                "str",
+                "A .tar.gz, .tar.xz or .tar on the controller, relative to the project's folder or absolute, or a URL "
+                "that the host can read; a single folder at its top is left out.",
+                "dist/shop-1.4.0.tar.gz",
+                default="",
+                pattern=r"https?://\S+|(?!.*://)[^\x00-\x1f]+\.(?:tar|tar\.gz|tgz|tar\.xz|txz)",
+            ),
+            "checksum": Option(
+                "str",
+                "The checksum of the archive, as sha256sum prints it; required with archive.",
+                f"sha256:{'0123456789abcdef' * 4}",
+                default="",
+                pattern=r"sha256:[0-9a-fA-F]{64}",
+            ),
             "subdir": Option(
                 "str",
                 "The folder of the app inside the source, for a repository that holds more than the app.",
@@ -119,6 +152,13 @@ APP_OPTIONS: dict[str, Option] = {
         "str",
         "The file that pins the dependencies; found by itself when empty: uv.lock, requirements.txt, pyproject.toml.",
         "requirements/production.txt",
+        default="",
+        pattern=_RELATIVE_PATH,
+    ),
+    "wheelhouse": Option(
+        "str",
+        "A folder of the code tree with all packages, the application server too; nothing is then downloaded.",
+        "vendor/wheels",
         default="",
         pattern=_RELATIVE_PATH,
     ),
@@ -148,10 +188,26 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "release_command": Option(
         "str",
-        "A command run once for every new release, before it serves: the database migrations; "
+        "A command run once for every new release in the whole fleet, before it serves: the database migrations; "
         "the release line of a Procfile when empty.",
         "flask db upgrade",
         default="",
+    ),
+    "release_timeout": Option(
+        "int",
+        "Seconds that the release command may take, and each of its statements.",
+        900,
+        default=900,
+        minimum=1,
+        maximum=86400,
+    ),
+    "release_lock_timeout": Option(
+        "int",
+        "Seconds that a statement of the release command may wait for a lock; the app's queries wait behind it.",
+        5,
+        default=5,
+        minimum=1,
+        maximum=3600,
     ),
     "worker_class": Option(
         "str", "The kind of gunicorn worker.", "gthread", default="gthread", choices=("gthread", "sync")
@@ -180,6 +236,25 @@ APP_OPTIONS: dict[str, Option] = {
         "Environment variables that are secret; from ansible-vault.",
         {"MAIL_PASSWORD": "{{ vault_shop_mail_password }}"},
         default={},
+    ),
+    "processes": Option(
+        "dict",
+        "Commands that run all the time beside the web server, by name, as units of the release that serves; "
+        "a Procfile's are added, and an empty command takes one of those away.",
+        {"worker": "celery -A shop worker"},
+        default={},
+    ),
+    "timers": Option(
+        "mapping",
+        "Commands that run at certain times, by name, with the release that serves.",
+        {"nightly": {"command": "flask purge", "on_calendar": "*-*-* 03:00"}},
+        default={},
+        options={
+            "command": Option("str", "The command.", "flask purge", required=True),
+            "on_calendar": Option(
+                "str", "When it runs, as systemd.time(7) has it, in the host's time zone.", "*-*-* 03:00", required=True
+            ),
+        },
     ),
     "limits": Option(
         "options",
@@ -219,9 +294,23 @@ APP_OPTIONS: dict[str, Option] = {
         options={
             "path": Option("str", "The path to ask for.", "/healthz", default="/", pattern=_URL_PATH),
             "status": Option("int", "The status to expect, not a redirect.", 200, 200, minimum=200, maximum=599),
+            "body": Option("str", "A text that the answer must hold, if any.", '"status": "ok"', default=""),
             "probes": Option("int", "Good answers in a row.", 3, default=3, minimum=1, maximum=100),
-            "timeout": Option("int", "Seconds to wait for them.", 30, default=30, minimum=1, maximum=600),
+            "timeout": Option(
+                "int", "Seconds to wait for them, and before for the app to load.", 30, 30, minimum=1, maximum=600
+            ),
+            "settle": Option(
+                "int", "Seconds that a new release then has to go on answering.", 2, default=2, minimum=0, maximum=600
+            ),
         },
+    ),
+    "watch": Option(
+        "int",
+        "Seconds to watch a new release with visitors; it is taken back where they get more errors or slower answers.",
+        10,
+        default=10,
+        minimum=0,
+        maximum=3600,
     ),
     "keep_releases": Option("int", "Releases to keep on the host.", 5, default=5, minimum=2, maximum=50),
 }
@@ -245,6 +334,8 @@ def with_defaults(value: dict[str, Any], options: dict[str, Option]) -> dict[str
         given = value.get(name)
         if option.type == "options":
             filled[name] = with_defaults(given or {}, option.options)
+        elif option.type == "mapping":
+            filled[name] = {key: with_defaults(item or {}, option.options) for key, item in (given or {}).items()}
         else:
             filled[name] = copy.deepcopy(option.default if given is None else given)
     return filled
@@ -257,14 +348,15 @@ def app_record(name: str, app: dict[str, Any], size: dict[str, int], project_dir
         name: the app's name; it names the system user, folders, units and database.
         app: what the user wrote, already found valid by :mod:`preflight`.
         size: ``workers``, ``threads`` and ``memory_mb``, from :func:`sizing.size_host`.
-        project_dir: where a relative ``source.path`` begins.
+        project_dir: where a relative ``source.path`` or ``source.archive`` begins.
 
     Returns:
         The user's options with their defaults, and what follows from the name: paths, user, sockets, units, URLs.
     """
     record = with_defaults(app, APP_OPTIONS)
     root, unit = f"/srv/{name}", f"flask-{name}"
-    record["source"]["path"] = _absolute(record["source"]["path"], project_dir)
+    for place in ("path", "archive"):
+        record["source"][place] = _absolute(record["source"][place], project_dir)
     record["limits"]["memory"] = record["limits"]["memory"] or size["memory_mb"]
     record.update(
         name=name,
@@ -277,6 +369,10 @@ def app_record(name: str, app: dict[str, Any], size: dict[str, int], project_dir
         data=f"{root}/data",
         static_root=f"{root}/current/static",
         live_socket=f"{root}/live.sock",
+        gate_address=GATE_ADDRESS,
+        gate_socket=f"{root}/gate.sock",
+        access_log=f"/var/log/nginx/{name}.access.log",
+        maintenance=f"{root}/maintenance",
         slots=f"{root}/slots",
         socket_dir=f"/run/{unit}",
         unit=unit,
@@ -284,6 +380,9 @@ def app_record(name: str, app: dict[str, Any], size: dict[str, int], project_dir
         server_package=SERVER_PACKAGE,
         server_config=f"/etc/gunicorn/{name}.conf.py",
         secrets_dir=f"/etc/flaskhost/{name}",
+        # Over the local socket each host reaches its own: there its schema has to be changed, and not on one for all.
+        database_per_host=record["database"] and not {"DATABASE_URL"} & {*record["env"], *record["secrets"]},
+        secret_key_file=f"/etc/flaskhost/{name}/secret_key.env",
         certificate=f"/etc/flaskhost/tls/{name}/fullchain.pem",
         certificate_key=f"/etc/flaskhost/tls/{name}/privkey.pem",
         environment=_environment(name, record),
@@ -330,7 +429,7 @@ def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str
 
 
 def _absolute(path: str, project_dir: str) -> str:
-    if not path or path.startswith("/"):
+    if not path or path.startswith(("/", "http://", "https://")):
         return path
     return f"{project_dir.rstrip('/')}/{path}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -42,26 +43,80 @@ def render(variables: Mapping[str, str]) -> str:
     return "".join(f"{name}={quote(variables[name])}\n" for name in sorted(variables))
 
 
-def secret_key(secrets_dir: Path, create: bool = True) -> str:
-    """Read the app's SECRET_KEY, and make it if there is none.
+class SecretKeys:
+    """The keys that sign the app's sessions, made where the user gives none; the first signs, all are accepted.
+
+    They are in a file of their own and in no release: to go back to an older release must log nobody out, and must not
+    bring a key back that was replaced because somebody had seen it.
 
     Args:
-        secrets_dir: the app's folder under /etc/flaskhost, which only root reads.
-        create: whether to make a missing one; in check mode it is not.
+        folder: the app's folder under /etc/flaskhost, which only root reads.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.variables_file = folder / "secret_key", folder / "secret_key.env"
+
+    def read(self) -> list[str]:
+        """The keys on this host; none when none have been made."""
+        try:
+            return self.file.read_text(encoding="ascii").split()
+        except FileNotFoundError:
+            return []
+
+    def write(self, keys: list[str]) -> bool:
+        """Write the keys, and the file of variables that systemd reads; tell whether either was another before."""
+        changed = False
+        for path, text in ((self.file, "".join(f"{key}\n" for key in keys)), (self.variables_file, self.render(keys))):
+            try:
+                present = path.read_text(encoding="utf-8")
+            except FileNotFoundError:
+                present = ""
+            if present != text:
+                write_private(path, text)
+                changed = True
+        return changed
+
+    def ensure(self) -> list[str]:
+        """The keys on this host, and a new one where there is none."""
+        keys = self.read() or [new_secret_key()]
+        self.write(keys)
+        return keys
+
+    def render(self, keys: list[str]) -> str:
+        """The variables as a file for systemd; the fallbacks are JSON, as Flask's ``from_prefixed_env`` reads it."""
+        variables = {"SECRET_KEY": keys[0]}
+        if keys[1:]:
+            variables["SECRET_KEY_FALLBACKS"] = json.dumps(keys[1:])
+        return render(variables)
+
+
+def new_secret_key() -> str:
+    """64 random bytes as text."""
+    return secrets.token_urlsafe(64)
+
+
+def shared_keys(by_host: list[list[str]], candidate: str) -> list[str]:
+    """The keys that all hosts of an app should have.
+
+    Args:
+        by_host: the keys of each host, in the order of the inventory; none where a host has none.
+        candidate: a new key, the same for all hosts.
 
     Returns:
-        64 random bytes as text, the same for as long as the file is there; empty where it is missing and not made.
+        The keys of the first host that has some, then those that only others have, so that a session which any of
+        the hosts has signed is still accepted; the candidate where no host has one.
     """
-    path = secrets_dir / "secret_key"
-    try:
-        present = path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        present = ""
-    if present or not create:
-        return present
-    key = secrets.token_urlsafe(64)
-    write_private(path, key + "\n")
-    return key
+    return list(dict.fromkeys(key for keys in by_host for key in keys)) or [candidate]
+
+
+def announced_keys(keys: list[str], candidate: str) -> list[str]:
+    """The keys with a new one that is accepted and does not sign yet: in a moment some processes will sign with it."""
+    return [*keys, candidate] if keys else [candidate]
+
+
+def rotated_keys(keys: list[str]) -> list[str]:
+    """The keys once the announced one signs; of the others the one that signed before is still accepted."""
+    return [keys[-1], keys[0]] if len(keys) > 1 else keys
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,64 +1,55 @@
-"""The state machine that brings a release of one app into service on one host.
+"""The state machine that brings a release of one app into service on one host, or goes back to an earlier one.
 
-lock, resolve, fetch, build, release command, start the idle slot, gate, flip, drain, prune. Every step can be repeated:
-a run that was killed leaves at most a release that is not whole, which the next run removes, or one that is whole and
-not served, which the next run takes up. Until the flip the slot that serves is not touched.
+Its phases are prepare (fetch and build, or find the release to go back to), migrate (the release command), gate (start
+the idle slot, and see that it answers), flip (rename the live link, and watch) and finish (drain the slot that served
+before, prune). On a single host one run does them all; with several hosts each phase is run on all of them before the
+next one begins, and ``return`` takes a host back to what it served, be it nothing.
+
+Every phase can be repeated: a run that was killed leaves at most a release that is not whole, which the next run
+removes, or one that is whole and not served, which the next run takes up. Until the flip the slot that serves is not
+touched.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import functools
 import grp
 import hashlib
-import itertools
 import json
 import os
 import pwd
-import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 # Whole names, here and beside: Mitogen does not find what is imported by a relative one.
-import ansible.module_utils.flaskhost.environment as environment  # noqa: PLR0402
-import ansible.module_utils.flaskhost.source as source  # noqa: PLR0402
-import ansible.module_utils.flaskhost.virtualenv as virtualenv  # noqa: PLR0402
+from ansible.module_utils.flaskhost import assets, environment, freeze, processes, source
 from ansible.module_utils.flaskhost.app_model import SLOTS
+from ansible.module_utils.flaskhost.build import Build
+from ansible.module_utils.flaskhost.database import Database, Unanswered, known_revisions, limited, schema_problem
+from ansible.module_utils.flaskhost.lock import KEEP_SECONDS, Lock, Locked
+from ansible.module_utils.flaskhost.records import Record, Store
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
-from ansible.module_utils.flaskhost.slots import Slots, replace_link
+from ansible.module_utils.flaskhost.slots import Slots, is_good, probe
+from ansible.module_utils.flaskhost.watch import AccessLog, Traffic, verdict
 
-#: The record of a release. Written last: a release without it is not whole.
-RECORD = "release.json"
-
-
-@dataclass
-class Record:
-    """What is known of a release; ``release.json`` in its folder, which only root reads.
-
-    Attributes:
-        id: UTC time and the beginning of the commit or digest.
-        identity: digest of all that decides how the release behaves; the same identity is the same release.
-        version: what the user asked for: a branch, a tag, a commit, or the folder.
-        revision: the commit, or the digest of the folder.
-        venv: the name of the environment.
-        created: seconds since 1970.
-        healthy: whether it has passed the gate at least once.
-    """
-
-    id: str
-    identity: str
-    version: str
-    revision: str
-    venv: str = ""
-    created: float = field(default_factory=time.time)
-    healthy: bool = False
+#: All phases in their order.
+PHASES = ("prepare", "migrate", "gate", "flip", "finish")
+#: What takes a host back when another one has failed.
+RETURN = "return"
+#: What the operator wants to know first.
+STILL = "What served before still serves."
+#: Seconds between two looks at the log while a new release is watched.
+WATCH_INTERVAL = 0.25
+#: Seconds that the lock is kept for longer than the release command of another host may take.
+LOCK_MARGIN = 60
+#: Looks between two questions for the health, and how many of them in a row may fail: one can be chance.
+LOOKS_PER_PROBE, BAD_PROBES = 4, 2
 
 
 @dataclass
@@ -67,20 +58,28 @@ class Outcome:
 
     Attributes:
         changed: whether anything on the host changed, or would in check mode.
-        release: the release that serves afterwards.
+        pending: whether the release has yet to go through the later phases.
+        release: the release that serves afterwards, or that the later phases are about.
         revision: its commit or digest.
         slot: its slot.
         previous: the release that served before; empty when none.
-        needs_source: the folder's archive has to be sent before the run can go on.
+        needs_source: the code's archive has to be sent before the run can go on.
+        schema_before: the revision of the database's schema before the release command.
+        schema_after: the revision after it.
+        plan: what would be done, a line each; in check mode.
         warnings: what the operator should know.
     """
 
     changed: bool = False
+    pending: bool = False
     release: str = ""
     revision: str = ""
     slot: str = ""
     previous: str = ""
     needs_source: bool = False
+    schema_before: str = ""
+    schema_after: str = ""
+    plan: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -99,12 +98,13 @@ class Deployment:
     ) -> None:
         # AnsibleModule puts root's own variables in the place of $NAME in an argument, unless told not to.
         self.run = run = functools.partial(run, expand_user_and_vars=False)
-        self.options, self.check = options, check
-        self.root = Path(options["root"])
-        self.releases, self.venvs = self.root / "releases", self.root / "venvs"
+        self.options, self.check, self.pause = options, check, pause
+        self.root, self.user = Path(options["root"]), options["user"]
         self.data, self.secrets_dir = self.root / "data", Path(options["secrets_dir"])
-        self.user = options["user"]
+        self.store = Store(self.root)
+        self.keys = environment.SecretKeys(self.secrets_dir)
         self.outcome = Outcome()
+        self.step, self.still = "", STILL
         self.slots = Slots(
             run,
             unit=options["unit"],
@@ -114,8 +114,25 @@ class Deployment:
             pause=pause,
         )
 
-    def deploy(self) -> Outcome:
-        """Bring the wanted release into service, or do nothing where it is.
+    def _units(self, record: Record) -> processes.Units:
+        """The units of a release's processes and timers."""
+        return processes.Units(
+            self.run,
+            unit=self.options["unit"],
+            user=self.user,
+            root=self.root,
+            data=self.data,
+            secret_env=self.keys.variables_file,
+            memory_mb=record.memory_mb,
+            drain=record.drain,
+            folder=Path(self.options["units_dir"]),
+        )
+
+    def _switch_units(self, record: Record) -> None:
+        self._units(record).switch(record.processes, record.timers)
+
+    def go(self) -> Outcome:
+        """Run the phases that are asked for.
 
         Returns:
             What was done.
@@ -123,81 +140,185 @@ class Deployment:
         Raises:
             ReleaseError: it cannot be; what served before still serves.
         """
-        if self.check:
-            return self._deploy()
-        # Whatever the one who logged in has: the app and the web server have to get through the folders.
-        os.umask(0o022)
-        self._folders()
-        with self._lock():
-            return self._deploy()
+        phases = self.options["phases"] or list(PHASES)
+        try:
+            if self.check:
+                return self._plan()
+            # Whatever the one who logged in has: the app and the web server have to get through the folders.
+            os.umask(0o022)
+            self._folders()
+            return self._locked(phases)
+        except OSError as error:
+            raise self._os_error(error) from error
 
-    def _deploy(self) -> Outcome:
-        live = self.slots.live()
-        serving = self.record(self.slots.release(live)) if live else None
-        revision = self._revision()
-        variables = self._variables()
-        identity = self._identity(revision, variables)
-        self.outcome.previous = serving.id if serving else ""
-        if serving and serving.identity == identity and self._has_environment(serving):
-            self._repair(live, serving)
-            return self.outcome
-        self.outcome.changed = True
-        self.outcome.revision = revision
-        if self.check:
-            return self.outcome
-        wanted = self._whole(identity) or self._prepare(identity, revision, variables)
-        if not wanted:
-            self.outcome.needs_source = True
-            return self.outcome
-        self._release_command(wanted)
-        self._serve(wanted, live)
+    def _locked(self, phases: list[str]) -> Outcome:
+        options = self.options
+        lock = Lock(
+            self.root / ".lock",
+            deploy=options["deploy"],
+            by=options["by"],
+            controller=options["controller"],
+            takeover=options["takeover"],
+            pause=self.pause,
+        )
+        try:
+            lock.acquire()
+        except Locked:
+            # Of another run, which this one has nothing to take back from.
+            if phases == [RETURN]:
+                return self.outcome
+            raise
+        keep = False
+        try:
+            self._run_phases(phases)
+            keep = self.outcome.pending
+        finally:
+            # What is not done in this run of the module is done by a later one, which finds the lock kept for it.
+            if keep:
+                lock.keep(max(KEEP_SECONDS, options["release_timeout"] + LOCK_MARGIN))
+            else:
+                lock.release()
         return self.outcome
 
-    # -- what is wanted ---------------------------------------------------------------------------------------------
+    def _run_phases(self, phases: list[str]) -> None:
+        if phases == [RETURN]:
+            self._return_from(self.options["release"], self.options["previous"])
+            return
+        record: Record | None = None
+        if phases[0] == "prepare":
+            find = {"deploy": self._prepare, "rollback": self._go_back, "restart": self._again}[self.options["verb"]]
+            record = find()
+            if not record:
+                return
+        else:
+            record = self._named(self.options["release"])
+        self.outcome.changed = True
+        self.outcome.release, self.outcome.revision = record.id, record.revision
+        self.outcome.slot = self.slots.idle()
+        if "migrate" in phases and self.options["verb"] == "deploy":
+            self._migrate(record)
+        if "gate" in phases:
+            self._gate(record)
+        if "flip" in phases:
+            self._flip(record, gated="gate" in phases)
+        if "finish" in phases:
+            self._finish(record)
+        self.outcome.pending = "finish" not in phases
+
+    def _os_error(self, error: OSError) -> ReleaseError:
+        """Say what the system refuses; a full disk is the most likely, and has its own cure."""
+        place = f": {error.filename}" if error.filename else ""
+        cure = f"Look at the host: df -h, and journalctl -p err -n 20. {self.still}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            cure = f"Make room on the disk of {self.root} (df -h), or lower keep_releases. {self.still}"
+        return ReleaseError(self.step or "Work on the disk", f"{error.strerror or error}{place}.", cure)
+
+    def _note(self, step: str) -> None:
+        self.step = step or self.step
+
+    # -- what is wanted -----------------------------------------------------------------------------------------------
+
+    def _serving(self) -> Record | None:
+        live = self.slots.live()
+        return self.store.record(self.slots.release(live)) if live else None
 
     def _revision(self) -> str:
-        if self.options["source_digest"]:
-            return self.options["source_digest"]
-        git = shutil.which("git")
-        if not git and self.check:
+        options = self.options
+        if options["source_digest"]:
+            return options["source_digest"]
+        if options["source_archive"]:
+            return source.checksum_digest(options["source_checksum"])
+        if not shutil.which("git") and self.check:
             # A bare host: the roles would have installed it by now.
-            return self.options["source_version"]
-        return source.resolve_commit(
-            self.run, self.root / "repository.git", self.options["source_repo"], self.options["source_version"]
-        )
+            return options["source_version"]
+        with source.git_access(
+            self.secrets_dir, options["source_key"], options["source_known_hosts"], check=self.check
+        ) as access:
+            return source.resolve_commit(
+                self.run, self.root / "repository.git", options["source_repo"], options["source_version"], access
+            )
 
     def _variables(self) -> dict[str, str]:
-        """The release's variables, but for its own name."""
-        variables = {**self.options["environment"], **self.options["secrets"]}
-        if "SECRET_KEY" not in variables:
-            variables["SECRET_KEY"] = environment.secret_key(self.secrets_dir, create=not self.check)
-        return variables
+        """The release's variables, but for its own name and for the keys that are made here."""
+        return {**self.options["environment"], **self.options["secrets"]}
 
-    def _identity(self, revision: str, variables: dict[str, str]) -> str:
-        names = "source_subdir wsgi requirements extra_packages server_package python persistent static_path"
-        # The interpreter's minor version too: an upgrade of the distribution leaves no environment working.
-        parts: list[Any] = [
-            *sys.version_info[:2],
-            revision,
-            environment.render(variables),
-            self.options["release_command"],
-        ]
-        parts += [self.options[name] for name in names.split()]
-        parts += [Path(path).read_text() if Path(path).exists() else "" for path in self._config_files()]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    def _keys(self) -> list[str]:
+        """The keys that sign sessions; none where the user gives the app one."""
+        if "SECRET_KEY" in self._variables():
+            return []
+        return self.keys.read() if self.check else self.keys.ensure()
 
-    def _config_files(self) -> list[str]:
-        return [self.options["server_config"], *self.options["unit_files"]]
+    def _parts(self, revision: str) -> dict[str, str]:
+        """A digest of each thing that decides how the release behaves, by the name that the operator knows it by."""
+        options = self.options
+        files = [options["server_config"], *options["unit_files"]]
+        parts: dict[str, Any] = {
+            "code": [revision, options["source_subdir"]],
+            "variables": environment.render(self._variables()),
+            "keys": self._keys(),
+            # The interpreter's minor version too: an upgrade of the distribution leaves no environment working.
+            "packages": [
+                *sys.version_info[:2],
+                *(options[name] for name in ("requirements", "extra_packages", "server_package", "python")),
+                options["wheelhouse"],
+            ],
+            "application server": [Path(path).read_text() if Path(path).exists() else "" for path in files],
+            "settings": [options[name] for name in ("wsgi", "persistent", "static_path")],
+            "commands": [options[name] for name in ("release_command", "processes", "timers")],
+        }
+        return {name: _digest(value) for name, value in parts.items()}
 
-    # -- making a release -------------------------------------------------------------------------------------------
+    def _plan(self) -> Outcome:
+        """Tell what would be done, and do nothing."""
+        options, outcome = self.options, self.outcome
+        serving = self._serving()
+        outcome.previous = serving.id if serving else ""
+        outcome.slot = self.slots.idle()
+        later = [f"start it in the {outcome.slot} slot", f"ask it for {options['health']['path']}", "let it serve"]
+        if options["watch"] and options["verb"] == "deploy":
+            later.append(f"watch it for {options['watch']} s")
+        if options["verb"] == "restart":
+            outcome.changed, outcome.plan = bool(serving), later
+            return outcome
+        if options["verb"] == "rollback":
+            target = self._target(serving)
+            if target:
+                outcome.changed, outcome.release, outcome.revision = True, target.id, target.revision
+                outcome.plan = [f"go back to {target.id}", *later]
+            return outcome
+        revision = self._revision()
+        parts = self._parts(revision)
+        identity = _digest(parts)
+        outcome.revision = revision
+        if serving and serving.identity == identity and self.store.has_environment(serving):
+            self._repair(self.slots.live(), serving)
+            return outcome
+        outcome.changed = True
+        known = serving.parts if serving else {}
+        other = [name for name, digest in parts.items() if known.get(name) != digest] if known else []
+        begin = [f"a new release of {revision[:12]}" + (f", which differs in: {', '.join(other)}" if other else "")]
+        built = self._whole(identity)
+        begin.append(f"take up {built.id}, which is built" if built else "fetch and build it")
+        command = options["release_command"] or "the release line of its Procfile, where there is one"
+        outcome.plan = [*begin, f"run its release command: {command}", *later]
+        return outcome
+
+    # -- prepare ------------------------------------------------------------------------------------------------------
 
     def _folders(self) -> None:
         """Make the app's folders, each with the owner that keeps apps apart."""
-        uid, gid = pwd.getpwnam(self.user).pw_uid, grp.getgrnam(self.user).gr_gid
+        try:
+            uid, gid = pwd.getpwnam(self.user).pw_uid, grp.getgrnam(self.user).gr_gid
+        except KeyError:
+            raise ReleaseError(
+                "Look for the app",
+                f"this host has no user {self.user!r}: the app has not been set up here.",
+                "Run site.yml first: ansible-playbook site.yml",
+            ) from None
         wanted = [
             (self.root, 0, 0, 0o755),
-            (self.releases, 0, 0, 0o755),
-            (self.venvs, 0, gid, 0o750),
+            (self.store.releases, 0, 0, 0o755),
+            (self.store.venvs, 0, gid, 0o750),
             (self.data, uid, gid, 0o700),
             (self.secrets_dir.parent, 0, 0, 0o755),
             (self.secrets_dir, 0, 0, 0o700),
@@ -212,205 +333,46 @@ class Deployment:
                 path.chmod(mode)
                 self.outcome.changed = True
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Keep a second deploy of the same app out; the kernel lets go of the lock when this process ends."""
-        with (self.root / ".lock").open("a+") as stream:
-            # Who can open it can hold it.
-            os.fchmod(stream.fileno(), 0o600)
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                raise ReleaseError(
-                    "Lock the app", f"another deploy holds it: {stream.read().strip()}", "Wait for it, then run again."
-                ) from None
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
-            stream.flush()
-            yield
+    def _prepare(self) -> Record | None:
+        """Find or build the wanted release; None where it serves already, or its code is not here yet."""
+        self._note("Find the release")
+        live, serving = self.slots.live(), self._serving()
+        revision = self._revision()
+        parts = self._parts(revision)
+        identity = _digest(parts)
+        # Of the link, not of the record: what serves can be returned to whatever its record says.
+        self.outcome.previous = self.slots.release(live)
+        if serving and serving.identity == identity and self.store.has_environment(serving):
+            self._repair(live, serving)
+            return None
+        freeze.check(self.options["app"])
+        processes.check_timers(self.run, self.options["timers"], self.options["app"])
+        built = self._whole(identity)
+        if built:
+            return built
+        if self.options["source_digest"] and not self.options["archive"]:
+            self.outcome.changed = self.outcome.needs_source = True
+            self.outcome.revision = revision
+            return None
+        build = Build(self.run, self.options, self.store, self._note)
+        record = build.make(identity, parts, revision, self._variables())
+        self.outcome.warnings += build.warnings
+        return record
 
     def _whole(self, identity: str) -> Record | None:
         """A release of this identity that was built before and does not serve: a run was killed, or refused."""
-        found = (item for item in self.all_records() if item.identity == identity and self._has_environment(item))
+        found = (
+            item for item in self.store.all_records() if item.identity == identity and self.store.has_environment(item)
+        )
         return next(found, None)
 
-    def _has_environment(self, record: Record) -> bool:
-        return bool(record.venv) and virtualenv.is_whole(self.venvs / record.venv)
-
-    def _prepare(self, identity: str, revision: str, variables: dict[str, str]) -> Record | None:
-        """Build the release aside from what runs; None when the folder's archive is not here yet."""
-        archive = self.options["archive"]
-        if self.options["source_digest"] and not archive:
-            return None
-        stop_tasks(self.run, self.user)
-        version = self.options["source_version"] or self.options["source_path"]
-        self._remove_partial()
-        record = Record(self._new_id(revision), identity, version, revision)
-        folder = self.releases / record.id
-        code = folder / "src"
-        code.mkdir(parents=True, mode=0o755)
-        self._fetch(revision, Path(archive) if archive else None, code)
-        subdir = self.options["source_subdir"]
-        app_dir = code / subdir
-        if not app_dir.is_dir():
-            raise ReleaseError("Unpack the code", f"it has no folder {subdir!r}.", "Correct source.subdir.")
-        group = grp.getgrnam(self.user).gr_gid
-        source.seal(code, group)
-        self._persist(app_dir)
-        replace_link(folder / "app", f"src/{subdir}".rstrip("/"))
-        environment_dir = self._build(app_dir, code, group)
-        record.venv = environment_dir.name
-        replace_link(folder / "venv", f"../../venvs/{record.venv}")
-        self._publish_static(app_dir, code, folder / "static")
-        if Path(self.options["server_config"]).exists():
-            shutil.copy(self.options["server_config"], folder / "server.conf.py")
-            (folder / "server.conf.py").chmod(0o644)
-        environment.write_private(folder / "env", environment.render({**variables, "FLASKHOST_RELEASE": record.id}))
-        # Whatever happens to the power from here on: where the record is, all of the release is.
-        os.sync()
-        self._write(record)
+    def _named(self, release: str) -> Record:
+        record = self.store.record(release)
+        if not record or not self.store.has_environment(record):
+            raise ReleaseError(
+                "Find the release", f"{release or 'it'} is no longer on this host.", "Run the same command again."
+            )
         return record
-
-    def _new_id(self, revision: str) -> str:
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{revision[:7]}"
-        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-        return next(item for item in names if not (self.releases / item).exists())
-
-    def _fetch(self, revision: str, archive: Path | None, code: Path) -> None:
-        replaced = [str(Path(self.options["source_subdir"]) / name) for name in self.options["persistent"]]
-        if archive:
-            source.unpack_archive(self.run, archive, code, replaced)
-            return
-        repository = self.root / "repository.git"
-        repository.mkdir(mode=0o700, exist_ok=True)
-        source.fetch_commit(self.run, repository, self.options["source_repo"], revision)
-        source.unpack_commit(self.run, repository, revision, code, replaced)
-
-    def _persist(self, app_dir: Path) -> None:
-        """Put links to the data folder where the app expects the folders that outlast a release."""
-        for name in self.options["persistent"]:
-            kept, place = self.data / name, app_dir / name
-            if not kept.exists():
-                self._make_data(kept, place)
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            replace_link(place, str(kept))
-
-    def _make_data(self, kept: Path, place: Path) -> None:
-        """Make a folder of data, with what the code brings along for it; as the app's user, who owns what is there."""
-        # Whole or not at all: what is there is never looked at again.
-        partial = str(kept.with_name(f"{kept.name}.partial"))
-        commands = [["rm", "--recursive", "--force", partial], ["mkdir", "--parents", partial]]
-        if place.is_dir() and not place.is_symlink():
-            commands.append(["cp", "--recursive", "--no-target-directory", str(place), partial])
-        commands.append(["mv", "--no-target-directory", partial, str(kept)])
-        for command in commands:
-            wrapped = sandboxed(command, user=self.user, directory="/", writable=[str(self.data)])
-            status, _out, err = self.run(wrapped)
-            if status:
-                raise ReleaseError("Make the data folder", tail(err, 5), f"Look at {kept} and at the free disk space.")
-
-    def _build(self, app_dir: Path, code: Path, group: int) -> Path:
-        requirements = virtualenv.find_requirements(app_dir, self.options["requirements"], code)
-        if not requirements:
-            wanted = self.options["requirements"] or ", ".join(virtualenv.CANDIDATES)
-            raise ReleaseError(
-                "Build the environment",
-                f"the source has no file that pins its dependencies; looked for {wanted}.",
-                "Add one ('uv lock', or 'pip freeze > requirements.txt'), or name it in requirements.",
-            )
-        builder = virtualenv.Builder(
-            self.run,
-            user=self.user,
-            group=group,
-            folder=self.venvs,
-            cache=Path(self.options["cache_dir"]) / self.options["app"],
-            uv=self.options["uv"],
-            python=self.options["python"],
-            index_url=self.options["index_url"],
-        )
-        built = builder.build(app_dir, requirements, self.options["extra_packages"], self.options["server_package"])
-        self.outcome.warnings += builder.warnings
-        return built
-
-    def _publish_static(self, app_dir: Path, code: Path, published: Path) -> None:
-        """Make the static files readable to the web server, which may not read the code beside them."""
-        module = Path(*self.options["wsgi"].partition(":")[0].split("."))
-        places = (
-            [self.options["static_path"]]
-            if self.options["static_path"]
-            else [
-                module / "static",
-                module.parent / "static",
-                Path("src") / module / "static",
-            ]
-        )
-        folder = next((app_dir / place for place in places if (app_dir / place).is_dir()), None)
-        published.mkdir(mode=0o755)
-        # One that is in the data folder (persistent) the app can write: root changes no mode there.
-        if not folder or not folder.resolve().is_relative_to(code.resolve()):
-            return
-        for root, _directories, files in os.walk(folder):
-            target = published / Path(root).relative_to(folder)
-            target.mkdir(mode=0o755, exist_ok=True)
-            target.chmod(0o755)
-            for name in files:
-                file = Path(root) / name
-                if file.is_symlink():
-                    continue
-                # One copy on the disk: the folders above decide who may come by.
-                file.chmod(0o644)
-                os.link(file, target / name)
-
-    def _release_command(self, record: Record) -> None:
-        command = self.options["release_command"] or self._procfile_release(record)
-        if not command:
-            return
-        stop_tasks(self.run, self.user)
-        folder = self.releases / record.id
-        path = f"{folder}/venv/bin:/usr/local/bin:/usr/bin:/bin"
-        arguments = sandboxed(
-            ["/bin/sh", "-c", command],
-            user=self.user,
-            directory=f"{folder}/app",
-            writable=[str(self.data)],
-            environment={"PATH": path, "HOME": str(self.data), "PYTHONPATH": f"{folder}/app:{folder}/app/src"},
-            environment_file=str(folder / "env"),
-        )
-        status, out, err = self.run(arguments)
-        if status:
-            raise ReleaseError(
-                "Run the release command",
-                f"'{command}' ended with {status}:\n{tail(out + err)}",
-                "Correct the release and run the same command again. What served before still serves.",
-            )
-
-    def _procfile_release(self, record: Record) -> str:
-        procfile = self.releases / record.id / "app" / "Procfile"
-        if not procfile.is_file():
-            return ""
-        found = re.search(r"^release:[ \t]*(\S.*)$", procfile.read_text(encoding="utf-8", errors="replace"), re.M)
-        return found.group(1).strip() if found else ""
-
-    # -- bringing it into service -----------------------------------------------------------------------------------
-
-    def _serve(self, record: Record, live: str) -> None:
-        slot = self.slots.idle()
-        try:
-            self.slots.start(slot, record.id)
-            self.slots.gate(slot, self.options["host"], self.options["health"])
-        except ReleaseError:
-            self.slots.stop(slot)
-            raise
-        record.healthy = True
-        self._write(record)
-        self.slots.flip(slot)
-        if live:
-            self.slots.drain(live)
-        self._prune()
-        self.outcome.release, self.outcome.slot = record.id, slot
 
     def _repair(self, live: str, serving: Record) -> None:
         """Put right what a run that was killed, or a hand, has left beside a release that should serve."""
@@ -418,13 +380,23 @@ class Deployment:
         todo: list[Callable[[], Any]] = []
         if not self.slots.is_active(live):
             todo += [
-                lambda: self.slots.start_again(live),
+                lambda: self.slots.start_again(live, self.options["health"]["timeout"]),
                 lambda: self.slots.gate(live, self.options["host"], self.options["health"]),
             ]
         current = self.slots.current
         followed = current.is_symlink() and current.readlink().name == serving.id
         if not self.slots.is_enabled(live) or not followed:
             todo.append(lambda: self.slots.flip(live))
+        if not self._units(serving).in_order(serving.processes, serving.timers):
+            todo.append(lambda: self._switch_units(serving))
+        last = self.store.history()[-1:]
+        if not last or last[0].get("release") != serving.id:
+            # The run ended right after the rename.
+            came_from = str(last[0].get("release", "")) if last else ""
+            todo.append(lambda: self.store.remember(serving.id, came_from, self.options["by"], self.options["verb"]))
+        if not serving.healthy:
+            # The run ended while it was watched, so that it is not known yet how it does.
+            todo.append(lambda: self._watch_again(other, live, serving))
         if self.slots.is_active(other) or self.slots.is_enabled(other):
             todo.append(lambda: self.slots.drain(other))
         if todo:
@@ -434,46 +406,380 @@ class Deployment:
                     step()
         self.outcome.release, self.outcome.slot, self.outcome.revision = serving.id, live, serving.revision
 
-    # -- the releases on the host -----------------------------------------------------------------------------------
+    # -- going back ---------------------------------------------------------------------------------------------------
 
-    def record(self, release: str) -> Record | None:
-        """Read the record of a release; None where it is not whole."""
-        try:
-            text = (self.releases / release / RECORD).read_text(encoding="utf-8")
-            return Record(**json.loads(text))
-        except (OSError, ValueError, TypeError):
+    def _go_back(self) -> Record | None:
+        self._note("Find the release")
+        live, serving = self.slots.live(), self._serving()
+        target = self._target(serving)
+        if not target:
+            if serving:
+                self._repair(live, serving)
             return None
+        freeze.check(self.options["app"])
+        return target
 
-    def all_records(self) -> list[Record]:
-        """The records of all whole releases, the newest first."""
-        if not self.releases.is_dir():
+    def _target(self, serving: Record | None) -> Record | None:
+        """The release to go back to; None when it serves already.
+
+        Raises:
+            ReleaseError: there is none, it is not here, or the database's schema is one that it does not know.
+        """
+        self.outcome.previous = self.slots.release(self.slots.live())
+        name = self.options["release"] or self.store.previous_healthy(self.outcome.previous)
+        there = ", ".join(item.id for item in self.store.all_records() if self.store.has_environment(item)) or "none"
+        if not name:
+            raise ReleaseError(
+                "Find the release",
+                f"no other release has served well here. On this host: {there}.",
+                "Name one with -e release=..., or deploy a version with playbooks/deploy.yml -e version=...",
+            )
+        record = self.store.record(name)
+        if not record or not self.store.has_environment(record):
+            raise ReleaseError(
+                "Find the release",
+                f"there is no release {name} on this host. There are: {there}.",
+                "Name one of them with -e release=..., or deploy its version with playbooks/deploy.yml -e version=...",
+            )
+        if serving and record.id == serving.id:
+            return None
+        self._check_schema(record)
+        return record
+
+    def _check_schema(self, record: Record) -> None:
+        # The present variables name the database as well as the release's own would.
+        database = self._database(self._variables())
+        known = known_revisions(self.store.path(record.id) / "app")
+        noted = record.schema_after
+        if not known and not noted:
+            return
+        cure = (
+            "Take the migration back first (playbooks/run.yml -e \"command='flask db downgrade ...'\"), or, where the "
+            "older code works with the newer schema,"
+        )
+        try:
+            problem = schema_problem(database.revision(), known, noted)
+        except Unanswered as reason:
+            # Not to know is not to know that all is well.
+            problem = f"the database could not be asked for the revision of its schema: {reason}."
+            cure = "See that the database runs and lets the app in, or, where the code works with the schema for sure,"
+        if not problem:
+            return
+        if self.options["force"]:
+            self.outcome.warnings.append(f"{record.id}: {problem} It is gone back to all the same (force).")
+            return
+        raise ReleaseError(
+            "Compare the schema",
+            f"{record.id}: {problem}",
+            f"{cure} add -e force=true. {STILL}",
+        )
+
+    def _database(self, variables: dict[str, str]) -> Database:
+        return Database(variables.get("DATABASE_URL", ""), self.user, self.options["app"])
+
+    def _again(self) -> Record:
+        """The release that serves, to be started once more in the other slot.
+
+        Raises:
+            ReleaseError: none does.
+        """
+        serving = self._serving()
+        if not serving:
+            raise ReleaseError("Find the release", "no release serves here.", "Deploy one: playbooks/deploy.yml")
+        freeze.check(self.options["app"])
+        self.outcome.previous = serving.id
+        return serving
+
+    # -- migrate ------------------------------------------------------------------------------------------------------
+
+    def _migrate(self, record: Record) -> None:
+        command = record.release_command
+        if not command:
+            return
+        self._note("Run the release command")
+        options, database = self.options, self._database(self._variables())
+        if database.variables and not database.command:
+            self.outcome.warnings.append("psql is not installed: the release command runs without the database's lock.")
+        stop_tasks(self.run, self.user)
+        wait, limit = options["release_lock_timeout"], options["release_timeout"]
+        with database.lock(f"deploy of {options['by'] or options['app']}", wait):
+            before = self._schema(database)
+            self._run_release_command(record, limited(command, wait, limit))
+            after = self._schema(database)
+        record.schema_before, record.schema_after = before, after
+        self.outcome.schema_before, self.outcome.schema_after = before, after
+        self.store.write(record)
+
+    def _schema(self, database: Database) -> str:
+        """The schema's revision, for the record; a deploy goes on without it."""
+        try:
+            return database.revision()
+        except Unanswered as reason:
+            warning = f"the database could not be asked for the revision of its schema, which is not noted: {reason}."
+            if warning not in self.outcome.warnings:
+                self.outcome.warnings.append(warning)
+            return ""
+
+    def _run_release_command(self, record: Record, command: list[str]) -> None:
+        folder = self.store.path(record.id)
+        arguments = sandboxed(
+            command,
+            user=self.user,
+            directory=f"{folder}/app",
+            writable=[str(self.data)],
+            environment={
+                "PATH": f"{folder}/venv/bin:/usr/local/bin:/usr/bin:/bin",
+                "HOME": str(self.data),
+                "PYTHONPATH": f"{folder}/app:{folder}/app/src",
+            },
+            environment_files=[f"-{self.keys.variables_file}", f"{folder}/env"],
+            timeout=self.options["release_timeout"],
+        )
+        status, out, err = self.run(arguments)
+        if status:
+            raise ReleaseError(
+                "Run the release command",
+                f"'{record.release_command}' ended with {status}:\n{tail(out + err)}",
+                f"Correct the release and run the same command again. {STILL}",
+            )
+
+    # -- gate ---------------------------------------------------------------------------------------------------------
+
+    def _gate(self, record: Record) -> None:
+        options, slot = self.options, self.slots.idle()
+        self._note("Start the idle slot")
+        assets.share(self.store, record.id, self.slots.release(self.slots.live()))
+        # A release that has served has shown that it does not end after a second.
+        settle = options["health"].get("settle", 0) if options["verb"] == "deploy" else 0
+        if options["schema_after"] and not record.schema_after:
+            # The command was run on another host of the same fleet.
+            record.schema_before, record.schema_after = options["schema_before"], options["schema_after"]
+            self.store.write(record)
+        try:
+            self.slots.start(slot, record.id, options["health"]["timeout"])
+            self.slots.gate(slot, options["host"], options["health"], options["gate_address"], settle)
+        except (ReleaseError, OSError):
+            self.slots.stop(slot)
+            raise
+
+    # -- flip ---------------------------------------------------------------------------------------------------------
+
+    def _flip(self, record: Record, gated: bool) -> None:
+        self._note("Let the release serve")
+        options, live, slot = self.options, self.slots.live(), self.slots.idle()
+        if self.slots.release(slot) != record.id or not self.slots.is_active(slot):
+            raise ReleaseError(
+                "Let the release serve",
+                f"the {slot} slot no longer runs {record.id}: another deploy has come in between.",
+                "Run the same command again.",
+            )
+        if not gated:
+            # It has waited for other hosts since.
+            try:
+                self.slots.gate(slot, options["host"], {**options["health"], "probes": 1})
+            except ReleaseError:
+                self.slots.stop(slot)
+                raise
+        served, previous = self.slots.release(live), self._serving()
+        # Asked before the history says that it has been left.
+        back = options["verb"] == "rollback" and self.store.is_back(record.id, served)
+        self.outcome.previous = served
+        self._guarded(
+            live,
+            slot,
+            record,
+            [
+                lambda: self.slots.flip(slot),
+                lambda: self.store.remember(record.id, served, options["by"], options["verb"]),
+                lambda: self._switch_units(record),
+                *self._watching(slot, record, served),
+                lambda: self._confirm(record),
+            ],
+        )
+        if back and previous:
+            # So that the next one does not come back to it. What is left for a newer release has nothing against it.
+            previous.failed = f"gone back from by {options['by'] or 'somebody'}"
+            self.store.write(previous)
+
+    def _confirm(self, record: Record) -> None:
+        record.healthy, record.failed = True, ""
+        # The keys are no part of a release: it was started with those that there are now.
+        keys = _digest(self._keys())
+        if record.parts and record.parts.get("keys") != keys:
+            record.parts["keys"] = keys
+            record.identity = _digest(record.parts)
+        self.store.write(record)
+
+    def _watching(self, slot: str, record: Record, served: str) -> list[Callable[[], None]]:
+        """The step that watches a release, made before it serves; none where it is not to be watched.
+
+        Args:
+            slot: the slot of the release.
+            record: the release.
+            served: the one that served before.
+        """
+        if not self.options["watch"] or self.options["verb"] != "deploy":
             return []
-        found = [self.record(path.name) for path in self.releases.iterdir()]
-        return sorted((item for item in found if item), key=lambda item: item.created, reverse=True)
+        log = AccessLog(Path(self.options["access_log"]))
+        before, invocation = log.before(served), self.slots.invocation(slot)
+        return [lambda: self._watch(slot, record, log, before, invocation)]
 
-    def _write(self, record: Record) -> None:
-        text = json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
-        environment.write_private(self.releases / record.id / RECORD, text)
+    def _watch_again(self, other: str, live: str, serving: Record) -> None:
+        warm = other if self.slots.is_active(other) else ""
+        steps = self._watching(live, serving, self.slots.release(warm))
+        self._guarded(warm, live, serving, [*steps, lambda: self._confirm(serving)])
 
-    def _remove_partial(self) -> None:
-        held = {self.slots.release(slot) for slot in SLOTS}
-        for path in self.releases.iterdir():
-            if path.is_dir() and path.name not in held and not (path / RECORD).exists():
-                shutil.rmtree(path)
+    def _guarded(self, live: str, slot: str, record: Record, steps: list[Callable[[], Any]]) -> None:
+        """Do what begins with the rename; where it goes wrong, let the slot serve again that served before.
 
-    def _prune(self) -> None:
-        """Remove releases beyond the number to keep, and environments that no release has."""
-        held = {self.slots.release(slot) for slot in SLOTS}
-        records = self.all_records()
-        kept = [item for item in records if item.healthy][: self.options["keep_releases"]]
-        kept += [item for item in records if item.id in held and item not in kept]
-        for item in records:
-            if item not in kept:
-                # The record first: what is removed in part is then no release any more.
-                (self.releases / item.id / RECORD).unlink()
-                shutil.rmtree(self.releases / item.id)
-        # Asked of the links, not of the records: a release that serves keeps its environment, whatever its record says.
-        used = {link.readlink().name for link in self.releases.glob("*/venv")}
-        for path in self.venvs.iterdir():
-            if path.is_dir() and path.name not in used:
-                virtualenv.remove(path)
+        Args:
+            live: the slot that served before, and is warm; empty when none.
+            slot: the slot of the release.
+            record: the release.
+            steps: what to do.
+        """
+        try:
+            for step in steps:
+                step()
+        except OSError as error:
+            # That the disk is full says nothing about the release.
+            self._take_back(live, slot, record, self._os_error(error), at_fault=False)
+        except ReleaseError as error:
+            self._take_back(live, slot, record, error)
+        self.still = f"{record.id} serves."
+
+    def _watch(self, slot: str, record: Record, log: AccessLog, before: Traffic, invocation: str) -> None:
+        """See how the release does with visitors.
+
+        Raises:
+            ReleaseError: too many errors or slow answers, no health, a restart, or a process that does not stay up.
+        """
+        now, bad, health = Traffic(record.id, others=True), 0, self.options["health"]
+        for number in range(1, int(self.options["watch"] / WATCH_INTERVAL) + 1):
+            self.pause(WATCH_INTERVAL)
+            now.add(log.new_lines())
+            problem = verdict(before, now)
+            if number % LOOKS_PER_PROBE == 0:
+                status, body = probe(self.slots.socket(slot), health["path"], self.options["host"])
+                bad = 0 if is_good(status, body, health) else bad + 1
+                if bad >= BAD_PROBES:
+                    problem = f"{health['path']} answered {status or 'nothing'} {bad} times in a row"
+                elif self.slots.invocation(slot) != invocation:
+                    problem = "its service has crashed and was started again"
+                else:
+                    problem = problem or "; ".join(self._units(record).failures())
+            if problem:
+                raise ReleaseError("Watch the release", f"{problem}.", "")
+
+    def _take_back(self, live: str, slot: str, record: Record, error: ReleaseError, at_fault: bool = True) -> None:
+        """Let the slot serve again that served before; it is still warm.
+
+        Raises:
+            ReleaseError: always, with what was done about it.
+        """
+        cure = error.cure or "Correct the release and run the same command again."
+        if live:
+            # First of all what visitors get; the log can wait.
+            problems = self._back_to(live, slot, record, error.reason if at_fault else "")
+            cure = "\n".join([f"{self.slots.release(live)} serves again. {cure}", *problems])
+        elif self.slots.live() == slot and "flip" in self.options["phases"]:
+            # With others the return comes next, on all of them.
+            cure = f"Nothing served here before, so that nothing serves until the next deploy. {cure}"
+        elif self.slots.live() == slot:
+            cure = f"Nothing else runs here to go back to: it goes on serving. {cure}"
+        else:
+            self.slots.stop(slot)
+        log = self.slots.log(slot, int(time.time()) - 60)
+        raise ReleaseError(error.step, f"{error.reason}\nIts last log lines:\n{log}", cure)
+
+    def _back_to(self, live: str, slot: str, record: Record, reason: str) -> list[str]:
+        """Let the slot serve again that served before, and stop the other one.
+
+        Args:
+            live: the slot that served before.
+            slot: the slot of the release.
+            record: the release.
+            reason: why it is not to be gone back to; empty when it may be.
+
+        Returns:
+            What else did not go well. It keeps nobody from being served.
+        """
+        self.slots.flip_back(live)
+        name, problems = self.slots.release(live), []
+        previous = self.store.record(name)
+        try:
+            self.store.remember(name, record.id, self.options["by"], RETURN)
+            # A restart has the same release in both slots.
+            if reason and record.id != name:
+                record.failed, record.healthy = reason.partition("\n")[0], False
+                self.store.write(record)
+            if previous and previous.failed:
+                previous.failed = ""
+                self.store.write(previous)
+        except OSError as error:
+            problems.append(f"Besides, it could not be noted: {error.strerror or error}.")
+        try:
+            if previous:
+                self._switch_units(previous)
+        except OSError as error:
+            problems.append(f"Besides, its processes were not started: {error.strerror or error}.")
+        except ReleaseError as error:
+            problems.append(f"Besides, its processes were not started: {error.reason}")
+        self.slots.drain(slot)
+        return problems
+
+    def _return_from(self, release: str, previous: str) -> None:
+        """Take this host back to what it served, since the release was refused on at least one host."""
+        live, idle = self.slots.live(), self.slots.idle()
+        record, held = self.store.record(release), self.slots.release(idle)
+        if record and self._began_with(record.id, previous) and self.slots.release(live) == record.id:
+            self._back_to_nothing(live, record)
+            self.outcome.changed = True
+        elif record and held in (release, previous) and self.slots.is_active(idle):
+            if held == release:
+                # It does not serve yet; or, at a restart, both slots run it, and the one that serves was gated.
+                self.slots.drain(idle)
+                self.outcome.changed = True
+            elif self.slots.release(live) == release:
+                self.outcome.warnings += self._back_to(idle, live, record, "refused on another host")
+                self.outcome.changed = True
+        self.outcome.release = self.slots.release(self.slots.live())
+
+    def _began_with(self, release: str, previous: str) -> bool:
+        """Whether nothing served here before a release, by what the caller says and by what the host has noted."""
+        last = (self.store.history() or [{}])[-1]
+        return not previous and not (last.get("release") == release and last.get("from"))
+
+    def _back_to_nothing(self, live: str, record: Record) -> None:
+        """Stop the first release of this host: all hosts are to be alike, and on some it has never served."""
+        self._note("Stop the release")
+        self.still = "Nothing serves here until the next deploy."
+        self.slots.withdraw(live)
+        self._units(record).remove()
+        self.store.remember("", record.id, self.options["by"], RETURN)
+        record.failed, record.healthy = record.failed or "refused on at least one host", False
+        self.store.write(record)
+        self.outcome.warnings.append(
+            f"{record.id} was refused on at least one host, and nothing served here before it. {self.still}"
+        )
+
+    # -- finish -------------------------------------------------------------------------------------------------------
+
+    def _finish(self, record: Record) -> None:
+        self._note("Drain the slot that served before")
+        live, other = self.slots.live(), self.slots.idle()
+        if self.slots.release(live) != record.id:
+            raise ReleaseError(
+                "Drain the slot that served before",
+                f"{record.id} does not serve: another deploy has come in between.",
+                "Look at playbooks/status.yml, then run the same command again.",
+            )
+        self.still = f"{record.id} serves."
+        if self.slots.is_active(other) or self.slots.is_enabled(other):
+            self.slots.drain(other)
+        self.outcome.slot = live
+        self.store.prune(self.options["keep_releases"])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

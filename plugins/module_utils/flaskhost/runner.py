@@ -68,7 +68,7 @@ def sandboxed(
     directory: str,
     writable: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
-    environment_file: str = "",
+    environment_files: Iterable[str] = (),
     timeout: int = 900,
 ) -> list[str]:
     """Wrap a command so that systemd runs it as the app's user and in the sandbox.
@@ -79,7 +79,8 @@ def sandboxed(
         directory: the working directory.
         writable: the folders that it may write.
         environment: variables that are no secret: they can be seen in the process list.
-        environment_file: a file of variables, secrets among them; systemd reads it as root.
+        environment_files: files of variables, secrets among them, the later one wins; systemd reads them as root. One
+            that begins with ``-`` may be missing.
         timeout: seconds until it is ended.
 
     Returns:
@@ -90,7 +91,7 @@ def sandboxed(
         f"WorkingDirectory={directory}",
         f"RuntimeMaxSec={timeout}",
         *(f"ReadWritePaths={path}" for path in writable),
-        *(f"EnvironmentFile={path}" for path in [environment_file] if path),
+        *(f"EnvironmentFile={path}" for path in environment_files),
     ]
     return [
         "systemd-run",

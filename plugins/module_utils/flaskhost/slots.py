@@ -14,8 +14,17 @@ from typing import Any
 from ansible.module_utils.flaskhost.app_model import SLOTS
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 
-#: Seconds that nginx may go on using a connection to the slot that served before: its ``keepalive_time`` is 1 s.
-KEEPALIVE_SECONDS = 1.5
+#: Bytes of a body that a probe reads.
+BODY_BYTES = 64 * 1024
+#: Seconds between two questions while a slot has to go on answering.
+SETTLE_INTERVAL = 0.25
+#: Seconds that nginx may go on using a connection to the slot that served before: half a second until it no longer puts
+#: one aside (``keepalive_time``), and another half until it closes the last one that it has (``keepalive_timeout``).
+KEEPALIVE_SECONDS = 1.1
+
+
+#: What to do when a release is refused.
+CURE = "Correct the release and run the same command again. What served before still serves."
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -43,7 +52,7 @@ def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, st
     Without the name ``TRUSTED_HOSTS`` answers 400, and without the protocol an app that forces HTTPS answers 302.
 
     Args:
-        path: the slot's socket.
+        path: the slot's socket, or the address and port of a listener (``127.0.0.1:7999``).
         url: the path to ask for.
         host: the app's canonical domain.
         timeout: seconds.
@@ -59,11 +68,15 @@ def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, st
         "User-Agent": "flaskhost-gate",
         "Connection": "close",
     }
-    connection = UnixConnection(path, timeout)
+    connection: http.client.HTTPConnection
+    if path.startswith("/"):
+        connection = UnixConnection(path, timeout)
+    else:
+        connection = http.client.HTTPConnection(path, timeout=timeout)
     try:
         connection.request("GET", urllib.parse.quote(url, safe="/%:@!$&'()*+,;=?"), headers=headers)
         answer = connection.getresponse()
-        return answer.status, answer.read(500).decode("utf-8", "replace")
+        return answer.status, answer.read(BODY_BYTES).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         return 0, f"{type(error).__name__}: {error}"
     finally:
@@ -104,7 +117,8 @@ class Slots:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.run, self.unit, self.socket_dir, self.live_socket = run, unit, socket_dir, live_socket
-        self.links, self.current, self.pause = root / "slots", root / "current", pause
+        self.links, self.current, self.gate_socket = root / "slots", root / "current", root / "gate.sock"
+        self.pause = pause
 
     def socket(self, slot: str) -> str:
         """The path of a slot's socket."""
@@ -138,8 +152,18 @@ class Slots:
         """Whether a reboot starts a slot."""
         return self.run(["systemctl", "is-enabled", "--quiet", self.service(slot)])[0] == 0
 
-    def start(self, slot: str, release: str) -> None:
+    def invocation(self, slot: str) -> str:
+        """What names this very run of a slot's service: it is another one after a crash."""
+        shown = self.run(["systemctl", "show", "--property=InvocationID,NRestarts", self.service(slot)])[1]
+        return " ".join(sorted(shown.split()))
+
+    def start(self, slot: str, release: str, timeout: int) -> None:
         """Start a release in a slot that does not serve.
+
+        Args:
+            slot: the slot.
+            release: the release.
+            timeout: seconds that it may take to load.
 
         Raises:
             ReleaseError: the service does not start: the app cannot be imported, most likely.
@@ -147,29 +171,48 @@ class Slots:
         self.stop(slot)
         self.links.mkdir(mode=0o755, exist_ok=True)
         replace_link(self.links / slot, f"../releases/{release}")
-        self.start_again(slot)
+        self.start_again(slot, timeout)
 
-    def start_again(self, slot: str) -> None:
+    def start_again(self, slot: str, timeout: int) -> None:
         """Start the release that a slot holds.
 
         Raises:
             ReleaseError: as in :meth:`start`.
         """
-        self.run(["systemctl", "daemon-reload"], check_rc=True)
+        # Only where a file has changed: a reload takes systemd a fifth of a second.
+        units = [self.service(slot), f"{self.unit}@{slot}.socket"]
+        if "yes" in self.run(["systemctl", "show", "--property=NeedDaemonReload", "--value", *units])[1].split():
+            status, _out, err = self.run(["systemctl", "daemon-reload"])
+            if status:
+                # Not by check_rc, as in flip().
+                raise ReleaseError(f"Start the {slot} slot", f"systemctl daemon-reload says: {tail(err, 3)}", CURE)
         began = int(time.time())
-        if self.run(["systemctl", "start", self.service(slot)])[0]:
-            log = self.log(slot, began)
-            raise ReleaseError(
-                f"Start the {slot} slot", f"{self.service(slot)} does not start. Its last lines:\n{log}", _CURE
-            )
+        status = self.run(["timeout", str(timeout), "systemctl", "start", self.service(slot)])[0]
+        if not status:
+            return
+        step = f"Start the {slot} slot"
+        why = f"does not start within {timeout} s (health.timeout)" if status == 124 else "does not start"
+        if self._was_killed(slot):
+            why = "was killed while it started, most likely since it took more memory than limits.memory allows"
+        raise ReleaseError(step, f"{self.service(slot)} {why}. Its last lines:\n{self.log(slot, began)}", CURE)
 
-    def gate(self, slot: str, host: str, health: Mapping[str, Any]) -> None:
+    def _was_killed(self, slot: str) -> bool:
+        shown = self.run(["systemctl", "show", "--property=Result,ExecMainCode,ExecMainStatus", self.service(slot)])[1]
+        # 2 is CLD_KILLED. Where control groups are of version 1 systemd does not learn that it was for the memory.
+        return "Result=oom-kill" in shown or {"ExecMainCode=2", "ExecMainStatus=9"} <= set(shown.split())
+
+    def gate(self, slot: str, host: str, health: Mapping[str, Any], address: str = "", settle: float = 0) -> None:
         """Let a slot show that it answers, before any visitor reaches it.
+
+        First over its own socket, then for some seconds more, and then once through nginx as a visitor would.
 
         Args:
             slot: the slot.
             host: the app's canonical domain.
-            health: ``path``, ``status``, ``probes`` (good answers in a row) and ``timeout`` (seconds for all).
+            health: ``path``, ``status``, ``body`` (a text that it holds), ``probes`` (good answers in a row) and
+                ``timeout`` (seconds for all of them).
+            address: where nginx listens for this host alone; empty to leave nginx out.
+            settle: seconds that it has to go on answering, and its service not to restart.
 
         Raises:
             ReleaseError: it does not. The slot is left as it is: whether to stop it is for the caller to say.
@@ -177,34 +220,69 @@ class Slots:
         began = int(time.time())
         deadline = time.monotonic() + health["timeout"]
         good, status, body = 0, 0, ""
+        invocation = self.invocation(slot)
         while good < health["probes"]:
             status, body = probe(self.socket(slot), health["path"], host, max(1.0, deadline - time.monotonic()))
-            good = good + 1 if status == health["status"] else 0
+            good = good + 1 if is_good(status, body, health) else 0
             if time.monotonic() > deadline:
                 break
             if not good:
                 self.pause(0.5)
-        if good >= health["probes"]:
-            return
-        log = self.log(slot, began)
+        if good < health["probes"]:
+            found = f"{good} of {health['probes']} answers in a row were good after {health['timeout']} s"
+            raise self._bad(slot, health, found, (status, body), began)
+        for _number in range(int(settle / SETTLE_INTERVAL)):
+            self.pause(SETTLE_INTERVAL)
+            status, body = probe(self.socket(slot), health["path"], host)
+            if not is_good(status, body, health):
+                raise self._bad(slot, health, "it answered well at first, and then no more", (status, body), began)
+        if address:
+            replace_link(self.gate_socket, self.socket(slot))
+            status, body = probe(address, health["path"], host)
+            if not is_good(status, body, health):
+                raise self._bad(slot, health, f"asked through nginx ({address})", (status, body), began)
+        if self.invocation(slot) != invocation:
+            raise self._bad(slot, health, "its service has crashed and was started again", (status, body), began)
+
+    def _bad(self, slot: str, health: Mapping[str, Any], found: str, last: tuple[int, str], began: int) -> ReleaseError:
+        status, body = last
         answer = f"{status}" if status else "no answer"
-        raise ReleaseError(
+        wanted = f"{health['status']}" + (f" with {health['body']!r} in it" if health.get("body") else "")
+        return ReleaseError(
             f"Ask the {slot} slot for {health['path']}",
-            f"got {answer}, wanted {health['status']}; {good} of {health['probes']} answers in a row were good after "
-            f"{health['timeout']} s. The last one began:\n{tail(body, 5)}\nIts last log lines:\n{log}",
-            _CURE,
+            f"got {answer}, wanted {wanted}; {found}. The last one began:\n{_beginning(body)}\n"
+            f"Its last log lines:\n{self.log(slot, began)}",
+            CURE,
         )
 
     def flip(self, slot: str) -> None:
         """Let a slot serve: enable it for the next boot, rename the live link, and follow with ``current``."""
-        self.run(["systemctl", "enable", "--quiet", self.service(slot)], check_rc=True)
+        # What is enabled counts at the next boot: nothing has to be reloaded for it now.
+        status, _out, err = self.run(["systemctl", "enable", "--quiet", "--no-reload", self.service(slot)])
+        if status:
+            # Not by check_rc, which would end the module before the slot is stopped again.
+            raise ReleaseError(f"Let the {slot} slot serve", f"systemctl enable says: {tail(err, 3)}", CURE)
+        self._follow(slot)
+
+    def flip_back(self, slot: str) -> None:
+        """Let the slot serve again that served before; it is enabled still, and nothing may come before the rename."""
+        self._follow(slot)
+        self.run(["systemctl", "enable", "--quiet", "--no-reload", self.service(slot)])
+
+    def withdraw(self, slot: str) -> None:
+        """Take a slot out of service that serves, where nothing served before it: nginx finds nobody, as it did."""
+        self.live_socket.unlink(missing_ok=True)
+        self.current.unlink(missing_ok=True)
+        self.drain(slot)
+
+    def _follow(self, slot: str) -> None:
         replace_link(self.live_socket, self.socket(slot))
         replace_link(self.current, f"releases/{self.release(slot)}")
 
     def stop(self, slot: str) -> None:
         """Stop a slot and its socket; requests in flight are finished first."""
         # The socket first: with it open, a late connection would start the service again.
-        self.run(["systemctl", "disable", "--quiet", self.service(slot)])
+        self.run(["systemctl", "disable", "--quiet", "--no-reload", self.service(slot)])
         self.run(["systemctl", "stop", f"{self.unit}@{slot}.socket", self.service(slot)])
         self.run(["systemctl", "reset-failed", self.service(slot)])
 
@@ -221,4 +299,10 @@ class Slots:
         return tail(self.run(command)[1]) or "(none)"
 
 
-_CURE = "Correct the release and run the same command again. What served before still serves."
+def is_good(status: int, body: str, health: Mapping[str, Any]) -> bool:
+    """Whether an answer is the one that a healthy release gives."""
+    return status == health["status"] and health.get("body", "") in body
+
+
+def _beginning(body: str) -> str:
+    return "\n".join([line for line in body.splitlines() if line.strip()][:5])[:500]

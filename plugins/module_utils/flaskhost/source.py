@@ -1,15 +1,26 @@
-"""Where the code of a release comes from: a folder on the controller, sent as an archive, or a git repository."""
+"""Where the code of a release comes from: a folder on the controller, an archive, or a git repository."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
 import os
 import re
+import shlex
+import shutil
 import stat
 import tarfile
-from collections.abc import Iterable
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.environment import write_private
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 
 #: Never part of a release: histories, environments, caches, and the developer's own secrets.
@@ -21,7 +32,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: No gc in the background either: it would hold locks after this process and its lock are gone.
 _GIT = ["git", "-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false"]
 #: A question for a name or a password would wait for ever: there is nobody to answer.
-_GIT_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=15"}
+_SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
+_GIT_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": shlex.join(_SSH)}
+
+_CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})")
+#: Bytes. The checksum is known only at the end: until then nothing else keeps a server from filling the disk.
+_LARGEST_DOWNLOAD = 2 * 1024**3
+#: Seconds without a byte, and for the whole of a download.
+_STALLED, _LONGEST_DOWNLOAD = 30, 900
+_XZ = b"\xfd7zXZ\0"
 
 
 def folder_files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
@@ -85,7 +104,254 @@ def pack_folder(folder: Path, archive: Path, without: Iterable[str] = ()) -> Non
             tar.add(folder / path, arcname=str(path), recursive=False)
 
 
-def resolve_commit(run: Run, repository: Path, url: str, version: str) -> str:
+# -- an archive and its checksum ------------------------------------------------------------------------------------
+
+
+def is_url(archive: str) -> bool:
+    """Whether an archive is one that the host fetches by itself, and not a file of the controller."""
+    return archive.startswith(("http://", "https://"))
+
+
+def checksum_digest(checksum: str) -> str:
+    """The hexadecimal digits of a checksum, in lower case: the revision of an archive.
+
+    Raises:
+        ReleaseError: it is not written as ``sha256:`` and 64 hexadecimal digits.
+    """
+    match = _CHECKSUM.fullmatch(checksum)
+    if not match:
+        raise ReleaseError(
+            "Check the archive",
+            f"{checksum!r} is no checksum.",
+            "Write source.checksum as sha256: and the 64 digits that sha256sum prints for the archive.",
+        )
+    return match.group(1).lower()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; the file may be larger than the memory."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verify(path: Path, checksum: str) -> None:
+    """Check that an archive is the one that was meant.
+
+    Args:
+        path: the archive.
+        checksum: ``sha256:`` and 64 hexadecimal digits.
+
+    Raises:
+        ReleaseError: it is another one, and both digests are told.
+        OSError: the archive cannot be read.
+    """
+    _compare(file_digest(path), checksum, path.name)
+
+
+def _compare(got: str, checksum: str, name: str) -> None:
+    wanted = checksum_digest(checksum)
+    if got != wanted:
+        raise ReleaseError(
+            "Check the archive",
+            f"{name} is not the archive that was meant: its checksum is sha256:{got}, wanted sha256:{wanted}.",
+            "Find out which of the two is right. If it is the archive, correct source.checksum.",
+        )
+
+
+def download(url: str, checksum: str, destination: Path) -> None:
+    """Fetch an archive to the host; where this returns, it is there, whole, and the one that was meant.
+
+    Args:
+        url: where it is, http or https; the checksum makes both equally safe from a forged one.
+        checksum: ``sha256:`` and 64 hexadecimal digits.
+        destination: the file to write; it is not there after an error.
+
+    Raises:
+        ReleaseError: the server does not answer or refuses, the disk is full, or it is another archive.
+    """
+    checksum_digest(checksum)
+    # What a URL may hold of secrets: a name and password, and a token in its query.
+    shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+    cure = f"Check source.archive, and that this host may read it: run 'curl --location --head {shown}' on it."
+    digest, received, until = hashlib.sha256(), 0, time.monotonic() + _LONGEST_DOWNLOAD
+    request = urllib.request.Request(url, headers={"User-Agent": "flaskhost"})  # noqa: S310 - see is_url
+    try:
+        # urllib itself follows a redirect to http, https and ftp only: none to a file of the host's own.
+        with urllib.request.urlopen(request, timeout=_STALLED) as answer, destination.open("wb") as stream:  # noqa: S310
+            expected = answer.headers.get("Content-Length", "")
+            while block := answer.read(1024 * 1024):
+                digest.update(block)
+                stream.write(block)
+                received += len(block)
+                if received > _LARGEST_DOWNLOAD or time.monotonic() > until:
+                    limits = f"{_LARGEST_DOWNLOAD >> 20} MB in {_LONGEST_DOWNLOAD // 60} minutes"
+                    raise ReleaseError("Fetch the code", f"{shown} is larger or slower than {limits}.", cure)
+        if expected.isdigit() and received < int(expected):
+            raise ReleaseError("Fetch the code", f"{shown} was cut off after {received} of {expected} bytes.", cure)
+        _compare(digest.hexdigest(), checksum, shown)
+    except urllib.error.HTTPError as error:
+        destination.unlink(missing_ok=True)
+        raise ReleaseError(
+            "Fetch the code", f"{shown}: the server answers {error.code} {error.reason}.", cure
+        ) from None
+    except (OSError, HTTPException, ValueError) as error:
+        destination.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ReleaseError("Fetch the code", f"{destination.parent}: {error.strerror}.", "Make room.") from None
+        reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        raise ReleaseError("Fetch the code", f"{shown} cannot be read: {reason}.", cure) from None
+    except BaseException:
+        destination.unlink(missing_ok=True)
+        raise
+
+
+# -- a git repository -----------------------------------------------------------------------------------------------
+
+
+def git_environment(secrets_dir: Path, key: str = "", known_hosts: str = "") -> dict[str, str]:
+    """Give git what it needs to read a private repository over SSH.
+
+    With a key, it is that key and no other. Without one it is the agent of who deploys, where they forward it
+    (``ForwardAgent``), or what root has in /root/.ssh on the host.
+
+    The server is checked against ``known_hosts`` and nothing else where that is given. Else it is trusted on first
+    use: what it shows at the first contact is written down beside the key, and must be the same ever after.
+
+    Args:
+        secrets_dir: the app's folder under /etc/flaskhost, which only root reads; it has to be there.
+        key: the private deploy key, without a passphrase; empty for none, and an earlier one is then removed.
+        known_hosts: the server's public keys, lines as ssh-keyscan prints them; empty to trust on first use.
+
+    Returns:
+        Variables for :func:`resolve_commit` and :func:`fetch_commit`; the key itself is in none of them.
+    """
+    key_file, hosts_file = secrets_dir / "deploy_key", secrets_dir / "known_hosts"
+    command = [*_SSH, "-o", f"StrictHostKeyChecking={'yes' if known_hosts.strip() else 'accept-new'}"]
+    files = str(hosts_file)
+    if known_hosts.strip():
+        _write_private(hosts_file, known_hosts)
+    else:
+        # A new key goes into the first of them; what root has agreed to before counts as well.
+        files += " ~/.ssh/known_hosts"
+    command += ["-o", f"UserKnownHostsFile={files}"]
+    variables: dict[str, str] = {}
+    if key.strip():
+        _write_private(key_file, key)
+        command += ["-i", str(key_file), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none"]
+    else:
+        key_file.unlink(missing_ok=True)
+        if agent := find_agent():
+            variables["SSH_AUTH_SOCK"] = agent
+    return {**variables, "GIT_SSH_COMMAND": shlex.join(command)}
+
+
+@contextmanager
+def git_access(
+    secrets_dir: Path, key: str = "", known_hosts: str = "", check: bool = False
+) -> Iterator[dict[str, str]]:
+    """What :func:`git_environment` returns, and in check mode the same without a trace.
+
+    Args:
+        secrets_dir: as there; in check mode it need not be there.
+        key: as there.
+        known_hosts: as there.
+        check: use a temporary folder, which is removed at the end.
+    """
+    if not check:
+        yield git_environment(secrets_dir, key, known_hosts)
+        return
+    with tempfile.TemporaryDirectory(prefix="flaskhost-") as name:
+        # The server that was trusted before has to be the one that answers now, in check mode too.
+        if (secrets_dir / "known_hosts").is_file():
+            shutil.copy(secrets_dir / "known_hosts", name)
+        yield git_environment(Path(name), key, known_hosts)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a text for ssh, who wants lines that end as on Unix, the last one too; nothing where it is there."""
+    lines = "\n".join(text.strip().splitlines()) + "\n"
+    try:
+        same = path.read_text(encoding="utf-8") == lines and stat.S_IMODE(path.stat().st_mode) == 0o600
+    except (FileNotFoundError, UnicodeDecodeError):
+        same = False
+    if not same:
+        write_private(path, lines)
+
+
+def find_agent(proc: Path = Path("/proc")) -> str:
+    """Find the SSH agent of who has logged in, in the environments of the processes above this one.
+
+    sudo takes SSH_AUTH_SOCK away; the shell that sshd started, a few parents up, still has it.
+
+    Args:
+        proc: where the processes are; another folder in tests.
+
+    Returns:
+        The agent's socket; empty where there is none.
+    """
+    own = os.environ.get("SSH_AUTH_SOCK", "")
+    if own and _is_socket(own):
+        return own
+    process = str(os.getpid())
+    while process != "0":
+        try:
+            variables = (proc / process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            # Root in a container may not read everybody's.
+            variables = []
+        for variable in variables:
+            name, _equals, value = variable.partition(b"=")
+            if name == b"SSH_AUTH_SOCK" and value and _is_socket(os.fsdecode(value)):
+                return os.fsdecode(value)
+        try:
+            # The name of the program comes before, in parentheses, and may hold anything: proc(5), /proc/pid/stat.
+            process = (proc / process / "stat").read_bytes().rpartition(b")")[2].split()[1].decode()
+        except (OSError, IndexError):
+            return ""
+    return ""
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+#: What ssh and git say when they are not let in, and what helps; the first that fits.
+_REFUSALS = {
+    "REMOTE HOST IDENTIFICATION HAS CHANGED": (
+        "The server shows another key than before. Ask its operator. If that is right: put its line into "
+        "source.known_hosts, or take the old one out of the file known_hosts in {secrets_dir}."
+    ),
+    "Host key verification failed": (
+        "The server's key is not among those that are trusted. Compare what 'ssh-keyscan SERVER' prints with what its "
+        "operator publishes, and put that line into source.known_hosts."
+    ),
+    "Permission denied (publickey": (
+        "The server lets nobody in with that key. Register the public half of source.key at the repository (a deploy "
+        "key that may read). Without source.key, load a key that may read it into your agent (ssh-add -l lists them) "
+        "and forward it: --ssh-extra-args='-o ForwardAgent=yes'."
+    ),
+    "could not read Username": (
+        "The repository is private, or not there. A private one is read over SSH: the URL that begins with git@ or "
+        "ssh://, and a deploy key in source.key."
+    ),
+}
+
+
+def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> str:
+    """What to do about a git that failed, by what it has said."""
+    if re.search(r"Load key .*(?:invalid format|error in libcrypto|passphrase)", errors):
+        return "The key is damaged or has a passphrase. Write a whole one without into source.key, with line ends (|)."
+    found = next((cure for words, cure in _REFUSALS.items() if words in errors), otherwise)
+    hosts = re.search(r"UserKnownHostsFile=(\S+)/known_hosts", environment.get("GIT_SSH_COMMAND", ""))
+    return found.format(secrets_dir=hosts.group(1) if hosts else "/root/.ssh")
+
+
+def resolve_commit(
+    run: Run, repository: Path, url: str, version: str, environment: Mapping[str, str] | None = None
+) -> str:
     """Find the commit that a version means now.
 
     Args:
@@ -93,6 +359,7 @@ def resolve_commit(run: Run, repository: Path, url: str, version: str) -> str:
         repository: the app's bare repository on the host; need not exist.
         url: the repository's URL.
         version: a branch, a tag or a whole commit.
+        environment: what :func:`git_environment` returns, for a private repository.
 
     Returns:
         The commit, 40 hexadecimal digits. A whole commit is taken as it is, without asking anybody.
@@ -103,12 +370,12 @@ def resolve_commit(run: Run, repository: Path, url: str, version: str) -> str:
     if _COMMIT.fullmatch(version):
         return version
     asked = ["ls-remote", "--", url, version, f"{version}^{{}}"]
-    status, out, err = run([*_GIT, *asked], environ_update=_GIT_ENVIRONMENT)
+    variables = {**_GIT_ENVIRONMENT, **(environment or {})}
+    status, out, err = run([*_GIT, *asked], environ_update=variables)
     if status:
+        cure = "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root."
         raise ReleaseError(
-            "Read the repository",
-            f"git cannot read {url}:\n{tail(err, 5)}",
-            "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root.",
+            "Read the repository", f"git cannot read {url}:\n{tail(err, 5)}", _git_cure(err, variables, cure)
         )
     refs = dict(reversed(line.split("\t", 1)) for line in out.splitlines() if "\t" in line)
     places = (f"refs/tags/{version}", f"refs/heads/{version}", version)
@@ -128,8 +395,10 @@ def resolve_commit(run: Run, repository: Path, url: str, version: str) -> str:
     )
 
 
-def fetch_commit(run: Run, repository: Path, url: str, commit: str) -> None:
-    """Bring a commit into the app's bare repository on the host.
+def fetch_commit(
+    run: Run, repository: Path, url: str, commit: str, environment: Mapping[str, str] | None = None
+) -> None:
+    """Bring a commit into the app's bare repository on the host; the arguments are those of :func:`resolve_commit`.
 
     Raises:
         ReleaseError: it cannot be fetched.
@@ -143,18 +412,41 @@ def fetch_commit(run: Run, repository: Path, url: str, commit: str) -> None:
     for path in repository.rglob("*.lock"):
         path.unlink(missing_ok=True)
     references = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-    status, _out, err = run(
-        [*git, "fetch", "--quiet", "--prune", "--no-tags", "--", url, *references], environ_update=_GIT_ENVIRONMENT
-    )
+    variables = {**_GIT_ENVIRONMENT, **(environment or {})}
+    fetch = [*git, "fetch", "--quiet"]
+    status, _out, err = run([*fetch, "--prune", "--no-tags", "--", url, *references], environ_update=variables)
     if status == 0 and run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0]:
         # A commit on no branch and no tag: some servers hand it out when asked by its name.
-        status, _out, err = run([*git, "fetch", "--quiet", "--", url, commit], environ_update=_GIT_ENVIRONMENT)
+        status, _out, err = run([*fetch, "--", url, commit], environ_update=variables)
     if status:
+        cure = "Check source.repo and source.version, and that this host may read the repository."
         raise ReleaseError(
             "Fetch the code",
             f"git cannot fetch {commit[:12]} from {url}:\n{tail(err, 5)}",
-            "Check source.repo and source.version, and that this host may read the repository.",
+            _git_cure(err, variables, cure),
         )
+
+
+def submodule_warning(run: Run, repository: Path, commit: str) -> str:
+    """What the operator should know of a commit with submodules, which a release does not have.
+
+    A warning and no refusal: most are themes of the documentation and other things that an app serves well without.
+    One that it does need is missed when it starts, before it serves.
+
+    Args:
+        run: runs a command.
+        repository: the app's bare repository on the host, with the commit in it.
+        commit: the commit.
+
+    Returns:
+        One sentence; empty where there is no submodule.
+    """
+    question = ["config", "--blob", f"{commit}:.gitmodules", "--get-regexp", r"^submodule\..*\.path$"]
+    _status, out, _err = run([*_GIT, "--git-dir", str(repository), *question])
+    folders = sorted(line.partition(" ")[2] for line in out.splitlines() if " " in line)
+    if not folders:
+        return ""
+    return f"git submodules are not part of a release; empty in this one: {', '.join(folders[:8])}."
 
 
 def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, replaced: Iterable[str] = ()) -> None:
@@ -172,23 +464,35 @@ def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, re
     archive.unlink()
 
 
-def unpack_archive(run: Run, archive: Path, destination: Path, replaced: Iterable[str] = ()) -> None:
+def unpack_archive(
+    run: Run, archive: Path, destination: Path, replaced: Iterable[str] = (), strip: bool = False
+) -> None:
     """Write an archive into a folder.
 
     Args:
         run: runs a command: GNU tar, since the tarfile of Debian 12's Python cannot refuse a dangerous member.
-        archive: the archive.
+        archive: the archive: tar, plain or compressed by gzip or xz.
         destination: the folder, empty.
         replaced: folders, relative to it, that give way to the app's data (``persistent``): their links may lead out.
+        strip: leave out a single folder at the top, as an sdist and the archives of GitHub and GitLab have it.
 
     Raises:
         ReleaseError: the archive is damaged, the disk is full, a link in it leads out of the folder, or something in
             it is no file, folder or link.
     """
+    with archive.open("rb") as stream:
+        compressed_by_xz = stream.read(len(_XZ)) == _XZ
+    plain = _expand_xz(archive, destination.with_name("source.xz.tar")) if compressed_by_xz else archive
     tar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions"]
-    status, _out, err = run([*tar, f"--directory={destination}", f"--file={archive}"])
+    status, _out, err = run([*tar, f"--directory={destination}", f"--file={plain}"])
+    if compressed_by_xz:
+        plain.unlink()
     if status:
-        raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", "Correct the source, or make room.")
+        cure = "Correct the source (a .tar.gz, .tar.xz or .tar), or make room."
+        raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", cure)
+    if strip:
+        # Before the links are looked at: one that led to the top folder's neighbour would lead out afterwards.
+        _strip_top(destination)
     inside, left_out = Path(os.path.realpath(destination)), {destination / item for item in replaced}
     for root, directories, files in os.walk(destination):
         for path in (Path(root) / name for name in directories + files):
@@ -207,6 +511,28 @@ def unpack_archive(run: Run, archive: Path, destination: Path, replaced: Iterabl
                     f"{path.relative_to(destination)} is a link to {path.readlink()}, outside of the source.",
                     "Take the link out, or name the folder in persistent.",
                 )
+
+
+def _expand_xz(archive: Path, plain: Path) -> Path:
+    """Decompress here what tar would call xz for, which a small Debian has not."""
+    try:
+        with lzma.open(archive) as packed, plain.open("wb") as stream:
+            shutil.copyfileobj(packed, stream, 1024 * 1024)
+    except (lzma.LZMAError, EOFError, OSError) as error:
+        plain.unlink(missing_ok=True)
+        raise ReleaseError("Unpack the code", f"xz: {error}", "Correct the source, or make room.") from None
+    return plain
+
+
+def _strip_top(folder: Path) -> None:
+    """Put what is in the only folder of a folder in its place; nothing where there is more than one thing."""
+    entries = list(folder.iterdir())
+    if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
+        # By way of a place beside it: something in the top folder may have the top folder's own name.
+        aside = folder.with_name(f"{folder.name}.top")
+        entries[0].rename(aside)
+        folder.rmdir()
+        aside.rename(folder)
 
 
 def seal(folder: Path, group: int) -> None:

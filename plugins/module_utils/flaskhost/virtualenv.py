@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import stat
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, tail
+from ansible.module_utils.flaskhost.source import file_digest
 
 #: Written last: an environment without it was interrupted, and is built anew.
 MARK = ".complete"
@@ -53,6 +56,38 @@ def _has_dependencies(path: Path) -> bool:
         return False
 
 
+def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path | None:
+    """Find the folder of packages that an environment is built from, without any network.
+
+    Args:
+        folder: the app's folder.
+        named: the folder that the user names, relative to ``folder`` or to ``top``; empty for none.
+        top: the folder of the whole source, looked at second.
+
+    Returns:
+        The folder; None where none is named.
+
+    Raises:
+        ReleaseError: it is not there, or there is no package in it.
+    """
+    if not named:
+        return None
+    found = next((place / named for place in (folder, top or folder) if (place / named).is_dir()), None)
+    if found and packages_in(found):
+        return found
+    problem = "holds no package (.whl, .tar.gz, .zip)" if found else "is not in the source"
+    raise ReleaseError(
+        "Build the environment",
+        f"the wheelhouse {named} {problem}.",
+        "Correct wheelhouse, or fill that folder ('pip download --dest', 'pip wheel --wheel-dir') and commit it.",
+    )
+
+
+def packages_in(wheelhouse: Path) -> list[Path]:
+    """The packages in a wheelhouse, sorted by name: wheels, and sources to build one from."""
+    return sorted(path for path in wheelhouse.iterdir() if path.name.endswith((".whl", ".tar.gz", ".zip")))
+
+
 def version_tuple(version: str) -> tuple[int, ...]:
     """The numbers that a version begins with: 27.0.1 as (27, 0, 1)."""
     numbers = re.match(r"\d+(?:\.\d+)*", version)
@@ -91,23 +126,45 @@ class Builder:
         uv: the path of uv.
         python: the path of the interpreter.
         index_url: the package index; empty for uv's own default and the host's uv.toml.
+        wheelhouse: a folder with all packages, which are then taken from there and from nowhere else.
     """
 
     def __init__(
-        self, run: Run, *, user: str, group: int, folder: Path, cache: Path, uv: str, python: str, index_url: str = ""
+        self,
+        run: Run,
+        *,
+        user: str,
+        group: int,
+        folder: Path,
+        cache: Path,
+        uv: str,
+        python: str,
+        index_url: str = "",
+        wheelhouse: Path | None = None,
     ) -> None:
         self.run, self.user, self.group, self.folder, self.cache = run, user, group, folder, cache
         self.uv, self.python, self.index_url = uv, python, index_url
+        self.wheelhouse = wheelhouse
         self.warnings: list[str] = []
 
-    def key(self, requirements: Path, extra_packages: list[str], server_package: str) -> str:
-        """The name of the environment: a digest of everything that decides what is in it."""
+    def key(
+        self, requirements: Path, extra_packages: list[str], server_package: str, app_dir: Path | None = None
+    ) -> str:
+        """The name of the environment: a digest of everything that decides what is in it.
+
+        The arguments are those of :meth:`build`; without ``app_dir`` it is the folder of ``requirements``.
+        """
         # Not the patch level: the distribution's security updates of Python keep an environment working.
         question = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_platform())"
         status, version, err = self.run([self.python, "-c", question])
         if status:
             raise ReleaseError("Build the environment", f"{self.python} does not run: {tail(err, 3)}", "Install it.")
         parts = [version, requirements.name, *sorted(extra_packages), server_package]
+        parts += _uv_settings(requirements, app_dir or requirements.parent)
+        if self.wheelhouse:
+            # Not names and sizes: a wheel that is built again has the name of the first, and often its size. The
+            # digests cost a second for a gigabyte, and only when there is a release to build.
+            parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
         files = [requirements, *_included(requirements)]
         local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
         if any(local.search(path.read_text(encoding="utf-8", errors="replace")) for path in files):
@@ -133,7 +190,7 @@ class Builder:
         Raises:
             ReleaseError: the dependencies cannot be resolved, downloaded or built.
         """
-        target = self.folder / self.key(requirements, extra_packages, server_package)
+        target = self.folder / self.key(requirements, extra_packages, server_package, app_dir)
         if is_whole(target):
             return target
         if target.exists():
@@ -150,6 +207,8 @@ class Builder:
             export = ["--frozen", "--no-dev", "--no-emit-project", "--quiet", "--output-file", str(locked)]
             self._uv("export", "--format", "requirements-txt", *export, directory=requirements.parent, target=target)
         install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(target)]
+        if self.wheelhouse:
+            install += ["--no-index", "--find-links", str(self.wheelhouse)]
         self._uv(*install, "-r", str(locked), directory=app_dir, target=target)
         on_top = list(extra_packages)
         name, _, wanted = server_package.partition("==")
@@ -175,7 +234,9 @@ class Builder:
             "UV_SYSTEM_CERTS": "1",
             "HOME": "/nonexistent",
         }
-        if self.index_url:
+        if self.wheelhouse:
+            environment["UV_OFFLINE"] = "1"
+        elif self.index_url:
             environment["UV_DEFAULT_INDEX"] = self.index_url
         command = sandboxed(
             [self.uv, *arguments],
@@ -186,10 +247,16 @@ class Builder:
         )
         status, out, err = self.run(command)
         if status:
+            cure = (
+                "Correct the lock or requirements file; 'uv pip compile' or 'uv lock' shows the same on your machine."
+            )
+            if self.wheelhouse:
+                cure = (
+                    f"Put every package, the application server too, into the wheelhouse {self.wheelhouse.name}, as "
+                    f"wheels for this host's {Path(self.python).name}: 'pip download --only-binary=:all: --dest'."
+                )
             raise ReleaseError(
-                "Build the environment",
-                f"uv {arguments[0]} ended with {status}:\n{tail(out + err)}",
-                "Correct the lock or requirements file; 'uv pip compile' or 'uv lock' shows the same on your machine.",
+                "Build the environment", f"uv {arguments[0]} ended with {status}:\n{tail(out + err)}", cure
             )
 
     def _seal(self, target: Path) -> None:
@@ -205,6 +272,36 @@ class Builder:
         # A package may have put a file or a link there while it was built.
         (target / MARK).unlink(missing_ok=True)
         (target / MARK).touch(mode=0o644, exist_ok=False)
+
+
+def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
+    """What uv goes by besides the lock: its settings in the code tree, and of a uv.lock the groups of the project.
+
+    uv reads uv.toml or [tool.uv] of pyproject.toml from the folder where it runs, or the nearest above that has one.
+    Here all of them count: one that uv passes over costs an environment too many, and one that is missed a wrong one.
+    """
+    found: list[str] = []
+    for start in dict.fromkeys((requirements.parent, app_dir)):
+        for place in (start, *start.parents):
+            project = _toml(place / "pyproject.toml")
+            groups = project.get("dependency-groups") if requirements.name == "uv.lock" else None
+            tool = project.get("tool")
+            settings = [_toml(place / "uv.toml"), tool.get("uv") if isinstance(tool, dict) else None, groups]
+            # Not the folder's name, which is another one in each release.
+            found += [json.dumps(item, sort_keys=True, default=str) for item in settings if item]
+    return found
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    """A TOML file's content; of one that is damaged its text, and of one that is not there nothing."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return {"damaged": text}
 
 
 def _included(requirements: Path) -> list[Path]:

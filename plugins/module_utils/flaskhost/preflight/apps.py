@@ -9,7 +9,7 @@ from typing import Any
 from ..app_model import APP_OPTIONS, RESERVED_NAMES
 from .code_tree import check_code, check_source
 from .report import Place, Report, Unreadable, get, path_parts, path_text, show, snippet, type_name
-from .rules import bare_domain
+from .rules import EXAMPLE_TIMER, bare_domain, process_command_fault, process_name_fault, unit_name_fault
 from .schema import check_options
 from .variables import check_variables
 
@@ -20,6 +20,7 @@ _EXAMPLE = """\
     domains: [shop.localhost]
     source: {{path: sample_app}}
     wsgi: "guestbook:create_app()\""""
+_EXAMPLE_PROCESSES = "processes: {worker: celery -A shop worker}"
 _EXAMPLE_PERSISTENT = "persistent: [instance, uploads]"
 
 
@@ -74,10 +75,26 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
     if code := check_source(report, place, app, project_dir):
         check_code(report, place, app, *code)
     check_variables(report, place, app)
+    _check_background(report, place, app)
     _check_persistent(report, place, app)
     if get(app, int, "threads") not in (None, 1) and get(app, str, "worker_class") == "sync":
         problem = "A worker of the class sync has one thread, so that this has no effect."
         report.add("threads_without_gthread", (*place, "threads"), problem, "worker_class: gthread")
+
+
+def _check_background(report: Report, place: Place, app: dict[Any, Any]) -> None:
+    """Check the names of processes and timers, which name units and files, and the processes' commands."""
+    for option, check, example in (
+        ("processes", process_name_fault, _EXAMPLE_PROCESSES),
+        ("timers", unit_name_fault, EXAMPLE_TIMER),
+    ):
+        for name in get(app, dict, option) or {}:
+            if problem := check(name):
+                report.add("bad_process_name", (*place, option, name), problem, example)
+    for name, command in (get(app, dict, "processes") or {}).items():
+        problem = "" if isinstance(command, Unreadable) else process_command_fault(command)
+        if problem:
+            report.add("bad_process_command", (*place, "processes", name), problem, _EXAMPLE_PROCESSES)
 
 
 def _check_persistent(report: Report, place: Place, app: dict[Any, Any]) -> None:

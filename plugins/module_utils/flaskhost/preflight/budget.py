@@ -9,6 +9,7 @@ from .. import sizing
 from ..app_model import APP_OPTIONS
 from .host import MINIMUM_MEMORY_MB
 from .report import Report, get, get_number, snippet
+from .rules import process_command_fault, process_name_fault
 
 #: Each connection of PostgreSQL is a process, which takes memory and slows down every snapshot. Its wiki (Number Of
 #: Database Connections) advises a pooler long before this; at 500, idle ones alone take gigabytes.
@@ -35,12 +36,17 @@ def check_budget(report: Report, variable: str, apps: dict[Any, Any], facts: Map
 
 def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any], memory: int) -> None:
     free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
-    if free < len(apps) * sizing.SLOT_MINIMUM_MB:
+    processes = sum(map(sizing.count_processes, apps.values()))
+    # A process counts as one slot, and an app has two.
+    needed = len(apps) * sizing.SLOT_MINIMUM_MB + processes * sizing.SLOT_MINIMUM_MB // sizing.SLOTS_AT_ONCE
+    if free < needed:
+        beside = f" and {processes} processes beside them need {needed} MB" if processes else ""
+        each = beside or f" need {sizing.SLOT_MINIMUM_MB} MB each"
         problem = (
-            f"{len(apps)} apps need {sizing.SLOT_MINIMUM_MB} MB each, and of the host's {memory} MB there are {free} "
-            "beside the system and PostgreSQL."
+            f"{len(apps)} apps{each}, and of the host's {memory} MB there are {free} beside the system and PostgreSQL."
         )
-        cure = f"{max(1, free // sizing.SLOT_MINIMUM_MB)} of them on this host, or a host with more memory"
+        fewer = "fewer processes" if processes else f"{max(1, free // sizing.SLOT_MINIMUM_MB)} of them"
+        cure = f"{fewer} on this host, or a host with more memory"
         report.add("too_many_apps", (variable,), problem, cure)
     for name, app in apps.items():
         limit = budget["apps"][name]["memory_mb"]
@@ -59,12 +65,14 @@ def _check_connections(report: Report, variable: str, apps: dict[str, Any], budg
     connections = budget["postgres"]["max_connections"]
     if connections <= MAXIMUM_CONNECTIONS:
         return
-    sizes = {name: budget["apps"][name] for name, app in apps.items() if app["database"]}
-    opened = {name: size["workers"] * size["threads"] * sizing.SLOTS_AT_ONCE for name, size in sizes.items()}
+    opened = {
+        name: sizing.count_connections(app, budget["apps"][name]) for name, app in apps.items() if app["database"]
+    }
     most = sorted(opened, key=lambda name: (-opened[name], name))[:3]
     problem = (
         f"All apps together may open {connections} connections to the database (workers times threads times "
-        f"{sizing.SLOTS_AT_ONCE} slots), and PostgreSQL serves at most {MAXIMUM_CONNECTIONS} well. "
+        f"{sizing.SLOTS_AT_ONCE} slots, and {sizing.PROCESS_CONNECTIONS} for each process), and PostgreSQL serves at "
+        f"most {MAXIMUM_CONNECTIONS} well. "
         f"Most of them: {', '.join(f'{name} {opened[name]}' for name in most)}."
     )
     report.add("too_many_connections", (variable,), problem, f"{most[0]}: {{workers: 2, threads: 8}}")
@@ -85,5 +93,10 @@ def _sized_options(app: Any) -> dict[str, Any]:
         "threads": fit["threads"],
         "worker_class": get(app, str, "worker_class") or "gthread",
         "limits": {"memory": fit["memory"]},
+        "processes": {
+            name: command
+            for name, command in (get(app, dict, "processes") or {}).items()
+            if not process_name_fault(name) and not process_command_fault(command)
+        },
         "database": get(app, bool, "database") is not False,
     }

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .. import source as sources
 from .. import virtualenv
-from .report import Place, Report, closest, get, snippet
-from .rules import EXAMPLE_REPO
+from .report import Place, Report, closest, get, path_text, snippet
+from .rules import EXAMPLE_ARCHIVE, EXAMPLE_REPO
 
 _EXAMPLE_PATH = "source: {path: sample_app}"
 
@@ -29,22 +30,80 @@ def check_source(report: Report, place: Place, app: dict[Any, Any], project_dir:
     if not source:
         return None
     here, example = (*place, "source"), snippet(("source",), EXAMPLE_REPO)
-    given = {key for key in ("path", "repo", "version") if source.get(key) not in (None, "")}
-    if not given & {"path", "repo"}:
-        problem = "It names no code. Write path, a folder on this machine, or repo and version, a git repository."
+    given = {key for key, value in source.items() if value not in (None, "")}
+    named = [key for key in ("path", "repo", "archive") if key in given]
+    if not named:
+        problem = (
+            "It names no code. Write path, a folder on this machine, or repo and version, a git repository, or archive "
+            "and checksum."
+        )
         report.add("no_source", here, problem, _EXAMPLE_PATH)
-    if {"path", "repo"} <= given:
-        report.add("two_sources", here, "It names two sources, path and repo. Keep the one to be run.", example)
-    elif "version" in given and "repo" not in given:
-        problem = "A version belongs to a repo; a folder has only the one that is there."
-        report.add("version_without_repo", (*here, "version"), problem, example)
+    if len(named) > 1:
+        problem = f"It names {len(named)} sources, {' and '.join(named)}. Keep the one to be run."
+        report.add("two_sources", here, problem, example)
+    else:
+        _check_companions(report, here, given, example)
     if "repo" in given and "version" not in given:
         problem = "It names a repo without a version: the branch, tag or commit to run."
         report.add("repo_without_version", (*here, "version"), problem, example)
+    repo = get(source, str, "repo") or ""
+    if repo and report.clean((*here, "repo")) and not re.match(r"(?i)ssh://|[^/]+@", repo):
+        for key in sorted(given & {"key", "known_hosts"}):
+            problem = f"{key} is for a repository that is read over SSH, and the URL of repo is of another kind."
+            cure = 'source: {repo: "git@github.com:ada/shop.git", version: v1.4.0}  # and the key'
+            report.add("key_without_ssh", (*here, key), problem, cure)
+    if archive := get(source, str, "archive"):
+        _check_archive(report, here, archive, get(source, str, "checksum") or "", project_dir)
     path = get(source, str, "path")
     if not path or not report.clean((*here, "path")):
         return None
     return _find_code(report, here, project_dir / path, get(source, str, "subdir") or "")
+
+
+def _check_companions(report: Report, here: Place, given: set[Any], example: str) -> None:
+    """Check that what belongs to one kind of source is not written beside another."""
+    if "repo" not in given:
+        if "version" in given:
+            problem = "A version belongs to a repo; a folder or an archive has only the one that is there."
+            report.add("version_without_repo", (*here, "version"), problem, example)
+        for key in sorted(given & {"key", "known_hosts"}):
+            problem = f"{key} belongs to a repo that is read over SSH. Take it out."
+            report.add("key_without_repo", (*here, key), problem, example)
+    if "checksum" in given and "archive" not in given:
+        problem = "A checksum belongs to an archive. Take it out."
+        report.add("checksum_without_archive", (*here, "checksum"), problem, example)
+
+
+def _check_archive(report: Report, here: Place, archive: str, checksum: str, project_dir: Path) -> None:
+    """Check that an archive has a checksum, and one of this machine that it is there and the one that was meant."""
+    example = snippet(("source",), EXAMPLE_ARCHIVE)
+    if not checksum and report.clean((*here, "checksum")):
+        problem = "An archive needs its checksum, so that it is the one that you mean. 'sha256sum ARCHIVE' prints it."
+        report.add("archive_without_checksum", (*here, "checksum"), problem, example)
+    if sources.is_url(archive) or not report.clean((*here, "archive")):
+        return
+    path = project_dir / archive
+    if not _exists(path):
+        hint = " A ~ is not your home folder here: write the path in full." if "~" in path.parts else ""
+        problem = f"There is no file {path} on this machine.{hint}"
+        report.add("archive_not_found", (*here, "archive"), problem, example)
+    elif _is_folder(path):
+        problem = f"{path} is a folder. Name an archive, or write path instead of archive."
+        report.add("archive_is_a_folder", (*here, "archive"), problem, example)
+    elif checksum and report.clean((*here, "checksum")):
+        try:
+            got = sources.file_digest(path)
+        except OSError as error:
+            problem = f"{path} cannot be read: {error.strerror}."
+            report.add("archive_not_found", (*here, "archive"), problem, example)
+            return
+        if got != checksum.partition(":")[2].lower():
+            problem = (
+                f"{path} has the checksum sha256:{got}, and {path_text((*here, 'checksum'))} is {checksum}. Find out "
+                "which of the two is right."
+            )
+            works = f"checksum: sha256:{got}  # if the archive is the right one"
+            report.add("wrong_checksum", (*here, "checksum"), problem, works)
 
 
 def _find_code(report: Report, here: Place, top: Path, subdir: str) -> tuple[Path, Path] | None:
@@ -75,6 +134,8 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
     """
     if report.clean((*place, "requirements")):
         _check_requirements(report, (*place, "requirements"), get(app, str, "requirements") or "", code, top)
+    if (wheelhouse := get(app, str, "wheelhouse")) and report.clean((*place, "wheelhouse")):
+        _check_wheelhouse(report, (*place, "wheelhouse"), wheelhouse, code, top)
     if report.clean((*place, "wsgi")) and (wsgi := get(app, str, "wsgi")):
         _check_module(report, (*place, "wsgi"), wsgi, code)
     static = get(app, str, "static", "path")
@@ -100,6 +161,16 @@ def _check_requirements(report: Report, place: Place, named: str, code: Path, to
         wanted = ", ".join(virtualenv.CANDIDATES[:-1]) + f" or {virtualenv.CANDIDATES[-1]} with dependencies"
         problem = f"Nothing in {code} says which packages the app needs: there is no {wanted}."
         report.add("no_requirements", place, problem, cure)
+
+
+def _check_wheelhouse(report: Report, place: Place, named: str, code: Path, top: Path) -> None:
+    try:
+        virtualenv.find_wheelhouse(code, named, top)
+    except virtualenv.ReleaseError as error:
+        problem = f"In {code}: {error.reason} {_there('Folders', _names(code, folders=True))}"
+        report.add("wheelhouse_not_found", place, problem, error.cure)
+    except (OSError, ValueError) as error:
+        report.add("wheelhouse_not_found", place, f"It cannot be read: {error}.", "a folder of the code with wheels")
 
 
 def _check_module(report: Report, place: Place, wsgi: str, code: Path) -> None:

@@ -11,7 +11,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..app_model import APP_OPTIONS, RESERVED_NAMES, Option
-from .report import Fault, Place, path_parts, show, snippet
+from ..processes import NOT_PROCESSES, TIMER_PREFIX
+from ..source import is_url
+from .report import Fault, Place, path_parts, show, snippet, type_name
 
 #: Reserved for documentation by RFC 2606 and RFC 6761: no server can ever be reached under these. The names for tests,
 #: .test and .localhost, are fine: they are what demos and tests are for.
@@ -25,7 +27,14 @@ PASSWORD_IN_URL = re.compile(r"(?is)[a-z][a-z0-9+.-]*://[^/@\s:]*:[^/@\s]+@.*")
 
 EXAMPLE_DOMAIN = "domains: [shop.localhost]  # or your own, once its DNS points to the server"
 EXAMPLE_REPO = {"repo": "https://github.com/pallets/flask.git", "version": "3.1.2", "subdir": "examples/tutorial"}
+EXAMPLE_ARCHIVE = {
+    "archive": "https://codeload.github.com/pallets/flask/tar.gz/refs/tags/3.1.2",
+    "checksum": f"sha256:{'0123456789abcdef' * 4}",
+    "subdir": "examples/tutorial",
+}
+EXAMPLE_KEY = 'key: "{{ vault_shop_deploy_key }}"  # in vault.yml: vault_shop_deploy_key: |, and the key\'s lines below'
 EXAMPLE_ADMIN = "admin_users: [{name: ada, keys: [\"{{ lookup('file', '~/.ssh/id_ed25519.pub') }}\"]}]"
+EXAMPLE_TIMER = 'timers: {nightly: {command: flask purge, on_calendar: "*-*-* 03:00"}}'
 EXAMPLE_RULE = "firewall_allow: [{port: 8443, protocol: tcp, from: [203.0.113.0/24]}]"
 
 #: What one administrator is: the options of base_admin_users in roles/base, which a unit test compares.
@@ -111,16 +120,100 @@ def _repo(value: str) -> Fault | None:
     if PASSWORD_IN_URL.fullmatch(value):
         problem = (
             "The URL holds a password or token, which would end up in logs and on the host. Use a deploy key: "
-            "the URL that begins with git@, and the key in /root/.ssh on the host."
+            "the URL that begins with git@, and source.key, from ansible-vault."
         )
         return Fault("secret_in_repo", problem, 'source: {repo: "git@github.com:ada/shop.git", version: v1.4.0}')
-    host = re.split(r"[/:]", re.sub(r"(?i)^[a-z+]+://", "", value).rpartition("@")[2], maxsplit=1)[0]
-    if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(host.lower()):
+    if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(_host_of(value)):
         problem = "The URL is a placeholder. Write the one that you would give to git clone."
         return Fault("placeholder_repo", problem, example)
     if not re.fullmatch(APP_OPTIONS["source"].options["repo"].pattern, value):
         problem = "It is not the URL of a git repository: https://, ssh://, git://, file:/// or user@host: begin one."
         return Fault("malformed", problem, example)
+    return None
+
+
+def _host_of(url: str) -> str:
+    """The name of the server in a URL, or in git's user@host:path."""
+    return re.split(r"[/:]", re.sub(r"(?i)^[a-z+]+://", "", url).rpartition("@")[2], maxsplit=1)[0].lower()
+
+
+def _archive(value: str) -> Fault | None:
+    """What is wrong with the name or URL of an archive."""
+    if PASSWORD_IN_URL.fullmatch(value):
+        problem = (
+            "The URL holds a password or token, which would end up in logs and on the host. Download the archive to "
+            "this machine, and name the file."
+        )
+        return Fault("secret_in_archive", problem, snippet(("source",), EXAMPLE_ARCHIVE))
+    if is_url(value) and (PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(_host_of(value))):
+        problem = "The URL is a placeholder. Write the one that you would give to curl, or a file on this machine."
+        return Fault("placeholder_archive", problem, snippet(("source",), EXAMPLE_ARCHIVE))
+    if not re.fullmatch(APP_OPTIONS["source"].options["archive"].pattern, value):
+        problem = (
+            f"{show(value)} is no archive: a .tar.gz, .tar.xz or .tar on this machine, or a URL of one (https://)."
+        )
+        return Fault("malformed", problem, snippet(("source",), EXAMPLE_ARCHIVE))
+    return None
+
+
+def _checksum(value: str) -> Fault | None:
+    if re.fullmatch(APP_OPTIONS["source"].options["checksum"].pattern, value):
+        return None
+    problem = f"{show(value)} is not sha256: and 64 digits. 'sha256sum ARCHIVE' prints the digits."
+    works = f"sha256:{value.strip()}" if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", value) else ""
+    return Fault("malformed", problem, snippet(("source", "checksum"), works) if works else "")
+
+
+def _deploy_key(value: str) -> Fault | None:
+    """What is wrong with a private SSH key. No part of it is shown."""
+    text = value.strip()
+    match = re.fullmatch(r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----\s(.*\s)-----END \1PRIVATE KEY-----", text, re.DOTALL)
+    problem = ""
+    if not text:
+        return None
+    if text.startswith(("ssh-", "ecdsa-", "sk-")):
+        problem = "It is the public half of a key, which belongs to the repository's server. Write the private half."
+    elif "\n" not in text and text.startswith(("~", "/", ".")):
+        problem = "It is the name of a file. Write the key, or have the file read."
+    elif not match:
+        problem = "It is no private SSH key: the lines from -----BEGIN ... PRIVATE KEY----- to the one with END."
+    elif "\n" not in match[2].strip() and len(match[2]) > 100:
+        problem = "Its lines have been joined to one. In YAML, a text of several lines begins with | after the colon."
+    elif _is_encrypted(text, match[2]):
+        problem = (
+            "The key has a passphrase, and nobody is there to type it when the host reads the repository. Make one "
+            "without (ssh-keygen -t ed25519 -N '' -f deploy_key) and keep it in ansible-vault."
+        )
+    return Fault("bad_deploy_key", problem, EXAMPLE_KEY) if problem else None
+
+
+def _is_encrypted(text: str, body: str) -> bool:
+    """Whether a private key has a passphrase: by the words of PEM, or the cipher's name in OpenSSH's own format.
+
+    The format is in OpenSSH's PROTOCOL.key: the magic, then the length and name of the cipher, "none" where there is
+    no passphrase.
+    """
+    if "ENCRYPTED" in text:
+        return True
+    try:
+        blob = base64.b64decode("".join(body.split()))
+    except (binascii.Error, ValueError):
+        return False
+    magic = b"openssh-key-v1\0"
+    return blob.startswith(magic) and not blob[len(magic) :].startswith(b"\0\0\0\4none")
+
+
+def _known_hosts(value: str) -> Fault | None:
+    """What is wrong with the lines of a known_hosts file: sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"."""
+    for line in value.strip().splitlines():
+        fields = line.split()
+        if fields and fields[0] in ("@cert-authority", "@revoked"):
+            del fields[0]
+        if not fields or fields[0].startswith("#"):
+            continue
+        if len(fields) < 3 or fields[1] not in _KEY_TYPES or not _is_key(fields[1].encode(), fields[2]):
+            problem = f"{show(line)} is not such a line: the server's name, the kind of its key, and the key."
+            return Fault("bad_known_hosts", problem, "known_hosts: |  # and below, indented, what ssh-keyscan prints")
     return None
 
 
@@ -168,6 +261,40 @@ def _health_status(value: int) -> Fault | None:
     if 300 <= value <= 399:
         problem = f"{value} is a redirect, which says nothing about the app: it may lead to a page that fails."
         return Fault("health_redirect", problem)
+    return None
+
+
+def unit_name_fault(name: Any) -> str:
+    """What is wrong with the name of a timer or process, which names a unit and a file; empty when nothing."""
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", name):
+        return "Its name names a unit: a to z, digits, _ and -, a letter first, at most 31."
+    return ""
+
+
+def process_name_fault(name: Any) -> str:
+    """What is wrong with the name of a process; empty when nothing."""
+    if fault := unit_name_fault(name):
+        return fault
+    if name in NOT_PROCESSES:
+        other = {"web": "the web server is there without it", "release": "it is the option release_command"}
+        return f"{name} is no process of the background: {other[name]}."
+    return f"Names that begin with {TIMER_PREFIX} are kept for timers." if name.startswith(TIMER_PREFIX) else ""
+
+
+def process_command_fault(command: Any) -> str:
+    """What is wrong with the command of a process; empty when nothing."""
+    if not isinstance(command, str):
+        return f"It has to be a command, and is {type_name(command)}."
+    if re.search(r"[\x00-\x1f\x7f]", command):
+        return "It holds a line end or another control character; it has to be one line."
+    return ""
+
+
+def _on_calendar(value: str) -> Fault | None:
+    """What is wrong with the time of a timer, as far as it can be told without systemd: the host checks the rest."""
+    if re.fullmatch(r"\s*@\w+\s*|\s*(?:[\d*/,-]+\s+){4}[\w*/,-]+\s*", value):
+        problem = f"{show(value)} is a time as cron has it, and systemd has another form: man systemd.time."
+        return Fault("cron_time", problem, EXAMPLE_TIMER)
     return None
 
 
@@ -230,13 +357,19 @@ def _network(value: str) -> Fault | None:
 RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("domains",): _domain,
     ("source", "repo"): _repo,
+    ("source", "key"): _deploy_key,
+    ("source", "known_hosts"): _known_hosts,
+    ("source", "archive"): _archive,
+    ("source", "checksum"): _checksum,
     ("source", "subdir"): _inner_path,
     ("wsgi",): _wsgi,
     ("requirements",): _inner_path,
+    ("wheelhouse",): _inner_path,
     ("persistent",): _persistent,
     ("static", "url"): _static_url,
     ("static", "path"): _inner_path,
     ("health", "status"): _health_status,
+    ("timers", "on_calendar"): _on_calendar,
     ("admin_users", "name"): _admin_name,
     ("admin_users", "keys"): _ssh_key,
     ("firewall_allow", "from"): _network,

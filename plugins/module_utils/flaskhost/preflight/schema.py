@@ -7,7 +7,7 @@ from typing import Any
 
 from ..app_model import Option
 from .report import Place, Report, Unreadable, closest, show, snippet, type_name
-from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_REPO, EXAMPLE_RULE, RULES
+from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_REPO, EXAMPLE_RULE, EXAMPLE_TIMER, RULES
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: The types of the schema, in Python's words and in a user's.
@@ -18,7 +18,10 @@ _TYPES: dict[str, tuple[type, str]] = {
     "list": (list, "a list"),
     "dict": (dict, "a mapping of names to values"),
     "options": (dict, "a mapping"),
+    "mapping": (dict, "a mapping of names to mappings"),
 }
+#: The options that are of several lines.
+_MULTILINE: frozenset[Place] = frozenset({("admin_users", "keys"), ("source", "key"), ("source", "known_hosts")})
 #: Examples of our own where the schema's are names that no real server can have.
 _EXAMPLES: dict[Place, Any] = {
     ("source",): {"path": "sample_app"},
@@ -69,6 +72,8 @@ def _check_value(report: Report, place: Place, where: Place, value: Any, option:
         report.add("wrong_type", place, wrong_type(value, option.type), _example(where, option))
     elif option.type == "options":
         check_options(report, place, where, value, option.options)
+    elif option.type == "mapping":
+        _check_mapping(report, place, where, value, option)
     elif option.type == "list":
         _check_list(report, place, where, value, option)
     elif option.type != "dict":
@@ -89,10 +94,19 @@ def _check_list(report: Report, place: Place, where: Place, value: list[Any], op
             report.add("wrong_type", here, wrong_type(item, "str"), _example(where, option))
 
 
+def _check_mapping(report: Report, place: Place, where: Place, value: dict[Any, Any], option: Option) -> None:
+    """Check the entries; their names are for others to check. In the schema's places the names are left out."""
+    for name, item in value.items():
+        if isinstance(item, dict):
+            check_options(report, (*place, name), where, item, option.options)
+        elif not isinstance(item, Unreadable):
+            report.add("wrong_type", (*place, name), wrong_type(item, "options"), _example(where, option))
+
+
 def _check_scalar(report: Report, place: Place, where: Place, value: Any, option: Option) -> None:
     """Check a text or number: what is known to go wrong with this very option first, then the schema."""
     kind, problem, example = "", "", _example(where, option)
-    if isinstance(value, str) and _CONTROL.search(value) and where != ("admin_users", "keys"):
+    if isinstance(value, str) and _CONTROL.search(value) and where not in _MULTILINE:
         kind = "control_character"
         problem = "It holds a line end or another control character; it has to be one line."
     elif (rule := RULES.get(where)) and (fault := rule(value)):
@@ -128,5 +142,10 @@ def _unknown_key(key: Any, where: Place, options: dict[str, Option]) -> tuple[st
 
 def _example(where: Place, option: Option) -> str:
     """The example of an option as a line of YAML."""
-    whole = {"domains": EXAMPLE_DOMAIN, "admin_users": EXAMPLE_ADMIN, "firewall_allow": EXAMPLE_RULE}.get(where[0])
+    whole = {
+        "domains": EXAMPLE_DOMAIN,
+        "admin_users": EXAMPLE_ADMIN,
+        "firewall_allow": EXAMPLE_RULE,
+        "timers": EXAMPLE_TIMER,
+    }.get(where[0])
     return whole or snippet(where, _EXAMPLES.get(where, option.example))

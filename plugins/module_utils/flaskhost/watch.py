@@ -1,0 +1,128 @@
+"""The watch over a release that has begun to serve: what visitors get, as the web server's log tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+#: Errors below this number are chance, however few requests there are.
+MINIMUM_ERRORS = 3
+#: The share of errors by which the new release may be worse than the one before.
+ERROR_MARGIN = 0.05
+#: Answers needed before their times mean anything.
+MINIMUM_ANSWERS = 10
+#: Slow: the middle answer takes this many times what it took before, and at least so many seconds.
+SLOW_FACTOR, SLOW_SECONDS = 4.0, 1.0
+#: Bytes at the end of the log that are read for what was before: some thousand requests.
+TAIL_BYTES = 1024 * 1024
+
+
+@dataclass
+class Traffic:
+    """Requests that one release has answered, or should have.
+
+    Attributes:
+        release: the release, as the app server names itself in the log.
+        others: whether a 502 or 504 that names no release counts too: nobody has answered.
+        answers: how many requests.
+        errors: how many of them with a 5xx.
+        times: the seconds that each took the app.
+    """
+
+    release: str
+    others: bool = False
+    answers: int = 0
+    errors: int = 0
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def error_share(self) -> float:
+        """Errors per answer."""
+        return self.errors / self.answers if self.answers else 0.0
+
+    def add(self, lines: list[bytes]) -> None:
+        """Count the requests in lines of the access log: JSON with ``status``, ``release`` and ``upstream_time``."""
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                status, named = int(entry["status"]), entry["release"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if named != self.release and not (self.others and not named and status in (502, 504)):
+                continue
+            self.answers += 1
+            self.errors += status >= 500
+            try:
+                self.times.append(float(str(entry.get("upstream_time", "")).split(",")[-1]))
+            except ValueError:
+                continue
+
+
+def verdict(before: Traffic, now: Traffic) -> str:
+    """Say what is wrong with the release that serves now; empty when nothing is.
+
+    Args:
+        before: the traffic of the release that served before.
+        now: the traffic of the one that serves.
+    """
+    if now.errors >= MINIMUM_ERRORS and now.error_share > before.error_share + ERROR_MARGIN:
+        return (
+            f"{now.errors} of {now.answers} requests ended with a server error (5xx), "
+            f"before it were {before.errors} of {before.answers}"
+        )
+    if len(now.times) >= MINIMUM_ANSWERS:
+        usual, present = median(before.times) if before.times else 0.0, median(now.times)
+        if before.times and present > max(SLOW_SECONDS, SLOW_FACTOR * usual):
+            return f"half of the answers take more than {present:.2f} s, before it was {usual:.2f} s"
+    return ""
+
+
+class AccessLog:
+    """The access log of one app, read from where it ends now.
+
+    Args:
+        path: the file; need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.inode, self.position = self._end()
+
+    def _end(self) -> tuple[int, int]:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return 0, 0
+        return status.st_ino, status.st_size
+
+    def before(self, release: str) -> Traffic:
+        """The traffic of a release in the last megabyte of the log."""
+        traffic = Traffic(release)
+        if not release:
+            # Requests without a release are those that no release has answered.
+            return traffic
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(max(0, self.position - TAIL_BYTES))
+                lines = stream.read(min(self.position, TAIL_BYTES)).splitlines()
+        except OSError:
+            return traffic
+        traffic.add(lines)
+        return traffic
+
+    def new_lines(self) -> list[bytes]:
+        """What has been written since it was last asked for, whole lines only; a log that was rotated begins anew."""
+        try:
+            with self.path.open("rb") as stream:
+                status = os.fstat(stream.fileno())
+                if status.st_ino != self.inode or status.st_size < self.position:
+                    self.inode, self.position = status.st_ino, 0
+                stream.seek(self.position)
+                whole, newline, _rest = stream.read().rpartition(b"\n")
+        except OSError:
+            return []
+        self.position += len(whole) + len(newline)
+        return whole.splitlines()

@@ -1,0 +1,76 @@
+#!/usr/bin/python
+"""The module flask_secret_key: the keys that sign an app's sessions. Their logic is in module_utils/flaskhost."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flask_secret_key
+short_description: Read, share and rotate the keys that sign a Flask app's sessions
+description:
+  - The first key signs, all are accepted. A new one is first announced, so that every process accepts it, and only then
+    does it sign. Nobody is logged out.
+  - A task that calls it needs no_log, since its result holds the keys.
+options:
+  folder: {description: "The folder of the app's secrets, which only root reads.", type: path, required: true}
+  state:
+    description:
+      - With C(read) nothing is changed, and the keys are returned.
+      - With C(shared) the host gets the keys of all hosts.
+      - With C(announced) the candidate is accepted from now on.
+      - With C(rotated) the key that was announced last signs, and the one that signed before is still accepted.
+    type: str
+    choices: [read, shared, announced, rotated]
+    default: read
+  by_host: {description: The keys of each host in a fixed order., type: list, elements: list, default: []}
+  candidate: {description: A new key., type: str, default: ""}
+"""
+
+EXAMPLES = r"""
+- name: Read the keys
+  flask_secret_key:
+    folder: /etc/flaskhost/shop
+  register: found
+  no_log: true
+"""
+
+RETURN = r"""
+secret_keys: {description: "The keys on the host, the one that signs first.", type: list, returned: success}
+candidate: {description: A new key that could be added., type: str, returned: success}
+"""
+
+from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import environment  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "folder": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": ["read", "shared", "announced", "rotated"], "default": "read"},
+    "by_host": {"type": "list", "elements": "list", "default": [], "no_log": False},
+    "candidate": {"type": "str", "default": "", "no_log": False},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    # no_log of an option would take the keys out of the result, too: it is the task's.
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    folder, state, candidate = Path(module.params["folder"]), module.params["state"], module.params["candidate"]
+    keys = environment.SecretKeys(folder)
+    present = keys.read()
+    wanted = {
+        "read": lambda: present,
+        "shared": lambda: environment.shared_keys(module.params["by_host"], candidate),
+        "announced": lambda: environment.announced_keys(present, candidate),
+        "rotated": lambda: environment.rotated_keys(present),
+    }[state]()
+    changed = state != "read" and wanted != present
+    if state != "read" and not module.check_mode:
+        folder.parent.mkdir(mode=0o755, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        changed = keys.write(wanted) or changed
+    module.exit_json(changed=changed, secret_keys=wanted, candidate=environment.new_secret_key())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Making a release: named alike on all hosts, whole or not at all, with the commands that it brings along."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import source
+from ansible.module_utils.flaskhost.build import Build
+from ansible.module_utils.flaskhost.records import RECORD, Record, Store
+from ansible.module_utils.flaskhost.runner import ReleaseError
+from fakes import USER, FakeHost, fake_owners
+
+STAMP = 1_800_000_000.0
+
+
+class Bench:
+    """A build of one app, aside from any slot."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fake_owners(monkeypatch)
+        monkeypatch.setattr(os, "sync", lambda: None)
+        self.folder, self.root = folder, folder / "shop"
+        self.host, self.store, self.notes = FakeHost(self.root), Store(self.root), []
+        self.host.quick = True
+        for path in (self.store.releases, self.store.venvs, self.root / "data"):
+            path.mkdir(parents=True)
+        self.files = {"shop.py": "app = 1\n", "requirements.txt": "flask==3.1.3\n"}
+        names = "source_subdir source_archive source_repo requirements wheelhouse index_url static_path release_command"
+        self.options: dict[str, Any] = {
+            **dict.fromkeys(names.split(), ""),
+            "app": "shop",
+            "user": USER,
+            "by": "ada@laptop",
+            "stamp": STAMP,
+            "source_version": "",
+            "source_path": "/home/ada/shop",
+            "wsgi": "shop:app",
+            "persistent": [],
+            "extra_packages": [],
+            "server_package": "gunicorn==27.0.1",
+            "uv": "/opt/uv/bin/uv",
+            "python": "/usr/bin/python3",
+            "cache_dir": str(folder / "cache"),
+            "server_config": str(folder / "gunicorn.conf.py"),
+            "secrets_dir": str(folder / "etc"),
+            "memory_mb": 512,
+            "drain": 30,
+            "processes": {},
+            "timers": {},
+        }
+
+    def make(self, **options: Any) -> Record:
+        code = self.folder / "code"
+        for name, text in self.files.items():
+            (code / name).parent.mkdir(parents=True, exist_ok=True)
+            (code / name).write_text(text, encoding="utf-8")
+        source.pack_folder(code, self.folder / "a.tar.gz")
+        values = {**self.options, "archive": str(self.folder / "a.tar.gz"), **options}
+        build = Build(self.host, values, self.store, self.notes.append)
+        return build.make("identity", {"code": "1"}, "abcdef0123", {"NAME": "value"})
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_the_record_says_what_was_made(bench: Bench) -> None:
+    record = bench.make()
+    assert bench.store.record(record.id) == record
+    assert (record.identity, record.revision, record.version) == ("identity", "abcdef0123", "/home/ada/shop")
+    assert (record.by, record.parts, record.healthy, record.failed) == ("ada@laptop", {"code": "1"}, False, "")
+    assert bench.store.has_environment(record)
+
+
+def test_it_has_one_name_on_all_hosts(bench: Bench) -> None:
+    assert bench.make().id == "20270115T080000Z-abcdef0"
+    assert bench.make().id == "20270115T080000Z-abcdef0-2"
+    assert bench.make().id == "20270115T080000Z-abcdef0-3"
+
+
+def test_its_variables_are_roots_alone(bench: Bench) -> None:
+    folder = bench.store.path(bench.make().id)
+    assert stat.S_IMODE((folder / "env").stat().st_mode) == 0o600
+    assert (folder / "env").read_text() == f'FLASKHOST_RELEASE="{folder.name}"\nNAME="value"\n'
+
+
+def test_the_commands_of_the_procfile_and_of_the_options(bench: Bench) -> None:
+    bench.files["Procfile"] = "web: x\nrelease: flask db upgrade\nworker: celery worker\nmailer: mail\n"
+    timers = {"nightly": {"command": "flask tidy", "on_calendar": "daily"}}
+    record = bench.make(processes={"worker": "rq worker", "mailer": ""}, timers=timers)
+    assert record.processes == {"worker": "rq worker"}
+    assert record.timers == timers
+    assert record.release_command == "flask db upgrade"
+    scripts = bench.store.path(record.id) / "processes"
+    assert sorted(path.name for path in scripts.iterdir()) == ["timer-nightly", "worker"]
+    assert "rq worker" in (scripts / "worker").read_text()
+    assert "flask tidy" in (scripts / "timer-nightly").read_text()
+    assert bench.make(release_command="own").release_command == "own"
+
+
+def test_a_procfile_that_is_a_link_is_not_read(bench: Bench) -> None:
+    bench.files["other"] = "release: false\n"
+    (bench.folder / "code").mkdir()
+    (bench.folder / "code/Procfile").symlink_to("other")
+    assert bench.make().release_command == ""
+
+
+FAULTS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
+    "folder": ({}, {"source_subdir": "missing"}, "Unpack the code"),
+    "requirements": ({}, {"requirements": "missing.txt"}, "Build the environment"),
+    "package": ({"requirements.txt": "no-such-package==1\n"}, {}, "Build the environment"),
+    "archive": ({}, {"archive": "/dev/null"}, "Unpack the code"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_made_leaves_nothing(bench: Bench, fault: str) -> None:
+    whole = bench.make()
+    files, options, step = FAULTS[fault]
+    bench.files |= files
+    bench.host.quick = fault != "archive"
+    with pytest.raises(ReleaseError) as caught:
+        bench.make(**options)
+    assert caught.value.step == step
+    assert [path.name for path in bench.store.releases.iterdir()] == [whole.id]
+    assert [path.name for path in bench.store.venvs.iterdir()] == [whole.venv]
+
+
+@pytest.mark.parametrize("where", ["mkdir", "symlink", "link", "sync"])
+def test_a_full_disk_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    bench.files["static/a.css"] = "a"
+    real: Callable[..., Any] = getattr(os, where)
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        inside = not arguments or any("releases/2" in str(item) for item in arguments)
+        if inside and (bench.store.releases / "20270115T080000Z-abcdef0").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, where, full)
+        with pytest.raises(OSError, match="No space"):
+            bench.make()
+    assert list(bench.store.releases.iterdir()) == []
+    assert list(bench.store.venvs.iterdir()) == []
+    assert bench.notes[-1] == ""
+    bench.make()
+
+
+def test_half_a_release_of_a_killed_run_goes(bench: Bench) -> None:
+    half = bench.store.path("20200101T000000Z-1234567")
+    (half / "src").mkdir(parents=True)
+    record = bench.make()
+    assert [path.name for path in bench.store.releases.iterdir()] == [record.id]
+    assert bench.host.calls[0] == ["systemctl", "stop", f"flask-{USER}_task-*.service"]
+    assert (bench.store.path(record.id) / RECORD).exists()
