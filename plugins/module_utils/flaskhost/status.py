@@ -1,0 +1,264 @@
+"""What runs where: one row for each app and host, read from the host and never changed, and the table made of them."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+# Whole names, here and beside: Mitogen does not find what is imported by a relative one.
+from ansible.module_utils.flaskhost import app_model, freeze, processes
+from ansible.module_utils.flaskhost.records import Record, Store
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run
+from ansible.module_utils.flaskhost.slots import Slots, is_good, probe
+
+#: Seconds that a health path may take: longer than a slow app needs, short enough for who is waiting for the table.
+PROBE_SECONDS = 3.0
+#: The columns of the table: the row's key and what stands above it.
+COLUMNS = {
+    "host": "host",
+    "app": "app",
+    "release": "live release",
+    "commit": "commit",
+    "version": "version",
+    "since": "since (UTC)",
+    "by": "by",
+    "slot": "slot",
+    "health": "health",
+    "previous": "previous healthy release",
+    "certificate": "cert days",
+    "notes": "notes",
+}
+#: What stands where there is nothing to tell.
+NOTHING = "-"
+#: Characters of a reason that somebody else wrote.
+LONGEST_REASON = 80
+
+
+# --- On the host -----------------------------------------------------------------------------------------------------
+
+
+def read(
+    run: Run,
+    apps: Sequence[Mapping[str, Any]],
+    freeze_file: Path = freeze.FREEZE,
+    units_dir: Path = processes.UNITS_DIR,
+    now: float | None = None,
+) -> list[dict[str, Any]]:
+    """Find out about all apps of this host.
+
+    Args:
+        run: runs a command.
+        apps: for each app what :func:`apps_to_ask` returns.
+        freeze_file: the file of the freezes.
+        units_dir: where systemd looks for units of the administrator's.
+        now: seconds since 1970; the present time when left out.
+
+    Returns:
+        A row for each app, in the same order: the keys of :data:`COLUMNS` but for ``host``, ``since`` in seconds since
+        1970 (0 when unknown), ``certificate`` in days (None when there is none), ``notes`` as a list.
+    """
+    now = time.time() if now is None else now
+    # All at once: an app that does not answer is waited for, and there may be several.
+    with ThreadPoolExecutor(max_workers=max(1, min(16, len(apps)))) as pool:
+        answers = list(pool.map(_health, apps))
+    return [
+        _row(run, app, answer, units_dir, now) | {"notes": _notes(run, app, freeze_file, units_dir, now)}
+        for app, answer in zip(apps, answers, strict=True)
+    ]
+
+
+def _slots(run: Run, app: Mapping[str, Any]) -> Slots:
+    return Slots(
+        run,
+        unit=app["unit"],
+        root=Path(app["root"]),
+        socket_dir=Path(app["socket_dir"]),
+        live_socket=Path(app["live_socket"]),
+    )
+
+
+def _health(app: Mapping[str, Any]) -> str:
+    """Ask what serves for its health, over the link that nginx connects through."""
+    if not Path(app["live_socket"]).is_symlink():
+        return ""
+    health = app["health"]
+    status, body = probe(app["live_socket"], health["path"], app["host"], PROBE_SECONDS)
+    if not status:
+        return "no answer"
+    if is_good(status, body, health):
+        return f"{status} ok"
+    return f"{status} bad" if status == health["status"] else f"{status}, not {health['status']}"
+
+
+def _row(run: Run, app: Mapping[str, Any], answer: str, units_dir: Path, now: float) -> dict[str, Any]:
+    slots, store = _slots(run, app), Store(Path(app["root"]))
+    live = slots.live()
+    release = slots.release(live)
+    record = store.record(release) if release else None
+    since, by = _since(store, release, record)
+    return {
+        "app": app["app"],
+        "release": release,
+        "commit": record.revision[:7] if record else "",
+        "version": _short(record.version) if record else "",
+        "since": since,
+        "by": by,
+        "slot": live,
+        "health": answer,
+        "previous": store.previous_healthy(release) if release else "",
+        "certificate": _certificate_days(run, Path(app["certificate"]), now),
+    }
+
+
+def _since(store: Store, release: str, record: Record | None) -> tuple[float, str]:
+    """When the live release began to serve this time, and who let it."""
+    for entry in reversed(store.history()):
+        if release and entry.get("release") == release:
+            at = entry.get("at")
+            return float(at) if isinstance(at, (int, float)) else 0.0, str(entry.get("by") or "")
+    return (record.created, record.by) if record else (0.0, "")
+
+
+def _short(version: str) -> str:
+    """A folder or a URL by the last part of its name; a branch may well have a slash in it."""
+    return version.rstrip("/").rpartition("/")[2] if version.startswith("/") or "://" in version else version
+
+
+def _certificate_days(run: Run, certificate: Path, now: float) -> int | None:
+    """The days until the app's certificate ends; None where there is none that can be read."""
+    if not certificate.is_file():
+        return None
+    status, out, _err = run(["openssl", "x509", "-in", str(certificate), "-noout", "-enddate"])
+    try:
+        return int((ssl.cert_time_to_seconds(out.partition("=")[2].strip()) - now) // 86400) if not status else None
+    except ValueError:
+        return None
+
+
+def _notes(run: Run, app: Mapping[str, Any], freeze_file: Path, units_dir: Path, now: float) -> list[str]:
+    """What the operator should know beside the columns; the most urgent first."""
+    slots, store = _slots(run, app), Store(Path(app["root"]))
+    live, notes = slots.live(), []
+    if live:
+        release = slots.release(live)
+        if not store.record(release):
+            notes.append("its release.json cannot be read")
+        if not slots.is_active(live):
+            notes.append("slot not running")
+        if not slots.is_enabled(live):
+            notes.append("slot not enabled: a reboot would not bring it back")
+        if slots.is_active(slots.idle()):
+            notes.append(f"{slots.idle()} slot runs too")
+        notes += [f"process {name} down" for name in processes.down(run, app["unit"], units_dir)]
+        notes += _taken_back(store, release)
+    if (Path(app["maintenance"]) / "page.html").exists():
+        notes.append("maintenance")
+    return notes + _frozen(app["app"], freeze_file, now)
+
+
+def _taken_back(store: Store, live: str) -> list[str]:
+    """The newest release, where it does not serve since it did badly."""
+    records = store.all_records()
+    if records and records[0].id != live and records[0].failed:
+        return [f"{records[0].id} failed: {_clip(records[0].failed)}"]
+    return []
+
+
+def _frozen(app: str, file: Path, now: float) -> list[str]:
+    try:
+        entries = freeze.active(file, now)
+    except ReleaseError as error:
+        return [f"frozen: {error.reason}"]
+    found = [entries[name] for name in (app, freeze.ALL) if name in entries]
+    return [f"frozen until {freeze.utc(entry['until'])}: {_clip(entry['reason'])}" for entry in found]
+
+
+def _clip(text: str) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join((text.strip().splitlines() or [""])[0].split())
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
+
+
+# --- On the controller -----------------------------------------------------------------------------------------------
+
+
+def apps_to_ask(apps: Any, app: str = "") -> list[dict[str, Any]]:
+    """Say what a host has to know to tell about the apps. Nothing is read but domains and health: no secret.
+
+    Args:
+        apps: ``flask_apps``, which nobody has checked.
+        app: the app's name; empty for all.
+
+    Returns:
+        For each app ``app``, ``root``, ``unit``, ``socket_dir``, ``live_socket``, ``certificate``, ``maintenance``,
+        ``host`` and ``health``.
+    """
+    names = sorted(str(name) for name in apps) if isinstance(apps, Mapping) else []
+    return [_to_ask(name, apps[name]) for name in names if app in ("", name)]
+
+
+def _to_ask(name: str, app: Any) -> dict[str, Any]:
+    app = app if isinstance(app, Mapping) else {}
+    plain = {"domains": app.get("domains") or [name], "health": app.get("health"), "source": {}, "wsgi": ""}
+    # How large the app may be is worked out from the host's facts, and says nothing about where it is.
+    record = app_model.app_record(name, plain, {"workers": 1, "threads": 1, "memory_mb": 0})
+    fields = ("root", "unit", "socket_dir", "live_socket", "certificate", "maintenance")
+    health = {key: record["health"][key] for key in ("path", "status", "body") if key in record["health"]}
+    return {
+        "app": name,
+        **{key: record[key] for key in fields},
+        "host": record["canonical_domain"],
+        "health": health,
+    }
+
+
+def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Put the answers of all hosts together.
+
+    Args:
+        results: for each host its name and what the module flask_status has returned, or why it could not.
+
+    Returns:
+        Rows as :func:`read` makes them, each with its ``host``; a single one for a host that could not be asked.
+    """
+    found: list[dict[str, Any]] = []
+    for host, result in results:
+        answer = result if isinstance(result, Mapping) else {}
+        if isinstance(answer.get("rows"), Sequence):
+            found += [{"host": str(host), **row} for row in answer["rows"]]
+            continue
+        reason = _clip(str(answer.get("msg") or "no answer"))
+        note = "unreachable" if answer.get("unreachable") else f"cannot be asked: {reason}"
+        found.append({"host": str(host), "notes": [note]})
+    return found
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write the table.
+
+    Args:
+        rows: what :func:`rows` returns; a key that is missing has nothing to tell.
+
+    Returns:
+        Lines of equal columns, each no wider than it has to be, without spaces at their ends.
+    """
+    lines = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    if key == "notes":
+        value = "; ".join(value or [])
+    elif key == "since":
+        value = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}" if value else ""
+    # Nothing of another's text may move the terminal's cursor, or the columns.
+    text = " ".join("".join(item if item.isprintable() else " " for item in str(value)).split())
+    return NOTHING if value is None or not text else text

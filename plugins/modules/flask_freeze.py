@@ -1,0 +1,90 @@
+#!/usr/bin/python
+"""The module flask_freeze: forbids every change of an app for a while. Its logic is in module_utils/flaskhost."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flask_freeze
+short_description: Forbid every change of a Flask app for a while
+description:
+  - Writes down on the host that an app, or all of them, may not be changed, why, and until when.
+  - Every verb of Flaskhost looks there first. A freeze ends by itself.
+options:
+  app: {description: "The app's name; an asterisk stands for all.", type: str, default: "*"}
+  state:
+    description: Whether it is to be frozen. With C(checked) nothing is changed, and a frozen one of I(apps) fails.
+    type: str
+    choices: [present, absent, checked]
+    default: present
+  apps: {description: "With C(checked): the apps to look for.", type: list, elements: str, default: []}
+  reason: {description: "Why, for whoever is refused.", type: str, default: ""}
+  ends: {description: "When it ends, in seconds since 1970.", type: float, default: 0}
+  by: {description: "Who freezes it, as user@controller.", type: str, default: ""}
+  path: {description: The file., type: path, default: /etc/flaskhost/freeze.json}
+"""
+
+EXAMPLES = r"""
+- name: Change nothing until the audit is over
+  flask_freeze:
+    reason: audit
+    ends: 1796112000
+    by: ada@laptop
+"""
+
+RETURN = r"""
+frozen: {description: "The freezes that hold, by app.", type: dict, returned: success}
+"""
+
+import time  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path  # noqa: E402
+
+import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "app": {"type": "str", "default": freeze.ALL},
+    "state": {"type": "str", "choices": ["present", "absent", "checked"], "default": "present"},
+    "apps": {"type": "list", "elements": "str", "default": []},
+    "reason": {"type": "str", "default": ""},
+    "ends": {"type": "float", "default": 0},
+    "by": {"type": "str", "default": ""},
+    "path": {"type": "path", "default": str(freeze.FREEZE)},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    options = module.params
+    app, path, now = options["app"], Path(options["path"]), time.time()
+    try:
+        if options["state"] == "checked":
+            for name in options["apps"] or [freeze.ALL]:
+                freeze.check(name, path, now)
+            entries = freeze.active(path, now)
+            module.exit_json(changed=False, frozen=entries)
+        if options["state"] == "absent":
+            entries = freeze.lift(app, path, now)
+        else:
+            if not options["reason"].strip() or options["ends"] <= now:
+                module.fail_json(msg="A freeze needs a reason, and an end that lies ahead by this host's clock.")
+            entries = freeze.put(
+                app, reason=options["reason"], until=options["ends"], by=options["by"], path=path, now=now
+            )
+    except ReleaseError as error:
+        module.fail_json(msg=f"{error.step}: {error.reason}\n{error.cure}", step=error.step)
+    before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    after = freeze.render(entries)
+    if options["state"] == "absent" and freeze.ALL in entries:
+        module.warn(f"{app} stays frozen, since all apps are: lift that freeze, without -e app={app}.")
+    if before != after and not module.check_mode:
+        freeze.write(entries, path)
+    result = {"changed": before != after, "frozen": entries}
+    if before != after:
+        result["diff"] = {"before": before, "after": after, "before_header": str(path), "after_header": str(path)}
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

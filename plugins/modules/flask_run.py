@@ -1,0 +1,153 @@
+#!/usr/bin/python
+"""The module flask_run: runs one command in the release that serves."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flask_run
+short_description: Run a command in the live release of a Flask app
+description:
+  - Runs a command of the shell with the code, the environment and the variables of the release that serves, as the
+    app's user, in the same sandbox as the release command. It may write the app's data folder and nothing else.
+  - A frozen app is left alone, since nobody can tell what a command changes.
+  - The command goes on when Ansible is interrupted, until its time is up.
+options:
+  app: {description: The app's name., type: str, required: true}
+  user: {description: The app's system user and group., type: str, required: true}
+  root: {description: The app's folder., type: path, required: true}
+  data: {description: The folder that the app may write., type: path, required: true}
+  secret_key_file: {description: "A file of variables, which need not be there.", type: path, required: true}
+  unit: {description: The name of the slots' unit before the at sign., type: str, required: true}
+  socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
+  live_socket: {description: The link that nginx connects through., type: path, required: true}
+  command: {description: The command., type: str, required: true}
+  timeout: {description: Seconds until it is ended., type: int, default: 900}
+  force: {description: Run it although the app is frozen., type: bool, default: false}
+  freeze: {description: The file of the freezes., type: path, default: /etc/flaskhost/freeze.json}
+"""
+
+EXAMPLES = r"""
+- name: Show the revision of the database
+  flask_run:
+    app: shop
+    user: shop
+    root: /srv/shop
+    data: /srv/shop/data
+    secret_key_file: /etc/flaskhost/shop/secret_key.env
+    unit: flask-shop
+    socket_dir: /run/flask-shop
+    live_socket: /srv/shop/live.sock
+    command: flask db current
+"""
+
+RETURN = r"""
+release: {description: The release that it ran in., type: str, returned: always}
+output: {description: "What it wrote, errors last.", type: str, returned: success}
+rc: {description: Its exit status., type: int, returned: when it was run}
+"""
+
+import functools  # noqa: E402 - Ansible wants the documentation first
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost.runner import ReleaseError, sandboxed  # noqa: E402
+from ansible.module_utils.flaskhost.slots import Slots  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "app": {"type": "str", "required": True},
+    "user": {"type": "str", "required": True},
+    "root": {"type": "path", "required": True},
+    "data": {"type": "path", "required": True},
+    "secret_key_file": {"type": "path", "required": True},
+    "unit": {"type": "str", "required": True},
+    "socket_dir": {"type": "path", "required": True},
+    "live_socket": {"type": "path", "required": True},
+    "command": {"type": "str", "required": True},
+    "timeout": {"type": "int", "default": 900},
+    "force": {"type": "bool", "default": False},
+    "freeze": {"type": "path", "default": str(freeze.FREEZE)},
+}
+
+
+def arguments(options: dict[str, Any], release: str) -> list[str]:
+    """The ``systemd-run`` that runs the command.
+
+    Args:
+        options: the module's options.
+        release: the release that serves.
+    """
+    folder = Path(options["root"]) / "releases" / release
+    wrapped = sandboxed(
+        ["/bin/sh", "-c", options["command"]],
+        user=options["user"],
+        directory=f"{folder}/app",
+        writable=[options["data"]],
+        environment={
+            "PATH": f"{folder}/venv/bin:/usr/local/bin:/usr/bin:/bin",
+            "HOME": options["data"],
+            "PYTHONPATH": f"{folder}/app:{folder}/app/src",
+        },
+        environment_files=[f"-{options['secret_key_file']}", f"{folder}/env"],
+        timeout=options["timeout"],
+    )
+    # Not a task's name: a deploy stops those, taking them for what a killed deploy has left.
+    return [item.replace("_task-", "_run-", 1) if item.startswith("--unit=") else item for item in wrapped]
+
+
+def live_release(options: dict[str, Any], run: Any) -> str:
+    """The release that serves.
+
+    Raises:
+        ReleaseError: none does.
+    """
+    slots = Slots(
+        run,
+        unit=options["unit"],
+        root=Path(options["root"]),
+        socket_dir=Path(options["socket_dir"]),
+        live_socket=Path(options["live_socket"]),
+    )
+    release = slots.release(slots.live())
+    if not release:
+        raise ReleaseError(
+            "Look for the live release",
+            f"no release of {options['app']} serves on this host.",
+            "Deploy it first: ansible-playbook playbooks/deploy.yml",
+        )
+    return release
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    options = module.params
+    # AnsibleModule puts root's own variables in the place of $NAME in an argument, unless told not to.
+    run = functools.partial(module.run_command, expand_user_and_vars=False)
+    release = ""
+    try:
+        if options["timeout"] < 1:
+            raise ReleaseError("Read the options", "timeout has to be 1 or more.", "-e timeout=900")
+        release = live_release(options, run)
+        if not options["force"]:
+            freeze.check(options["app"], Path(options["freeze"]))
+    except ReleaseError as error:
+        hint = "\nTo run the command all the same: -e force=true" if "frozen" in error.reason else ""
+        module.fail_json(msg=f"{error.step}: {error.reason}\n{error.cure}{hint}", step=error.step, release=release)
+    if module.check_mode:
+        module.exit_json(changed=True, release=release, output="")
+    began = time.monotonic()
+    status, out, err = run(arguments(options, release))
+    output = "\n".join(text.rstrip("\n") for text in (out, err) if text.strip())
+    if status:
+        late = time.monotonic() - began >= options["timeout"]
+        how = f"was ended after {options['timeout']} s (timeout)" if late else f"ended with {status}"
+        said = f":\n{output}" if output else ", and said nothing."
+        module.fail_json(msg=f"'{options['command']}' {how}{said}", rc=status, release=release)
+    module.exit_json(changed=True, release=release, output=output, rc=0)
+
+
+if __name__ == "__main__":
+    main()

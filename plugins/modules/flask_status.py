@@ -1,0 +1,84 @@
+#!/usr/bin/python
+"""The module flask_status: tells what runs. Its logic is in module_utils/flaskhost."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flask_status
+short_description: Tell which release of each Flask app serves, and how it does
+description:
+  - Reads what Flaskhost has noted on the host, asks systemd, and asks each app for its health over its own socket.
+  - Changes nothing, in check mode and out of it.
+options:
+  apps:
+    description: The apps to tell about.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      app: {description: The app's name., type: str, required: true}
+      root: {description: The app's folder., type: path, required: true}
+      unit: {description: The name of the slots' unit before the at sign., type: str, required: true}
+      socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
+      live_socket: {description: The link that nginx connects through., type: path, required: true}
+      certificate: {description: The app's certificate., type: path, required: true}
+      maintenance: {description: The folder of the maintenance page., type: path, required: true}
+      host: {description: The app's canonical domain., type: str, required: true}
+      health: {description: "path, status and body of the health.", type: dict, required: true}
+  freeze: {description: The file of the freezes., type: path, default: /etc/flaskhost/freeze.json}
+"""
+
+EXAMPLES = r"""
+- name: Find out what runs
+  flask_status:
+    apps:
+      - app: shop
+        root: /srv/shop
+        unit: flask-shop
+        socket_dir: /run/flask-shop
+        live_socket: /srv/shop/live.sock
+        certificate: /etc/flaskhost/tls/shop/fullchain.pem
+        maintenance: /srv/shop/maintenance
+        host: www.example.com
+        health: {path: /healthz, status: 200}
+"""
+
+RETURN = r"""
+rows: {description: "What there is to tell, a mapping for each app.", type: list, returned: success}
+"""
+
+from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost.status import read  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "apps": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "app": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "unit": {"type": "str", "required": True},
+            "socket_dir": {"type": "path", "required": True},
+            "live_socket": {"type": "path", "required": True},
+            "certificate": {"type": "path", "required": True},
+            "maintenance": {"type": "path", "required": True},
+            "host": {"type": "str", "required": True},
+            "health": {"type": "dict", "required": True},
+        },
+    },
+    "freeze": {"type": "path", "default": "/etc/flaskhost/freeze.json"},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    rows = read(module.run_command, module.params["apps"], Path(module.params["freeze"]))
+    module.exit_json(changed=False, rows=rows)
+
+
+if __name__ == "__main__":
+    main()
