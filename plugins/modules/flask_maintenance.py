@@ -1,0 +1,84 @@
+#!/usr/bin/python
+"""The module flask_maintenance: the page that visitors get instead of an app. The logic is in module_utils."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flask_maintenance
+short_description: Show visitors a maintenance page instead of an app
+description:
+  - Puts the page where nginx looks for it at every request, or takes it away. Visitors get it with status 503; requests
+    in flight finish. Nothing is reloaded, unless who is let through or the time to come back is another than before.
+  - What an operator may say on a command line is taken as it comes, and what is wrong with it is told by its name.
+options:
+  sites:
+    description: All apps that nginx serves on this host.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: The app's name., type: str, required: true}
+      folder: {description: The folder of its maintenance page., type: path, required: true}
+  maintenance: {description: "on or off.", type: raw}
+  app: {description: "The app, or all; may be left out where there is only one.", type: raw}
+  message: {description: What the page says., type: raw}
+  retry_after: {description: "Seconds after which a client may ask again: Retry-After.", type: raw}
+  allow: {description: Addresses and networks that see the app all the same., type: raw}
+"""
+
+EXAMPLES = r"""
+- name: Show the page to everybody but the testers
+  flask_maintenance:
+    sites: [{name: shop, folder: /srv/shop/maintenance}]
+    maintenance: "on"
+    message: Back at 9
+    retry_after: 600
+    allow: [203.0.113.7, "2001:db8::/32"]
+"""
+
+RETURN = r"""
+apps: {description: The apps whose files were changed., type: list, returned: success}
+reloaded: {description: Whether nginx was reloaded., type: bool, returned: success}
+"""
+
+from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import freeze  # noqa: E402
+from ansible.module_utils.flaskhost.maintenance import Maintenance, Site, read_request  # noqa: E402
+from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "sites": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "folder": {"type": "path", "required": True},
+        },
+    },
+    "maintenance": {"type": "raw"},
+    "app": {"type": "raw"},
+    "message": {"type": "raw"},
+    "retry_after": {"type": "raw"},
+    "allow": {"type": "raw"},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    sites = [Site(site["name"], Path(site["folder"])) for site in module.params["sites"]]
+    try:
+        request = read_request(module.params, sites)
+        outcome = Maintenance(module.run_command, freeze.check, check=module.check_mode).switch(request)
+    except ReleaseError as error:
+        module.fail_json(
+            msg=f"The maintenance page was not switched. {error.step}: {error.reason}\n{error.cure}", step=error.step
+        )
+    module.exit_json(changed=outcome.changed, apps=outcome.apps, reloaded=outcome.reloaded, diff=outcome.diff)
+
+
+if __name__ == "__main__":
+    main()
