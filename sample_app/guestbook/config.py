@@ -1,5 +1,6 @@
 """One configuration class per environment, filled in from environment variables when the app is made."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -83,6 +84,7 @@ class ProductionConfig(Config):
 
     def read(self, environ: Mapping[str, str]) -> None:
         self.SECRET_KEY = self._read_secret(environ)
+        self.SECRET_KEY_FALLBACKS = self._read_fallbacks(environ)
         self.SQLALCHEMY_DATABASE_URI = environ.get("SQLALCHEMY_DATABASE_URI", "")
         self.SQLALCHEMY_ENGINE_OPTIONS = self._engine_options(self.SQLALCHEMY_DATABASE_URI)
         hosts = [host.strip() for host in environ.get("TRUSTED_HOSTS", "").split(",")]
@@ -96,6 +98,17 @@ class ProductionConfig(Config):
         elif len(secret) < MIN_SECRET_LENGTH or _PLACEHOLDER.search(secret):
             self.problems.append(f"SECRET_KEY is a placeholder or shorter than {MIN_SECRET_LENGTH} characters; {cure}")
         return secret
+
+    def _read_fallbacks(self, environ: Mapping[str, str]) -> list[str]:
+        """Keys that signed sessions before SECRET_KEY did: whoever has such a session stays logged in."""
+        try:
+            keys = json.loads(environ.get("SECRET_KEY_FALLBACKS") or "[]")
+        except ValueError:
+            keys = None
+        if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
+            self.problems.append('SECRET_KEY_FALLBACKS must be a JSON list of keys, such as ["the key before"]')
+            return []
+        return keys
 
     def _engine_options(self, uri: str) -> dict[str, Any]:
         options: dict[str, Any] = {"pool_pre_ping": True}

@@ -94,3 +94,27 @@ def test_body_limit_must_be_a_number_of_bytes(production, size):
     production.setenv("MAX_CONTENT_LENGTH", size)
     with pytest.raises(ConfigError, match="MAX_CONTENT_LENGTH"):
         create_app()
+
+
+def test_a_session_that_the_key_before_has_signed_is_still_accepted(production):
+    before = create_app()
+    signer = before.session_interface.get_signing_serializer(before)
+    cookie = signer.dumps({"visitor": "ada"})
+    production.setenv("SECRET_KEY", "b1946ac92492d234" * 4)
+    after = create_app()
+    assert _session(after, cookie) == {}
+    production.setenv("SECRET_KEY_FALLBACKS", f'["{before.config["SECRET_KEY"]}"]')
+    assert _session(create_app(), cookie) == {"visitor": "ada"}
+
+
+def _session(app, cookie):
+    with app.test_request_context(headers={"Cookie": f"session={cookie}"}) as context:
+        return dict(app.session_interface.open_session(app, context.request))
+
+
+@pytest.mark.parametrize("text", ["old-key", '"old-key"', '{"old": "key"}', "[1]", '[""]'])
+def test_fallbacks_that_are_no_list_of_keys_are_refused_without_repeating_them(production, text):
+    production.setenv("SECRET_KEY_FALLBACKS", text)
+    with pytest.raises(ConfigError, match="SECRET_KEY_FALLBACKS must be a JSON list") as caught:
+        create_app()
+    assert "old-key" not in str(caught.value)
