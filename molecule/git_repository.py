@@ -8,21 +8,105 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 APP = Path(__file__).resolve().parents[1] / "tests" / "apps" / "hello"
+MAIN = (APP / "app.py").read_text(encoding="utf-8")
 
-#: Versions that must never serve: the tag, the file of the app that is written, and what is written into it.
-BAD_VERSIONS = {
-    "bad-import": ("app.py", "import a_module_that_nobody_has\n"),
-    "bad-object": ("app.py", "application = None\n"),
-    "bad-answer": (
-        "app.py",
-        "import flask\n\napp = flask.Flask('app')\napp.add_url_rule('/', 'index', lambda: ('out of order', 500))\n",
-    ),
-    "bad-lock": ("requirements.txt", "flask==999.0\n"),
-    "bad-release-command": ("Procfile", "release: echo the table is locked; exit 3\n"),
-    "no-lock": ("requirements.txt", None),
+#: How many versions there are that differ from main in nothing but a text of the code: n1, n2, ...
+NUMBERED = 24
+#: What the health gate calls itself; some bad versions answer nobody else.
+GATE = "flaskhost-gate"
+
+#: A file's text or bytes in a version; None where the version does not have the file.
+Files = Mapping[str, str | bytes | None]
+
+ALWAYS_ANSWERS = "import flask\n\napp = flask.Flask('app')\napp.add_url_rule('/', 'index', lambda: {answer})\n"
+
+NOT_FOR_VISITORS = f"""
+
+@app.before_request
+def not_for_visitors() -> None:
+    if request.headers.get("User-Agent") != "{GATE}":
+        {{what}}
+"""
+
+# The count is in memory that all workers share: they are forked after the import, and each gets some of the questions.
+CRASH_LATER = f"""
+
+import mmap
+import signal
+import threading
+
+good_answers = mmap.mmap(-1, 1)
+
+
+@app.after_request
+def crash_later(response: Response) -> Response:
+    if request.headers.get("User-Agent") == "{GATE}" and good_answers[0] < 3:
+        good_answers[0] += 1
+        if good_answers[0] == 3:
+            threading.Timer(1.0, os.kill, (os.getppid(), signal.SIGKILL)).start()
+    return response
+"""
+
+# Bounded, for a machine on which the limit of the unit does not work.
+MEMORY_HOG = """import time
+
+eaten = [bytes([number % 255 + 1]) * 10_000_000 for number in range(200)]
+time.sleep(60)
+"""
+
+HEARTBEAT = '''"""Write the name of the release into a file in the data folder, five times a second."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+place = Path(os.environ["HOME"]) / sys.argv[1]
+while True:
+    partial = place.with_suffix(".partial")
+    partial.write_text(os.environ["FLASKHOST_RELEASE"])
+    partial.replace(place)
+    time.sleep(0.2)
+'''
+
+#: Versions that must never serve, or not for long.
+BAD_VERSIONS: dict[str, Files] = {
+    # It does not start.
+    "bad-import": {"app.py": "import a_module_that_nobody_has\n"},
+    "bad-name": {"app.py": "from flask import a_name_that_flask_has_not\n"},
+    "bad-object": {"app.py": "application = None\n"},
+    "missing-module": {"app.py": None},
+    "slow-start": {"app.py": f"import time\n\ntime.sleep(60)\n{MAIN}"},
+    "memory-hog": {"app.py": MEMORY_HOG},
+    # It starts and does not answer as it should.
+    "bad-answer": {"app.py": ALWAYS_ANSWERS.format(answer="('out of order', 500)")},
+    "bad-redirect": {"app.py": ALWAYS_ANSWERS.format(answer="flask.redirect('/elsewhere', 301)")},
+    # It pleases the gate.
+    "crash-later": {"app.py": MAIN + CRASH_LATER},
+    "errors-under-traffic": {"app.py": MAIN + NOT_FOR_VISITORS.format(what="abort(500)")},
+    "slow-under-traffic": {"app.py": MAIN + NOT_FOR_VISITORS.format(what="time.sleep(3)")},
+    # It cannot be made.
+    "bad-lock": {"requirements.txt": "flask==999.0\n"},
+    "bad-release-command": {"Procfile": "release: echo the table is locked; exit 3\n"},
+    "no-lock": {"requirements.txt": None},
+    # Zeros: nothing in the repository, and all of it on the host's disk.
+    "big": {"big.bin": bytes(64 * 1024 * 1024)},
+}
+
+#: Versions that work.
+GOOD_VERSIONS: dict[str, Files] = {
+    **{f"n{number}": {"app.py": MAIN.replace('"main"', f'"n{number}"')} for number in range(1, NUMBERED + 1)},
+    # A build tool's assets: the name is made of the content, and the old one is gone.
+    "old-assets-1": {"static/app.1f0c2a7b.css": "p { color: navy }\n"},
+    "old-assets-2": {"static/app.9d3e6b54.css": "p { color: teal }\n"},
+    "with-worker": {
+        "worker.py": HEARTBEAT,
+        "Procfile": "worker: python worker.py worker-heartbeat\nclock: python worker.py clock-heartbeat\n",
+    },
 }
 
 
@@ -40,6 +124,15 @@ def lock_with_uv(app: Path) -> None:
         'dependencies = ["flask==3.1.3", "gunicorn==23.0.0"]\n'
     )
     subprocess.run([Path(sys.executable).with_name("uv"), "lock", "--quiet"], cwd=app, check=True)
+
+
+def write(app: Path, files: Files) -> None:
+    """Make the app's folder another version."""
+    for name, content in files.items():
+        if content is None:
+            (app / name).unlink()
+        else:
+            (app / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def main(archive: Path) -> None:
@@ -61,12 +154,9 @@ def main(archive: Path) -> None:
         git(work, "add", "--all")
         git(work, "commit", "--quiet", "--message", "Lock with uv")
         git(work, "tag", "uv-lock")
-        for tag, (file, text) in BAD_VERSIONS.items():
+        for tag, files in {**BAD_VERSIONS, **GOOD_VERSIONS}.items():
             git(work, "checkout", "--quiet", "--detach", "main")
-            if text is None:
-                (app / file).unlink()
-            else:
-                (app / file).write_text(text)
+            write(app, files)
             git(work, "add", "--all")
             git(work, "commit", "--quiet", "--message", tag)
             git(work, "tag", tag)

@@ -5,26 +5,42 @@ process from within, and /headers shows what the proxy sent. Never put it where 
 """
 
 import errno
+import hashlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from flask import Flask, abort, request
+from flask import Flask, Response, abort, request, url_for
 from markupsafe import escape
 
 MAX_SLEEP = 10.0
+#: Other versions of the app, which the tests make, have another one here.
+VERSION = "main"
+RELEASE = os.environ.get("FLASKHOST_RELEASE", "")
 
 app = Flask(__name__)
 
 
+@app.after_request
+def name_release(response: Response) -> Response:
+    """Say which release has answered: a client that asks through a deploy sees where the switch was."""
+    if RELEASE:
+        response.headers["X-Release"] = RELEASE
+    return response
+
+
 @app.get("/")
 def index() -> str:
-    return f"<!doctype html><title>Hello</title><p>{escape(os.environ.get('GREETING', 'Hello'))}</p>\n"
+    # The style sheets have their content's digest in their names, as those of a build tool have: see old-assets-1.
+    sheets = sorted(path.name for path in Path(app.static_folder or "").glob("app.*.css"))
+    links = "".join(f'<link rel="stylesheet" href="{url_for("static", filename=name)}">' for name in sheets)
+    return f"<!doctype html><title>Hello</title>{links}<p>{escape(os.environ.get('GREETING', 'Hello'))}</p>\n"
 
 
 @app.get("/whoami")
 def whoami() -> dict:
-    return {"uid": os.getuid(), "release": os.environ.get("FLASKHOST_RELEASE"), "pid": os.getpid()}
+    return {"uid": os.getuid(), "release": RELEASE or None, "pid": os.getpid(), "version": VERSION}
 
 
 @app.get("/headers")
@@ -72,10 +88,39 @@ def read() -> dict:
 
 @app.get("/slow")
 def slow() -> dict:
-    # In this order a NaN becomes the bound, and not the argument of sleep().
-    seconds = max(0.0, min(MAX_SLEEP, request.args.get("seconds", 1.0, type=float)))
+    seconds = _named_seconds()
     time.sleep(seconds)
     return {"slept": seconds, "pid": os.getpid()}
+
+
+@app.post("/upload")
+def upload() -> dict:
+    """Count the bytes of the body as they come in."""
+    digest, count = hashlib.sha256(), 0
+    while chunk := request.stream.read(65536):
+        digest.update(chunk)
+        count += len(chunk)
+    return {"bytes": count, "sha256": digest.hexdigest()}
+
+
+@app.get("/stream")
+def stream() -> Response:
+    """Answer in small pieces over a while; one that was cut off has no last line."""
+    seconds = _named_seconds()
+
+    def lines() -> Iterator[str]:
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            yield f"{left:.2f} s left\n"
+            time.sleep(min(0.05, left))
+        yield "end\n"
+
+    return Response(lines(), mimetype="text/plain")
+
+
+def _named_seconds() -> float:
+    # In this order a NaN becomes the bound, and not the argument of sleep().
+    return max(0.0, min(MAX_SLEEP, request.args.get("seconds", 1.0, type=float)))
 
 
 def _named_path() -> Path:

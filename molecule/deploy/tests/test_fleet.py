@@ -1,0 +1,174 @@
+"""Two app hosts deploy together: every phase on both before the next one, and whatever fails, both go back."""
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+import testinfra
+from playbook import APPS, INVENTORY, PROJECT, kill, leftovers, load_on, with_app
+
+testinfra_hosts = ["ansible://fh-deploy-bookworm"]
+
+COUNTED = "echo $FLASKHOST_RELEASE >> $HOME/released"
+
+
+@pytest.fixture
+def both(host):
+    """The two hosts, by their names."""
+    found = {"fh-deploy-bookworm": host}
+    found["fh-deploy-trixie"] = testinfra.get_host(
+        "ansible://fh-deploy-trixie", ansible_inventory=str(INVENTORY), sudo=True
+    )
+    return found
+
+
+def start(playbook, *arguments, **variables):
+    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments]
+    return subprocess.Popen(
+        [*command, "--extra-vars", json.dumps(variables)],
+        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run(playbook, *arguments, **variables):
+    """Run a playbook on both hosts; return its status and what it printed."""
+    process = start(playbook, *arguments, **variables)
+    try:
+        output, _none = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise
+    assert "MODULE FAILURE" not in output, output
+    return process.returncode, " ".join(output.split())
+
+
+def deploy(version, *arguments, **variables):
+    status, output = run("deploy", *arguments, app="hello", version=version, **variables)
+    assert status == 0, output
+    return output
+
+
+def served(both):
+    """The release that serves on each host."""
+    return [host.file("/srv/hello/current").linked_to.rpartition("/")[2] for host in both.values()]
+
+
+def keys(both, app="hello"):
+    return [host.file(f"/etc/flaskhost/{app}/secret_key").content_string.split() for host in both.values()]
+
+
+def test_both_hosts_have_the_same_keys_from_the_first_run_on(both):
+    for app in APPS:
+        first, second = keys(both, app)
+        assert first == second
+        assert len(first) == 1
+    assert keys(both, "hello") != keys(both, "guestbook")
+
+
+def test_release_command_is_run_once_and_the_release_has_one_name(both):
+    for host in both.values():
+        host.run("rm -f /srv/hello/data/released")
+    deploy("n5", **with_app("hello", release_command=COUNTED))
+    first, second = served(both)
+    assert first == second
+    counted = [host.run("cat /srv/hello/data/released").stdout.split() for host in both.values()]
+    assert sorted(counted) == [[], [first]]
+    for host in both.values():
+        assert leftovers(host) == []
+
+
+def test_nothing_to_do_is_nothing_done_on_either(both):
+    before = served(both)
+    output = deploy("n5", **with_app("hello", release_command=COUNTED))
+    assert output.count("changed=0") == 3
+    assert served(both) == before
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_release_that_fails_on_one_host_is_taken_back_on_both(both, visitor, batch):
+    """It is in order on the first host and answers badly on the second: at the gate, and in the watch."""
+    deploy("n6")
+    before = served(both)
+    second = both["fh-deploy-trixie"]
+    # The gate of the second host asks for a page that is not there.
+    bad = json.loads(json.dumps(APPS["hello"]))
+    bad["health"]["path"] = "{{ '/' if inventory_hostname == 'fh-deploy-bookworm' else '/not-there' }}"
+    with load_on(visitor) as load:
+        status, output = run("deploy", app="hello", version="n7", deploy_batch=batch, flask_apps={**APPS, "hello": bad})
+    assert status != 0
+    assert "got 404, wanted 200" in output
+    assert "All hosts have gone back to what they served before" in output
+    assert served(both) == before
+    assert load.report.lost == 0, load.report.text()
+    for host in (*both.values(), second):
+        assert leftovers(host) == []
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_watch_of_one_host_takes_back_the_other_that_has_flipped(both, visitor, batch):
+    deploy("n6")
+    before = served(both)
+    # Only the second host has visitors whom the release disappoints; the watch of the first one is content.
+    with load_on(visitor, only_fast=True, rate=20) as load:
+        status, output = run(
+            "deploy", app="hello", version="errors-under-traffic", deploy_batch=batch, **with_app("hello", watch=4)
+        )
+    assert status != 0
+    assert "Watch the release" in output
+    assert "All hosts have gone back" in output
+    assert served(both) == before
+    last = load.report.lost_by_second
+    assert last, "the visitors have seen no error: the release has not served"
+    for host in both.values():
+        assert leftovers(host) == []
+
+
+def test_rollback_goes_back_on_both(both):
+    deploy("n8")
+    before = served(both)
+    deploy("n9")
+    status, output = run("rollback", app="hello")
+    assert status == 0, output
+    assert served(both) == before
+    for host in both.values():
+        assert leftovers(host) == []
+
+
+def test_second_deploy_is_refused_between_the_phases_too(both):
+    """While one host still builds, the other one waits with its lock held."""
+    deploy("n10")
+    first = start("deploy", "-e", json.dumps(with_app("hello", watch=8)), app="hello", version="n11")
+    try:
+        lock = "until grep -q deploy /srv/hello/.lock && ! flock --nonblock /srv/hello/.lock true; do sleep 0.1; done"
+        both["fh-deploy-bookworm"].run_expect([0], f"timeout 60 sh -c '{lock}'")
+        time.sleep(1)
+        status, output = run("deploy", app="hello", version="n12")
+        assert status != 0
+        assert "another deploy holds it" in output
+        assert os.environ.get("USER", "root") in output
+    finally:
+        output, _none = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+    assert len(set(served(both))) == 1
+
+
+def test_rotation_gives_both_the_same_new_key_and_keeps_the_old_one_good(both):
+    before = keys(both)
+    status, output = run("rotate_secret", "-v", app="hello")
+    assert status == 0, output
+    after = keys(both)
+    assert after[0] == after[1]
+    assert after[0][0] not in before[0]
+    assert after[0][1] == before[0][0]
+    for key in (*before[0], *after[0]):
+        assert key not in output
+    # What runs has them, and not only the disk.
+    for host in both.values():
+        slot = "$(basename $(readlink /srv/hello/live.sock) .sock)"
+        pid = host.run(f"systemctl show --property=MainPID --value flask-hello@{slot}").stdout.strip()
+        environ = host.run(f"tr '\\0' '\\n' < /proc/{pid}/environ").stdout
+        assert f"SECRET_KEY={after[0][0]}\n" in environ
+        assert f'SECRET_KEY_FALLBACKS=["{after[0][1]}"]\n' in environ
+        assert leftovers(host) == []

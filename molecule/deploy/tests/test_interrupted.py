@@ -1,0 +1,87 @@
+"""Deploys that are killed, here or on the host: what served goes on serving, and the next deploy needs no help."""
+
+import itertools
+import os
+import random
+import time
+
+import pytest
+from playbook import deploy, finish, kill, leftovers, load_on, run, start
+
+#: How often on each of the two hosts; together ten times here and ten times there.
+MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or 5)
+SEED = int(os.environ.get("FLASKHOST_SEED") or random.randrange(1_000_000))  # noqa: S311 - no secret
+#: A light load: it is there to see a gap, not to keep the host busy.
+LIGHT = {"rate": 25}
+#: Where Ansible unpacks the module while it runs; one that was killed leaves it there.
+PAYLOAD = "/tmp/ansible_flask_release_payload_*"
+VERSIONS = itertools.cycle(f"n{number}" for number in range(1, 25))
+
+# Waits until the module has begun, waits a while, and kills it the next time that it runs. It is found by its parent,
+# since its own command line is that of any Python: the shell in which Ansible becomes root.
+KILL_MODULE = f"""
+for _ in $(seq 1200); do ls -d {PAYLOAD} > /dev/null 2>&1 && break; sleep 0.05; done
+sleep {{seconds}}
+for _ in $(seq 100); do
+  if ls -d {PAYLOAD} > /dev/null 2>&1; then
+    for parent in $(pgrep --full BECOME-SUCCESS); do pkill --signal KILL --parent $parent python3 && echo killed; done
+    break
+  fi
+  sleep 0.05
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def seconds(host):
+    """How long a whole deploy takes on this host, to choose moments from."""
+    deploy(host, "main")
+    began = time.monotonic()
+    deploy(host, next(VERSIONS))
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def moments(seconds, request, capsys):
+    """Moments of a deploy, in seconds from its beginning."""
+    chance = random.Random(f"{SEED} {request.node.nodeid}")  # noqa: S311 - no secret
+    chosen = [round(chance.uniform(0.3, seconds), 2) for _ in range(MOMENTS)]
+    with capsys.disabled():
+        print(f"\nFLASKHOST_SEED={SEED}, a deploy takes {seconds:.1f} s, kills after {chosen} s")
+    return chosen
+
+
+def goes_on(host, visitor, version, moment):
+    """See that the next deploy succeeds."""
+    status, output = run("deploy", host, app="hello", version=version)
+    assert status == 0, f"after a kill at {moment} s of the deploy of {version}: {output}"
+    assert visitor.ask("https://hello.test/whoami").json["version"] == version
+    assert leftovers(host) == []
+
+
+def test_controller_that_is_killed(host, visitor, moments):
+    with load_on(visitor, **LIGHT) as load:
+        for moment in moments:
+            version = next(VERSIONS)
+            process = start("deploy", host, app="hello", version=version)
+            time.sleep(moment)
+            kill(process)
+            goes_on(host, visitor, version, moment)
+    assert load.report.lost == 0, load.report.text()
+
+
+def test_module_that_is_killed_on_the_host(host, visitor, moments, seconds, capsys):
+    killed = 0
+    with load_on(visitor, **LIGHT) as load:
+        for moment in moments:
+            version = next(VERSIONS)
+            host.run_expect([0], f"rm -rf {PAYLOAD}")
+            process = start("deploy", host, app="hello", version=version)
+            # Before the module's first run the playbook looks at other things: about two fifths of the time.
+            killed += "killed" in host.run(KILL_MODULE.format(seconds=round(moment * 0.6, 2))).stdout
+            finish(process)
+            goes_on(host, visitor, version, moment)
+    with capsys.disabled():
+        print(f"\n{killed} of {len(moments)} runs of the module were killed; the others had ended before their moment")
+    assert killed > 0
+    assert load.report.lost == 0, load.report.text()
