@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 TESTBED := $(PYTHON) scripts/testbed.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule test bench docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule test bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test: venv ## everything: lint, unit tests, the sample app's tests, the Molecule
 
 bench: venv ## seconds of a first and of a second run of site.yml on a bare host
 	benchmarks/provision --release $(RELEASE)
+
+bench-deploy: venv ## deploys and rollbacks under load: requests lost, latency, seconds
+	benchmarks/deploy --release $(RELEASE)
 
 clean: ## remove .venv and what the tests have cached (make demo-down removes the hosts)
 	rm -rf .venv .cache/venvs .cache/collections .ruff_cache .ansible
