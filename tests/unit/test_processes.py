@@ -350,6 +350,18 @@ def test_what_is_not_wanted_any_more_is_gone(host: Host) -> None:
     assert host.units.in_order({}, {})
 
 
+def test_a_timer_that_is_gone_leaves_no_failed_job_behind(host: Host) -> None:
+    """It was due between the flip and the switch, and the release that serves has no script for it."""
+    host.units.switch({}, {"nightly": NIGHTLY})
+    host.systemd.calls.clear()
+    host.units.switch({}, {})
+    wanted_ = ["systemctl", "reset-failed", "flask-shop_timer@nightly.service"]
+    assert wanted_ in host.systemd.calls
+    assert host.systemd.calls.index(["systemctl", "stop", "flask-shop_timer@nightly.timer"]) < host.systemd.calls.index(
+        wanted_
+    )
+
+
 def test_a_process_that_runs_without_being_enabled_is_found(host: Host) -> None:
     """A run was killed between the start and the rest, or a hand was at it."""
     host.units.switch({"worker": "w"}, {})

@@ -360,7 +360,11 @@ class Units:
         # What has gone already is an error to systemctl, which does the rest all the same.
         self.run(["systemctl", "disable", "--quiet", *units])
         self.run(["systemctl", "stop", *units])
-        self.run(["systemctl", "reset-failed", *units])
+        # A timer that is gone leaves no failed job behind: it may have been due after the flip, when the release that
+        # serves brings no script for it any more.
+        jobs = [unit.removesuffix(".timer") + ".service" for unit in units if unit.endswith(".timer")]
+        for unit in (*units, *jobs):
+            self.run(["systemctl", "reset-failed", unit])
 
     def _start_timers(self, units: list[str]) -> bool:
         """Enable the timers, and start those that do not wait yet or wait for another time; tell whether any did."""
