@@ -230,8 +230,8 @@ class Units:
         self.memory_mb, self.drain = memory_mb, drain
         # The release that the units were last brought in order for; written at the end. Without it nobody could tell,
         # after a run that was killed, that the processes still run the release before, or that systemd has not read a
-        # unit. NeedDaemonReload does not tell it: systemd 257 says yes of every unit once a slot was enabled with
-        # --no-reload.
+        # unit. NeedDaemonReload does not tell it: systemd 257 says yes of every unit once any was enabled with
+        # --no-reload, by whomever.
         self.marker = root / ".processes"
 
     def process(self, name: str) -> str:
