@@ -7,7 +7,7 @@ import time
 
 import pytest
 import testinfra
-from playbook import APPS, INVENTORY, PROJECT, kill, leftovers, load_on, with_app
+from playbook import APPS, INVENTORY, PLAIN, PROJECT, kill, leftovers, load_on, with_app
 
 testinfra_hosts = ["ansible://fh-deploy-bookworm"]
 
@@ -28,7 +28,7 @@ def start(playbook, *arguments, **variables):
     command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments]
     return subprocess.Popen(
         [*command, "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=PROJECT, env=PLAIN, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
