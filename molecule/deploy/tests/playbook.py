@@ -22,7 +22,7 @@ sys.path.insert(0, str(PROJECT / "tests"))
 from load_client import Load  # noqa: E402 - needs the path above
 
 #: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 
 def name_of(host: Any) -> str:
@@ -44,7 +44,7 @@ def start(playbook: str, host: Any, *arguments: str, **variables: Any) -> subpro
     return subprocess.Popen(
         [*command, "--diff", *arguments, "--extra-vars", json.dumps({"app_hosts": [name], **variables})],
         cwd=PROJECT,
-        env=PLAIN,
+        env={**os.environ, **PLAIN},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -28,7 +28,8 @@ def start(playbook, *arguments, **variables):
     command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments]
     return subprocess.Popen(
         [*command, "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, env=PLAIN, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=PROJECT, env={**os.environ, **PLAIN},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
