@@ -12,6 +12,8 @@ export LC_ALL := C.UTF-8
 export PYTHONDONTWRITEBYTECODE := 1
 
 TESTBED := $(PYTHON) scripts/testbed.py
+LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
+  --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule test bench bench-deploy docs clean
@@ -23,9 +25,9 @@ venv: ## make .venv from requirements.txt (nothing happens while the lock is the
 	@command -v $(PYTHON) >/dev/null || { echo "ERROR: there is no $(PYTHON) here. Cure: apt-get install python3" >&2; exit 1; }
 	@$(PYTHON) scripts/venv.py .venv requirements.txt --require-hashes
 
-lock: venv ## renew requirements.txt from pyproject.toml
-	uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
-	  --custom-compile-command "make lock" --output-file requirements.txt pyproject.toml
+lock: venv ## renew requirements.txt from pyproject.toml, and the list of the role certbot from its own
+	$(LOCK) --output-file requirements.txt pyproject.toml
+	$(LOCK) --output-file roles/certbot/files/requirements.txt roles/certbot/files/requirements.in
 	@$(MAKE) --no-print-directory venv
 
 testbed: venv ## make what test hosts need: Docker engine, images, SSH key

@@ -1,10 +1,12 @@
-"""Makes the project's own module_utils importable under the name that Ansible gives them."""
+"""Makes the project's own Python importable: module_utils by the name Ansible gives them, and what roles ship."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import ansible.module_utils
 
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
+sys.path.insert(0, str(ROOT / "roles" / "certbot" / "files"))

@@ -1,0 +1,353 @@
+"""What certbot keeps of a site's certificate: whether it is what is wanted, and how to be rid of it.
+
+certbot's own layout (certbot/_internal/storage.py, the same from 2.1 to 5.8): ``live/<lineage>/`` holds links into
+``archive/<lineage>/``, and ``renewal/<lineage>.conf`` says how it was had, in ConfigObj's format.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from flaskhost_certificates import pairs
+from flaskhost_certificates.config import Certificate, CertificateError, Config
+from flaskhost_certificates.pairs import Pair
+
+#: Runs a command, and returns its status, output and errors; ``env`` adds variables to the environment.
+Run = Callable[..., tuple[int, str, str]]
+#: What a lineage consists of (storage.ALL_FOUR).
+KINDS = ("cert", "privkey", "chain", "fullchain")
+#: From this release on certbot itself renews at a third of the lifetime (its changelog, 4.1.0).
+RENEWS_BY_LIFETIME = (4, 1)
+#: From this release on certbot knows profiles (its changelog, 4.0.0).
+KNOWS_PROFILES = (4, 0)
+#: Seconds of lifetime under which certbot renews at half of it (renewal._default_renewal_time).
+SHORT_LIVED = 10 * 86400
+
+_CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
+_SECTION = re.compile(r"^\s*(\[+)\s*(?P<name>.*?)\s*(\]+)\s*(#.*)?$")
+_OPTION = re.compile(r"^\s*(?P<name>\"[^\"]*\"|'[^']*'|[^'\"=].*?)\s*=\s*(?P<value>.*)$")
+_OWN_LINE = re.compile(r"^\s*renew_before_expiry\s*=")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A certificate as certbot has it.
+
+    Attributes:
+        name: what certbot calls it.
+        live: the folder of its files.
+        pair: certificate and key; None where there are none, or none that can be used.
+        trouble: why it cannot be used, as a sentence; empty where it can, and where there is none.
+        broken: whether certbot cannot use it either, and would make another one beside it, of another name.
+        settings: how it was had: the section renewalparams.
+        version: the release of certbot that wrote it last; empty when not known.
+    """
+
+    name: str
+    live: Path
+    pair: Pair | None = None
+    trouble: str = ""
+    broken: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+    version: tuple[int, ...] = ()
+
+
+def find(config: Config, name: str) -> Lineage:
+    """Read a lineage.
+
+    Args:
+        config: where certbot keeps it.
+        name: the lineage's name, ``flask-shop``.
+    """
+    live, conf, archive = _places(config, name)
+    if not conf.exists():
+        # certbot was killed while it made it, or deleted it.
+        left = _is_filled(live) or _is_filled(archive)
+        return Lineage(name, live, trouble=f"certbot has left files of {name} without {conf}." * left, broken=left)
+    try:
+        sections = read_conf(conf)
+    except CertificateError as error:
+        return Lineage(name, live, trouble=error.reason, broken=True)
+    pair = None
+    # certbot keeps the links of before while it sets new ones, and goes back to them (storage._fix_symlinks).
+    mended = all((live / f"previous_{kind}.pem").exists() for kind in KINDS)
+    if missing := [kind for kind in KINDS if kind not in sections[""]]:
+        trouble, mended = f"certbot's file {conf} does not say where {missing[0]} is.", False
+    elif lost := [link for link in _links(live) if not (link.is_symlink() and link.exists())]:
+        trouble = f"certbot's file {lost[0]} is missing."
+    else:
+        pair, trouble = _pair(live)
+    settings, version = sections.get("renewalparams", {}), _version(sections[""].get("version", ""))
+    return Lineage(name, live, pair, trouble, bool(trouble) and not mended, settings, version)
+
+
+def _links(live: Path) -> list[Path]:
+    return [live / f"{kind}.pem" for kind in KINDS]
+
+
+def _pair(live: Path) -> tuple[Pair | None, str]:
+    """The pair of a lineage, or why it is none."""
+    try:
+        pair = pairs.load(live / "fullchain.pem", live / "privkey.pem")
+    except CertificateError as error:
+        return None, f"certbot's {live} cannot be used: {error}"
+    if pair is not None and not pair.fits:
+        return None, f"certbot's {live} cannot be used: its key does not belong to its certificate."
+    return pair, ""
+
+
+def differences(
+    config: Config,
+    certificate: Certificate,
+    lineage: Lineage,
+    now: float,
+    version: Callable[[], tuple[int, ...]],
+) -> list[str]:
+    """Say why the authority has to be asked for a certificate; nothing where the lineage is what is wanted.
+
+    Args:
+        config: authority, key type, profile and challenge's settings.
+        certificate: what is wanted.
+        lineage: what is there.
+        now: seconds since 1970.
+        version: tells certbot's version; called only where it matters.
+
+    Returns:
+        Phrases, such as ``it lacks b.example.com``.
+    """
+    if lineage.trouble:
+        return [lineage.trouble]
+    if lineage.pair is None:
+        return ["there is none yet"]
+    pair, settings = lineage.pair, lineage.settings
+    found = []
+    wanted = normal(certificate.domains)
+    if lacking := sorted(wanted - pair.names):
+        found.append(f"it lacks {', '.join(lacking)}")
+    if surplus := sorted(pair.names - wanted):
+        found.append(f"it is also for {', '.join(surplus)}")
+    if pair.not_after <= now:
+        found.append("it has expired")
+    if settings.get("server", "") != config.directory:
+        found.append(f"it is from {settings.get('server') or 'an unknown authority'}, not from {config.directory}")
+    if key_type(pair) != config.key_type:
+        found.append(f"its key is {key_type(pair)}, not {config.key_type}")
+    if not _same_challenge(config, certificate, settings):
+        found.append(f"it was had by {settings.get('authenticator') or 'an unknown challenge'}")
+    if settings.get("preferred_profile", "") != config.profile and (
+        # An older certbot knows no profiles, and is not given one: it would be asked at each run.
+        lineage.version >= KNOWS_PROFILES or version() >= KNOWS_PROFILES
+    ):
+        found.append(f"its profile is {settings.get('preferred_profile') or 'the default'}")
+    return found
+
+
+def _same_challenge(config: Config, certificate: Certificate, settings: dict[str, str]) -> bool:
+    authenticator = settings.get("authenticator", "")
+    if certificate.challenge == "http":
+        roots = [item.strip() for item in settings.get("webroot_path", "").split(",")]
+        return authenticator == "webroot" and str(config.webroot) in roots
+    # Plugins of others may be called by more: certbot-plugin-x:dns-x.
+    return authenticator.replace("_", "-").endswith(f"dns-{config.dns_plugin}".replace("_", "-"))
+
+
+def normal(domains: Iterable[str]) -> frozenset[str]:
+    """Write names and addresses as a certificate's are read: lower case, and one form for each address."""
+    found = set()
+    for domain in domains:
+        try:
+            found.add(str(ipaddress.ip_address(domain)))
+        except ValueError:
+            found.add(domain.lower().rstrip("."))
+    return frozenset(found)
+
+
+def key_type(pair: Pair) -> str:
+    """The type of a pair's key as the settings call it: p256, p384, rsa2048, rsa4096; another's own name."""
+    key = pair.leaf.public_key()
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return _CURVES.get(key.curve.name, key.curve.name)
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"rsa{key.key_size}"
+    return type(key).__name__.removesuffix("PublicKey").lower()
+
+
+def foreign(config: Config, ours: Iterable[str]) -> list[str]:
+    """The lineages that are not of this playbook, in order.
+
+    Args:
+        config: where certbot keeps them.
+        ours: the lineages that are.
+    """
+    known = set(ours)
+    return sorted(path.stem for path in (config.letsencrypt / "renewal").glob("*.conf") if path.stem not in known)
+
+
+def exists(config: Config, name: str) -> bool:
+    """Whether certbot has anything of a lineage."""
+    return any(os.path.lexists(place) for place in _places(config, name))
+
+
+def set_aside(config: Config, name: str) -> list[Path]:
+    """Put what is left of a broken lineage out of certbot's way, under other names; nothing is deleted.
+
+    certbot would otherwise refuse ("live directory exists"), or call the next one ``flask-shop-0001``.
+
+    Returns:
+        Where it was put.
+    """
+    moved = []
+    for place in _places(config, name):
+        if os.path.lexists(place):
+            # Not *.conf, which certbot would go on reading.
+            aside = place.with_name(f"{place.name}.broken")
+            _erase(aside)
+            place.rename(aside)
+            moved.append(aside)
+    return moved
+
+
+def delete(run: Run, config: Config, name: str) -> None:
+    """Delete a lineage; one that is not there is fine, and so is one of which only a part is left.
+
+    Args:
+        run: runs certbot.
+        config: where certbot and its folders are.
+        name: the lineage's name.
+
+    Raises:
+        CertificateError: certbot refused.
+    """
+    _live, conf, _archive = _places(config, name)
+    # certbot deletes an unreadable file of its own and then fails (storage.delete_files).
+    if not find(config, name).broken and conf.exists() and config.certbot.exists():
+        command = [str(config.certbot), "delete", "--non-interactive", "--cert-name", name]
+        command += ["--config-dir", str(config.letsencrypt)]
+        if (config.settings / "cli.ini").exists():
+            command += ["--config", str(config.settings / "cli.ini")]
+        code, out, err = run(command)
+        if code and conf.exists():
+            reason = f"certbot could not delete {name}: {last_line(err) or last_line(out) or f'status {code}'}."
+            raise CertificateError(reason, "Run the same command again; it goes on from there.")
+    # What certbot leaves when it is killed, and what it leaves of a lineage that it cannot read.
+    for place in _places(config, name):
+        _erase(place)
+
+
+def keep_renewal_time(config: Config, lineage: Lineage, version: Sequence[int]) -> bool:
+    """Have an older certbot renew at a third of the lifetime, or at half of a short one, as newer ones do.
+
+    Before 4.1 certbot renews 30 days before the end, whatever the lifetime is: a certificate for 45 days would be
+    renewed after 15, one for six days twice a day. Newer ones decide by themselves, so the line is taken out again.
+
+    Args:
+        config: where certbot keeps its files.
+        lineage: a lineage of ours.
+        version: certbot's version.
+
+    Returns:
+        Whether the file was written.
+    """
+    _live, conf, _archive = _places(config, lineage.name)
+    if lineage.pair is None or not conf.exists():
+        return False
+    text = conf.read_text(encoding="utf-8")
+    section = re.search(r"^[ \t]*\[", text, re.MULTILINE)
+    head, tail = (text[: section.start()], text[section.start() :]) if section else (text, "")
+    lines = [line for line in head.splitlines(keepends=True) if not _OWN_LINE.match(line)]
+    if tuple(version) < RENEWS_BY_LIFETIME:
+        lines.insert(0, f"renew_before_expiry = {_interval(lineage.pair.lifetime)}\n")
+    wanted = "".join(lines) + tail
+    if wanted == text:
+        return False
+    # A name that certbot does not take for a lineage.
+    new = conf.with_name(f".{conf.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), conf.stat().st_mode & 0o777)
+        stream.write(wanted)
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(conf)
+    return True
+
+
+def _interval(lifetime: float) -> str:
+    """How long before the end to renew, in words that certbot reads (storage.add_time_interval)."""
+    if lifetime >= SHORT_LIVED:
+        return f"{max(1, round(lifetime / 3 / 86400))} days"
+    half = lifetime / 2
+    return f"{round(half / 3600)} hours" if half >= 3600 else f"{max(1, round(half / 60))} minutes"
+
+
+def read_conf(path: Path) -> dict[str, dict[str, str]]:
+    """Read a file of certbot's in ConfigObj's format, as far as certbot uses it.
+
+    Returns:
+        The options of each section by its name, a section's own sections left out; the file's first lines are in "".
+
+    Raises:
+        CertificateError: it is empty, cut off, or no such file.
+    """
+    sections: dict[str, dict[str, str]] = {"": {}}
+    present: dict[str, str] | None = sections[""]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    for line in lines:
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if section := _SECTION.match(line):
+            # [[webroot_map]] is a section of a section.
+            present = sections.setdefault(section["name"], {}) if section[1] == "[" else None
+        elif option := _OPTION.match(line):
+            if present is not None:
+                present[option["name"].strip("'\"")] = _plain(option["value"])
+        else:
+            sections[""].clear()
+            break
+    if not sections[""]:
+        raise CertificateError(f"certbot's file {path} is damaged.", "Move it away, then run the same command again.")
+    return sections
+
+
+def _plain(value: str) -> str:
+    for quote in "\"'":
+        if value.startswith(quote) and quote in value[1:]:
+            return value[1 : value.index(quote, 1)]
+    return value.partition(" #")[0].strip()
+
+
+def last_line(text: str) -> str:
+    """The last line that says something, without its full stop."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else ""
+
+
+def _places(config: Config, name: str) -> tuple[Path, Path, Path]:
+    base = config.letsencrypt
+    return base / "live" / name, base / "renewal" / f"{name}.conf", base / "archive" / name
+
+
+def _is_filled(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _erase(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(item) for item in re.findall(r"\d+", text)[:3])

@@ -1,0 +1,157 @@
+"""What the program remembers of each certificate, and the lock that lets one run of it work at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from flaskhost_certificates.config import CertificateError
+
+#: The lock's file. The kernel lets go of it when its process ends, however it ends.
+LOCK = Path("/run/lock/flaskhost-certificates.lock")
+#: Seconds to wait for another run. An authority that is slow with one certificate takes a minute or two.
+LOCK_SECONDS = 300.0
+
+
+@dataclass
+class State:
+    """What is remembered of a certificate; times are seconds since 1970, 0 for never.
+
+    Attributes:
+        source: where the installed pair is from: acme, files, selfsigned, foreign (somebody put it there), or empty.
+        trusted_since: since when a certificate that is trusted has been served without a break.
+        not_before: do not ask the authority again before.
+        error: the last failure, as a sentence; empty after a success.
+        error_at: when that was.
+        asked: the names that the authority was last asked for; empty where it never was.
+        directory: the authority that was last asked.
+        announced: the fingerprint of the pair that the hooks have been told of.
+        folder: where the pair is installed, for the day that the site is dropped.
+    """
+
+    source: str = ""
+    trusted_since: int = 0
+    not_before: int = 0
+    error: str = ""
+    error_at: int = 0
+    asked: tuple[str, ...] = ()
+    directory: str = ""
+    announced: str = ""
+    folder: str = ""
+
+
+def load(folder: Path, name: str) -> State:
+    """Read what is remembered of a certificate.
+
+    What cannot be read counts as never known: the rest of the host says enough to start over.
+
+    Args:
+        folder: the folder of the states.
+        name: the certificate's name.
+    """
+    try:
+        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return State()
+    if not isinstance(found, dict):
+        return State()
+    return State(**{item.name: _value(item.default, found.get(item.name)) for item in fields(State)})
+
+
+def _value(default: Any, found: Any) -> Any:
+    """Take a value that has the type of the default, and the default instead of any other."""
+    if isinstance(default, tuple):
+        return tuple(map(str, found)) if isinstance(found, list) else default
+    if isinstance(default, int):
+        return int(found) if isinstance(found, int | float) and abs(found) < 1 << 53 else default
+    return found if isinstance(found, str) else default
+
+
+def save(folder: Path, name: str, state: State) -> bool:
+    """Keep what is remembered of a certificate, in one rename; nothing is written where nothing is new.
+
+    Returns:
+        Whether it was written.
+    """
+    path = folder / f"{name}.json"
+    if path.is_file() and load(folder, name) == state:
+        return False
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = path.with_name(f".{name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(asdict(state), indent=2, sort_keys=True) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    new.replace(path)
+    return True
+
+
+def names(folder: Path) -> list[str]:
+    """The certificates of which something is remembered, in order."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def remove(folder: Path, name: str) -> None:
+    """Forget a certificate."""
+    (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock(
+    verb: str,
+    path: Path = LOCK,
+    seconds: float = LOCK_SECONDS,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Hold the lock, waiting for another run to end.
+
+    Args:
+        verb: what this run does, for whoever finds the lock taken.
+        path: the lock's file.
+        seconds: how long to wait.
+        pause: waits some seconds; another one in tests.
+
+    Raises:
+        CertificateError: another run is still at work after that time; it says which.
+    """
+    # Not by open("a"): its mode would let anybody read the file open it, and who can open it can hold the lock.
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as stream:
+        waited = 0.0
+        while not _try(stream):
+            if waited >= seconds:
+                reason = f"Another run of flaskhost-certificates{_holder(stream)} is still at work."
+                raise CertificateError(reason, "Wait until it has ended, then run the same command again.")
+            pause(0.25)
+            waited += 0.25
+        stream.truncate(0)
+        stream.write(json.dumps({"verb": verb, "process": os.getpid(), "since": time.time()}))
+        stream.flush()
+        yield
+
+
+def _try(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(stream: IO[str]) -> str:
+    """Say who holds the lock: `` (renew, process 4711, since 10:30:05 UTC)``; empty where it does not say."""
+    try:
+        stream.seek(0)
+        found = json.loads(stream.read())
+        since = datetime.fromtimestamp(found["since"], UTC)
+        return f" ({found['verb']}, process {found['process']}, since {since:%H:%M:%S} UTC)"
+    except (ValueError, KeyError, TypeError, OSError):
+        return ""
