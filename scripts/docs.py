@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write the tables of options into the guides, from what the code itself goes by.
 
-A role's table comes from its meta/argument_specs.yml, that of ``flask_apps`` from the app model. Each table stands
-between two markers; the text around it is left alone. `make docs` writes them, and a unit test calls `--check`.
+A role's table comes from its meta/argument_specs.yml, those of ``flask_apps`` and of the site's setting ``acme`` from
+the app model. Each table stands between two markers; the text around it is left alone. `make docs` writes them, and a
+unit test calls `--check`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ sys.path.append(str(ROOT / "plugins" / "module_utils"))
 
 from flaskhost import app_model
 
-BEGIN = "<!-- options: made by make docs -->"
-END = "<!-- end of options -->"
+#: The markers around a table, which has a name.
+BEGIN = "<!-- {}: made by make docs -->"
+END = "<!-- end of {} -->"
+#: The name of the table of a role, and of ``flask_apps``.
+OPTIONS = "options"
 HEAD = "| option | type | default | meaning |\n|---|---|---|---|"
 
 #: The types of the app model, in the words of argument_specs.
@@ -72,7 +76,7 @@ def role_rows(options: Mapping[str, Any], prefix: str = "", depth: int = 0) -> I
 
 
 def app_rows(options: Mapping[str, app_model.Option], prefix: str = "", depth: int = 0) -> Iterator[str]:
-    """Write the lines of an app's options, as the app model has them; arguments as in :func:`role_rows`."""
+    """Write the lines of options, as the app model has them; arguments as in :func:`role_rows`."""
     for name, option in options.items():
         more = [f"One of {', '.join(code(choice) for choice in option.choices)}."] if option.choices else []
         if option.minimum is not None and option.maximum is not None:
@@ -98,36 +102,45 @@ def role_table(specs: Path) -> str:
     return "\n".join([HEAD, *role_rows(options)])
 
 
-def app_table() -> str:
-    """Write the table of ``flask_apps``."""
-    return "\n".join([HEAD, *app_rows(app_model.APP_OPTIONS)])
+def model_table(options: Mapping[str, app_model.Option], prefix: str = "") -> str:
+    """Write the table of options of the app model; the names begin with the prefix."""
+    return "\n".join([HEAD, *app_rows(options, prefix)])
 
 
-def with_table(guide: Path, table: str) -> str:
-    """Return the text of a guide with a table between its markers.
+def with_tables(guide: Path, tables: Mapping[str, str]) -> str:
+    """Return the text of a guide with its tables between their markers.
+
+    Args:
+        guide: the file.
+        tables: the tables by their names.
 
     Raises:
-        Problem: the guide has not exactly one pair of markers.
+        Problem: the guide has not exactly one pair of markers for each.
     """
     text = guide.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _old, end, after = rest.partition(END)
-    if not (begin and end) or BEGIN in after or END in before + after:
-        raise Problem(f"{guide} needs one pair of markers: {BEGIN} and, below it, {END}.")
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+    for name, table in tables.items():
+        opening, closing = BEGIN.format(name), END.format(name)
+        before, begin, rest = text.partition(opening)
+        _old, end, after = rest.partition(closing)
+        if not (begin and end) or opening in after or closing in before + after:
+            raise Problem(f"{guide} needs one pair of markers: {opening} and, below it, {closing}.")
+        text = f"{before}{opening}\n\n{table}\n\n{closing}{after}"
+    return text
 
 
-def guides(root: Path) -> Iterator[tuple[Path, str]]:
-    """Find every guide with a table, and write its table.
+def guides(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Find every guide with tables, and write them.
 
     Args:
         root: the project's folder.
     """
     for specs in sorted(root.glob("roles/*/meta/argument_specs.yml")):
         guide = specs.parents[1] / "README.md"
-        if guide.is_file() and (BEGIN in (text := guide.read_text(encoding="utf-8")) or END in text):
-            yield guide, role_table(specs)
-    yield root / "docs" / "apps.md", app_table()
+        markers = BEGIN.format(OPTIONS), END.format(OPTIONS)
+        if guide.is_file() and any(marker in guide.read_text(encoding="utf-8") for marker in markers):
+            yield guide, {OPTIONS: role_table(specs)}
+    apps, acme = model_table(app_model.APP_OPTIONS), model_table(app_model.ACME_OPTIONS, "acme.")
+    yield root / "docs" / "apps.md", {OPTIONS: apps, "acme": acme}
 
 
 def main(root: Path = ROOT) -> int:
@@ -137,8 +150,8 @@ def main(root: Path = ROOT) -> int:
     check = parser.parse_args().check
     stale = [
         (guide, text)
-        for guide, table in guides(root)
-        if (text := with_table(guide, table)) != guide.read_text(encoding="utf-8")
+        for guide, tables in guides(root)
+        if (text := with_tables(guide, tables)) != guide.read_text(encoding="utf-8")
     ]
     if check and stale:
         names = ", ".join(str(guide.relative_to(root)) for guide, _text in stale)

@@ -30,12 +30,28 @@ def flask_app_sizes(
     return sizing.size_host(int(memory_mb), int(cpus), apps, database, app_hosts)
 
 
-def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any]) -> list[dict[str, Any]]:
+def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
     """Turn ``flask_apps`` into full records; see :func:`app_model.app_records`."""
-    return app_model.app_records(apps, sizes["apps"], str(PROJECT_DIR))
+    return app_model.app_records(apps, sizes["apps"], str(PROJECT_DIR), email=acme_email)
 
 
-def flask_app_problems(values: Any, names: list[str], facts: Any = None) -> list[preflight.Problem]:
+def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
+    """Turn the site's settings ``acme`` and ``acme_email`` into the full ones; see :func:`app_model.acme_settings`."""
+    return app_model.acme_settings(acme, acme_email)
+
+
+def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
+    """Say under which addresses a host reaches the others of its group; see :func:`app_model.peer_addresses`.
+
+    Args:
+        hosts: the hosts of the group.
+        host: the host's own name.
+        variables: Ansible's ``hostvars``; of the other hosts only what is needed is worked out.
+    """
+    return app_model.peer_addresses(hosts, host, variables)
+
+
+def flask_app_problems(values: Any, names: list[str], facts: Any = None, web: bool = True) -> list[preflight.Problem]:
     """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
     Args:
@@ -43,9 +59,11 @@ def flask_app_problems(values: Any, names: list[str], facts: Any = None) -> list
             only when they are read: a template that fails is then one problem among the others, not the end.
         names: the variables' names in the same order; the first one holds the apps, the others are settings.
         facts: the host's facts.
+        web: whether the host is one that visitors come to.
     """
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
-    return preflight.find_problems(apps, dict(zip(names[1:], settings, strict=True)), facts, PROJECT_DIR, names[0])
+    site = dict(zip(names[1:], settings, strict=True))
+    return preflight.find_problems(apps, site, facts, PROJECT_DIR, names[0], web=web)
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
@@ -94,6 +112,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters."""
         return {
+            "flask_acme_settings": flask_acme_settings,
             "flask_app_access_problems": flask_app_access_problems,
             "flask_app_pick": flask_app_pick,
             "flask_app_problem_report": flask_app_problem_report,
@@ -102,6 +121,7 @@ class FilterModule:
             "flask_app_select": flask_app_select,
             "flask_app_sizes": flask_app_sizes,
             "flask_freeze_request": flask_freeze_request,
+            "flask_peers": flask_peers,
             "flask_status_apps": flask_status_apps,
             "flask_status_table": flask_status_table,
             "flask_verb_problem": flask_verb_problem,

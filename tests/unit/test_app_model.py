@@ -77,7 +77,7 @@ def test_apps_share_nothing() -> None:
     shop, blog = record("shop"), record("blog")
     own = (
         "user root data static_root live_socket slots socket_dir unit server_config secrets_dir certificate "
-        "certificate_key"
+        "certificate_key hsts_map"
     )
     for key in own.split():
         assert shop[key] != blog[key], key
@@ -94,7 +94,96 @@ def test_records_come_in_the_order_of_names() -> None:
 def test_the_first_domain_is_canonical() -> None:
     made = record(domains=["www.shop.localhost", "shop.localhost"])
     assert made["canonical_domain"] == "www.shop.localhost"
-    assert made["other_domains"] == ["shop.localhost"]
+    assert made["redirected_domains"] == ["shop.localhost"]
+    assert made["domains"] == ["www.shop.localhost", "shop.localhost"]
+
+
+def test_names_redirect_but_for_wildcards_and_addresses_are_known() -> None:
+    names = ["shop.test", "www.shop.test", "*.shop.test", "10.0.0.7", "fd00::7"]
+    made = record(domains=names)
+    assert made["redirected_domains"] == ["www.shop.test", "10.0.0.7", "fd00::7"]
+    assert made["wildcard_domains"] == ["*.shop.test"]
+    assert made["addresses"] == ["10.0.0.7", "fd00::7"]
+    assert made["domains"] == names
+
+
+def test_an_address_that_is_canonical_is_as_a_url_has_it() -> None:
+    made = record(domains=["fd00::7", "10.0.0.7"])
+    assert (made["canonical_domain"], made["addresses"]) == ("[fd00::7]", ["fd00::7", "10.0.0.7"])
+    assert record(domains=["10.0.0.7"])["canonical_domain"] == "10.0.0.7"
+
+
+@pytest.mark.parametrize(
+    ("given", "email", "mode"),
+    [
+        (None, "", "selfsigned"),
+        (None, "ops@shop.test", "acme"),
+        ("selfsigned", "ops@shop.test", "selfsigned"),
+        ("files", "ops@shop.test", "files"),
+        ("acme", "", "acme"),
+    ],
+)
+def test_a_certificate_comes_by_acme_where_the_address_is_set(given: str | None, email: str, mode: str) -> None:
+    app = {**SHOP, "tls": {"mode": given}}
+    (made,) = app_model.app_records({"shop": app}, {"shop": SIZE}, email=email)
+    assert made["tls"]["mode"] == mode
+    assert made["tls"]["hsts"] == {"max_age": 63072000, "subdomains": False, "preload": False}
+    assert made["hsts_map"] == "/etc/flaskhost/tls/shop/hsts.map"
+
+
+def test_the_settings_of_the_authority_have_defaults() -> None:
+    made = app_model.acme_settings({}, "ops@shop.test")
+    assert made == app_model.acme_settings(None, "ops@shop.test")
+    assert made == {
+        "email": "ops@shop.test",
+        "directory": "https://acme-v02.api.letsencrypt.org/directory",
+        "root": "",
+        "external_account": {},
+        "key_type": "p256",
+        "profile": "",
+        "strict": False,
+        "certbot": "pinned",
+        "dns": {},
+    }
+
+
+def test_the_settings_of_the_authority_are_the_users() -> None:
+    credentials = {"dns_rfc2136_server": "10.0.0.53", "dns_rfc2136_port": 53, "dns_rfc2136_sign_query": True}
+    given = {
+        "strict": True,
+        "external_account": {"key_id": "kid", "hmac_key": "c2VjcmV0"},
+        "dns": {"plugin": "rfc2136", "credentials": credentials},
+    }
+    before = copy.deepcopy(given)
+    made = app_model.acme_settings(given)
+    assert (made["strict"], made["external_account"]) == (True, given["external_account"])
+    assert made["dns"] == {
+        "plugin": "rfc2136",
+        "credentials": {
+            "dns_rfc2136_server": "10.0.0.53",
+            "dns_rfc2136_port": "53",
+            "dns_rfc2136_sign_query": "true",
+        },
+        "propagation": 30,
+        "package": "",
+    }
+    assert given == before
+
+
+def test_peers_are_the_other_hosts_by_the_address_that_reaches_them() -> None:
+    variables = {
+        "web1": {"ansible_host": "10.0.0.1"},
+        "web2": {"ansible_host": "198.51.100.2", "private_address": "10.0.0.2"},
+        "web3": {"ansible_host": "10.0.0.3"},
+        "web4": {},
+        "web5": {"ansible_host": "127.0.0.1"},
+        "web6": {"ansible_host": "::1"},
+        "web7": {"ansible_host": "localhost"},
+        "web8": {"ansible_host": "10.0.0.3"},
+    }
+    assert app_model.peer_addresses(list(variables), "web1", variables) == ["10.0.0.2", "10.0.0.3", "web4"]
+    assert app_model.peer_addresses(["web1"], "web1", {}) == []
+    assert app_model.peer_addresses([], "db1", {}) == []
 
 
 @pytest.mark.parametrize(("path", "absolute"), [("a/b", "/project/a/b"), ("/srv/code", "/srv/code"), ("", "")])
@@ -133,7 +222,11 @@ def test_pick_renames_and_reaches_in() -> None:
         app_model.pick([record()], {"who": "usr"})
 
 
-@pytest.mark.parametrize(("name", "option"), every_option(app_model.APP_OPTIONS), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [*every_option(app_model.APP_OPTIONS), *every_option(app_model.ACME_OPTIONS, "acme.")],
+    ids=lambda value: str(value)[:40],
+)
 def test_defaults_and_examples_keep_to_the_schema(name: str, option: app_model.Option) -> None:
     assert option.description.endswith(".")
     for value in (option.default, option.example):

@@ -7,6 +7,7 @@ import base64
 import copy
 import datetime
 import importlib.util
+import ipaddress
 import os
 import random
 import subprocess
@@ -19,6 +20,9 @@ import pytest
 import yaml
 from ansible.module_utils.flaskhost import app_model, preflight
 from ansible.module_utils.flaskhost.preflight import rules, settings
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Stands for whatever must not be shown; 44 characters that look like a real secret.
@@ -38,6 +42,48 @@ def private_key(cipher: bytes = b"none", line: str = "\n") -> str:
     return line.join(["-----BEGIN OPENSSH PRIVATE KEY-----", *lines, "-----END OPENSSH PRIVATE KEY-----"])
 
 
+def own_pair(*names: str, days: tuple[int, int] = (-1, 90), password: bytes = b"") -> dict[str, str]:
+    """A certificate, signed by an authority that is in the chain below it, and its key.
+
+    Args:
+        names: the names and addresses in it.
+        days: from when until when it is valid, counted from today.
+        password: the passphrase of the key.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("leaf", "authority")}
+    known = [
+        x509.IPAddress(ipaddress.ip_address(name)) if app_model.is_address(name) else x509.DNSName(name)
+        for name in names
+    ]
+    chain = []
+    for name, key in keys.items():
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + datetime.timedelta(days=days[0]))
+            .not_valid_after(now + datetime.timedelta(days=days[1]))
+        )
+        if name == "leaf" and known:
+            builder = builder.add_extension(x509.SubjectAlternativeName(known), critical=False)
+        chain.append(builder.sign(keys["authority"], hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode())
+    cipher = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    key = keys["leaf"].private_bytes(serialization.Encoding.PEM, form, cipher).decode()
+    return {"mode": "files", "certificate": "".join(chain), "key": key}
+
+
+PAIR = own_pair("shop.localhost", "*.shop.localhost", "10.0.0.7")
+LEAF, CHAIN = (
+    f"{part}-----END CERTIFICATE-----\n" for part in PAIR["certificate"].split("-----END CERTIFICATE-----\n")[:2]
+)
+#: Its key's middle, by which a message that shows a part of the key is found out.
+KEY_PART = PAIR["key"].splitlines()[1]
+EMAIL = "ops@shop.localhost"
+DNS = {"plugin": "rfc2136", "credentials": {"dns_rfc2136_server": "10.0.0.53", "dns_rfc2136_secret": SECRET}}
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode() + " ada@laptop"
 #: The checksum of an empty file, as the project's archive is one.
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -63,6 +109,8 @@ GOOD_SETTINGS: dict[str, Any] = {
     "admin_users": [{"name": "ada", "keys": [KEY]}, {"name": "debian", "keys": [KEY + "\n"]}],
     "firewall_allow": [{"port": 8443}, {"port": 8443, "protocol": "udp", "from": ["10.0.0.0/8", "2001:db8::1"]}],
     "timezone": "Europe/Stockholm",
+    "tls_policy": "intermediate",
+    "http3": False,
 }
 GOOD_FACTS: dict[str, Any] = {
     "architecture": "x86_64",
@@ -153,6 +201,16 @@ def test_the_demo_has_no_problem() -> None:
         {"persistent": [], "env": {}, "secrets": {}},
         {"worker_class": "sync", "threads": 1},
         {"processes": {"worker": "celery -A shop worker", "clock-2_b": ""}},
+        {"tls": PAIR},
+        {"tls": PAIR | {"certificate": LEAF + "\n i:authority\n" + CHAIN}},
+        {"tls": PAIR, "domains": ["shop.localhost", "a.shop.localhost", "*.shop.localhost", "10.0.0.7"]},
+        {"tls": {"mode": "selfsigned"}, "domains": ["shop.localhost", "*.shop.localhost", "fd00::7"]},
+        {
+            "tls": {"mode": None, "challenge": "http", "certificate": "", "hsts": {"max_age": 0}},
+            "domains": ["10.0.0.7"],
+        },
+        {"tls": {"hsts": {"subdomains": True, "preload": True}}},
+        {"domains": ["shop.localhost", "*.todo.localhost"]},
         {"timers": {"n": {"command": "cd src && x", "on_calendar": "Mon..Fri *-*-1,2/3 06:30"}}},
         {"secrets": {"PEM": "-----BEGIN\nlines\n-----END"}, "env": {"HOME_PAGE": "https://shop.localhost:8443/a@b"}},
         {"timeout": None, "limits": None, "health": {"status": 401}},
@@ -217,12 +275,82 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("bad_domain", A + "domains[0]", {"domains": ["shop.localhost/eu"]}),
     ("bad_domain", A + "domains[0]", {"domains": ["shop.localhost."]}),
     ("bad_domain", A + "domains[0]", {"domains": ["shop.test, www.shop.test"]}),
-    ("bad_domain", A + "domains[0]", {"domains": ["192.0.2.7"]}),
-    ("bad_domain", A + "domains[0]", {"domains": ["2001:db8::7"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["10.0.0.7:443"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["10.0.0"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["10.0.0.0/8"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["0.0.0.0"]}),  # noqa: S104 - a name here
+    ("bad_domain", A + "domains[0]", {"domains": ["fe80::1%eth0"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["[fd00::7]"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["FD00:0:0::7"]}),
+    ("bad_domain", A + "domains[0]", {"domains": ["fd00::7::8"]}),
+    ("placeholder_domain", A + "domains[0]", {"domains": ["192.0.2.7"]}),
+    ("placeholder_domain", A + "domains[0]", {"domains": ["2001:db8::7"]}),
+    ("placeholder_domain", A + "domains[1]", {"domains": ["shop.localhost", "*.example.com"]}),
     ("bad_domain", A + "domains[0]", {"domains": ["bücher.test"]}),
     ("bad_domain", A + "domains[0]", {"domains": ["shop"]}),
     ("bad_domain", A + "domains[0]", {"domains": ["-shop.localhost"]}),
-    ("wildcard_domain", A + "domains[0]", {"domains": ["*.shop.localhost"]}),
+    ("bad_domain", A + "domains[1]", {"domains": ["shop.localhost", "*.localhost"]}),
+    ("bad_domain", A + "domains[1]", {"domains": ["shop.localhost", "a.*.localhost"]}),
+    ("bad_domain", A + "domains[1]", {"domains": ["shop.localhost", "*shop.localhost"]}),
+    ("wildcard_first", A + "domains[0]", {"domains": ["*.shop.localhost"]}),
+    (
+        "wildcard_first",
+        A + "domains[0]",
+        {"domains": ["*.shop.localhost"], "tls": own_pair("*.shop.localhost")},
+    ),
+    ("duplicate_domain", A + "domains[2]", {"domains": ["shop.localhost", "*.a.test", "*.a.test"]}),
+    ("acme_without_email", A + "tls.mode", {"tls": {"mode": "acme"}}),
+    ("wrong_choice", A + "tls.mode", {"tls": PAIR | {"mode": "file"}}),
+    ("wrong_choice", A + "tls.challenge", {"tls": {"challenge": "tls-alpn"}}),
+    ("unknown_key", A + "tls.cert", {"tls": {"cert": PAIR["certificate"]}}),
+    ("wrong_type", A + "tls", {"tls": "acme"}),
+    ("wrong_type", A + "tls.key", {"tls": PAIR | {"key": [KEY_PART]}}),
+    ("files_without_pair", A + "tls.certificate", {"tls": {"mode": "files", "key": PAIR["key"]}}),
+    ("files_without_pair", A + "tls.key", {"tls": {"mode": "files", "certificate": PAIR["certificate"], "key": " "}}),
+    ("pair_without_files", A + "tls.certificate", {"tls": {"certificate": PAIR["certificate"]}}),
+    ("pair_without_files", A + "tls.key", {"tls": {"mode": "selfsigned", "key": PAIR["key"]}}),
+    ("bad_certificate", A + "tls.certificate", {"tls": PAIR | {"certificate": "certificates/shop.pem"}}),
+    ("bad_certificate", A + "tls.certificate", {"tls": PAIR | {"certificate": "/etc/ssl/shop.pem"}}),
+    ("bad_certificate", A + "tls.certificate", {"tls": PAIR | {"certificate": PAIR["key"]}}),
+    ("bad_certificate", A + "tls.certificate", {"tls": PAIR | {"certificate": PAIR["key"] + LEAF}}),
+    ("bad_certificate", A + "tls.certificate", {"tls": PAIR | {"certificate": LEAF.replace("\n", " ")}}),
+    ("bad_certificate", A + "tls.certificate", {"tls": PAIR | {"certificate": LEAF + CHAIN[:-10]}}),
+    ("bad_tls_key", A + "tls.key", {"tls": PAIR | {"key": LEAF}}),
+    ("bad_tls_key", A + "tls.key", {"tls": PAIR | {"key": KEY_PART}}),
+    ("bad_tls_key", A + "tls.key", {"tls": PAIR | {"key": PAIR["key"].replace("\n", " ")}}),
+    ("bad_tls_key", A + "tls.key", {"tls": PAIR | {"key": private_key()}}),
+    ("bad_tls_key", A + "tls.key", {"tls": own_pair("shop.localhost", password=b"sesame")}),
+    ("unreadable_certificate", A + "tls.certificate", {"tls": PAIR | {"certificate": LEAF[:40] + "A" + LEAF[40:]}}),
+    ("unreadable_tls_key", A + "tls.key", {"tls": PAIR | {"key": PAIR["key"].replace(KEY_PART, KEY_PART[8:])}}),
+    ("key_of_another", A + "tls.key", {"tls": PAIR | {"key": own_pair("shop.localhost")["key"]}}),
+    ("key_of_another", A + "tls.key", {"tls": PAIR | {"certificate": CHAIN + LEAF}}),
+    ("chain_out_of_order", A + "tls.certificate", {"tls": PAIR | {"certificate": LEAF + LEAF}}),
+    (
+        "certificate_without_name",
+        A + "tls.certificate",
+        {"tls": own_pair("*.localhost"), "domains": ["a.localhost", "b.a.localhost"]},
+    ),
+    ("certificate_without_name", A + "tls.certificate", {"tls": own_pair("*.shop.localhost")}),
+    ("certificate_without_name", A + "tls.certificate", {"tls": own_pair()}),
+    ("certificate_without_name", A + "tls.certificate", {"tls": PAIR, "domains": ["10.0.0.8"]}),
+    (
+        "certificate_out_of_date",
+        A + "tls.certificate",
+        {"tls": own_pair("*.localhost", days=(-90, -1)), "domains": ["a.localhost"]},
+    ),
+    (
+        "certificate_out_of_date",
+        A + "tls.certificate",
+        {"tls": own_pair("*.localhost", days=(2, 90)), "domains": ["a.localhost"]},
+    ),
+    ("out_of_range", A + "tls.hsts.max_age", {"tls": {"hsts": {"max_age": -1}}}),
+    ("wrong_type", A + "tls.hsts.preload", {"tls": {"hsts": {"preload": "yes"}}}),
+    ("hsts_preload", A + "tls.hsts.preload", {"tls": {"hsts": {"preload": True}}}),
+    (
+        "hsts_preload",
+        A + "tls.hsts.preload",
+        {"tls": {"hsts": {"preload": True, "subdomains": True, "max_age": 86400}}},
+    ),
     ("placeholder_domain", A + "domains[0]", {"domains": ["CHANGE-ME.org"]}),
     ("placeholder_domain", A + "domains[0]", {"domains": ["<domain>"]}),
     ("placeholder_domain", A + "domains[0]", {"domains": ["www.example.com"]}),
@@ -362,6 +490,11 @@ MAPPING_FAULTS: list[tuple[str, str, Any]] = [
     ("bad_app_name", 'flask_apps["a b"]', {"a b": OTHER_APP}),
     ("reserved_app_name", "flask_apps.postgres", {"postgres": OTHER_APP}),
     ("app_name_is_admin", "flask_apps.ada", {"ada": OTHER_APP}),
+    (
+        "addresses_of_two_apps",
+        "flask_apps.b.domains[0]",
+        {name: OTHER_APP | {"domains": [f"10.0.0.{n}"]} for n, name in enumerate("ab", 1)},
+    ),
     ("too_many_apps", "flask_apps", {f"app{n}": OTHER_APP | {"domains": [f"a{n}.localhost"]} for n in range(3)}),
     ("too_many_apps", "flask_apps", {"a": OTHER_APP | {"processes": {"p1": "x", "p2": "x", "p3": "x"}}}),
     ("undefined", "flask_apps", preflight.Unreadable("'apps' is undefined")),
@@ -404,6 +537,54 @@ SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
     ("duplicate_port", "firewall_allow[1].port", {"firewall_allow": [{"port": 1}, {"port": 1, "protocol": "tcp"}]}),
     ("wrong_type", "timezone", {"timezone": 2}),
     ("unknown_timezone", "timezone", {"timezone": "Stockholm"}),
+    ("wrong_type", "acme_email", {"acme_email": [EMAIL]}),
+    ("bad_email", "acme_email", {"acme_email": "ops"}),
+    ("bad_email", "acme_email", {"acme_email": "Ada <ada@shop.localhost>"}),
+    ("bad_email", "acme_email", {"acme_email": "ada@shop.localhost\n"}),
+    ("placeholder_email", "acme_email", {"acme_email": "ops@example.com"}),
+    ("wrong_type", "acme", {"acme": "https://ca.test/directory"}),
+    ("unknown_key", "acme.server", {"acme": {"server": "https://ca.test/directory"}}),
+    ("unknown_key", "acme.plugin", {"acme": {"plugin": "rfc2136"}}),
+    ("wrong_choice", "acme.key_type", {"acme": {"key_type": "p-256"}}),
+    ("wrong_choice", "acme.certbot", {"acme": {"certbot": "pip"}}),
+    ("wrong_type", "acme.strict", {"acme": {"strict": "yes"}}),
+    ("malformed", "acme.profile", {"acme": {"profile": "short lived"}}),
+    ("malformed", "acme.directory", {"acme": {"directory": "http://ca.test/directory"}}),
+    ("malformed", "acme.directory", {"acme": {"directory": f"https://ada:{SECRET}@ca.test/directory"}}),
+    ("placeholder_directory", "acme.directory", {"acme": {"directory": "https://acme.example.com:14000/dir"}}),
+    ("bad_certificate", "acme.root", {"acme": {"root": "root.pem"}}),
+    ("bad_certificate", "acme.root", {"acme": {"root": PAIR["key"]}}),
+    ("malformed", "acme.external_account.key_id", {"acme": {"external_account": {"key_id": "a b", "hmac_key": "aa"}}}),
+    (
+        "bad_hmac_key",
+        "acme.external_account.hmac_key",
+        {"acme": {"external_account": {"key_id": "kid", "hmac_key": f"{SECRET}+/"}}},
+    ),
+    ("malformed", "acme.dns.plugin", {"acme": {"dns": {"plugin": "certbot-dns-rfc2136"}}}),
+    ("malformed", "acme.dns.plugin", {"acme": {"dns": {"plugin": "a b"}}}),
+    ("malformed", "acme.dns.package", {"acme": {"dns": {"plugin": "x", "package": "--index-url=https://a.test"}}}),
+    ("out_of_range", "acme.dns.propagation", {"acme": {"dns": {"plugin": "x", "propagation": 9999}}}),
+    ("wrong_type", "acme.dns.credentials", {"acme": {"dns": {"plugin": "x", "credentials": f"dns_x = {SECRET}"}}}),
+    (
+        "bad_credential",
+        "acme.dns.credentials.dns_x",
+        {"acme": {"dns": {"plugin": "x", "credentials": {"dns_x": [SECRET]}}}},
+    ),
+    ("bad_credential", "acme.dns.credentials.dns_x", {"acme": {"dns": {"plugin": "x", "credentials": {"dns_x": ""}}}}),
+    (
+        "bad_credential",
+        "acme.dns.credentials.dns_x",
+        {"acme": {"dns": {"plugin": "x", "credentials": {"dns_x": f"{SECRET}\ndns_y = 1"}}}},
+    ),
+    (
+        "bad_credential",
+        'acme.dns.credentials["dns x"]',
+        {"acme": {"dns": {"plugin": "x", "credentials": {"dns x": SECRET}}}},
+    ),
+    ("undefined", "acme.root", {"acme": {"root": preflight.Unreadable("'v' is undefined")}}),
+    ("wrong_choice", "tls_policy", {"tls_policy": "old"}),
+    ("wrong_type", "tls_policy", {"tls_policy": True}),
+    ("wrong_type", "http3", {"http3": "yes"}),
 ]
 #: The kind, where it is told, and what is changed in the facts.
 FACT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -446,6 +627,128 @@ def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed:
     problems = preflight.find_problems(good_apps(), changed, GOOD_FACTS, project)
     assert found(problems) == {(kind, path)}
     assert SECRET not in preflight.render(problems, "web1")
+
+
+#: The kind, where it is told, what is changed in the good app, and the settings.
+SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+    ("acme_without_email", A + "tls.mode", {"tls": {"mode": "acme"}}, {"acme": {"strict": True}}),
+    (
+        "wildcard_without_dns",
+        A + "domains[1]",
+        {"domains": ["shop.localhost", "*.shop.localhost"]},
+        {"acme_email": EMAIL, "acme": {"dns": DNS}},
+    ),
+    (
+        "address_with_dns",
+        A + "domains[1]",
+        {"domains": ["shop.localhost", "10.0.0.7"], "tls": {"challenge": "dns"}},
+        {"acme_email": EMAIL, "acme": {"dns": DNS, "profile": "shortlived"}},
+    ),
+    ("dns_without_plugin", A + "tls.challenge", {"tls": {"challenge": "dns"}}, {"acme_email": EMAIL}),
+    ("address_without_profile", "acme.profile", {"domains": ["10.0.0.7"]}, {"acme_email": EMAIL}),
+    (
+        "address_without_pinned",
+        "acme.certbot",
+        {"domains": ["10.0.0.7"]},
+        {"acme_email": EMAIL, "acme": {"certbot": "package", "directory": "https://ca.test/directory"}},
+    ),
+    ("half_account", "acme.external_account.hmac_key", {}, {"acme": {"external_account": {"key_id": "kid"}}}),
+    ("half_account", "acme.external_account.key_id", {}, {"acme": {"external_account": {"hmac_key": SECRET}}}),
+    ("dns_without_name", "acme.dns.plugin", {}, {"acme": {"dns": {"credentials": {"dns_x": SECRET}}}}),
+    (
+        "package_without_pinned",
+        "acme.dns.package",
+        {},
+        {"acme": {"certbot": "package", "dns": {"plugin": "hetzner", "package": "certbot-dns-hetzner==3.0.0"}}},
+    ),
+    ("http3_too_old", "http3", {}, {"http3": True}),
+    ("profile_too_old", "acme.profile", {}, {"acme": {"certbot": "package", "profile": "shortlived"}}),
+]
+
+
+@pytest.mark.parametrize(("kind", "path", "changes", "site"), SITE_FAULTS, ids=lambda value: str(value)[:60])
+def test_one_fault_between_an_app_and_the_site(
+    project: Path, kind: str, path: str, changes: dict[str, Any], site: dict[str, Any]
+) -> None:
+    problems = preflight.find_problems(good_apps(changes), site, GOOD_FACTS, project)
+    assert found(problems) == {(kind, path)}
+    assert SECRET not in preflight.render(problems, "web1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "site"),
+    [
+        ({}, {"acme_email": EMAIL, "acme": {"profile": "shortlived", "certbot": "pinned"}}),
+        ({"tls": {"challenge": "dns"}, "domains": ["shop.localhost", "*.shop.localhost"]}, {"acme": {"dns": DNS}}),
+        ({"tls": {"mode": "acme"}, "domains": ["10.0.0.7"]}, {"acme": {"profile": "shortlived"}}),
+        ({"domains": ["10.0.0.7"]}, {"acme": {"directory": "https://10.0.0.5:14000/dir", "root": CHAIN}}),
+        ({}, {"acme": {"external_account": {"key_id": "kid", "hmac_key": SECRET}, "key_type": "rsa2048"}}),
+        ({"tls": {"mode": "selfsigned", "challenge": "dns"}, "domains": ["10.0.0.7"]}, {"acme": {}}),
+        ({"tls": PAIR}, {"acme": {"dns": DNS | {"package": "certbot-dns-hetzner==3.0.0", "propagation": 0}}}),
+        ({}, {"tls_policy": "modern", "http3": False, "acme": {"strict": True, "dns": None}}),
+    ],
+    ids=range(8),
+)
+def test_an_authority_that_is_in_order(project: Path, changes: dict[str, Any], site: dict[str, Any]) -> None:
+    assert preflight.find_problems(good_apps(changes), {"acme_email": EMAIL} | site, GOOD_FACTS, project) == []
+
+
+@pytest.mark.parametrize("site", [{"http3": True}, {"acme": {"certbot": "package", "profile": "x"}}], ids=str)
+def test_what_a_web_host_lacks_is_told_of_web_hosts_alone(project: Path, site: dict[str, Any]) -> None:
+    assert len(preflight.find_problems(good_apps(), site, GOOD_FACTS, project)) == 1
+    assert preflight.find_problems(good_apps(), site, GOOD_FACTS, project, web=False) == []
+    newer = GOOD_FACTS | {"distribution_major_version": "13"}
+    assert preflight.find_problems(good_apps(), site, newer, project) == []
+
+
+@pytest.mark.parametrize("name", ["acme", "acme_email"])
+def test_what_is_not_known_of_the_authority_is_told_once(project: Path, name: str) -> None:
+    site = {"acme_email": EMAIL, "acme": {}, name: preflight.Unreadable(f"cannot decode {SECRET}")}
+    apps = good_apps({"tls": {"mode": "acme", "challenge": "dns" if name == "acme" else "http"}})
+    apps["todo"]["domains"] = ["10.0.0.7"]
+    problems = preflight.find_problems(apps, site, GOOD_FACTS, project)
+    assert found(problems) == {("undefined", name)}
+    assert name == "acme_email" or SECRET not in preflight.render(problems, "web1")
+
+
+@pytest.mark.parametrize(
+    ("shop", "todo", "told"),
+    [
+        (["a.test", "*.b.test"], ["*.b.test"], {"shared_domain", "wildcard_first"}),
+        (["a.test", "*.b.test"], ["b.test", "c.b.test"], set()),
+        (["a.test", "10.0.0.7"], ["10.0.0.7"], {"shared_domain", "addresses_of_two_apps"}),
+        (["a.test", "10.0.0.7"], ["b.test", "10.0.0.8"], {"addresses_of_two_apps"}),
+        (["a.test", "fd00::7"], ["b.test", "fd00::8"], {"addresses_of_two_apps"}),
+        (["a.test", "10.0.0.7", "fd00::7"], ["b.test"], set()),
+    ],
+)
+def test_what_two_apps_may_share_of_wildcards_and_addresses(
+    project: Path, shop: list[str], todo: list[str], told: set[str]
+) -> None:
+    apps = good_apps({"domains": shop}) | {"todo": OTHER_APP | {"domains": todo}}
+    assert {problem["kind"] for problem in preflight.find_problems(apps, {}, GOOD_FACTS, project)} == told
+
+
+@pytest.mark.parametrize(
+    ("tls", "hint"),
+    [
+        ({"certificate": "/etc/ssl/shop.pem"}, "name of a file"),
+        ({"certificate": LEAF.replace("\n", " ")}, "joined to one"),
+        ({"certificate": PAIR["key"]}, "Take the key out"),
+        ({"key": own_pair("a.test", password=b"sesame")["key"]}, "has a passphrase"),
+        ({"key": private_key()}, "a key of SSH's"),
+        ({"key": LEAF}, "It is a certificate"),
+        ({"certificate": own_pair("a.test", "*.b.test")["certificate"]}, "is not that of the first certificate"),
+        (own_pair("a.test", "*.b.test"), "is for *.b.test, a.test."),
+    ],
+    ids=range(8),
+)
+def test_hints_about_certificates_show_nothing_of_a_key(project: Path, tls: dict[str, str], hint: str) -> None:
+    (problem,) = preflight.find_problems(good_apps({"tls": PAIR | tls}), {}, {}, project)
+    assert hint in problem["problem"]
+    shown = f"{problem['problem']} {problem['example']}"
+    assert [line for line in (PAIR | tls)["key"].splitlines()[1:-1] if line in shown] == []
+    assert KEY_PART not in shown
 
 
 @pytest.mark.parametrize(("kind", "path", "changes"), FACT_FAULTS, ids=lambda value: str(value)[:60])
@@ -548,7 +851,8 @@ def kinds_in_the_source() -> set[str]:
 
 
 def test_every_kind_is_tested() -> None:
-    tested = {kind for kind, *_rest in [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *FACT_FAULTS, *REFUSALS]}
+    faults = [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *SITE_FAULTS, *FACT_FAULTS, *REFUSALS]
+    tested = {kind for kind, *_rest in faults}
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25
 
@@ -787,6 +1091,14 @@ def test_a_template_that_fails_is_a_problem_among_others(project: Path) -> None:
     assert "the filter failed" in problems[-1]["problem"]
 
 
+@pytest.mark.parametrize("option", ["certificate", "key"])
+def test_the_reason_of_a_failed_template_shows_nothing_of_a_key(project: Path, option: str) -> None:
+    tls = PAIR | {option: preflight.Unreadable(f"cannot decode {SECRET}")}
+    problems = preflight.find_problems(good_apps({"tls": tls}), {}, {}, project)
+    assert found(problems) == {("undefined", f"{A}tls.{option}")}
+    assert SECRET not in preflight.render(problems, "web1")
+
+
 @pytest.mark.parametrize("option", ["env", "secrets"])
 def test_the_reason_of_a_failed_template_is_not_shown_where_it_may_hold_a_secret(project: Path, option: str) -> None:
     values = {
@@ -799,23 +1111,25 @@ def test_the_reason_of_a_failed_template_is_not_shown_where_it_may_hold_a_secret
     assert "the variable v is not defined" in problems[-1]["problem"]
 
 
+CYCLIC: list[Any] = []
+CYCLIC.append(CYCLIC)
+SCALARS = [
+    None, True, False, 0, -1, 1, 2, 8, 302, 10**5000, 1.5, float("nan"), float("inf"), "", " ", ".", "..", "/", "~",
+    "trap", "shop", "shop:app", "shop.localhost", "https://shop.localhost", "a\0b", "\ud800", "x" * 9000, "é", "[]",
+    "{{ x }}", "sample_app", "../..", KEY, b"bytes", datetime.date(2026, 1, 1), {1, 2}, object(), CYCLIC, "\x1b[2J",
+    "-----BEGIN PRIVATE KEY-----", "10.0.0.1/99", preflight.Unreadable("'x' is undefined"), preflight.Unreadable(),
+    "10.0.0.7", "fd00::7", "*.shop.localhost", "acme", "files", "dns", LEAF,
+]  # fmt: skip
+
+
 def junk(generator: random.Random, depth: int = 0) -> Any:
     """A random value: YAML's types, and some that YAML cannot make."""
-    cyclic: list[Any] = []
-    cyclic.append(cyclic)
-    scalars = [
-        None, True, False, 0, -1, 1, 2, 8, 302, 10**5000, 1.5, float("nan"), float("inf"), "", " ", ".", "..", "/", "~",
-        "trap", "shop", "shop:app", "shop.localhost", "https://shop.localhost", "a\0b", "\ud800", "x" * 9000, "é", "[]",
-        "{{ x }}", "sample_app", "../..", KEY, b"bytes", datetime.date(2026, 1, 1), {1, 2}, object(), cyclic, "\x1b[2J",
-        "-----BEGIN PRIVATE KEY-----", "10.0.0.1/99", preflight.Unreadable("'x' is undefined"), preflight.Unreadable(),
-    ]  # fmt: skip
     kind = generator.random()
     if depth > 5 or kind < 0.55:
-        return generator.choice(scalars)
+        return generator.choice(SCALARS)
     if kind < 0.75:
         return [junk(generator, depth + 1) for _ in range(generator.randrange(4))]
-    keys = [*KEYS, *(scalar for scalar in scalars if scalar.__hash__)]
-    content = {generator.choice(keys): junk(generator, depth + 1) for _ in range(generator.randrange(8))}
+    content = {generator.choice(JUNK_KEYS): junk(generator, depth + 1) for _ in range(generator.randrange(8))}
     return Trap(content) if kind < 0.85 else content
 
 
@@ -823,7 +1137,18 @@ def every_key(options: Mapping[str, app_model.Option]) -> list[str]:
     return [name for key, option in options.items() for name in (key, *every_key(option.options))]
 
 
-KEYS = [*every_key(app_model.APP_OPTIONS), *settings.SETTINGS, *GOOD_FACTS, "name", "keys", "port", "from", "protocol"]
+KEYS = [
+    *every_key(app_model.APP_OPTIONS),
+    *every_key(app_model.ACME_OPTIONS),
+    *settings.SETTINGS,
+    *GOOD_FACTS,
+    "name",
+    "keys",
+    "port",
+    "from",
+    "protocol",
+]
+JUNK_KEYS = [*KEYS, *(scalar for scalar in SCALARS if scalar.__hash__)]
 
 
 def test_no_input_raises_and_no_secret_is_shown(project: Path) -> None:
@@ -835,7 +1160,11 @@ def test_no_input_raises_and_no_secret_is_shown(project: Path) -> None:
             options = {key: junk(generator) for key in generator.sample(list(app_model.APP_OPTIONS), 6)}
             apps = {"shop": merged(GOOD_APP, options), "todo": Trap({generator.choice(KEYS): junk(generator)})}
             apps["shop"]["secrets"] = {"TOKEN": SECRET, "OTHER": [SECRET], "trap": SECRET}
+            apps["shop"]["tls"] = {"mode": "files", "certificate": junk(generator), "key": SECRET}
             site = {key: junk(generator) for key in settings.SETTINGS}
+            if generator.random() < 0.5:
+                site["acme"] = {key: junk(generator) for key in app_model.ACME_OPTIONS}
+                site["acme"]["external_account"] = {"key_id": junk(generator), "hmac_key": f"{SECRET}+"}
             facts = {key: junk(generator) for key in GOOD_FACTS}
         problems = preflight.find_problems(apps, site, facts, project)
         for problem in problems:

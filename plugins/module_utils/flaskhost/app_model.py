@@ -7,6 +7,8 @@ type and default; validation (:mod:`preflight`), the records and the documentati
 from __future__ import annotations
 
 import copy
+import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +39,7 @@ RESERVED_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Option:
-    """One option of an app.
+    """One option of an app, or of a setting of the site.
 
     Attributes:
         type: ``str``, ``int``, ``bool``, ``list`` (of strings), ``dict`` (free keys, scalar values),
@@ -67,15 +69,19 @@ class Option:
 
 _RELATIVE_PATH = r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\s\"'\\$;{}]+"
 _URL_PATH = r"/[^\s\"'\\$;{}?#]*"
+#: A name of the DNS as RFC 1123, 2.1, has it, in lower case and with two labels at least; the last is no number.
+DOMAIN_NAME = r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 #: Every option of an app, by its name.
 APP_OPTIONS: dict[str, Option] = {
     "domains": Option(
         "list",
-        "The names that the app answers to; the first is canonical, the others redirect to it.",
+        "The names that the app answers to; the first is canonical, the others redirect to it, but for wildcards, "
+        "which the app itself answers. IP addresses are possible too.",
         ["www.example.com", "example.com"],
         required=True,
-        pattern=r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?",
+        # What is an address, the rules of preflight say.
+        pattern=rf"(?:\*\.)?{DOMAIN_NAME}|[0-9a-f.:]+",
     ),
     "source": Option(
         "options",
@@ -304,6 +310,67 @@ APP_OPTIONS: dict[str, Option] = {
             ),
         },
     ),
+    "tls": Option(
+        "options",
+        "The certificate of the app, and what browsers are told of HTTPS.",
+        {"mode": "acme", "challenge": "http"},
+        default={},
+        options={
+            "mode": Option(
+                "str",
+                "Where the certificate comes from: an authority that speaks ACME, the host itself, or you. Not set: "
+                "acme where acme_email is set, else selfsigned.",
+                "acme",
+                choices=("acme", "selfsigned", "files"),
+            ),
+            "challenge": Option(
+                "str",
+                "How the authority sees that the names are yours: a request over port 80, or a record in the DNS.",
+                "http",
+                default="http",
+                choices=("http", "dns"),
+            ),
+            "certificate": Option(
+                "str",
+                "With files: the certificate in PEM, and below it the chain.",
+                "{{ vault_shop_certificate }}",
+                default="",
+            ),
+            "key": Option(
+                "str",
+                "With files: the private key of the certificate in PEM, without a passphrase; from ansible-vault.",
+                "{{ vault_shop_tls_key }}",
+                default="",
+            ),
+            "hsts": Option(
+                "options",
+                "What browsers are told to remember (RFC 6797): that the site is to be had over HTTPS only. It "
+                "begins with minutes, and grows once a trusted certificate has been served.",
+                {"max_age": 63072000},
+                default={},
+                options={
+                    # Two years: what hstspreload.org advises.
+                    "max_age": Option(
+                        "int",
+                        "Seconds that they remember it in the end, 30 days after the first trusted certificate.",
+                        63072000,
+                        default=63072000,
+                        minimum=0,
+                        maximum=315360000,
+                    ),
+                    "subdomains": Option(
+                        "bool", "Whether that is true of all names below the app's own too.", False, default=False
+                    ),
+                    "preload": Option(
+                        "bool",
+                        "Whether browsers may carry the name in the list that they are shipped with; hard to undo.",
+                        False,
+                        default=False,
+                    ),
+                },
+            ),
+        },
+    ),
     "watch": Option(
         "int",
         "Seconds to watch a new release with visitors; it is taken back where they get more errors or slower answers.",
@@ -313,6 +380,102 @@ APP_OPTIONS: dict[str, Option] = {
         maximum=3600,
     ),
     "keep_releases": Option("int", "Releases to keep on the host.", 5, default=5, minimum=2, maximum=50),
+}
+
+#: Every option of the site's setting ``acme``, by its name.
+ACME_OPTIONS: dict[str, Option] = {
+    "directory": Option(
+        "str",
+        "The URL of the authority's ACME directory.",
+        "https://acme-staging-v02.api.letsencrypt.org/directory",
+        default="https://acme-v02.api.letsencrypt.org/directory",
+        pattern=r"https://[^\s/@?#\"'\\]+(?:/[^\s\"'\\]*)?",
+    ),
+    "root": Option(
+        "str",
+        "The root certificate of a private authority, in PEM: the host trusts it for the directory's own HTTPS, and as "
+        "the issuer of the apps' certificates.",
+        "{{ lookup('file', 'root.pem') }}",
+        default="",
+    ),
+    "external_account": Option(
+        "options",
+        "The account that you have with the authority, where it wants one (RFC 8555, 7.3.4).",
+        {"key_id": "kid-1", "hmac_key": "{{ vault_acme_hmac_key }}"},
+        default={},
+        options={
+            "key_id": Option(
+                "str", "The identifier of the key that it gave you.", "kid-1", default="", pattern=r"[\x21-\x7e]+"
+            ),
+            "hmac_key": Option(
+                "str", "The key itself, in base64url; from ansible-vault.", "{{ vault_acme_hmac_key }}", default=""
+            ),
+        },
+    ),
+    "key_type": Option(
+        "str",
+        "The kind of the certificates' private keys: ECDSA on a curve of NIST's, or RSA.",
+        "p256",
+        default="p256",
+        choices=("p256", "p384", "rsa2048", "rsa4096"),
+    ),
+    "profile": Option(
+        "str",
+        "The profile of certificates to prefer, of those that the authority's directory names; its default when empty.",
+        "shortlived",
+        default="",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    ),
+    "strict": Option(
+        "bool",
+        "Whether a run fails where the authority gave no certificate; without it the run tells what is missing, and "
+        "the next one tries again.",
+        False,
+        default=False,
+    ),
+    "certbot": Option(
+        "str",
+        "The certbot to use: the release that Flaskhost has pinned, or the distribution's package.",
+        "pinned",
+        default="pinned",
+        choices=("pinned", "package"),
+    ),
+    "dns": Option(
+        "options",
+        "How records are put into the DNS, for the apps whose challenge is dns.",
+        {"plugin": "rfc2136", "credentials": {"dns_rfc2136_server": "203.0.113.53"}},
+        default={},
+        options={
+            "plugin": Option(
+                "str",
+                "certbot's DNS plugin, by its name without certbot-dns-.",
+                "rfc2136",
+                default="",
+                pattern=r"[a-z0-9][a-z0-9-]{0,62}",
+            ),
+            "credentials": Option(
+                "dict",
+                "What is in the plugin's INI file, as its guide has it; from ansible-vault.",
+                {"dns_rfc2136_server": "203.0.113.53", "dns_rfc2136_secret": "{{ vault_dns_secret }}"},
+                default={},
+            ),
+            "propagation": Option(
+                "int",
+                "Seconds that a record gets to reach the authority's resolvers.",
+                30,
+                default=30,
+                minimum=0,
+                maximum=3600,
+            ),
+            "package": Option(
+                "str",
+                "The Python package of the plugin, with its version, where it is not one of certbot's own.",
+                "certbot-dns-hetzner==3.0.0",
+                default="",
+                pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9,._-]+\])?(?:==[A-Za-z0-9.+!_-]+)?",
+            ),
+        },
+    ),
 }
 
 #: Variables that Flaskhost sets itself; an app's ``env`` and ``secrets`` may not.
@@ -341,7 +504,45 @@ def with_defaults(value: dict[str, Any], options: dict[str, Option]) -> dict[str
     return filled
 
 
-def app_record(name: str, app: dict[str, Any], size: dict[str, int], project_dir: str = "") -> dict[str, Any]:
+def acme_settings(acme: dict[str, Any] | None, email: str = "") -> dict[str, Any]:
+    """Turn the site's settings ``acme`` and ``acme_email`` into what the role that asks the authority reads.
+
+    Args:
+        acme: what the user wrote, already found valid by :mod:`preflight`; None or empty where nothing was.
+        email: the address that the authority writes to; to set it is to agree to the authority's terms.
+
+    Returns:
+        The keys of :data:`ACME_OPTIONS` with their defaults, and ``email``. ``external_account`` and ``dns`` are empty
+        where the user has none. The credentials are texts.
+    """
+    settings = with_defaults(acme or {}, ACME_OPTIONS)
+    if not settings["external_account"]["key_id"]:
+        settings["external_account"] = {}
+    if not settings["dns"]["plugin"]:
+        settings["dns"] = {}
+    else:
+        credentials = settings["dns"]["credentials"]
+        settings["dns"]["credentials"] = {key: _text(value) for key, value in credentials.items()}
+    return {"email": email or "", **settings}
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is an IP address, in whatever text form Python knows."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def is_wildcard(name: str) -> bool:
+    """Whether a name stands for all names one step below another one."""
+    return name.startswith("*.")
+
+
+def app_record(
+    name: str, app: dict[str, Any], size: dict[str, int], project_dir: str = "", *, email: str = ""
+) -> dict[str, Any]:
     """Turn one entry of ``flask_apps`` into the record that the roles read.
 
     Args:
@@ -349,20 +550,29 @@ def app_record(name: str, app: dict[str, Any], size: dict[str, int], project_dir
         app: what the user wrote, already found valid by :mod:`preflight`.
         size: ``workers``, ``threads`` and ``memory_mb``, from :func:`sizing.size_host`.
         project_dir: where a relative ``source.path`` or ``source.archive`` begins.
+        email: the site's ``acme_email``; where it is set, a certificate comes by ACME unless the app says otherwise.
 
     Returns:
         The user's options with their defaults, and what follows from the name: paths, user, sockets, units, URLs.
+        Of the names, ``redirected_domains`` lead to ``canonical_domain`` (which is as a URL has it: an IPv6 address is
+        in brackets), the app itself answers ``wildcard_domains``, and ``addresses`` are all that are IP addresses.
     """
     record = with_defaults(app, APP_OPTIONS)
+    first, *others = (str(domain) for domain in record["domains"])
+    record["tls"]["mode"] = record["tls"]["mode"] or ("acme" if email else "selfsigned")
     root, unit = f"/srv/{name}", f"flask-{name}"
     for place in ("path", "archive"):
         record["source"][place] = _absolute(record["source"][place], project_dir)
     record["limits"]["memory"] = record["limits"]["memory"] or size["memory_mb"]
     record.update(
         name=name,
+        variable=f"flask_apps.{name}",
         user=name,
-        canonical_domain=record["domains"][0],
-        other_domains=record["domains"][1:],
+        # RFC 3986, 3.2.2: without brackets the last group of an IPv6 address would be taken for a port.
+        canonical_domain=f"[{first}]" if ":" in first else first,
+        redirected_domains=[domain for domain in others if not is_wildcard(domain)],
+        wildcard_domains=[domain for domain in others if is_wildcard(domain)],
+        addresses=[domain for domain in (first, *others) if is_address(domain)],
         workers=size["workers"],
         threads=size["threads"],
         root=root,
@@ -385,13 +595,14 @@ def app_record(name: str, app: dict[str, Any], size: dict[str, int], project_dir
         secret_key_file=f"/etc/flaskhost/{name}/secret_key.env",
         certificate=f"/etc/flaskhost/tls/{name}/fullchain.pem",
         certificate_key=f"/etc/flaskhost/tls/{name}/privkey.pem",
+        hsts_map=f"/etc/flaskhost/tls/{name}/hsts.map",
         environment=_environment(name, record),
     )
     return record
 
 
 def app_records(
-    apps: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], project_dir: str = ""
+    apps: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], project_dir: str = "", *, email: str = ""
 ) -> list[dict[str, Any]]:
     """Turn the whole of ``flask_apps`` into records, in the order of their names.
 
@@ -399,11 +610,12 @@ def app_records(
         apps: the user's mapping.
         sizes: the ``apps`` of :func:`sizing.size_host`, by name.
         project_dir: where a relative ``source.path`` begins.
+        email: the site's ``acme_email``.
 
     Returns:
         One record for each app, as :func:`app_record` makes it.
     """
-    return [app_record(name, apps[name], sizes[name], project_dir) for name in sorted(apps)]
+    return [app_record(name, apps[name], sizes[name], project_dir, email=email) for name in sorted(apps)]
 
 
 def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
@@ -426,6 +638,28 @@ def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str
         return record
 
     return [{name: value(record, place) for name, place in fields.items()} for record in records]
+
+
+def peer_addresses(hosts: list[str], host: str, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say under which addresses a host reaches the others of its group.
+
+    Args:
+        hosts: the names of the group's hosts.
+        host: the host's own name.
+        variables: each host's variables, of which ``private_address`` and ``ansible_host`` are read.
+
+    Returns:
+        For each other host its ``private_address``, else its ``ansible_host``, else its name; in the order of the
+        group, each once. An address of the loopback is left out: there the host would reach itself.
+    """
+    found: list[str] = []
+    for other in hosts:
+        known = variables[other] if other != host else {}
+        address = str(known.get("private_address") or known.get("ansible_host") or other)
+        loopback = address == "localhost" or (is_address(address) and ipaddress.ip_address(address).is_loopback)
+        if other != host and not loopback and address not in found:
+            found.append(address)
+    return found
 
 
 def _absolute(path: str, project_dir: str) -> str:

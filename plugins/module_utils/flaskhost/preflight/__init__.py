@@ -7,6 +7,7 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
 * :mod:`schema`: what :data:`app_model.APP_OPTIONS` says of one option; :mod:`rules`: what is known to go wrong with it;
 * :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that belong together, the code on the
   controller, and what all apps need of the host;
+* :mod:`certificates`: TLS, and the authority that gives the certificates;
 * :mod:`settings`: the settings of the site; :mod:`host`: its facts; :mod:`access`: the way to it.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 from .access import find_access_problems
 from .apps import check_apps, check_between_apps
 from .budget import check_budget
+from .certificates import check_certificates
 from .host import check_facts
 from .report import Problem, Report, Unreadable, read, read_item
 from .settings import SETTINGS, check_settings
@@ -27,17 +29,19 @@ __all__ = ["Problem", "Unreadable", "find_access_problems", "find_problems", "re
 
 
 def find_problems(
-    apps: Any, settings: Any, facts: Any, project_dir: Path, apps_variable: str = "flask_apps"
+    apps: Any, settings: Any, facts: Any, project_dir: Path, apps_variable: str = "flask_apps", *, web: bool = True
 ) -> list[Problem]:
     """Find every problem of the apps, the settings and the host.
 
     Args:
         apps: what the user wrote under ``flask_apps``; anything at all.
-        settings: the site-wide settings by name: ``admin_users``, ``firewall_allow``, ``timezone``. One that is
-            ``None`` or empty is not set.
+        settings: the site-wide settings by name, of those in :data:`settings.SETTINGS`. One that is ``None`` or empty
+            is not set.
         facts: the host's facts, without the prefix ``ansible_``; of one that is not there nothing is said.
         project_dir: where a relative ``source.path`` begins, on the controller.
         apps_variable: the name of the user's variable, for the messages.
+        web: whether the host is one that visitors come to; only of such a one it is said that it cannot do what the
+            settings say of TLS.
 
     Returns:
         The problems, each with its ``kind`` (a stable word), ``path``, ``problem`` and ``example``, in the order of the
@@ -51,6 +55,7 @@ def find_problems(
     check_settings(report, settings)
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
+        check_certificates(report, apps_variable, apps, settings, facts, web=web)
         check_budget(report, apps_variable, apps, facts)
     check_facts(report, facts)
     return report.problems()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..app_model import APP_OPTIONS, RESERVED_NAMES
+from .certificates import same_name
 from .code_tree import check_code, check_source
 from .report import Place, Report, Unreadable, get, path_parts, path_text, show, snippet, type_name
 from .rules import EXAMPLE_TIMER, bare_domain, process_command_fault, process_name_fault, unit_name_fault
@@ -140,7 +141,7 @@ def check_between_apps(report: Report, variable: str, apps: dict[Any, Any], sett
             problem = "The app has the name of an administrator in admin_users, and would run as that user."
             report.add("app_name_is_admin", (variable, name), problem, f"{name}-app")
         for index, domain in enumerate(get(app, list, "domains") or []):
-            bare = bare_domain(domain) if isinstance(domain, str) else ""
+            bare = same_name(domain, bare_domain(domain)) if isinstance(domain, str) else ""
             place = (variable, name, "domains", index)
             first = owners.setdefault(bare, place) if bare else place
             if first[1] != name:

@@ -150,7 +150,8 @@ def _add_unreadable(report: Report, place: Place, reason: str) -> None:
         cure = "the same command with --ask-vault-pass, or with --vault-password-file and the file that holds it"
         report.add("vault_locked", place, problem, cure)
         return
-    if any(step in ("secrets", "env", "source") for step in place[2:3]) and not _HARMLESS_REASON.fullmatch(reason):
+    guarded = any(step in ("secrets", "env", "source", "tls") for step in place[2:3]) or place[:1] == ("acme",)
+    if guarded and not _HARMLESS_REASON.fullmatch(reason):
         reason = "its template fails, and the reason is not shown since it may hold the value"
     cure = "a value, or a template that gives one"
     if name := re.match(r"'(\w+)' is undefined", reason):

@@ -10,13 +10,17 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..app_model import APP_OPTIONS, RESERVED_NAMES, Option
+from ..app_model import ACME_OPTIONS, APP_OPTIONS, DOMAIN_NAME, RESERVED_NAMES, Option, is_address
 from ..processes import NOT_PROCESSES, TIMER_PREFIX
 from ..source import is_url
 from .report import Fault, Place, path_parts, show, snippet, type_name
 
 #: Reserved for documentation by RFC 2606 and RFC 6761: no server can ever be reached under these. The names for tests,
 #: .test and .localhost, are fine: they are what demos and tests are for.
+#: Addresses for documentation: RFC 5737, RFC 3849 and RFC 9637.
+RESERVED_NETWORKS = tuple(
+    map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20"))
+)
 RESERVED_DOMAINS = re.compile(r"(?:.*\.)?(?:example\.(?:com|net|org)|example|invalid)")
 #: What stands where a name or URL is still to be written. A site about to-do lists must pass.
 PLACEHOLDER = re.compile(
@@ -34,6 +38,14 @@ EXAMPLE_ARCHIVE = {
 }
 EXAMPLE_KEY = 'key: "{{ vault_shop_deploy_key }}"  # in vault.yml: vault_shop_deploy_key: |, and the key\'s lines below'
 EXAMPLE_ADMIN = "admin_users: [{name: ada, keys: [\"{{ lookup('file', '~/.ssh/id_ed25519.pub') }}\"]}]"
+EXAMPLE_EMAIL = "acme_email: ops@shop.localhost  # beside flask_apps: your own address"
+EXAMPLE_CERTIFICATE = (
+    'certificate: "{{ vault_shop_certificate }}"  # in vault.yml: vault_shop_certificate: |, and below it the\n'
+    "lines of the certificate and of its chain"
+)
+EXAMPLE_TLS_KEY = 'key: "{{ vault_shop_tls_key }}"  # in vault.yml: vault_shop_tls_key: |, and the key\'s lines below'
+EXAMPLE_ACCOUNT = 'acme: {external_account: {key_id: kid-1, hmac_key: "{{ vault_acme_hmac_key }}"}}'
+EXAMPLE_ROOT = "acme: {root: \"{{ lookup('file', 'root.pem') }}\"}"
 EXAMPLE_TIMER = 'timers: {nightly: {command: flask purge, on_calendar: "*-*-* 03:00"}}'
 EXAMPLE_RULE = "firewall_allow: [{port: 8443, protocol: tcp, from: [203.0.113.0/24]}]"
 
@@ -75,6 +87,8 @@ def bare_domain(value: str) -> str:
 
 def _domain(value: str) -> Fault | None:
     bare = bare_domain(value)
+    if is_address(value):
+        return _address(value)
     if PLACEHOLDER.fullmatch(value):
         problem = f"{show(value)} is a placeholder. Write a name that you own and whose DNS points to the server."
         return Fault("placeholder_domain", problem, EXAMPLE_DOMAIN)
@@ -85,33 +99,45 @@ def _domain(value: str) -> Fault | None:
         ("://" in value, "is a URL. Write the name alone, without the scheme (https://) and without a path."),
         ("/" in value, "has a path. Write the name alone; an app has the whole of its domain."),
         (re.search(r"[\s,;]", value), "is more than one name, or has a space in it. Write one name in each entry."),
-        (_is_address(value), "is an IP address. Write a name: certificates and sites are made for names."),
-        (":" in value, "has a port. Write the name alone; the ports are 80 and 443."),
-        ("*" in value, "is a wildcard, which Flaskhost does not serve. Write each name in an entry of its own."),
+        (is_address(value.strip("[]")), "has brackets. Write the address alone."),
+        (re.fullmatch(r".*:\d*", value), "has a port. Write the name alone; the ports are 80 and 443."),
+        (":" in value, "has a colon, and is no IPv6 address."),
+        ("*" in value.removeprefix("*."), 'has a * in a place where none can be: a wildcard begins with "*.".'),
         (value != value.lower(), "has capital letters. Write it in lower case."),
         (value.strip(".") != value, "begins or ends with a dot. Write it without."),
         ("_" in value, "has an underscore, which no host's name may have. Use a hyphen."),
         (not value.isascii(), "has letters beyond a to z. Write it as the DNS has it, beginning with xn--."),
+        (value.startswith("*.") and "." not in value[2:], "is a wildcard of a whole top-level domain. Name your own."),
         ("." not in value, "has no dot. Write the whole name; for a trial, one that ends in .localhost."),
-        (not _is_domain(value), "is no domain name: letters, digits, hyphens and dots, and no number at the end."),
+        (
+            not _is_domain(value.removeprefix("*.")),
+            "is no domain name: letters, digits, hyphens and dots, and no number at the end.",
+        ),
     ):
         if found:
-            kind = "wildcard_domain" if problem.startswith("is a wildcard") else "bad_domain"
-            works = snippet(("domains",), [bare if _is_domain(bare) else "shop.localhost"])
-            return Fault(kind, f"{show(value)} {problem}", works)
+            address = value.strip("[]")
+            works = next((name for name in (address, bare) if is_address(name) or _is_domain(name)), "shop.localhost")
+            return Fault("bad_domain", f"{show(value)} {problem}", snippet(("domains",), [works]))
     return None
 
 
 def _is_domain(value: str) -> bool:
-    return bool(re.fullmatch(APP_OPTIONS["domains"].pattern, value))
+    return bool(re.fullmatch(DOMAIN_NAME, value))
 
 
-def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value.strip("[]"))
-    except ValueError:
-        return False
-    return True
+def _address(value: str) -> Fault | None:
+    """What is wrong with a name that is an IP address."""
+    address = ipaddress.ip_address(value)
+    if any(address in network for network in RESERVED_NETWORKS if network.version == address.version):
+        problem = f"{show(value)} is reserved for documentation: no server can be reached under it. Write your own."
+        return Fault("placeholder_domain", problem, EXAMPLE_DOMAIN)
+    if address.is_unspecified or address.is_multicast or address.is_link_local or "%" in value:
+        problem = f"{show(value)} is no address that a visitor can ask for."
+        return Fault("bad_domain", problem, EXAMPLE_DOMAIN)
+    if value != str(address):
+        problem = f"{show(value)} is not as addresses are written (RFC 5952). Write {address}."
+        return Fault("bad_domain", problem, snippet(("domains",), [str(address)]))
+    return None
 
 
 def _repo(value: str) -> Fault | None:
@@ -201,6 +227,123 @@ def _is_encrypted(text: str, body: str) -> bool:
         return False
     magic = b"openssh-key-v1\0"
     return blob.startswith(magic) and not blob[len(magic) :].startswith(b"\0\0\0\4none")
+
+
+def _certificate(value: str) -> Fault | None:
+    """What is wrong with a certificate of the user's own, and its chain. No part of it is shown."""
+    return _pem_certificate(value, EXAMPLE_CERTIFICATE)
+
+
+def _root(value: str) -> Fault | None:
+    """What is wrong with the root certificate of a private authority."""
+    return _pem_certificate(value, EXAMPLE_ROOT)
+
+
+def _pem_certificate(value: str, example: str) -> Fault | None:
+    """What is wrong with certificates in PEM (RFC 7468, 5). No part is shown: a key may have got there by mistake."""
+    text = value.strip()
+    block = r"-----BEGIN CERTIFICATE-----\s+[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
+    problem = ""
+    if not text:
+        return None
+    if "PRIVATE KEY" in text:
+        problem = "A private key is in it, and the web server gives what is in it to everybody. Take the key out."
+    elif problem := _pem_hint(text):
+        pass
+    # Authorities put lines of explanation between the certificates, which RFC 7468, 2, allows.
+    elif not text.startswith("-----BEGIN") or len(re.findall(block, text)) != text.count("-----BEGIN"):
+        problem = "It is no certificate in PEM: the lines from -----BEGIN CERTIFICATE----- to the one with END."
+    return Fault("bad_certificate", problem, example) if problem else None
+
+
+def _tls_key(value: str) -> Fault | None:
+    """What is wrong with the private key of a certificate. No part of it is shown."""
+    text = value.strip()
+    match = re.fullmatch(r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----\s(.*\s)-----END \1PRIVATE KEY-----", text, re.DOTALL)
+    problem = ""
+    if not text:
+        return None
+    if text.startswith("-----BEGIN CERTIFICATE"):
+        problem = "It is a certificate. Write the private key that it was made with."
+    elif problem := _pem_hint(text):
+        pass
+    elif "ENCRYPTED" in text:
+        problem = (
+            "The key has a passphrase, and nobody is there to type it when the web server starts. Take it off "
+            "(openssl pkey -in KEY) and keep the key in ansible-vault."
+        )
+    elif "BEGIN OPENSSH" in text:
+        problem = "It is a key of SSH's. Write the private key that the certificate was made with."
+    elif not match:
+        problem = "It is no private key in PEM: the lines from -----BEGIN ... PRIVATE KEY----- to the one with END."
+    return Fault("bad_tls_key", problem, EXAMPLE_TLS_KEY) if problem else None
+
+
+def _pem_hint(text: str) -> str:
+    """What is wrong with a text that has to be PEM, whatever is in it; empty when nothing is seen."""
+    if "\n" in text:
+        return ""
+    if text.startswith(("~", "/", ".")):
+        return "It is the name of a file. Write what is in it, or have the file read: {{ lookup('file', NAME) }}."
+    if text.startswith("-----BEGIN"):
+        return "Its lines have been joined to one. In YAML, a text of several lines begins with | after the colon."
+    return ""
+
+
+def _hmac_key(value: str) -> Fault | None:
+    """What is wrong with the key of an external account (base64url, RFC 4648, 5). No part of it is shown."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+={0,2}", value):
+        return None
+    problem = "It is no key in base64url: letters, digits, - and _, as the authority shows it."
+    return Fault("bad_hmac_key", problem, EXAMPLE_ACCOUNT)
+
+
+def _directory(value: str) -> Fault | None:
+    """What is wrong with the URL of an ACME directory, which has to be HTTPS (RFC 8555, 6.1)."""
+    if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(re.sub(r":\d+$", "", _authority_of(value))):
+        problem = "The URL is a placeholder. Write the one that the authority's guide has."
+        return Fault("placeholder_directory", problem)
+    if not re.fullmatch(ACME_OPTIONS["directory"].pattern, value):
+        problem = f"{show(value)} is not the URL of a directory: https://, and without a name or password in it."
+        return Fault("malformed", problem)
+    return None
+
+
+def _authority_of(url: str) -> str:
+    return re.split(r"[/?#]", re.sub(r"(?i)^[a-z+]+://", "", url), maxsplit=1)[0].lower()
+
+
+def _plugin(value: str) -> Fault | None:
+    """What is wrong with the name of a DNS plugin."""
+    better = re.sub(r"^(?:certbot[-_])?dns[-_]", "", value.strip().lower()).replace("_", "-")
+    if value != better and re.fullmatch(ACME_OPTIONS["dns"].options["plugin"].pattern, better):
+        problem = f"{show(value)} is not how certbot names it. Write the name alone, without certbot-dns-."
+        return Fault("malformed", problem, snippet(("acme", "dns", "plugin"), better))
+    return None
+
+
+def credential_fault(name: Any, value: Any) -> str:
+    """What is wrong with a line of a DNS plugin's INI file; empty when nothing. The value is never shown."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_:.-]*", name):
+        return "Its name is not one that a plugin's INI file can have: letters, digits and _, as its guide has it."
+    if not isinstance(value, (str, bool, int)):
+        return f"It has to be a text, and is {type_name(value)}."
+    if isinstance(value, str) and (not value.strip() or re.search(r"[\x00-\x1f\x7f]", value)):
+        return "It is empty, or of more than one line: in a plugin's INI file a value is one line."
+    return ""
+
+
+def email_fault(value: str) -> Fault | None:
+    """What is wrong with the address that an authority writes to."""
+    local, _at, domain = value.rpartition("@")
+    # The part before the @ as RFC 5322, 3.2.3, has it without quotes, and with dots.
+    if not re.fullmatch(r"[A-Za-z0-9.!#$&'*+/=?^_`{|}~-]{1,64}", local) or not _is_domain(domain.lower()):
+        return Fault("bad_email", f"{show(value)} is no e-mail address. Write one, without a name.", EXAMPLE_EMAIL)
+    # Let's Encrypt refuses such an address too, when the account is made.
+    if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(domain.lower()):
+        problem = f"{show(value)} is a placeholder. Write an address that is read."
+        return Fault("placeholder_email", problem, EXAMPLE_EMAIL)
+    return None
 
 
 def _known_hosts(value: str) -> Fault | None:
@@ -370,6 +513,12 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("static", "path"): _inner_path,
     ("health", "status"): _health_status,
     ("timers", "on_calendar"): _on_calendar,
+    ("tls", "certificate"): _certificate,
+    ("tls", "key"): _tls_key,
+    ("acme", "directory"): _directory,
+    ("acme", "root"): _root,
+    ("acme", "external_account", "hmac_key"): _hmac_key,
+    ("acme", "dns", "plugin"): _plugin,
     ("admin_users", "name"): _admin_name,
     ("admin_users", "keys"): _ssh_key,
     ("firewall_allow", "from"): _network,

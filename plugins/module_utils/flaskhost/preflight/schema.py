@@ -21,7 +21,16 @@ _TYPES: dict[str, tuple[type, str]] = {
     "mapping": (dict, "a mapping of names to mappings"),
 }
 #: The options that are of several lines.
-_MULTILINE: frozenset[Place] = frozenset({("admin_users", "keys"), ("source", "key"), ("source", "known_hosts")})
+_MULTILINE: frozenset[Place] = frozenset(
+    {
+        ("admin_users", "keys"),
+        ("source", "key"),
+        ("source", "known_hosts"),
+        ("tls", "certificate"),
+        ("tls", "key"),
+        ("acme", "root"),
+    }
+)
 #: Examples of our own where the schema's are names that no real server can have.
 _EXAMPLES: dict[Place, Any] = {
     ("source",): {"path": "sample_app"},

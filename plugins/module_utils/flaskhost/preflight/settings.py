@@ -1,4 +1,4 @@
-"""The settings of the site: administrators, openings of the firewall, the time zone."""
+"""The settings of the site: administrators, openings of the firewall, the time zone, the authority, TLS."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from ..app_model import Option
+from ..app_model import ACME_OPTIONS, Option
 from .report import Report, Unreadable, closest, get, show, type_name
-from .rules import ADMIN_OPTIONS, EXAMPLE_ADMIN, EXAMPLE_RULE, FIREWALL_OPTIONS
+from .rules import (
+    ADMIN_OPTIONS,
+    EXAMPLE_ADMIN,
+    EXAMPLE_EMAIL,
+    EXAMPLE_RULE,
+    FIREWALL_OPTIONS,
+    credential_fault,
+    email_fault,
+)
 from .schema import check_options, wrong_type
 
+_EXAMPLE_ACME = "acme: {directory: https://acme-staging-v02.api.letsencrypt.org/directory}"
+_EXAMPLE_CREDENTIALS = 'acme: {dns: {plugin: rfc2136, credentials: {dns_rfc2136_secret: "{{ vault_dns_secret }}"}}}'
+#: Mozilla's recommendations, https://wiki.mozilla.org/Security/Server_Side_TLS; its third, "old", is none.
+TLS_POLICIES = ("intermediate", "modern")
 _EXAMPLE_TIMEZONE = "timezone: Europe/Stockholm"
 
 
@@ -68,11 +80,49 @@ def _check_timezone(report: Report, value: Any) -> None:
         report.add("unknown_timezone", ("timezone",), problem, f"timezone: {near}" if near else _EXAMPLE_TIMEZONE)
 
 
+def _check_acme_email(report: Report, value: Any) -> None:
+    if not isinstance(value, str):
+        report.add("wrong_type", ("acme_email",), wrong_type(value, "str"), EXAMPLE_EMAIL)
+    elif fault := email_fault(value):
+        report.add(fault.kind, ("acme_email",), fault.problem, fault.example)
+
+
+def _check_acme(report: Report, value: Any) -> None:
+    if not isinstance(value, dict):
+        report.add("wrong_type", ("acme",), wrong_type(value, "options"), _EXAMPLE_ACME)
+        return
+    check_options(report, ("acme",), ("acme",), value, ACME_OPTIONS)
+    for name, item in (get(value, dict, "dns", "credentials") or {}).items():
+        problem = "" if isinstance(item, Unreadable) else credential_fault(name, item)
+        if problem:
+            report.add("bad_credential", ("acme", "dns", "credentials", name), problem, _EXAMPLE_CREDENTIALS)
+
+
+def _check_tls_policy(report: Report, value: Any) -> None:
+    example = f"tls_policy: {TLS_POLICIES[0]}"
+    if not isinstance(value, str):
+        report.add("wrong_type", ("tls_policy",), wrong_type(value, "str"), example)
+    elif value not in TLS_POLICIES:
+        near = closest(value, TLS_POLICIES)
+        hint = f" Did you mean {near}?" if near else ""
+        problem = f"{show(value)} is not one of {', '.join(TLS_POLICIES)}.{hint}"
+        report.add("wrong_choice", ("tls_policy",), problem, f"tls_policy: {near}" if near else example)
+
+
+def _check_http3(report: Report, value: Any) -> None:
+    if not isinstance(value, bool):
+        report.add("wrong_type", ("http3",), wrong_type(value, "bool"), "http3: true")
+
+
 #: The checks of the settings, by the setting's name.
 SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "admin_users": _check_admin_users,
     "firewall_allow": _check_firewall_allow,
     "timezone": _check_timezone,
+    "acme_email": _check_acme_email,
+    "acme": _check_acme,
+    "tls_policy": _check_tls_policy,
+    "http3": _check_http3,
 }
 
 
