@@ -37,6 +37,7 @@ class Site:
         (folder / "run").mkdir()
         (self.root / "slots").mkdir(parents=True)
         self.units.mkdir()
+        self.program, self.certificates, self.failed = folder / "flaskhost-certificates", "", set()
         self.app = {
             "app": "shop",
             "root": str(self.root),
@@ -78,6 +79,10 @@ class Site:
 
     def run(self, args: Sequence[str], **_options: Any) -> tuple[int, str, str]:
         self.calls.append(list(args))
+        if args[0] == str(self.program):
+            return 1, self.certificates, "<3>what a person reads"
+        if args[1] == "is-failed":
+            return 0 if args[-1] in self.failed else 1, "", ""
         if args[0] == "openssl":
             return (0, f"notAfter={self.ends}\n", "") if self.ends else (1, "", "unable to load certificate")
         if args[1] == "show":
@@ -87,7 +92,9 @@ class Site:
         return 0 if args[-1] in wanted else 3, "", ""
 
     def row(self) -> dict[str, Any]:
-        (row,) = status.read(self.run, [self.app], self.folder / "freeze.json", self.units, NOW)
+        (row,) = status.read(
+            self.run, [self.app], self.folder / "freeze.json", self.units, NOW, certificates=self.program
+        )
         return row
 
 
@@ -192,6 +199,27 @@ def test_without_a_history_the_releases_own_record_counts(site: Site) -> None:
     (site.root / "history.json").unlink()
     row = site.row()
     assert (row["since"], row["by"]) == (NOW - DAY, "bob@desk")
+
+
+def test_what_is_wrong_with_a_certificate_stands_beside_its_app(site: Site) -> None:
+    site.program.touch()
+    about = {"shop": ["It ends in 9 days. Run it again."], "hello": ["Another's."]}
+    answers = [{"name": name, "problems": problems} for name, problems in about.items()]
+    site.certificates = json.dumps({"changed": False, "certificates": answers})
+    site.failed = {"flaskhost-certificates-renew.service"}
+    notes = "; ".join(site.row()["notes"])
+    assert "It ends in 9 days." in notes
+    assert "Another's" not in notes
+    assert "journalctl -u flaskhost-certificates-renew.service" in notes
+    site.certificates, site.failed = json.dumps({"certificates": [{"name": "shop", "problems": []}]}), set()
+    assert "certificate" not in "; ".join(site.row()["notes"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"certificates": 1}', '{"certificates": [{}]}'])
+def test_certificates_that_cannot_be_checked_are_told(site: Site, text: str) -> None:
+    site.program.touch()
+    site.certificates = text
+    assert any("flaskhost-certificates check" in note for note in site.row()["notes"])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '[{"release": 5}]', "null"])

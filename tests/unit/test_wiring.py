@@ -21,6 +21,7 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.flaskhost.preflight import settings as preflight_settings
 from ansible.module_utils.flaskhost.slots import Slots
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader
@@ -261,7 +262,8 @@ def variables() -> dict[str, Any]:
     inventory = InventoryManager(loader=loader, sources=[str(ROOT / "inventories" / "demo")])
     manager = VariableManager(loader=loader, inventory=inventory)
     manager.set_host_facts("demo", FACTS)
-    return manager.get_vars(host=inventory.get_host("demo"))
+    known = manager.get_vars(host=inventory.get_host("demo"))
+    return {**known, "hostvars": {"demo": known}}
 
 
 def handed(variables: dict[str, Any], role: str, **changes: Any) -> dict[str, Any]:
@@ -300,6 +302,7 @@ FULL = app(
     limits={"memory": 300, "body": 5},
     static={"url": "/assets/", "path": "full/assets"},
     health={"path": "/healthz", "status": 204, "probes": 1, "timeout": 9},
+    tls={"mode": "files", "certificate": "PEM", "key": "sesame", "hsts": {"max_age": 86400, "subdomains": True}},
     keep_releases=3,
 )
 SITES: dict[str, dict[str, Any]] = {
@@ -351,8 +354,103 @@ def test_an_app_is_handed_to_every_role_that_has_a_part_in_it(site: str, variabl
 
 def test_the_demos_host_is_open_to_visitors(variables: dict[str, Any]) -> None:
     assert handed(variables, "firewall")["firewall_public_ports"] == [80, 443]
-    without = handed(variables, "firewall", groups={**variables["groups"], "web": []})
-    assert without["firewall_public_ports"] == []
+    assert handed(variables, "firewall")["firewall_public_udp_ports"] == []
+    assert handed(variables, "firewall", http3=True)["firewall_public_udp_ports"] == [443]
+    without = handed(variables, "firewall", groups={**variables["groups"], "web": []}, http3=True)
+    assert (without["firewall_public_ports"], without["firewall_public_udp_ports"]) == ([], [])
+
+
+def test_a_site_without_an_authority_signs_its_certificates_itself(variables: dict[str, Any]) -> None:
+    values = handed(variables, "certbot", flask_apps=SITES["one app"])
+    assert [item["mode"] for item in values["certbot_certificates"]] == ["selfsigned"]
+    assert (values["certbot_email"], values["certbot_source"], values["certbot_strict"]) == ("", "pinned", False)
+    assert (values["certbot_external_account"], values["certbot_dns"]) == ({}, {})
+    # A variable that is there and empty is not set.
+    empty = handed(variables, "certbot", flask_apps=SITES["one app"], acme_email=None, acme=None)
+    assert empty["certbot_certificates"] == values["certbot_certificates"]
+
+
+def test_what_a_site_says_of_its_authority_arrives(variables: dict[str, Any]) -> None:
+    site = {
+        "acme_email": "ops@shop.test",
+        "acme": {
+            "directory": "https://ca.test/dir",
+            "root": "ROOT",
+            "external_account": {"key_id": "kid", "hmac_key": "c2VjcmV0"},
+            "key_type": "p384",
+            "profile": "shortlived",
+            "strict": True,
+            "certbot": "package",
+            "dns": {"plugin": "rfc2136", "credentials": {"dns_rfc2136_port": 53}},
+        },
+        "package_index": "https://index.test/",
+    }
+    values = handed(variables, "certbot", flask_apps=SITES["two apps"] | SITES["an app with everything"], **site)
+    assert (
+        ArgumentSpecValidator(specs("certbot")).validate(values, validate_role_argument_spec=True).error_messages == []
+    )
+    certificates = {item["name"]: item for item in values.pop("certbot_certificates")}
+    assert {name: item["mode"] for name, item in certificates.items()} == {
+        "full": "files",
+        "hello": "acme",
+        "shop": "acme",
+    }
+    full = certificates["full"]
+    assert (full["own_certificate"], full["own_key"]) == ("PEM", "sesame")
+    assert full["hsts"] == {"max_age": 86400, "subdomains": True, "preload": False}
+    assert values == {
+        "certbot_email": "ops@shop.test",
+        "certbot_directory": "https://ca.test/dir",
+        "certbot_root": "ROOT",
+        "certbot_external_account": {"key_id": "kid", "hmac_key": "c2VjcmV0"},
+        "certbot_key_type": "p384",
+        "certbot_profile": "shortlived",
+        "certbot_strict": True,
+        "certbot_source": "package",
+        "certbot_dns": {
+            "plugin": "rfc2136",
+            "credentials": {"dns_rfc2136_port": "53"},
+            "propagation": 30,
+            "package": "",
+        },
+        "certbot_webroot": "/var/www/acme",
+        "certbot_index_url": "https://index.test/",
+    }
+
+
+def test_a_sites_names_arrive_by_what_is_done_with_them(variables: dict[str, Any]) -> None:
+    names = ["shop.test", "www.shop.test", "*.shop.test", "10.0.0.7"]
+    values = handed(
+        variables, "nginx", flask_apps={"shop": app("shop", domains=names)}, tls_policy="modern", http3=True
+    )
+    site = values["nginx_sites"][0]
+    assert site["domains"] == names
+    assert site["redirects"] == ["www.shop.test", "10.0.0.7"]
+    assert (site["wildcards"], site["addresses"]) == (["*.shop.test"], ["10.0.0.7"])
+    assert site["hsts_map"] == "/etc/flaskhost/tls/shop/hsts.map"
+    assert (values["nginx_tls_policy"], values["nginx_http3"]) == ("modern", True)
+    usual = handed(variables, "nginx", tls_policy=None, http3=None)
+    assert (usual["nginx_tls_policy"], usual["nginx_http3"]) == ("intermediate", False)
+
+
+def test_web_hosts_know_each_other(variables: dict[str, Any]) -> None:
+    assert handed(variables, "nginx")["nginx_acme_peers"] == []
+    hosts = {
+        "demo": {"private_address": "10.0.0.1"},
+        "web2": {"ansible_host": "198.51.100.2", "private_address": "10.0.0.2"},
+        "web3": {"ansible_host": "10.0.0.3"},
+    }
+    fleet = {"groups": {**variables["groups"], "web": list(hosts)}, "hostvars": hosts}
+    assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2", "10.0.0.3"]
+    fleet["groups"] = {**variables["groups"], "web": ["web2"]}
+    assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2"]
+
+
+def test_preflight_asks_web_hosts_alone_what_they_can(variables: dict[str, Any]) -> None:
+    assert handed(variables, "preflight")["preflight_web"] is True
+    without = handed(variables, "preflight", groups={**variables["groups"], "web": []})
+    assert without["preflight_web"] is False
+    assert set(without["preflight_settings_variables"]) == set(preflight_settings.SETTINGS), "nothing goes unchecked"
 
 
 def test_what_an_app_says_arrives(variables: dict[str, Any]) -> None:

@@ -119,13 +119,14 @@ def rotated_keys(keys: list[str]) -> list[str]:
     return [keys[-1], keys[0]] if len(keys) > 1 else keys
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only root reads, whole or not at all, never readable to another for an instant."""
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file whole or not at all, that only root reads (or who ``mode`` lets), and nobody else for an instant."""
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
+        os.fchmod(stream.fileno(), mode)
         os.fsync(stream.fileno())
     partial.replace(path)

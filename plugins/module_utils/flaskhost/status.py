@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,9 @@ COLUMNS = {
     "certificate": "cert days",
     "notes": "notes",
 }
+#: What knows how the certificates do, and the unit that renews them.
+CERTIFICATES = Path("/usr/local/sbin/flaskhost-certificates")
+RENEWAL = "flaskhost-certificates-renew.service"
 #: What stands where there is nothing to tell.
 NOTHING = "-"
 #: Characters of a reason that somebody else wrote.
@@ -48,6 +52,8 @@ def read(
     freeze_file: Path = freeze.FREEZE,
     units_dir: Path = processes.UNITS_DIR,
     now: float | None = None,
+    *,
+    certificates: Path = CERTIFICATES,
 ) -> list[dict[str, Any]]:
     """Find out about all apps of this host.
 
@@ -57,6 +63,7 @@ def read(
         freeze_file: the file of the freezes.
         units_dir: where systemd looks for units of the administrator's.
         now: seconds since 1970; the present time when left out.
+        certificates: the program that looks after the certificates; a host of an earlier version has none.
 
     Returns:
         A row for each app, in the same order: the keys of :data:`COLUMNS` but for ``host``, ``since`` in seconds since
@@ -66,8 +73,10 @@ def read(
     # All at once: an app that does not answer is waited for, and there may be several.
     with ThreadPoolExecutor(max_workers=max(1, min(16, len(apps)))) as pool:
         answers = list(pool.map(_health, apps))
+    worries = _certificate_notes(run, certificates)
     return [
-        _row(run, app, answer, units_dir, now) | {"notes": _notes(run, app, freeze_file, units_dir, now)}
+        _row(run, app, answer, units_dir, now)
+        | {"notes": _notes(run, app, freeze_file, units_dir, now) + worries.get(app["app"], []) + worries.get("", [])}
         for app, answer in zip(apps, answers, strict=True)
     ]
 
@@ -138,6 +147,22 @@ def _certificate_days(run: Run, certificate: Path, now: float) -> int | None:
         return int((ssl.cert_time_to_seconds(out.partition("=")[2].strip()) - now) // 86400) if not status else None
     except ValueError:
         return None
+
+
+def _certificate_notes(run: Run, program: Path) -> dict[str, list[str]]:
+    """What is wrong with the certificates, by the app's name; with the renewal of all of them, under the empty name."""
+    if not program.exists():
+        return {}
+    notes: dict[str, list[str]] = {}
+    _status, out, _err = run([str(program), "check", "--json"])
+    try:
+        for item in json.loads(out)["certificates"]:
+            notes[item["name"]] = [_clip(problem) for problem in item["problems"]]
+    except (ValueError, KeyError, TypeError):
+        notes[""] = ["the certificates cannot be checked: flaskhost-certificates check says why"]
+    if not run(["systemctl", "is-failed", "--quiet", RENEWAL])[0]:
+        notes.setdefault("", []).append(f"renewal of certificates failed: journalctl -u {RENEWAL}")
+    return notes
 
 
 def _notes(run: Run, app: Mapping[str, Any], freeze_file: Path, units_dir: Path, now: float) -> list[str]:
