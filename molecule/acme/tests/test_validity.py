@@ -1,0 +1,87 @@
+"""Other authorities and other settings: six days, other keys, Debian's certbot, an account that has to be bound.
+
+The last file, as it leaves the hosts with these settings: going back would take longer than the tests.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fleet import ACME, APPS, orders, play
+
+pytestmark = pytest.mark.usefixtures("corrected")
+
+SHORT = {**ACME, "directory": "https://ca.test:14001/dir", "key_type": "p384"}
+
+
+@pytest.fixture(scope="module")
+def short(bookworm, trixie):
+    """Both hosts have certificates of six days: one by Debian's certbot, one by the newest."""
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(play, limit=web.name, acme={**SHORT, "certbot": source})
+            for web, source in ((bookworm, "package"), (trixie, "pinned"))
+        ]
+    for run in runs:
+        status, output = run.result()
+        assert status == 0, output
+
+
+def lifetime_days(certificate):
+    return round((certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds() / 86400)
+
+
+@pytest.mark.usefixtures("short")
+def test_other_authority_and_other_key_type_mean_other_certificates(webs, roots):
+    for web in webs:
+        for app in APPS:
+            certificate = web.verified(f"{app}.test", roots["short"])
+            assert lifetime_days(certificate) == 6
+            assert isinstance(certificate.public_key().curve, ec.SECP384R1)
+
+
+@pytest.mark.usefixtures("short")
+def test_debians_certbot_is_told_when_a_certificate_of_six_days_is_due(bookworm):
+    """It would renew at every run what has less than 30 days left."""
+    assert bookworm.host.file("/usr/bin/certbot").exists
+    for app in APPS:
+        text = bookworm.host.file(f"/etc/letsencrypt/renewal/flask-{app}.conf").content_string
+        assert "renew_before_expiry = 3 days" in text
+    assert bookworm.run("systemctl is-enabled certbot.timer", expect=None).strip() != "enabled"
+
+
+@pytest.mark.usefixtures("short")
+def test_second_run_asks_for_nothing(ca, webs):
+    count = orders(ca)
+    for web in webs:
+        assert not web.program("apply")["changed"]
+    assert orders(ca) == count
+
+
+@pytest.mark.usefixtures("short")
+def test_certificate_of_six_days_is_renewed_in_time_and_not_before(ca, webs):
+    for web in webs:
+        before, count = web.certificate("shop.test").serial_number, orders(ca)
+        web.program("renew", days=1)
+        web.program("check", days=1)
+        assert web.certificate("shop.test").serial_number == before, web.name
+        assert orders(ca) == count, web.name
+        # Fifth day of six. Two thirds are over, and so the check would have given the alarm.
+        web.program("check", days=5, expect=1)
+        # What is proven by DNS stays behind: a DNS server takes no update that was signed on another day (TSIG).
+        web.program("renew", days=5, expect=None)
+        assert web.certificate("shop.test").serial_number != before, web.name
+
+
+def test_account_is_bound_to_one_that_is_known_elsewhere(trixie, roots):
+    """And the key is told to nobody."""
+    account = {"key_id": "flaskhost", "hmac_key": "{{ test_secret }}"}
+    bound = {**ACME, "directory": "https://ca.test:14002/dir", "external_account": account}
+    status, output = play("-vvv", limit=trixie.name, acme=bound)
+    assert status == 0, output
+    for app in APPS:
+        trixie.verified(f"{app}.test", roots["bound"])
+    secret = trixie.host.ansible.get_variables()["test_secret"]
+    assert secret not in output
+    assert not trixie.has_secret_in_logs()
+    assert trixie.run("stat -c %a /etc/flaskhost/certbot/cli.ini") == "600\n"
