@@ -272,7 +272,7 @@ class Host:
         if self.kill_at == "after the order":
             raise KeyboardInterrupt
         if self.hook_works:
-            verbs.deployed(self.config, self.run, str(live), self.now)
+            verbs.deployed(self.config, self.run, str(live), self.now, within=True)
         return 0, "", ""
 
 

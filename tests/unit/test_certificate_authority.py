@@ -496,3 +496,11 @@ def test_each_rule_has_what_its_sentences_name() -> None:
     for pattern, reason, cure in authority.RULES:
         named = {field for _, field, _, _ in string.Formatter().parse(reason + cure) if field}
         assert named <= set(re.compile(pattern).groupindex), pattern
+
+
+def test_the_authority_that_fails_is_named() -> None:
+    said = "requests.exceptions.ConnectionError: Failed to establish a new connection: [Errno 111] Connection refused"
+    assert authority.explain(said, 0, "https://ca.example.com:14000/dir").reason == (
+        "The authority ca.example.com:14000 does not answer."
+    )
+    assert authority.explain(said, 0).reason == "The authority does not answer."

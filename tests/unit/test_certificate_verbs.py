@@ -697,3 +697,14 @@ def test_killed_at_a_command_a_repeat_ends_well_and_orders_nothing_twice(host: H
     assert host.is_trusted("shop.test")
     assert len(host.orders) == 2
     assert not host.apply().changed
+
+
+def test_all_certificates_of_a_run_come_into_service_with_one_reload(host: Host) -> None:
+    """And one more where browsers are told something else of HTTPS than before."""
+    host.configure(host.site("shop"), host.site("blog"), host.site("wiki"))
+    host.first_run()
+    assert len(host.ran("reload")) == 2
+    host.due = {"flask-shop", "flask-blog", "flask-wiki"}
+    host.calls.clear()
+    assert host.renew().reloaded
+    assert len(host.ran("reload")) == 1

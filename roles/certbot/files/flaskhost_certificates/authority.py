@@ -18,7 +18,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -245,13 +245,20 @@ def ca_bundle(config: Config) -> Path | None:
     return path
 
 
-def explain(output: str, now: float) -> Failure:
+def explain(output: str, now: float, url: str = "") -> Failure:
     """Turn what certbot printed into a sentence and its cure.
 
     Args:
         output: its output and error output.
         now: seconds since the epoch.
+        url: the authority's directory, so that it can be named.
     """
+    failure = _explain(output, now)
+    named = f"The authority {_host(url)} " if _host(url) else "The authority "
+    return replace(failure, reason=re.sub(r"^The authority ", lambda _match: named, failure.reason))
+
+
+def _explain(output: str, now: float) -> Failure:
     text = re.sub(r"\x1b\[[0-9;]*m", "", output).replace("\r", "")
     challenges = _challenges(text)
     limit = _rate_limit(text, now)

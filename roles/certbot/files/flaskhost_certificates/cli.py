@@ -101,7 +101,8 @@ def _do(options: argparse.Namespace, settings: Config, own: dict[str, Any]) -> R
     if options.verb == "renew":
         return verbs.renew(settings, run, now, dry=dry)
     if options.verb == "deployed":
-        return verbs.deployed(settings, run, os.environ.get("RENEWED_LINEAGE", ""), now, dry=dry)
+        within = bool(os.environ.get(verbs.LOCKED))
+        return verbs.deployed(settings, run, os.environ.get("RENEWED_LINEAGE", ""), now, dry=dry, within=within)
     return verbs.check(settings, run, now)
 
 

@@ -187,7 +187,7 @@ def renew(config: Config, run: Run, now: float, *, dry: bool = False) -> Result:
     return work.result()
 
 
-def deployed(config: Config, run: Run, live: str, now: float, *, dry: bool = False) -> Result:
+def deployed(config: Config, run: Run, live: str, now: float, *, dry: bool = False, within: bool = False) -> Result:
     """Install what certbot has just had, and see that nginx serves it: certbot's deploy hook.
 
     Args:
@@ -196,6 +196,8 @@ def deployed(config: Config, run: Run, live: str, now: float, *, dry: bool = Fal
         live: the lineage's folder, from the environment variable RENEWED_LINEAGE.
         now: seconds since 1970.
         dry: say what would be done, and change nothing.
+        within: whether a run of this program waits for certbot: it has nginx loaded anew once, for all certificates,
+            since each reload closes the connections that visitors keep.
 
     Returns:
         One certificate; none where the lineage is not one of ours.
@@ -219,7 +221,8 @@ def deployed(config: Config, run: Run, live: str, now: float, *, dry: bool = Fal
             if lineage.pair is None:
                 raise CertificateError(lineage.trouble or f"certbot has no certificate in {live}.")
             work.take(item, lineage.pair)
-    work.serve()
+    if not within:
+        work.serve()
     return work.result()
 
 
@@ -499,7 +502,7 @@ class _Work:
         lineage = lineages.find(config, item.lineage)
         why = self.differences(item, lineage)
         if code:
-            failure = authority.explain(f"{out}\n{err}", self.now)
+            failure = authority.explain(f"{out}\n{err}", self.now, self.config.directory)
             self.failed(item, f"{failure.reason} {failure.cure}".strip(), not_before=failure.not_before)
         elif why:
             odd = _sentence(f"certbot ended well, but its certificate is not what was asked for: {'; '.join(why)}")
@@ -534,7 +537,7 @@ class _Work:
         lineage = lineages.find(self.config, item.lineage)
         lineages.keep_renewal_time(self.config, lineage, version)
         if code:
-            failure = authority.explain(f"{out}\n{err}", self.now)
+            failure = authority.explain(f"{out}\n{err}", self.now, self.config.directory)
             what = f"The certificate could not be renewed. {failure.reason} {failure.cure}".strip()
             self.failed(item, what, not_before=failure.not_before)
         else:
