@@ -14,7 +14,6 @@ LOUD = {"MEDIUM", "HIGH", "CRITICAL"}
 #: Findings that are not about what we set up.
 NOT_OURS = {
     "cert_revocation": "Pebble's certificates name no list of revoked ones; Let's Encrypt's do",
-    "security_headers": "the app's own, and the app of this test sends none",
 }
 
 
