@@ -31,7 +31,8 @@ def test_every_option_has_its_default() -> None:
     assert made["persistent"] == ["instance", "uploads"]
     assert made["static"] == {"url": "/static/", "path": ""}
     assert made["health"] == {"path": "/", "status": 200, "body": "", "probes": 3, "timeout": 30, "settle": 2}
-    assert made["limits"] == {"memory": 464, "body": 16}
+    assert made["limits"] == {"memory": 464, "body": 16, "rate": 20, "burst": 100, "connections": 150}
+    assert (made["basic_auth"], made["allow"], made["noindex"]) == ({}, [], False)
     assert made["source"].pop("path") == "/project/sample_app"
     assert set(made["source"].values()) == {""}
     assert set(app_model.APP_OPTIONS) <= set(made)
@@ -41,7 +42,7 @@ def test_what_the_user_says_wins() -> None:
     made = record(timeout=120, health={"path": "/readyz"}, limits={"body": 64, "memory": 300}, keep_releases=2)
     assert (made["timeout"], made["keep_releases"]) == (120, 2)
     assert made["health"] == {"path": "/readyz", "status": 200, "body": "", "probes": 3, "timeout": 30, "settle": 2}
-    assert made["limits"] == {"memory": 300, "body": 64}
+    assert (made["limits"]["memory"], made["limits"]["body"], made["limits"]["rate"]) == (300, 64, 20)
 
 
 def test_the_options_of_each_timer_are_filled_in() -> None:
@@ -50,6 +51,30 @@ def test_the_options_of_each_timer_are_filled_in() -> None:
     assert made == {**given, "hourly": {"command": "poll", "on_calendar": None}}
     assert made["nightly"] is not given["nightly"]
     assert record(timers=None)["timers"] == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "noindex"),
+    [
+        ({}, False),
+        ({"noindex": True}, True),
+        ({"basic_auth": {"ada": "$6$"}}, True),
+        ({"allow": ["203.0.113.0/24"]}, True),
+        ({"allow": ["203.0.113.0/24"], "noindex": False}, False),
+    ],
+)
+def test_what_is_for_a_few_is_not_for_search_engines(given: dict[str, Any], noindex: bool) -> None:
+    assert record(**given)["noindex"] is noindex
+
+
+def test_a_limit_may_be_switched_off_and_a_policy_left_out() -> None:
+    made = record(limits={"rate": 0, "connections": 0}, login={"rate": 0}, csp="")
+    assert (made["limits"]["rate"], made["limits"]["connections"], made["login"]["rate"], made["csp"]) == (0, 0, 0, "")
+    assert made["limits"]["burst"] == 100
+
+
+def test_the_units_of_both_slots_are_known() -> None:
+    assert record()["slot_units"] == ["flask-shop@blue.service", "flask-shop@green.service"]
 
 
 def test_an_empty_value_is_not_set() -> None:

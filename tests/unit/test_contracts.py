@@ -38,11 +38,16 @@ FREE_MAPPINGS = {
     "app_apps[].processes",
     "app_apps[].timers",
     "certbot_dns.credentials",
+    "hardening_sysctl",
+    "nginx_sites[].basic_auth",
+    "nginx_sites[].headers",
 }
 #: Settings of the site that have the name of a role's option, and are named by another role.
-SITE_SETTINGS = {"firewall_allow"}
+SITE_SETTINGS = {"firewall_allow", "fail2ban_ignore"}
 #: What pip's lists of packages ask about the interpreter, which has the name of a role.
 PIP_MARKERS = {"python_full_version", "python_version"}
+#: Arguments of the kernel that begin with the name of a role.
+KERNEL_ARGUMENTS = {"audit_backlog_limit"}
 #: Modules that leave a file behind.
 WRITERS = re.compile(r"ansible\.builtin\.(assemble|blockinfile|copy|file|get_url|lineinfile|template)")
 
@@ -270,7 +275,7 @@ def it_knows_nothing_of_the_whole(role: Role) -> Iterator[str]:
     )
     for path in role.files():
         for found in whole.findall(path.read_text()):
-            if found not in SITE_SETTINGS | PIP_MARKERS:
+            if found not in SITE_SETTINGS | PIP_MARKERS | KERNEL_ARGUMENTS:
                 yield f"{path.relative_to(role.path)} mentions {found}"
 
 
@@ -285,6 +290,8 @@ def facts_are_read_as_facts(role: Role) -> Iterator[str]:
     # What Ansible itself sets, and is no fact.
     known = {"ansible_facts", "ansible_managed", "ansible_check_mode", "ansible_become"}
     known |= {"ansible_play_hosts", "ansible_play_hosts_all"}
+    # Where the connection goes, which a role that moves SSH has to follow.
+    known |= {"ansible_port"}
     for path in role.files("tasks", "templates", "vars", "handlers", "defaults"):
         for found in set(re.findall(r"(?<![\w.])ansible_\w+", path.read_text())) - known:
             yield f"{path.name} reads {found}"

@@ -5,9 +5,12 @@ Whether nginx, nft, systemd and PostgreSQL do what the files say is tested on re
 
 from __future__ import annotations
 
+import configparser
 import gc
+import json
 import re
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -572,6 +575,392 @@ def test_http3_is_offered_where_nginx_has_it_and_it_is_asked_for() -> None:
     assert http.one("quic_retry").words[1] == "on"
     assert http.one("ssl_early_data").words[1] == "off"
     assert not nginx(everything(), nginx_http3=True, nginx_ipv6=False).deep("listen", "[::]:443")
+
+
+FRONT = {
+    "rate": 20,
+    "burst": 100,
+    "connections": 150,
+    "login_paths": ["/login", "/auth/log-in.html/"],
+    "login_rate": 10,
+    "basic_auth": {"ada": "$6$salt$hash"},
+    "allow": ["203.0.113.0/24", "2001:db8::/32"],
+    "noindex": True,
+    "methods": ["GET", "HEAD", "POST"],
+    "csp": "default-src 'self'; frame-ancestors 'none'",
+    "headers": {"x-frame-options": "DENY", "Cross-Origin-Opener-Policy": "", "X-Quoted": 'a "b"'},
+}
+
+
+def serving(http: Directive, name: str = "shop.test") -> list[Directive]:
+    """The places of a site that hand something out: files, or what the app answers."""
+    return [item for item in server(http, name, "443").all("location") if item.all("proxy_pass") or item.all("expires")]
+
+
+def test_a_site_that_says_nothing_has_no_limits_and_is_for_everybody() -> None:
+    text = str(nginx(bare()))
+    for trace in (
+        "limit_req_zone",
+        "limit_conn_zone",
+        "'limit_req'",
+        "'limit_conn'",
+        "'allow'",
+        "auth_basic",
+        "htpasswd",
+    ):
+        assert trace not in text
+    assert "X-Robots-Tag" not in text
+    assert "Content-Security-Policy" not in text
+
+
+def test_what_reaches_the_app_is_counted_for_each_site_and_address() -> None:
+    http = nginx(site(**FRONT), site("my-blog", rate=5))
+    assert http.one("limit_req_status").words[1] == http.one("limit_conn_status").words[1] == "429"
+    zones = {item.words[2].split(":")[0]: item.words for item in http.all("limit_req_zone")}
+    assert zones["zone=flaskhost_shop_rate"][1:] == ["$flaskhost_client", "zone=flaskhost_shop_rate:10m", "rate=20r/s"]
+    assert zones["zone=flaskhost_my_blog_rate"][3] == "rate=5r/s"
+    for place in proxied(server(http, "shop.test", "443")):
+        limits = [item.words[1:] for item in place.all("limit_req")]
+        assert limits == [
+            ["zone=flaskhost_shop_rate", "burst=100", "nodelay"],
+            ["zone=flaskhost_shop_login", "burst=10", "nodelay"],
+        ]
+    assert [item.words[1:] for item in serving(http, "my-blog.test")[-1].all("limit_req")] == [
+        ["zone=flaskhost_my_blog_rate", "nodelay"]
+    ]
+    assert server(http, "shop.test", "443").one("limit_conn").words[1:] == ["flaskhost_shop_connections", "150"]
+    for port in ("80", "127.0.0.1:7999"):
+        assert "limit_" not in str(server(http, "shop.test", port)), "a gate that refuses would stop every deploy"
+
+
+def test_an_ipv6_visitor_counts_with_its_network() -> None:
+    mapping = nginx().one("map", "$binary_remote_addr")
+    (pattern,) = [item.words[0] for item in mapping.block if item.words[0].startswith("~")]
+    found = re.compile(pattern.removeprefix("~").replace("(?<", "(?P<").encode())
+    network = bytes([0x20, 1, 0xD, 0xB8, 0, 0xA, 0, 1])
+    match = found.search(network + b"\n" * 8)
+    assert match
+    assert match["flaskhost_network"] == network
+    assert not found.search(bytes([203, 0, 113, 5])), "an IPv4 address is the whole of it"
+
+
+def test_a_log_in_is_told_by_its_path_and_method() -> None:
+    mapping = nginx(site(**FRONT)).one("map", "$request_method:$uri")
+    assert mapping.block[0].words == ["default", ""], "what is not counted has no name"
+    counted = re.compile(mapping.block[1].words[0].removeprefix("~"))
+    for request in ("POST:/login", "POST:/login/", "POST:/auth/log-in.html"):
+        assert counted.search(request)
+    for request in ("GET:/login", "POST:/login/x", "POST:/a/login", "POST:/auth/log-inxhtml", "POST:/"):
+        assert not counted.search(request)
+    for changes in ({"login_rate": 0}, {"login_paths": []}):
+        assert "flaskhost_shop_login" not in str(nginx(site(**{**FRONT, **changes})))
+
+
+@pytest.mark.parametrize("name", ["shop.test", "www.shop.test"])
+def test_no_place_loses_a_header(name: str) -> None:
+    """A place with an add_header of its own has none of those further out."""
+    answering = server(nginx(site(**FRONT)), name, "443")
+    wanted = {"X-Content-Type-Options", "Content-Security-Policy", "Permissions-Policy", "Referrer-Policy"}
+    wanted |= {"x-frame-options", "X-Quoted", "X-Robots-Tag", HSTS}
+    for place in [answering, *answering.deep("location")]:
+        found = [item.words[1] for item in place.all("add_header")]
+        if place is answering or found:
+            assert wanted <= set(found), place.words
+            assert len(found) == len(set(found)), "each once"
+            assert all(item.words[-1] == "always" for item in place.all("add_header")), "on errors too"
+
+
+def test_the_apps_own_word_wins() -> None:
+    http = nginx(site(**FRONT), site("my-blog"))
+    values = {item.words[1]: item for item in http.all("map") if item.words[1].startswith("$sent_http_")}
+    assert "$sent_http_content_security_policy" in values
+    for item in http.all("map"):
+        if item.words[1].startswith("$sent_http_"):
+            assert [line.words[0] for line in item.block] == ["default", ""], "ours only where there is none"
+            assert item.block[0].words[1] == ""
+    frames = [item.block[1].words[1] for item in http.all("map", "$sent_http_x_frame_options")]
+    assert frames == ["DENY", "SAMEORIGIN"]
+    # The site has taken it away; the other one has it.
+    (opener,) = http.all("map", "$sent_http_cross_origin_opener_policy")
+    assert opener.words[2] == "$flaskhost_my_blog_header_cross_origin_opener_policy"
+    text = render("nginx", "nginx.conf.j2", DEBIAN["13"], nginx_sites=[site(**FRONT)])
+    assert '"" "a \\"b\\"";' in text, "a quote in a value does not end it"
+    assert """"" "default-src 'self'; frame-ancestors 'none'";""" in text
+
+
+def test_who_may_see_it_is_asked_in_every_place_that_serves() -> None:
+    http = nginx(site(**FRONT), site("my-blog"))
+    places = serving(http)
+    assert len(places) == 3
+    for place in places:
+        assert [item.words[1] for item in place.all("allow")] == FRONT["allow"]
+        assert place.one("deny").words[1] == "all"
+        assert place.one("auth_basic_user_file").words[1] == "/etc/nginx/shop.htpasswd"
+        assert not place.all("satisfy"), "both are asked for"
+        if place.all("proxy_pass"):
+            assert place.one("proxy_set_header", "Authorization").words[2] == ""
+    for port in ("80", "127.0.0.1:7999"):
+        assert "auth_basic" not in str(server(http, "shop.test", port))
+    assert not serving(http, "my-blog.test")[0].all("auth_basic")
+    assert "$6$" not in str(http), "the hashes are in a file of their own"
+
+
+def test_search_engines_are_told_whatever_the_app_says() -> None:
+    answering = server(nginx(site(**FRONT)), "shop.test", "443")
+    assert answering.one("add_header", "X-Robots-Tag").words[2] == "noindex, nofollow"
+    assert all(place.all("proxy_hide_header", "X-Robots-Tag") for place in proxied(answering))
+
+
+def test_other_methods_are_refused_and_told_what_works() -> None:
+    answering = server(nginx(site(**FRONT)), "shop.test", "443")
+    (condition,) = answering.all("if", "($request_method")
+    pattern = re.compile(re.search(r'"(.*)"', render("nginx", "nginx.conf.j2", DEBIAN["13"],
+                                                   nginx_sites=[site(**FRONT)]).split("$request_method !~ ")[1])[1])  # type: ignore[index]  # fmt: skip
+    assert [bool(pattern.search(word)) for word in ("GET", "POST", "PUT", "GETS", "TRACE")] == [True, True] + [
+        False
+    ] * 3
+    assert condition.one("return").words[1] == "405"
+    assert condition.one("set", "$flaskhost_allow").words[2] == "GET, HEAD, POST"
+    assert answering.one("add_header", "Allow").words[2] == "$flaskhost_allow"
+
+
+def test_hidden_files_are_not_there() -> None:
+    place = server(nginx(site()), "shop.test", "443").one("location", "~")
+    assert place.one("return").words[1] == "404"
+    hidden = re.compile(place.words[2])
+    for path in ("/.env", "/static/.git/config", "/.well-known", "/.well-known/.git", "/a/.htaccess"):
+        assert hidden.search(path), path
+    for path in ("/", "/a.b", "/.well-known/security.txt", "/files/report.2026.pdf"):
+        assert not hidden.search(path), path
+
+
+def test_who_waits_is_told_for_how_long_only_by_nginx_itself() -> None:
+    http = nginx(site(**FRONT))
+    values = {item.words[0]: item.words[1] for item in http.one("map", "$status:$upstream_status").block}
+    assert values == {"default": "", "429:": "1"}
+    assert server(http, "shop.test", "443").one("add_header", "Retry-After").words[2] == "$flaskhost_retry_after"
+
+
+def test_a_slow_client_does_not_hold_a_place_for_long() -> None:
+    http = nginx(site())
+    for name, most in (("client_header_timeout", 15), ("client_body_timeout", 30), ("send_timeout", 30)):
+        assert 5 <= int(http.one(name).words[1].removesuffix("s")) <= most
+    assert "proxy_request_buffering" not in str(http), "the app gets whole requests"
+
+
+# --- fail2ban --------------------------------------------------------------------------------------------------------
+
+#: What fail2ban puts in the place of <ADDR>: its RE_IP4 and RE_IP6 in ipdns.py and failregex.py.
+ADDRESS = (
+    r"(?:(?:::f{4,6}:)?(?P<ip4>(?:\d{1,3}\.){3}\d{1,3})"
+    r"|\[?(?P<ip6>(?:[0-9a-fA-F]{1,4}::?|:){1,7}(?:[0-9a-fA-F]{1,4}|(?<=:):))\]?)"
+)
+
+
+def fail2ban_filter(mode: str) -> dict[str, str]:
+    """The filter in one of its modes, as fail2ban reads it: <names> are replaced, and %% is a percent sign."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(render("fail2ban", "filter.conf.j2"))
+    options = {**parser["Definition"], "mode": mode}
+    for _round in range(8):
+        for name, value in options.items():
+            options[name] = re.sub(r"<([\w-]+)>", lambda tag: options.get(tag[1], tag[0]), value)
+    return {name: value.replace("%%", "%").replace("<ADDR>", ADDRESS) for name, value in options.items()}
+
+
+def banned(mode: str, *lines: str) -> list[str]:
+    """Whose failures these lines are. The date is cut out before the line is compared, as fail2ban does it."""
+    options = fail2ban_filter(mode)
+    date = options["datepattern"].replace("%Y-%m-%dT%H:%M:%S%z", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d")
+    found = []
+    for line in lines:
+        rest, cut = re.subn(date, "", line, count=1) if date else (line, 1)
+        match = re.search(options["failregex"], rest) if cut else None
+        if match:
+            found.append(match["ip4"] or match["ip6"])
+    return found
+
+
+def access(path: str = "/", status: int = 404, address: str = "198.51.100.7", **changes: Any) -> str:
+    """A line of the access log, in the form that nginx.conf.j2 gives it."""
+    text = render("nginx", "nginx.conf.j2", DEBIAN["13"]).partition("log_format flaskhost_json escape=json")[2]
+    log_format = "".join(re.findall(r"'(.*)'", text.partition(";\n")[0]))
+    values = {
+        "time_iso8601": "2026-11-21T18:39:00+00:00",
+        "request_id": "a34814a36d1ee12c106b7679bb6fb749",
+        "remote_addr": address,
+        "host": "shop.test",
+        "flaskhost_method": "GET",
+        "flaskhost_path": path,
+        "server_protocol": "HTTP/2.0",
+        "status": str(status),
+        "body_bytes_sent": "162",
+        "request_time": "0.003",
+        "upstream_response_time": "0.002",
+        "upstream_status": str(status),
+        "upstream_http_server": "20261121T183900-1a2b3c4",
+        "http_user_agent": "curl/7.88.1",
+        **changes,
+    }
+    return re.sub(r"\$(\w+)", lambda found: json.dumps(values[found[1]])[1:-1], log_format)
+
+
+def test_the_lines_of_these_tests_are_those_of_the_log() -> None:
+    # Written by nginx 1.22 with these settings.
+    real = (
+        '{"time":"2026-11-21T18:39:00+00:00","request_id":"a34814a36d1ee12c106b7679bb6fb749","remote_addr":"198.51.100.7",'
+        '"host":"shop.test","method":"GET","path":"/","protocol":"HTTP/2.0","status":429,"bytes":162,"request_time":0.000,'
+        '"upstream_time":"","upstream_status":"","release":"","user_agent":"curl/7.88.1"}'
+    )
+    empty = {"upstream_response_time": "", "upstream_status": "", "upstream_http_server": "", "request_time": "0.000"}
+    assert access(status=429, **empty) == real
+    assert banned("limits", real) == ["198.51.100.7"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/wp-login.php", "/blog/xmlrpc.PHP", "/.env", "/a/.git/config", "/cgi-bin/luci", "/phpmyadmin/", "/%2e/.aws/x"],
+)
+def test_a_scanner_is_told_by_what_it_asks_for(path: str) -> None:
+    assert banned("probes", access(path), access(path, 403, "2001:db8::7")) == ["198.51.100.7", "2001:db8::7"]
+    assert banned("probes", access(path, 200), access(path, 302), access(path, 502)) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/login",
+        "/.well-known/security.txt",
+        "/.well-known/acme-challenge/x",
+        "/wp",
+        "/php",
+        "/a.phpx",
+        "/solr-panels",
+    ],
+)
+def test_a_visitor_who_is_lost_is_no_scanner(path: str) -> None:
+    assert banned("probes", access(path)) == []
+
+
+def test_missing_pages_count_and_missing_pictures_do_not() -> None:
+    assert banned("missing", access("/nothing"), access("/a/b")) == ["198.51.100.7"] * 2
+    assert banned("missing", access("/static/app.1a2b.css"), access("/favicon.ico"), access("/a.PNG")) == []
+    assert banned("missing", access("/", 200), access("/", 500)) == []
+
+
+def test_a_limit_counts_where_nginx_refused_and_not_the_app() -> None:
+    assert banned("limits", access(status=429, upstream_status="", upstream_response_time="")) == ["198.51.100.7"]
+    assert banned("limits", access(status=429), access(status=503, upstream_status="")) == []
+
+
+@pytest.mark.parametrize("mode", ["probes", "missing", "limits"])
+@pytest.mark.parametrize("part", ["/.php", "/.a", ".css", "/", '"', "\\"])
+def test_a_path_made_for_it_does_not_hold_up_fail2ban(mode: str, part: str) -> None:
+    """Four times as long as nginx lets one be: where the time grows with the square, it is ten seconds."""
+    began = time.process_time()
+    for status in (200, 404, 429):
+        banned(mode, access(part * (32000 // len(part)), status))
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("mode", ["probes", "missing", "limits"])
+def test_nobody_gets_another_one_banned(mode: str) -> None:
+    forged = (
+        '","remote_addr":"192.0.2.66","host":"x","method":"GET","path":"/wp-login.php","protocol":"x","status":404,"'
+    )
+    lines = [
+        access(forged, 200),
+        access("/", 200, http_user_agent=forged),
+        access("/", 200, host=forged),
+        access("/", 200, http_user_agent=access("/.env", address="192.0.2.66")),
+        "x" + access("/.env"),
+    ]
+    assert banned(mode, *lines) == []
+    assert "192.0.2.66" not in banned(mode, access(forged), access("/.env", http_user_agent=forged))
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "[2026-11-21 10:30:12,123] WARNING in auth: ",
+        "WARNING:shop.auth:",
+        "[2026-11-21 10:30:12 +0000] [123] [WARNING] ",
+    ],
+)
+def test_an_app_says_that_a_log_in_has_failed(prefix: str) -> None:
+    """A line of the journal as filtersystemd.py puts it together: host, identifier, process, message."""
+    head, failed = "web1 gunicorn[123]: ", "flaskhost: log-in failed from"
+    assert banned("login", f"{head}{prefix}{failed} 198.51.100.7") == ["198.51.100.7"]
+    assert banned("login", f"{head}{prefix}{failed} 2001:db8::7") == ["2001:db8::7"]
+    for line in (
+        f"{head}{prefix}the user {failed} 192.0.2.66",
+        f"{head}{prefix}{failed} 192.0.2.66 for ada",
+        f"{head}{prefix}{failed} nobody",
+        f"{head}{prefix}{failed} 198.51.100.7 {failed} 192.0.2.66",
+    ):
+        assert banned("login", line) == [], line
+
+
+def test_the_guides_tell_apps_the_line_that_is_read() -> None:
+    for guide in ("docs/apps.md", "roles/fail2ban/README.md"):
+        text = (ROLES.parent / guide).read_text()
+        (line,) = re.findall(r'app\.logger\.warning\("(.*)", request\.remote_addr\)', text)
+        assert banned("login", "web1 gunicorn[1]: " + line % "198.51.100.7") == ["198.51.100.7"]
+
+
+def jails(connection: str = "", **variables: Any) -> dict[str, dict[str, str]]:
+    """The jails that are on, with what they share."""
+    facts = {"env": {"SSH_CONNECTION": connection}} if connection else {}
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(render("fail2ban", "jail.conf.j2", facts, **variables))
+    return {name: dict(parser[name]) for name in parser.sections() if parser[name]["enabled"] == "true"}
+
+
+WATCHED = {
+    "fail2ban_access_logs": ["/logs/access.log", "/logs/shop.log"],
+    "fail2ban_error_logs": ["/logs/error.log"],
+    "fail2ban_login_units": ["flask-shop@blue.service", "flask-shop@green.service"],
+}
+
+
+def test_a_jail_is_there_for_what_is_watched() -> None:
+    assert list(jails()) == ["sshd"]
+    found = jails(**WATCHED)
+    web = {"flaskhost-probes", "flaskhost-missing", "flaskhost-limits", "nginx-http-auth", "flaskhost-login"}
+    assert set(found) == {"sshd"} | web
+    for name in web:
+        assert (found[name]["port"], found[name]["protocol"]) == ("80,443", "tcp,udp"), "SSH stays open"
+        first, *logs = found[name].get("logpath", "/x").split("\n")
+        assert name == "flaskhost-login" or (first == "/etc/fail2ban/filter.d/flaskhost.conf" and logs)
+    assert found["flaskhost-login"]["journalmatch"] == (
+        "_SYSTEMD_UNIT=flask-shop@blue.service + _SYSTEMD_UNIT=flask-shop@green.service"
+    )
+    assert found["sshd"]["backend"] == "systemd"
+    assert found["flaskhost-probes"]["backend"] == "polling"
+
+
+@pytest.mark.parametrize(
+    ("connection", "ignored", "ports"),
+    [
+        ("", set(), "22"),
+        ("203.0.113.9 50000 192.0.2.1 2222", {"203.0.113.9"}, "22,2222"),
+        ("2001:db8::9 50000 2001:db8::1 22", {"2001:db8::9"}, "22"),
+        ("fe80::9%eth0 50000 fe80::1%eth0 22", {"fe80::9"}, "22"),
+    ],
+)
+def test_who_runs_the_playbook_is_never_banned(connection: str, ignored: set[str], ports: str) -> None:
+    wanted = {"fail2ban_ignore": ["198.51.100.0/24"], "fail2ban_peers": ["192.0.2.12", "web2.test", "fe80::1%eth0", ""]}
+    found = jails(connection, **wanted)["sshd"]
+    assert set(found["ignoreip"].split()) == {"127.0.0.0/8", "::1", "198.51.100.0/24", "192.0.2.12"} | ignored
+    assert found["port"] == ports
+
+
+def test_bans_are_remembered_for_longer_than_the_longest() -> None:
+    text = render("fail2ban", "fail2ban.conf.j2", fail2ban_bantime_max=1000)
+    assert int(re.search(r"^dbpurgeage = (\d+)$", text, re.MULTILINE)[1]) > 1000  # type: ignore[index]
+    assert jails(fail2ban_bantime_max=1000)["sshd"]["bantime.maxtime"] == "1000"
 
 
 # --- gunicorn --------------------------------------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def test_a_playbook_in_the_root_only_imports() -> None:
 def test_a_role_is_called_by_its_tag() -> None:
     plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
     calls = [call for play in plays for call in play.get("roles", [])]
-    assert {call["role"] for call in calls} == set(ROLES) - {"preflight"}
+    assert {call["role"] for call in calls} == set(ROLES) - {"preflight", "audit"}
     assert [call for call in calls if call.get("tags") != call["role"]] == []
     # Whatever else is asked for, preflight has read the facts before.
     first = plays[0]
@@ -358,6 +358,25 @@ def test_the_demos_host_is_open_to_visitors(variables: dict[str, Any]) -> None:
     assert handed(variables, "firewall", http3=True)["firewall_public_udp_ports"] == [443]
     without = handed(variables, "firewall", groups={**variables["groups"], "web": []}, http3=True)
     assert (without["firewall_public_ports"], without["firewall_public_udp_ports"]) == ([], [])
+
+
+def test_fail2ban_reads_what_the_host_writes(variables: dict[str, Any]) -> None:
+    sites = {"shop": app("shop"), "hello": app("hello", database=False)}
+    values = handed(variables, "fail2ban", flask_apps=sites)
+    assert values["fail2ban_access_logs"] == [
+        "/var/log/nginx/access.log",
+        "/var/log/nginx/hello.access.log",
+        "/var/log/nginx/shop.access.log",
+    ]
+    assert values["fail2ban_error_logs"] == []
+    assert values["fail2ban_login_units"] == [
+        f"flask-{name}@{slot}.service" for name in ("hello", "shop") for slot in ("blue", "green")
+    ]
+    staging = {"shop": app("shop", basic_auth={"ada": "$6$salt$hash"})}
+    assert handed(variables, "fail2ban", flask_apps=staging)["fail2ban_error_logs"] == ["/var/log/nginx/error.log"]
+    database = handed(variables, "fail2ban", groups={**variables["groups"], "web": [], "app": []}, flask_apps=staging)
+    assert database["fail2ban_access_logs"] == database["fail2ban_login_units"] == database["fail2ban_error_logs"] == []
+    assert handed(variables, "fail2ban", ssh_port=2222)["fail2ban_ssh_ports"] == [2222]
 
 
 def test_a_site_without_an_authority_signs_its_certificates_itself(variables: dict[str, Any]) -> None:

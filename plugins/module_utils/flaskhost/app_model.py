@@ -272,7 +272,97 @@ APP_OPTIONS: dict[str, Option] = {
                 "int", "Memory of a slot, in MB; computed when not set.", 512, minimum=64, maximum=1048576
             ),
             "body": Option("int", "The largest request body, in MB.", 16, default=16, minimum=1, maximum=10240),
+            "rate": Option(
+                "int",
+                "Requests a second of one visitor's address that reach the app; more are answered 429. 0: no limit.",
+                20,
+                default=20,
+                minimum=0,
+                maximum=100000,
+            ),
+            "burst": Option(
+                "int",
+                "Requests of one address that may come at once, beyond the rate.",
+                100,
+                default=100,
+                minimum=0,
+                maximum=1000000,
+            ),
+            # A browser has up to 128 streams of HTTP/2 open, and nginx counts each of them as a connection.
+            "connections": Option(
+                "int",
+                "Requests of one address that are being answered at the same time, static files too. 0: no limit.",
+                150,
+                default=150,
+                minimum=0,
+                maximum=100000,
+            ),
         },
+    ),
+    "login": Option(
+        "options",
+        "The pages where passwords are tried; there is a tighter limit on what is sent to them.",
+        {"paths": ["/login"], "rate": 10},
+        default={},
+        options={
+            "paths": Option(
+                "list",
+                "The paths that a log-in is sent to, by POST, with or without a slash at the end.",
+                ["/login", "/auth/login"],
+                default=["/login", "/auth/login", "/admin/login"],
+                pattern=_URL_PATH,
+            ),
+            "rate": Option(
+                "int",
+                "Log-ins a minute of one address, all of which may come at once; more are answered 429. 0: no limit.",
+                10,
+                default=10,
+                minimum=0,
+                maximum=100000,
+            ),
+        },
+    ),
+    "basic_auth": Option(
+        "dict",
+        "Who may see the app at all, by the password that nginx asks for: names and the hashes of their passwords, "
+        "as openssl passwd -6 prints them; from ansible-vault. Everybody when empty.",
+        {"ada": "{{ vault_shop_basic_auth }}"},
+        default={},
+    ),
+    "allow": Option(
+        "list",
+        "The networks from which the app may be seen; with basic_auth, both are asked for. Everybody when empty.",
+        ["203.0.113.0/24"],
+        default=[],
+        pattern=r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?",
+    ),
+    "noindex": Option(
+        "bool",
+        "Whether search engines are told to leave the app out; true where basic_auth or allow is set and nothing is "
+        "said here.",
+        True,
+    ),
+    "methods": Option(
+        "list",
+        "The methods of HTTP that reach the app; others are answered 405.",
+        ["GET", "HEAD", "POST"],
+        default=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+        pattern=r"[A-Z][A-Z_-]{0,31}",
+    ),
+    # What would break an app that nobody has written it for is not in it: where scripts and pictures come from.
+    "csp": Option(
+        "str",
+        "The header Content-Security-Policy of all answers to which the app gives none itself; none when empty.",
+        "default-src 'self'; base-uri 'self'; frame-ancestors 'none'",
+        default="base-uri 'self'; frame-ancestors 'self'",
+        pattern=r"[ !#%-\[\]-~]*",
+    ),
+    "headers": Option(
+        "dict",
+        "More headers of all answers in which the app does not send them itself, by name; an empty one takes away one "
+        "of those that nginx has by default.",
+        {"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": ""},
+        default={},
     ),
     "static": Option(
         "options",
@@ -564,6 +654,8 @@ def app_record(
     for place in ("path", "archive"):
         record["source"][place] = _absolute(record["source"][place], project_dir)
     record["limits"]["memory"] = record["limits"]["memory"] or size["memory_mb"]
+    if record["noindex"] is None:
+        record["noindex"] = bool(record["basic_auth"] or record["allow"])
     record.update(
         name=name,
         variable=f"flask_apps.{name}",
@@ -586,6 +678,7 @@ def app_record(
         slots=f"{root}/slots",
         socket_dir=f"/run/{unit}",
         unit=unit,
+        slot_units=[f"{unit}@{slot}.service" for slot in SLOTS],
         unit_files=[f"/etc/systemd/system/{unit}@.service", f"/etc/systemd/system/{unit}@.socket"],
         server_package=SERVER_PACKAGE,
         server_config=f"/etc/gunicorn/{name}.conf.py",

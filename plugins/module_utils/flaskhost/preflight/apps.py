@@ -10,7 +10,17 @@ from ..app_model import APP_OPTIONS, RESERVED_NAMES
 from .certificates import same_name
 from .code_tree import check_code, check_source
 from .report import Place, Report, Unreadable, get, path_parts, path_text, show, snippet, type_name
-from .rules import EXAMPLE_TIMER, bare_domain, process_command_fault, process_name_fault, unit_name_fault
+from .rules import (
+    EXAMPLE_BASIC_AUTH,
+    EXAMPLE_HEADERS,
+    EXAMPLE_TIMER,
+    bare_domain,
+    basic_auth_fault,
+    header_fault,
+    process_command_fault,
+    process_name_fault,
+    unit_name_fault,
+)
 from .schema import check_options
 from .variables import check_variables
 
@@ -78,6 +88,7 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
     check_variables(report, place, app)
     _check_background(report, place, app)
     _check_persistent(report, place, app)
+    _check_front(report, place, app)
     if get(app, int, "threads") not in (None, 1) and get(app, str, "worker_class") == "sync":
         problem = "A worker of the class sync has one thread, so that this has no effect."
         report.add("threads_without_gthread", (*place, "threads"), problem, "worker_class: gthread")
@@ -96,6 +107,29 @@ def _check_background(report: Report, place: Place, app: dict[Any, Any]) -> None
         problem = "" if isinstance(command, Unreadable) else process_command_fault(command)
         if problem:
             report.add("bad_process_command", (*place, "processes", name), problem, _EXAMPLE_PROCESSES)
+
+
+def _check_front(report: Report, place: Place, app: dict[Any, Any]) -> None:
+    """Check what nginx does in front of the app: who may come in, which methods, and which headers it adds."""
+    for option, check, example in (
+        ("basic_auth", basic_auth_fault, EXAMPLE_BASIC_AUTH),
+        ("headers", header_fault, EXAMPLE_HEADERS),
+    ):
+        kind = "bad_header" if option == "headers" else "bad_basic_auth"
+        for name, value in (get(app, dict, option) or {}).items():
+            if problem := "" if isinstance(value, Unreadable) else check(name, value):
+                report.add(kind, (*place, option, name), problem, example)
+    # Capital letters make no other header.
+    seen: dict[str, str] = {}
+    for name in get(app, dict, "headers") or {}:
+        known = seen.setdefault(name.lower(), name) if isinstance(name, str) else name
+        if known != name and report.clean((*place, "headers", name)):
+            report.add("bad_header", (*place, "headers", name), f"It is there already, as {known}.", EXAMPLE_HEADERS)
+    methods = get(app, list, "methods")
+    # Health is asked for by GET, and a browser can do nothing without it.
+    if methods is not None and "GET" not in methods and report.clean((*place, "methods")):
+        problem = "GET is not among them, by which every page is asked for."
+        report.add("methods_without_get", (*place, "methods"), problem, "methods: [GET, HEAD, POST]")
 
 
 def _check_persistent(report: Report, place: Place, app: dict[Any, Any]) -> None:

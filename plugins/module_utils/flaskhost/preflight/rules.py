@@ -48,6 +48,10 @@ EXAMPLE_ACCOUNT = 'acme: {external_account: {key_id: kid-1, hmac_key: "{{ vault_
 EXAMPLE_ROOT = "acme: {root: \"{{ lookup('file', 'root.pem') }}\"}"
 EXAMPLE_TIMER = 'timers: {nightly: {command: flask purge, on_calendar: "*-*-* 03:00"}}'
 EXAMPLE_RULE = "firewall_allow: [{port: 8443, protocol: tcp, from: [203.0.113.0/24]}]"
+EXAMPLE_ALLOW = "allow: [203.0.113.0/24]"
+EXAMPLE_IGNORE = "fail2ban_ignore: [203.0.113.0/24]"
+EXAMPLE_BASIC_AUTH = 'basic_auth: {ada: "{{ vault_shop_basic_auth }}"}  # in vault.yml: what openssl passwd -6 prints'
+EXAMPLE_HEADERS = "headers: {X-Frame-Options: DENY}"
 
 #: What one administrator is: the options of base_admin_users in roles/base, which a unit test compares.
 ADMIN_OPTIONS = {
@@ -441,6 +445,98 @@ def _on_calendar(value: str) -> Fault | None:
     return None
 
 
+def _method(value: str) -> Fault | None:
+    if re.fullmatch(r"[A-Za-z]+", value) and value != value.upper():
+        problem = f"{show(value)} is no method of HTTP, which are written in capital letters."
+        return Fault("malformed", problem, snippet(("methods",), ["GET", "HEAD", value.upper()]))
+    if value in ("CONNECT", "TRACE"):
+        return Fault("wrong_choice", f"{value} is for proxies and tests, and nginx answers it with an error anyway.")
+    return None
+
+
+def _login_path(value: str) -> Fault | None:
+    if not re.fullmatch(APP_OPTIONS["login"].options["paths"].pattern, value):
+        problem = f"{show(value)} is no path: it begins with a slash, and has no query and no spaces in it."
+        works = re.sub(r"[?#].*", "", re.sub(r"(?i)^[a-z]+://[^/]*", "", value.strip())).strip("/")
+        return Fault("malformed", problem, snippet(("login", "paths"), [f"/{works}"]) if works.isalnum() else "")
+    return None
+
+
+def _csp(value: str) -> Fault | None:
+    """What is wrong with a policy; the words of Content Security Policy Level 3, 2.2."""
+    if re.match(r"(?i)\s*content-security-policy\s*:", value):
+        problem = "It begins with the name of the header. Write what comes after the colon."
+        return Fault("malformed", problem)
+    if "$" in value or '"' in value or "\\" in value:
+        return Fault("malformed", "It holds a character that no policy has: the quotes in a policy are single ones.")
+    for part in filter(None, map(str.strip, value.split(";"))):
+        name = part.split()[0]
+        if not re.fullmatch(r"[A-Za-z-]+", name):
+            return Fault("malformed", f"{show(name)} is no directive of a policy, and directives end in a semicolon.")
+    bare = re.search(r"(?<!['\w.:/-])(self|none|unsafe-inline|unsafe-eval|strict-dynamic)(?!['\w.:/-])", value)
+    if bare:
+        problem = f"A browser takes {bare[1]} for the name of a host, unless it is in single quotes: '{bare[1]}'."
+        return Fault("malformed", problem)
+    return None
+
+
+#: Headers that have an option of their own, and those that belong to the answer itself.
+_OWN_HEADERS = {
+    "content-security-policy": "csp",
+    "strict-transport-security": "tls.hsts",
+    "x-robots-tag": "noindex",
+}
+#: nginx computes the hash at each request, and answers nobody else meanwhile.
+_MOST_BCRYPT_COST = 10
+_MESSAGE_HEADERS = frozenset(
+    """
+    accept-ranges age allow alt-svc cache-control connection content-disposition content-encoding content-length
+    content-range content-type date etag expires keep-alive last-modified location retry-after server set-cookie trailer
+    transfer-encoding upgrade vary via www-authenticate x-content-type-options
+    """.split()
+)
+
+
+def header_fault(name: Any, value: Any) -> str:
+    """What is wrong with a header that all answers are to have; empty when nothing."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,39}", name):
+        return "A header's name is made of letters, digits and hyphens, at most 40."
+    if option := _OWN_HEADERS.get(name.lower()):
+        return f"There is an option for it: {option}."
+    if name.lower() in _MESSAGE_HEADERS:
+        return "It says something of one answer, so that nginx or the app has to send it, and not all answers alike."
+    if not isinstance(value, str):
+        return f"It has to be a text, and is {type_name(value)}. Write it in quotes."
+    if not re.fullmatch(r"[ -#%-~]*", value):
+        return (
+            "It holds a line end, a letter that a header cannot have, or a dollar sign, which nginx takes for its own."
+        )
+    return ""
+
+
+def basic_auth_fault(name: Any, value: Any) -> str:
+    """What is wrong with a user of basic_auth; empty when nothing. No part of the hash is shown."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", name):
+        return "A user's name is made of letters, digits and . _ @ -, at most 64, a letter or digit first."
+    if not isinstance(value, str):
+        return f"It has to be the hash of a password, and is {type_name(value)}."
+    text = value.strip()
+    bcrypt = re.fullmatch(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", text)
+    # What crypt(5) names of SHA-256, SHA-512 and yescrypt.
+    sha = re.fullmatch(r"\$[56]\$(?:rounds=\d{4,6}\$)?[./A-Za-z0-9]{1,16}\$(?:[./A-Za-z0-9]{43}){1,2}", text)
+    yescrypt = re.fullmatch(r"\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{43}", text)
+    problem = ""
+    if text.startswith(f"{name}:"):
+        problem = "It begins with the user's name. Write what comes after the colon."
+    elif re.match(r"\$(?:apr1|1)\$|\{(?:SHA|SSHA|PLAIN)\}", text):
+        problem = "It is a hash that is quickly guessed, or none. Make one with openssl passwd -6."
+    elif bcrypt and int(bcrypt[1]) > _MOST_BCRYPT_COST:
+        problem = f"Each request would take nginx a quarter of a second. Take a cost of {_MOST_BCRYPT_COST} or less."
+    elif not (bcrypt or sha or yescrypt):
+        problem = "It is no hash of a password. Make one with openssl passwd -6, and keep it in ansible-vault."
+    return problem
+
+
 def _admin_name(value: str) -> Fault | None:
     # The first user of a cloud image (admin on Amazon's) may well be an administrator.
     if value in RESERVED_NAMES - {"admin", "debian", "ubuntu"}:
@@ -485,14 +581,30 @@ def _is_key(kind: bytes, encoded: str) -> bool:
 
 
 def _network(value: str) -> Fault | None:
+    return _network_fault(value, EXAMPLE_RULE)
+
+
+def _allowed(value: str) -> Fault | None:
+    return _network_fault(value, EXAMPLE_ALLOW)
+
+
+def _ignored(value: str) -> Fault | None:
+    fault = _network_fault(value, EXAMPLE_IGNORE)
+    if not fault and ipaddress.ip_network(value, strict=False).prefixlen == 0:
+        return Fault("bad_network", f"{show(value)} is everybody: nobody would ever be banned.", EXAMPLE_IGNORE)
+    return fault
+
+
+def _network_fault(value: str, example: str) -> Fault | None:
+    """What is wrong with a network or an address."""
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
         problem = f"{show(value)} is not a network: an address, and a slash with a length where it is more than one."
-        return Fault("bad_network", problem, EXAMPLE_RULE)
+        return Fault("bad_network", problem, example)
     if "/" in value and not value.startswith(f"{network.network_address}/"):
         problem = f"{show(value)} is an address inside of a network. Write the network's own, {network}."
-        return Fault("bad_network", problem, EXAMPLE_RULE.replace("203.0.113.0/24", f'"{network}"'))
+        return Fault("bad_network", problem, example.replace("203.0.113.0/24", f'"{network}"'))
     return None
 
 
@@ -512,6 +624,10 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("static", "url"): _static_url,
     ("static", "path"): _inner_path,
     ("health", "status"): _health_status,
+    ("login", "paths"): _login_path,
+    ("allow",): _allowed,
+    ("methods",): _method,
+    ("csp",): _csp,
     ("timers", "on_calendar"): _on_calendar,
     ("tls", "certificate"): _certificate,
     ("tls", "key"): _tls_key,
@@ -522,4 +638,5 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("admin_users", "name"): _admin_name,
     ("admin_users", "keys"): _ssh_key,
     ("firewall_allow", "from"): _network,
+    ("fail2ban_ignore",): _ignored,
 }

@@ -13,8 +13,10 @@ from .rules import (
     ADMIN_OPTIONS,
     EXAMPLE_ADMIN,
     EXAMPLE_EMAIL,
+    EXAMPLE_IGNORE,
     EXAMPLE_RULE,
     FIREWALL_OPTIONS,
+    RULES,
     credential_fault,
     email_fault,
 )
@@ -68,6 +70,20 @@ def _check_firewall_allow(report: Report, value: Any) -> None:
             report.add("duplicate_port", ("firewall_allow", index, "port"), problem, EXAMPLE_RULE)
 
 
+def _check_fail2ban_ignore(report: Report, value: Any) -> None:
+    if not isinstance(value, list):
+        report.add("wrong_type", ("fail2ban_ignore",), wrong_type(value, "list"), EXAMPLE_IGNORE)
+        return
+    for index, network in enumerate(value):
+        place = ("fail2ban_ignore", index)
+        if isinstance(network, Unreadable):
+            continue
+        if not isinstance(network, str):
+            report.add("wrong_type", place, wrong_type(network, "str"), EXAMPLE_IGNORE)
+        elif fault := RULES[("fail2ban_ignore",)](network):
+            report.add(fault.kind, place, fault.problem, fault.example)
+
+
 def _check_timezone(report: Report, value: Any) -> None:
     known = _time_zones()
     if not isinstance(value, str):
@@ -118,6 +134,7 @@ def _check_http3(report: Report, value: Any) -> None:
 SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "admin_users": _check_admin_users,
     "firewall_allow": _check_firewall_allow,
+    "fail2ban_ignore": _check_fail2ban_ignore,
     "timezone": _check_timezone,
     "acme_email": _check_acme_email,
     "acme": _check_acme,

@@ -1,0 +1,161 @@
+"""The controller's half of flask_audit: the scanners that look from outside, and the report."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.plugins.action import ActionBase
+
+PROJECT = Path(__file__).resolve().parents[2]
+UTILS = str(PROJECT / "plugins" / "module_utils")
+if UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(UTILS)
+
+from ansible.module_utils.flaskhost.audit import (  # noqa: E402 - needs the path above
+    gixy,
+    outside,
+    page,
+    ports,
+    report,
+    testssl,
+)
+from ansible.module_utils.flaskhost.audit.model import Scan, from_dict, not_run  # noqa: E402
+
+Answer = dict[str, Any]
+#: The names of the options are the module's; what is left out has the module's default.
+DEFAULTS: dict[str, Any] = {
+    "scanner": "",
+    "scanners": list(report.TITLES),
+    "scans": [],
+    "waivers": [],
+    "names": [],
+    "most_names": 3,
+    "ports": [],
+    "programs": {},
+    "ssh_port": 0,
+    "https_port": 443,
+    "rate": 1000,
+    "address": "",
+    "authority": "",
+    "reports": "reports",
+}
+
+
+class ActionModule(ActionBase):
+    """Does the steps outside and report here, and has the host do the others."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> Answer:
+        """Do a step.
+
+        Args:
+            tmp: unused; Ansible's own signature.
+            task_vars: the task's variables.
+
+        Returns:
+            The step's result, in the form of a module's.
+        """
+        result = super().run(tmp, task_vars)
+        arguments = {**DEFAULTS, **self._task.args}
+        step = arguments.get("step")
+        if step == "outside":
+            scans = self._scan(arguments, task_vars)
+            return {**result, "changed": False, "scans": [scan.as_dict() for scan in scans]}
+        if step == "report":
+            return {**result, "changed": False, **write(arguments, datetime.datetime.now(datetime.UTC))}
+        answer = self._execute_module(module_args=dict(self._task.args), task_vars=task_vars)
+        if step == "inside" and answer.get("failed") and not answer.get("unreachable"):
+            # One scanner that breaks takes nothing from the others.
+            name = str(arguments["scanner"])
+            scan = not_run(
+                name, report.TITLES.get(name, name), f"{answer.get('msg')} {answer.get('module_stderr', '')}"
+            )
+            answer = {"changed": False, "scans": [scan.as_dict()]}
+        return {**result, **answer}
+
+    def _scan(self, arguments: Answer, task_vars: dict[str, Any] | None) -> list[Scan]:
+        name, programs, address = arguments["scanner"], arguments["programs"], str(arguments["address"])
+        ssh_port = int(arguments["ssh_port"]) or self._own_port()
+        try:
+            if name == "ssh_audit":
+                return [outside.scan_ssh(address, ssh_port, programs.get("ssh_audit", ""))]
+            if name == "ports":
+                wanted = {*map(int, arguments["ports"]), ssh_port}
+                return [ports.scan(address, wanted, int(arguments["rate"]))]
+            if name == "gixy":
+                return [self._gixy(arguments, programs.get("gixy", ""), task_vars)]
+            return self._tls(arguments, task_vars)
+        except OSError as error:
+            return [not_run(name, name, str(error))]
+
+    def _own_port(self) -> int:
+        """The port that Ansible itself comes in by; SSH's own where it comes another way."""
+        try:
+            return int(self._connection.get_option("port") or 22)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return 22
+
+    def _gixy(self, arguments: Answer, requirement: str, task_vars: dict[str, Any] | None) -> Scan:
+        answer = self._on_host({"step": "inside", "scanner": "nginx", "folder": arguments.get("folder")}, task_vars)
+        if not answer.get("settings"):
+            return not_run("gixy", gixy.TITLE, str(answer.get("why_not") or answer.get("msg") or ""))
+        return outside.scan_nginx(str(answer["settings"]), requirement)
+
+    def _tls(self, arguments: Answer, task_vars: dict[str, Any] | None) -> list[Scan]:
+        """Look at some names from here, or, where testssl.sh is not here, let the host look at itself."""
+        most = int(arguments["most_names"])
+        names, others = list(arguments["names"])[:most], list(arguments["names"])[most:]
+        if not names:
+            return [not_run("testssl", "testssl.sh", "No name is served over HTTPS here (audit_tls_names).")]
+        program = outside.find_testssl(str(arguments["programs"].get("testssl", "")))
+        if program:
+            where = str(arguments["address"]), int(arguments["https_port"])
+            scans = [outside.scan_tls(program, name, *where, str(arguments["authority"])) for name in names]
+        else:
+            asked = {"step": "inside", "scanner": "testssl", "names": names, "folder": arguments.get("folder")}
+            answer = self._on_host(asked, task_vars)
+            scans = [from_dict(scan) for scan in answer.get("scans") or []]
+            scans = scans or [not_run("testssl", "testssl.sh", str(answer.get("msg") or "The host did not answer."))]
+        reason = f"Only {most} names are looked at (audit_tls_most); all of them share one policy."
+        return scans + [not_run(testssl.scanner_name(name), f"testssl.sh {name}", reason) for name in others]
+
+    def _on_host(self, arguments: Answer, task_vars: dict[str, Any] | None) -> Answer:
+        execute: Callable[..., Answer] = self._execute_module
+        return execute(module_args={key: value for key, value in arguments.items() if value}, task_vars=task_vars)
+
+
+def write(arguments: Answer, now: datetime.datetime) -> Answer:
+    """Write the report's two files; they tell what is weak, so they are nobody else's.
+
+    Args:
+        arguments: the options of the module.
+        now: the time.
+    """
+    folder = PROJECT / Path(str(arguments["reports"])).expanduser()
+    host = str(arguments["host"])
+    scans = [from_dict(scan) for scan in arguments["scans"]] + report.left_out(arguments["scanners"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = report.build(host, now, scans, arguments["waivers"], report.last(folder, host))
+        path = folder / f"{report.file_name(host)}-{found['when']}"
+        _put(path.with_name(f"{path.name}.json"), json.dumps(found, indent=1, sort_keys=True) + "\n")
+        _put(path.with_name(f"{path.name}.html"), page.render(found))
+    except OSError as error:
+        return {"failed": True, "msg": f"The report could not be written: {error}. Cure: audit_reports names a folder."}
+    left = report.failures(found)
+    return {"page": f"{path}.html", "json": f"{path}.json", "summary": report.summary(found), "left": left}
+
+
+def _put(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    beside.rename(path)

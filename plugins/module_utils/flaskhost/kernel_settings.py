@@ -1,0 +1,181 @@
+"""The kernel's settings (sysctl): the file for the next boot, and what holds now.
+
+Both are looked at: a file says nothing of a value that somebody has changed since, and a value nothing of the next
+boot. A setting that the kernel does not have is written down with a minus sign, so that the boot does not complain, and
+one that this host may not change, as its kernel is shared, is written and not applied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: Where systemd-sysctl reads from; a folder further up hides a file of the same name further down.
+FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")
+#: A route of this flag was learnt from a router's advertisement (RTF_ADDRCONF in linux/ipv6_route.h).
+_ADVERTISED = 0x00040000
+_FORWARDING = re.compile(r"net\.ipv[46]\.(ip_forward|conf\.(all|default)\.forwarding)")
+_ADVERTISEMENTS = re.compile(
+    r"net\.ipv6\.conf\.(all|default)\.(accept_ra\w*|autoconf|max_addresses|router_solicitations)"
+)
+
+
+@dataclass
+class Result:
+    """What was found.
+
+    Attributes:
+        differing: settings with another value now, and that value.
+        missing: settings that this kernel does not have.
+        unwritable: settings with another value that this host may not change.
+        overruled: settings that a file further down the order sets to another value, and that file.
+        left: settings that would cut off this host or what it carries, and why.
+    """
+
+    differing: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unwritable: list[str] = field(default_factory=list)
+    overruled: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def words(value: str) -> str:
+    """A value as it is compared: 32768<tab>65535 is 32768 65535."""
+    return " ".join(str(value).split())
+
+
+def place(root: Path, key: str) -> Path:
+    """The file of a setting below /proc/sys. A name with slashes may have dots in its parts (eth0.10)."""
+    return root / "proc/sys" / (key if "/" in key else key.replace(".", "/"))
+
+
+def parse(text: str) -> dict[str, str]:
+    """Read a file of sysctl.d: the settings by their names, with dots."""
+    found = {}
+    for line in text.splitlines():
+        name, sign, value = line.strip().partition("=")
+        if sign and not name.startswith(("#", ";")):
+            found[name.strip().lstrip("-").replace("/", ".")] = words(value)
+    return found
+
+
+def expanded(settings: Mapping[str, str], root: Path = Path("/")) -> dict[str, str]:
+    """The settings with every asterisk replaced by what is there; one that is named by itself keeps its own value.
+
+    Their names have slashes then, as an interface's name may have dots.
+    """
+    found = {key: value for key, value in settings.items() if "*" not in key}
+    for key, value in settings.items():
+        if "*" in key:
+            for path in sorted((root / "proc/sys").glob(key.replace(".", "/"))):
+                name = path.relative_to(root / "proc/sys").as_posix()
+                if name.replace("/", ".") not in found:
+                    found[name] = value
+    return found
+
+
+def later_files(root: Path, own: str) -> list[Path]:
+    """The files that systemd-sysctl reads after ours, in its order."""
+    names: dict[str, Path] = {}
+    for folder in FOLDERS:
+        for path in (root / folder).glob("*.conf"):
+            names.setdefault(path.name, path)
+    return [names[name] for name in sorted(names) if name > own]
+
+
+def learns_routes(root: Path) -> bool:
+    """Whether this host's kernel has routes of IPv6 that a router has advertised: without them it would be cut off."""
+    try:
+        lines = (root / "proc/net/ipv6_route").read_text().splitlines()
+    except OSError:
+        return False
+    return any(int(parts[8], 16) & _ADVERTISED for parts in map(str.split, lines) if len(parts) == 10)
+
+
+def carries_others(root: Path) -> bool:
+    """Whether it forwards for somebody: for bridges, tunnels and the like, whose programs have turned forwarding on."""
+    try:
+        on = (root / "proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+    except OSError:
+        return False
+    virtual = root / "sys/devices/virtual/net"
+    others = [path.name for path in virtual.glob("*") if path.name != "lo" and not path.name.startswith("dummy")]
+    return on and bool(others)
+
+
+def examine(settings: Mapping[str, str], own: str, root: Path = Path("/")) -> Result:
+    """Hold the wanted settings against the host.
+
+    Args:
+        settings: the wanted values by their names.
+        own: the name of our file in /etc/sysctl.d.
+        root: the host's root folder.
+    """
+    result = Result()
+    advertised, forwards = learns_routes(root), carries_others(root)
+    overruling: dict[str, tuple[str, Path]] = {}
+    for path in later_files(root, own):
+        overruling |= {key: (value, path) for key, value in parse(path.read_text(errors="replace")).items()}
+    for key, value in expanded(settings, root).items():
+        if advertised and _ADVERTISEMENTS.fullmatch(key):
+            result.left[key] = "this host has its IPv6 routes from a router's advertisements"
+            continue
+        if forwards and _FORWARDING.fullmatch(key):
+            result.left[key] = "this host forwards for the networks of other programs"
+            continue
+        other, by = overruling.get(key.replace("/", "."), ("", Path()))
+        if other and other != words(value):
+            result.overruled[key] = f"/{by.relative_to(root)}"
+            continue
+        path = place(root, key)
+        try:
+            now = words(path.read_text())
+        except OSError:
+            # Some may be written and not read (net.ipv4.route.flush); nobody asks for those here.
+            result.missing.append(key)
+            continue
+        if now != words(value):
+            if os.access(path, os.W_OK):
+                result.differing[key] = now
+            else:
+                result.unwritable.append(key)
+    return result
+
+
+def render(settings: Mapping[str, str], result: Result, header: str) -> str:
+    """Write the file for the next boot.
+
+    Args:
+        settings: the wanted values.
+        result: what :func:`examine` found; settings that are left alone or overruled are not in the file.
+        header: what stands above.
+    """
+    lines = [f"# {line}".rstrip() for line in header.splitlines()]
+    for key in settings:
+        if key in result.left or key in result.overruled:
+            continue
+        lines.append(f"{'-' if key in result.missing else ''}{key} = {words(settings[key])}")
+    return "\n".join(lines) + "\n"
+
+
+def set_now(settings: Mapping[str, str], keys: Iterable[str], root: Path = Path("/")) -> dict[str, str]:
+    """Set values in the running kernel.
+
+    Args:
+        settings: the wanted values.
+        keys: which of them.
+        root: the host's root folder.
+
+    Returns:
+        The settings that the kernel refused, and what it said.
+    """
+    refused = {}
+    for key in keys:
+        try:
+            place(root, key).write_text(f"{settings[key]}\n")
+        except OSError as error:
+            refused[key] = error.strerror or str(error)
+    return refused

@@ -1,0 +1,165 @@
+#!/usr/bin/python
+"""The module guarded_change: a change that takes itself back unless a new SSH connection confirms it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: guarded_change
+short_description: Change files that could cut the SSH connection, and take the change back if they do
+description:
+  - Puts files in place and reloads the service that reads them, under a timer on the host that brings the old state
+    back. The action plugin of the same name then makes a new SSH connection, and only that one stops the timer.
+  - Where nothing has to be changed there is no timer and no connection.
+  - Where the way to the host is not SSH (a local or a container connection) nothing can be proven, and nothing can be
+    cut; the change is confirmed directly, and C(proven) is false.
+options:
+  name: {description: Names the guard., type: str, required: true}
+  service: {description: "The unit that is enabled, runs, and takes the files in by a reload.", type: str,
+            required: true}
+  socket: {description: "A socket unit that would hold the service's ports, whatever the files say; it is turned off and
+           the service turned on.", type: str, default: ""}
+  files:
+    description: The files; they are root's.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      dest: {description: Where it goes., type: path, required: true}
+      content: {description: What is in it., type: str, required: true}
+      mode: {description: Its permissions., type: str, default: "0644"}
+      validate: {description: "The command that tries it beforehand, %s for its path.", type: list, elements: str,
+                 default: []}
+  checks:
+    description: What the service has to say about the files together, before it loads them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      command: {description: The command., type: list, elements: str, required: true}
+      lines: {description: "Lines of its output. Case and spaces do not count; no other line may begin with the same
+              word as one of them.", type: list, elements: str, required: true}
+      cure: {description: What to do where it says something else., type: str, default: ""}
+  live: {description: "The command that prints what the service has loaded. Where that is not what was confirmed, the
+         files are loaded again.", type: list, elements: str, default: []}
+  port: {description: "The port that the new connection goes to; 0 for that of the inventory.", type: int, default: 0}
+  seconds: {description: How long the host waits for the confirmation., type: int, default: 45}
+  phase: {description: "The action plugin's own.", type: str, default: apply, choices: [apply, confirm, returned]}
+  nonce: {description: "The action plugin's own.", type: str, default: ""}
+  direct: {description: "The action plugin's own.", type: bool, default: false}
+"""
+
+EXAMPLES = r"""
+- name: Change sshd
+  guarded_change:
+    name: sshd
+    service: ssh.service
+    socket: ssh.socket
+    files:
+      - dest: /etc/ssh/sshd_config.d/00-own.conf
+        content: |
+          PasswordAuthentication no
+        mode: "0600"
+        validate: [/usr/sbin/sshd, -t, -f, "%s"]
+    checks:
+      - command: [/usr/sbin/sshd, -T]
+        lines: [passwordauthentication no]
+"""
+
+RETURN = r"""
+reasons: {description: Why something had to be done., type: list, returned: always}
+armed: {description: Whether the host waits for a confirmation., type: bool, returned: in the phase apply}
+proven: {description: Whether a new SSH connection has confirmed the change., type: bool, returned: when changed}
+old_state: {description: Whether the host is as it was before., type: bool, returned: on failure}
+"""
+
+import os  # noqa: E402 - Ansible wants the documentation first
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost.guard import Change, Guard, GuardError, items  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "name": {"type": "str", "required": True},
+    "service": {"type": "str", "required": True},
+    "socket": {"type": "str", "default": ""},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "dest": {"type": "path", "required": True},
+            "content": {"type": "str", "required": True},
+            "mode": {"type": "str", "default": "0644"},
+            "validate": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "checks": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "command": {"type": "list", "elements": "str", "required": True},
+            "lines": {"type": "list", "elements": "str", "required": True},
+            "cure": {"type": "str", "default": ""},
+        },
+    },
+    "live": {"type": "list", "elements": "str", "default": []},
+    "port": {"type": "int", "default": 0},
+    "seconds": {"type": "int", "default": 45},
+    "phase": {"type": "str", "default": "apply", "choices": ["apply", "confirm", "returned"]},
+    "nonce": {"type": "str", "default": ""},
+    "direct": {"type": "bool", "default": False},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    options = module.params
+    change = Change(
+        name=options["name"],
+        files=items(options["files"]),
+        service=options["service"],
+        socket=options["socket"],
+        checks=tuple(options["checks"]),
+        live=tuple(options["live"]),
+        seconds=options["seconds"],
+    )
+    guard = Guard(module.run_command, change)
+    phase = {"apply": _apply, "confirm": _confirm, "returned": _returned}[options["phase"]]
+    try:
+        phase(module, guard)
+    except GuardError as error:
+        module.fail_json(msg=str(error), reasons=[], old_state=error.old_state)
+
+
+def _apply(module: AnsibleModule, guard: Guard) -> None:
+    left = "" if module.check_mode else guard.recover()
+    reasons = ([left] if left else []) + guard.reasons()
+    if not guard.reasons():
+        # Also with nothing to do: somebody else's file may have come before ours since.
+        guard.check()
+        module.exit_json(changed=bool(left), reasons=reasons, armed=False)
+    # What programs of the host say of the new files is the same in check mode.
+    guard.validate()
+    answer = {"changed": True, "reasons": reasons, "diff": guard.diff()}
+    if module.check_mode:
+        module.exit_json(armed=False, **answer)
+    nonce = module.params["nonce"]
+    if not nonce:
+        module.fail_json(msg="guarded_change is run by its action plugin, and by nothing else.", reasons=[])
+    guard.apply(nonce)
+    module.exit_json(armed=True, **answer)
+
+
+def _confirm(module: AnsibleModule, guard: Guard) -> None:
+    guard.confirm(module.params["nonce"], os.getpid(), direct=module.params["direct"])
+    module.exit_json(changed=True, reasons=[])
+
+
+def _returned(module: AnsibleModule, guard: Guard) -> None:
+    outcome = guard.returned(module.params["nonce"])
+    module.exit_json(changed=False, reasons=[], outcome=outcome)
+
+
+if __name__ == "__main__":
+    main()

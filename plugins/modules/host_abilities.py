@@ -1,0 +1,42 @@
+#!/usr/bin/python
+"""The module host_abilities: what a host's kernel allows. Its logic is in module_utils/flaskhost/abilities.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_abilities
+short_description: What a host's kernel and rights allow
+description:
+  - Reads, and changes nothing.
+options:
+  kernel_arguments: {description: Our file with arguments for the kernel; GRUB may not have read it yet., type: path,
+                     default: /etc/default/grub.d/60-flaskhost.cfg}
+"""
+
+EXAMPLES = r"""
+- name: See what the kernel can do
+  host_abilities: {}
+  register: __example_can
+"""
+
+RETURN = r"""
+can: {description: "own_kernel, audit, apparmor, modules, mounts, time, boot_loader, boot_loader_is_stale.", type: dict,
+      returned: always}
+"""
+
+from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost.abilities import abilities  # noqa: E402
+
+ARGUMENT_SPEC = {"kernel_arguments": {"type": "path", "default": "/etc/default/grub.d/60-flaskhost.cfg"}}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module.exit_json(changed=False, can=abilities(Path("/"), module.params["kernel_arguments"]))
+
+
+if __name__ == "__main__":
+    main()

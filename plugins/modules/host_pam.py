@@ -1,0 +1,177 @@
+#!/usr/bin/python
+"""The module host_pam: profiles of pam-auth-update, taken back where they would lock somebody out."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_pam
+short_description: Profiles of pam-auth-update that cannot lock anybody out
+description:
+  - Writes profiles into /usr/share/pam-configs and turns them on with pam-auth-update, as packages of Debian's do.
+  - Plays the new stacks through before it is content. Where they refuse whom the old ones let in, or let in whom they
+    refused, or where pam-auth-update did not do what it was asked for, everything is as it was.
+options:
+  profiles:
+    description: The profiles.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: The name of the file., type: str, required: true}
+      content: {description: Its text., type: str, required: true}
+  state: {description: Whether they are there., type: str, choices: [present, absent], default: present}
+  empty_passwords: {description: Whether an account without a password may log in without one., type: bool,
+                    default: false}
+"""
+
+EXAMPLES = r"""
+- name: Refuse the last passwords
+  host_pam:
+    profiles:
+      - name: example-pwhistory
+        content: |
+          Name: Refuse the last passwords
+          Default: yes
+          Priority: 1023
+          Password-Type: Primary
+          Password:
+            requisite pam_pwhistory.so remember=24 use_authtok
+"""
+
+RETURN = r"""
+missing: {description: "What was not in the stacks.", type: list, returned: always}
+"""
+
+import shutil  # noqa: E402 - Ansible wants the documentation first
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import host_files, pam_stack  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "profiles": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {"name": {"type": "str", "required": True}, "content": {"type": "str", "required": True}},
+    },
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "empty_passwords": {"type": "bool", "default": False},
+}
+STACKS = Path("/etc/pam.d")
+PROFILES = Path("/usr/share/pam-configs")
+STATE = Path("/var/lib/pam")
+KINDS = ("auth", "account", "password", "session")
+
+
+def common() -> dict[str, str]:
+    """The texts of the common files, by their kinds."""
+    return {kind: host_files.read(str(STACKS / f"common-{kind}")) or "" for kind in KINDS}
+
+
+def faults(texts: dict[str, str]) -> set[str]:
+    """What is wrong with the stacks."""
+    return set(pam_stack.faults(texts["auth"], texts["account"]))
+
+
+def restore(saved: Path, names: list[str]) -> None:
+    """Put the stacks, their state and the profiles back."""
+    for path in sorted((saved / "stacks").iterdir()):
+        temporary = STACKS / f".{path.name}.flaskhost"
+        shutil.copy2(path, temporary)
+        temporary.replace(STACKS / path.name)
+    shutil.copytree(saved / "state", STATE, dirs_exist_ok=True)
+    for name in names:
+        old = saved / "profiles" / name
+        if old.exists():
+            shutil.copy2(old, PROFILES / name)
+        else:
+            (PROFILES / name).unlink(missing_ok=True)
+
+
+def save(saved: Path, names: list[str]) -> None:
+    """Copy what is about to change."""
+    for folder in ("stacks", "profiles"):
+        (saved / folder).mkdir()
+    for path in STACKS.glob("common-*"):
+        shutil.copy2(path, saved / "stacks" / path.name)
+    shutil.copytree(STATE, saved / "state")
+    for name in names:
+        if (PROFILES / name).exists():
+            shutil.copy2(PROFILES / name, saved / "profiles" / name)
+
+
+def change(module: AnsibleModule, names: list[str], files: list[host_files.Change]) -> str:
+    """Do what is wanted, and return what speaks against it: nothing where all is well."""
+    before, options = faults(common()), module.params
+    present = options["state"] == "present"
+    host_files.apply(files, module.run_command)
+    # --package: only what is new is asked about, and without a terminal nothing is.
+    verb = "--enable" if present else "--remove"
+    command = ["/usr/sbin/pam-auth-update", "--package", verb, *names]
+    status, out, err = module.run_command(command, environ_update={"DEBIAN_FRONTEND": "noninteractive"})
+    if status:
+        return f"pam-auth-update failed: {(out + err).strip()}"
+    strip_empty(module)
+    after = common()
+    missing = [line for profile in options["profiles"] for line in pam_stack.missing_lines(profile["content"], after)]
+    if present and missing:
+        return f"pam-auth-update left out {', '.join(missing)}: {(out + err).strip() or 'it says nothing'}"
+    if not present:
+        for name in names:
+            (PROFILES / name).unlink(missing_ok=True)
+    return "; ".join(sorted(faults(after) - before))
+
+
+def empty_changes() -> list[host_files.Change]:
+    """The change of common-auth that refuses empty passwords."""
+    path = str(STACKS / "common-auth")
+    text = host_files.read(path) or ""
+    stripped = pam_stack.without(text, "pam_unix.so", "nullok")
+    return [host_files.Change(path, text, stripped, (0, 0), 0o644)] if text and stripped != text else []
+
+
+def strip_empty(module: AnsibleModule) -> None:
+    """Refuse empty passwords, where that is wanted."""
+    if not module.params["empty_passwords"] and module.params["state"] == "present":
+        host_files.apply(empty_changes(), module.run_command)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    options = module.params
+    present, profiles = options["state"] == "present", options["profiles"]
+    names = [profile["name"] for profile in profiles]
+    wanted: list[dict[str, Any]] = [
+        {"path": str(PROFILES / item["name"]), "content": item["content"], "owner": "root", "group": "root",
+         "mode": "0644"} for item in profiles
+    ]  # fmt: skip
+    before = common()
+    files = host_files.plan_files(wanted) if present else []
+    wanted_lines = profiles if present else []
+    missing = [line for item in wanted_lines for line in pam_stack.missing_lines(item["content"], before)]
+    empty = empty_changes() if present and not options["empty_passwords"] else []
+    leftover = [name for name in names if (PROFILES / name).exists()] if not present else []
+    changed = bool(files or missing or empty or leftover)
+    diff = [host_files.diff(item) for item in files + empty]
+    if not changed or module.check_mode:
+        module.exit_json(changed=changed, missing=missing, diff=diff)
+    with tempfile.TemporaryDirectory(prefix="flaskhost-pam-") as folder:
+        saved = Path(folder)
+        save(saved, names)
+        try:
+            problem = change(module, names, files)
+        except Exception:
+            restore(saved, names)
+            raise
+        if problem:
+            restore(saved, names)
+            module.fail_json(msg=f"PAM is as it was. With the new profiles: {problem}", missing=missing)
+    module.exit_json(changed=True, missing=missing, diff=diff)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+#!/usr/bin/python
+"""The module kernel_settings: sysctl, now and at the next boot. Logic: module_utils/flaskhost/kernel_settings.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: kernel_settings
+short_description: Settings of the kernel, now and at the next boot
+description:
+  - Writes one file of sysctl.d, and sets in the running kernel what has another value there.
+  - A setting that the kernel lacks, that this host may not change, or that a later file of sysctl.d overrules is told,
+    and is no failure. Forwarding and router advertisements are left alone where the host depends on them.
+options:
+  settings: {description: "The values by the settings' names.", type: dict, required: true}
+  path: {description: The file., type: path, required: true}
+  header: {description: What stands above in the file., type: str, default: ""}
+"""
+
+EXAMPLES = r"""
+- name: Hide the kernel's messages from users
+  kernel_settings:
+    path: /etc/sysctl.d/60-flaskhost.conf
+    settings:
+      kernel.dmesg_restrict: 1
+"""
+
+RETURN = r"""
+differing: {description: "Settings that had another value, and that value.", type: dict, returned: always}
+missing: {description: "Settings that this kernel does not have.", type: list, returned: always}
+unwritable: {description: "Settings with another value that this host may not change.", type: list, returned: always}
+overruled: {description: "Settings that a later file sets otherwise, and that file.", type: dict, returned: always}
+left: {description: "Settings that the host needs as they are, and why.", type: dict, returned: always}
+refused: {description: "Settings that the kernel did not take, and what it said.", type: dict, returned: always}
+"""
+
+from dataclasses import asdict  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import host_files  # noqa: E402
+from ansible.module_utils.flaskhost import kernel_settings as logic  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "settings": {"type": "dict", "required": True},
+    "path": {"type": "path", "required": True},
+    "header": {"type": "str", "default": ""},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    path = module.params["path"]
+    settings = {str(key): str(value) for key, value in module.params["settings"].items()}
+    each = logic.expanded(settings)
+    found = logic.examine(settings, Path(path).name)
+    text = logic.render(settings, found, module.params["header"])
+    file = {"path": path, "content": text, "owner": "root", "group": "root", "mode": "0644"}
+    changes = host_files.plan_files([file])
+    refused: dict[str, str] = {}
+    if not module.check_mode:
+        host_files.apply(changes, module.run_command)
+        refused = logic.set_now(each, found.differing)
+    for key, by in found.overruled.items():
+        module.warn(f"{key} is left as {by} has it: that file is read after {path}. Take it out there.")
+    for key, reason in refused.items():
+        module.warn(f"The kernel did not take {key} = {each[key]}: {reason}")
+    diff = [host_files.diff(change) for change in changes]
+    if found.differing:
+        before = "".join(f"{key} = {now}\n" for key, now in found.differing.items())
+        after = "".join(f"{key} = {each[key]}\n" for key in found.differing)
+        diff.append({"before_header": "now", "after_header": "now", "before": before, "after": after})
+    # A value that the kernel refuses is no change: it would be one at every run.
+    changed = bool(changes or found.differing.keys() - refused.keys())
+    module.exit_json(changed=changed, refused=refused, diff=diff, **asdict(found))
+
+
+if __name__ == "__main__":
+    main()

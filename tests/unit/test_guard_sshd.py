@@ -1,0 +1,120 @@
+"""What the role hardening asks of sshd: who comes in, by which port, and that what is checked is what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROLE = Path(__file__).resolve().parents[2] / "roles/hardening"
+BLOCK = yaml.safe_load((ROLE / "tasks/sshd.yml").read_text())[0]
+TASKS = {task["name"].partition(" | ")[2]: task for task in BLOCK["block"]}
+
+
+class Host:
+    """The role's names as Ansible works them out."""
+
+    def __init__(self, user: str = "debian", port: int = 22, release: str = "12", **options: Any) -> None:
+        facts: dict[str, Any] = {"distribution_major_version": release}
+        if user:
+            facts["env"] = {"USER": user, "SSH_CONNECTION": f"203.0.113.9 50000 192.0.2.1 {port}"}
+        trusted = DataLoader()
+        path = str(ROLE / "tasks/sshd.yml")
+        names = trusted.load_from_file(path, trusted_as_template=True)[0]["vars"]
+        defaults = trusted.load_from_file(str(ROLE / "defaults/main.yml"), trusted_as_template=True)
+        self.known = {"ansible_managed": "x", "ansible_facts": facts, **defaults, **names, **options}
+
+    def value(self, text: str) -> Any:
+        return Templar(loader=DataLoader(), variables=self.known).template(trust_as_template(text))
+
+    def ports(self, task: str = "Change sshd") -> list[int]:
+        return self.value(TASKS[task]["vars"]["__hardening_ssh_ports"])
+
+    def config(self, task: str = "Change sshd") -> dict[str, list[str]]:
+        self.known["__hardening_ssh_ports"] = self.ports(task)
+        templar = Templar(loader=DataLoader(), variables=self.known)
+        text = trust_as_template((ROLE / "templates/sshd.conf.j2").read_text())
+        found: dict[str, list[str]] = {}
+        for line in str(templar.template(text, overrides={"trim_blocks": True})).splitlines():
+            if line and not line.startswith("#"):
+                key, _space, value = line.partition(" ")
+                found.setdefault(key.lower(), []).append(value)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("user", "answer"), [("debian", "no"), ("ada", "no"), ("root", "prohibit-password"), ("", "prohibit-password")]
+)
+def test_root_is_shut_out_by_somebody_else_only(user: str, answer: str) -> None:
+    assert Host(user).config()["permitrootlogin"] == [answer]
+
+
+def test_keys_only() -> None:
+    config = Host().config()
+    assert config["passwordauthentication"] == ["no"]
+    assert config["kbdinteractiveauthentication"] == ["no"]
+    assert config["authenticationmethods"] == ["publickey"]
+    # A list of names would lock out who is forgotten in it.
+    assert not {"allowusers", "allowgroups", "denyusers", "denygroups"} & config.keys()
+
+
+@pytest.mark.parametrize(
+    ("came_by", "wanted", "first", "then"),
+    [
+        (22, 0, [], None),
+        (2222, 0, [], None),
+        (22, 22, [22], None),
+        (22, 2222, [2222, 22], [2222]),
+        (2222, 2222, [2222], None),
+        (2222, 22, [22, 2222], [22]),
+    ],
+)
+def test_a_port_is_opened_before_another_is_closed(
+    came_by: int, wanted: int, first: list[int], then: list[int] | None
+) -> None:
+    host = Host(port=came_by, hardening_ssh_port=wanted)
+    assert host.ports() == first
+    assert host.config().get("port", []) == [str(port) for port in first]
+    assert host.value("{{ __hardening_ssh_moves }}") is (then is not None)
+    if then:
+        assert host.ports("Close the old port") == then
+
+
+def test_the_old_port_is_closed_by_who_comes_in_by_the_new_one() -> None:
+    close = TASKS["Close the old port"]["when"]
+    for port, closed in (({}, False), ({"ansible_port": 22}, False), ({"ansible_port": 2222}, True)):
+        host = Host(hardening_ssh_port=2222, ansible_check_mode=False, **port)
+        assert all(host.value("{{ %s }}" % condition) for condition in close) is closed  # noqa: UP031 - braces
+
+
+@pytest.mark.parametrize("release", ["12", "13"])
+@pytest.mark.parametrize("classic", [False, True])
+def test_key_exchange_is_post_quantum_where_nothing_else_is_asked_for(release: str, classic: bool) -> None:
+    (text,) = Host(release=release, hardening_ssh_classic_key_exchange=classic).config()["kexalgorithms"]
+    methods = text.split(",")
+    assert ("mlkem768x25519-sha256" in methods) is (release == "13")
+    assert "sntrup761x25519-sha512@openssh.com" in methods
+    assert any(method.startswith(("curve25519", "diffie")) for method in methods) is classic
+    # No group exchange: nobody has to look after moduli.
+    assert not [method for method in methods if "exchange" in method or "sha1" in method or "nistp" in method]
+
+
+@pytest.mark.parametrize("user", ["debian", "root"])
+@pytest.mark.parametrize("wanted", [0, 22, 2222])
+def test_what_is_checked_is_what_is_written(user: str, wanted: int) -> None:
+    host = Host(user, hardening_ssh_port=wanted, hardening_ssh_host_keys=["ed25519", "rsa"])
+    config = host.config()
+    lines = host.value("{{ __hardening_ssh_lines }}")
+    assert len(lines) > 10
+    for line in lines:
+        key, _space, value = line.partition(" ")
+        # sshd has an older name for it.
+        value = value.replace("without-password", "prohibit-password")
+        assert value in [item.lower() for item in config[key]], line
+    checked = [line.partition(" ")[0] for line in lines]
+    assert checked.count("hostkey") == 2
+    assert checked.count("port") == len(config.get("port", []))

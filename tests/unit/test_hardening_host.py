@@ -1,0 +1,204 @@
+"""What the role hardening does on a host: its files, the kernel's settings, and what a host can do."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import host_files, kernel_settings
+from ansible.module_utils.flaskhost.abilities import abilities
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+MY_GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+def run(command: list[str]) -> tuple[int, str, str]:
+    """A checker that says no to what holds the word bad."""
+    return (1, "", "line 1: bad") if "bad" in Path(command[-1]).read_text() else (0, "", "")
+
+
+def file(path: Path, content: str, **more: Any) -> dict[str, Any]:
+    return {"path": str(path), "content": content, "owner": ME, "group": MY_GROUP, "mode": "0640", **more}
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_once(tmp_path: Path) -> None:
+    wanted = [file(tmp_path / "a" / "b.conf", "x\n")]
+    host_files.apply(host_files.plan_files(wanted), run)
+    assert (tmp_path / "a" / "b.conf").read_text() == "x\n"
+    assert (tmp_path / "a" / "b.conf").stat().st_mode & 0o777 == 0o640
+    assert host_files.plan_files(wanted) == []
+    (tmp_path / "a" / "b.conf").chmod(0o666)
+    assert [change.note for change in host_files.plan_files(wanted)] == [f"{ME}:{MY_GROUP} 0640"]
+
+
+def test_what_the_checker_refuses_is_not_put_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "b.conf"
+    path.write_text("good\n")
+    with pytest.raises(host_files.HostFilesError, match=r"left as it is.*\nline 1: bad"):
+        host_files.apply(host_files.plan_files([file(path, "bad\n", validate=["check", "%s"])]), run)
+    assert path.read_text() == "good\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs\n")
+    (tmp_path / "ours").symlink_to(tmp_path / "theirs")
+    host_files.apply(host_files.plan_files([file(tmp_path / "ours", "ours\n")]), run)
+    assert (tmp_path / "theirs").read_text() == "theirs\n"
+    assert (tmp_path / "ours").read_text() == "ours\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "after", "expected"),
+    [
+        ("a 1\nb 2\n", "b 3", "", "a 1\nb 3\n"),
+        ("a 1\nb 2\nb 4\n", "b 3", "", "a 1\nb 3\n"),
+        ("a 1\n", "b 3", "", "a 1\nb 3\n"),
+        ("a 1\nc 1\n", "b 3", "^a", "a 1\nb 3\nc 1\n"),
+        ("a 1\nb 2\n", "", "", "a 1\n"),
+        ("", "b 3", "", "b 3\n"),
+    ],
+)
+def test_exactly_one_line_stays(text: str, line: str, after: str, expected: str) -> None:
+    once = host_files.with_line(text, "^b ", line, after)
+    assert once == expected
+    assert host_files.with_line(once, "^b ", line, after) == expected
+
+
+def test_lines_of_a_file_that_is_not_there_are_left_out(tmp_path: Path) -> None:
+    assert host_files.plan_lines([{"path": str(tmp_path / "no"), "pattern": "^a", "line": "a"}]) == []
+
+
+def test_permissions_are_only_taken_away(tmp_path: Path) -> None:
+    for name, mode in (("open", 0o666), ("closed", 0o600)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    wanted = [{"path": str(tmp_path / "*"), "owner": ME, "group": MY_GROUP, "mode": "0640"}]
+    changes = host_files.plan_modes(wanted)
+    assert [(Path(change.path).name, change.mode) for change in changes] == [("open", 0o640)]
+    host_files.apply(changes, run)
+    assert host_files.plan_modes(wanted) == []
+    assert host_files.plan_modes([{**wanted[0], "group": "nobody-has-this"}]) == []
+
+
+# --- The kernel's settings -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for key, value in {
+        "kernel/dmesg_restrict": "0",
+        "net/ipv4/ip_forward": "1",
+        "net/ipv4/ip_local_port_range": "32768\t60999",
+        "net/ipv6/conf/all/accept_ra": "1",
+    }.items():
+        path = tmp_path / "proc/sys" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    (tmp_path / "proc/net").mkdir()
+    (tmp_path / "sys/devices/virtual/net/lo").mkdir(parents=True)
+    (tmp_path / "etc/sysctl.d").mkdir(parents=True)
+    return tmp_path
+
+
+SETTINGS = {
+    "kernel.dmesg_restrict": "1",
+    "kernel.not_there": "1",
+    "net.ipv4.ip_forward": "0",
+    "net.ipv4.ip_local_port_range": "32768 60999",
+    "net.ipv6.conf.all.accept_ra": "0",
+}
+
+
+def test_what_holds_now_is_what_counts(root: Path) -> None:
+    found = kernel_settings.examine(SETTINGS, "60-x.conf", root)
+    assert found.differing == {
+        "kernel.dmesg_restrict": "0",
+        "net.ipv4.ip_forward": "1",
+        "net.ipv6.conf.all.accept_ra": "1",
+    }
+    assert found.missing == ["kernel.not_there"]
+    assert kernel_settings.set_now(SETTINGS, found.differing, root) == {}
+    again = kernel_settings.examine(SETTINGS, "60-x.conf", root)
+    assert again.differing == {}
+    text = kernel_settings.render(SETTINGS, again, "Ours.")
+    assert text.startswith("# Ours.\nkernel.dmesg_restrict = 1\n-kernel.not_there = 1\n")
+    assert kernel_settings.parse(text) == SETTINGS
+
+
+def test_an_asterisk_means_every_interface(root: Path) -> None:
+    for name, value in (("all", "0"), ("eth0.10", "1"), ("lo", "0")):
+        (root / "proc/sys/net/ipv6/conf" / name).mkdir(exist_ok=True)
+        (root / "proc/sys/net/ipv6/conf" / name / "accept_redirects").write_text(f"{value}\n")
+    settings = {"net.ipv6.conf.*.accept_redirects": "0"}
+    found = kernel_settings.examine(settings, "60-x.conf", root)
+    assert found.differing == {"net/ipv6/conf/eth0.10/accept_redirects": "1"}
+    assert kernel_settings.set_now(kernel_settings.expanded(settings, root), found.differing, root) == {}
+    assert kernel_settings.examine(settings, "60-x.conf", root).differing == {}
+    assert kernel_settings.render(settings, found, "") == "net.ipv6.conf.*.accept_redirects = 0\n"
+
+
+def test_a_host_that_forwards_for_others_goes_on(root: Path) -> None:
+    (root / "sys/devices/virtual/net/br0").mkdir()
+    found = kernel_settings.examine(SETTINGS, "60-x.conf", root)
+    assert list(found.left) == ["net.ipv4.ip_forward"]
+    assert "ip_forward" not in kernel_settings.render(SETTINGS, found, "")
+
+
+def test_a_host_that_lives_on_advertisements_keeps_them(root: Path) -> None:
+    route = "00000000000000000000000000000000 00 " + "0" * 32 + " 00 fe80" + "0" * 28
+    (root / "proc/net/ipv6_route").write_text(f"{route} 00000400 00000001 00000000 00450003     eth0\n")
+    assert "net.ipv6.conf.all.accept_ra" in kernel_settings.examine(SETTINGS, "60-x.conf", root).left
+    (root / "proc/net/ipv6_route").write_text(f"{route} 00000400 00000001 00000000 00000003     eth0\n")
+    assert kernel_settings.examine(SETTINGS, "60-x.conf", root).left == {}
+
+
+def test_a_later_file_wins_and_is_named(root: Path) -> None:
+    (root / "etc/sysctl.d/99-theirs.conf").write_text("kernel/dmesg_restrict=0\n# kernel.not_there = 5\n")
+    (root / "etc/sysctl.d/10-theirs.conf").write_text("net.ipv6.conf.all.accept_ra = 2\n")
+    found = kernel_settings.examine(SETTINGS, "60-x.conf", root)
+    assert found.overruled == {"kernel.dmesg_restrict": "/etc/sysctl.d/99-theirs.conf"}
+    assert "dmesg" not in kernel_settings.render(SETTINGS, found, "")
+
+
+# --- What a host can do ----------------------------------------------------------------------------------------------
+
+
+def machine(root: Path, namespace: str, mask: str) -> Path:
+    for folder in ("proc/1/ns", "proc/self", "sys/module/apparmor/parameters"):
+        (root / folder).mkdir(parents=True)
+    (root / "proc/1/ns/pid").symlink_to(f"pid:[{namespace}]")
+    (root / "proc/1/status").write_text(f"Name:\tsystemd\nCapBnd:\t{mask}\n")
+    (root / "proc/self/loginuid").write_text("4294967295")
+    (root / "proc/cmdline").write_text("root=/dev/vda quiet")
+    (root / "sys/module/apparmor/parameters/enabled").write_text("Y\n")
+    return root
+
+
+def test_a_machine_can_do_all(tmp_path: Path) -> None:
+    can = abilities(machine(tmp_path, "4026531836", "000001ffffffffff"))
+    assert [name for name, able in can.items() if not able] == ["boot_loader", "boot_loader_is_stale"]
+
+
+def test_a_shared_kernel_is_left_alone(tmp_path: Path) -> None:
+    can = abilities(machine(tmp_path, "4026532500", "00000000a82435fb"))
+    assert not any(can.values())
+
+
+def test_arguments_for_the_kernel_are_taken_in_once(tmp_path: Path) -> None:
+    root = machine(tmp_path, "4026531836", "000001ffffffffff")
+    for name in ("boot/grub/grub.cfg", "usr/sbin/update-grub", "etc/default/grub.d/60-flaskhost.cfg"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch()
+    os.utime(root / "boot/grub/grub.cfg", (1, 1))
+    assert abilities(root)["boot_loader_is_stale"]
+    os.utime(root / "boot/grub/grub.cfg", (2**32, 2**32))
+    assert not abilities(root)["boot_loader_is_stale"]

@@ -1,0 +1,103 @@
+"""What the role hardening hands to its modules, worked out as Ansible does it, without a host."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import pam_stack
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "hardening"
+MACHINE = dict.fromkeys(("own_kernel", "audit", "apparmor", "modules", "mounts", "time", "boot_loader"), True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lookups() -> None:
+    """Ansible finds its lookup plugins only after this."""
+    init_plugin_loader([])
+
+
+def handed(name: str, can: dict[str, bool] | None = None, **options: Any) -> Any:
+    """One of the role's internal variables."""
+    loader = DataLoader()
+    loader.set_basedir(str(ROLE))
+    known: dict[str, Any] = {
+        "ansible_managed": "Ansible managed",
+        "ansible_facts": {"packages": {"telnet": [], "cron": [], "avahi-daemon": []}},
+        "ansible_search_path": [str(ROLE)],
+        "__hardening_host": {"can": MACHINE if can is None else {**MACHINE, **can}},
+    }
+    for folder in ("defaults", "vars"):
+        known |= loader.load_from_file(str(ROLE / folder / "main.yml"), trusted_as_template=True)
+    known |= options
+    return Templar(loader=loader, variables=known).template(known[name])
+
+
+def contents(**options: Any) -> dict[str, str]:
+    return {file["path"]: file["content"] for file in handed("__hardening_files", **options)}
+
+
+def test_a_file_is_written_once_or_taken_away() -> None:
+    files = handed("__hardening_files", hardening_aide=True, hardening_tmp_noexec=True)
+    paths = [file["path"] for file in files]
+    assert len(paths) == len(set(paths))
+    assert not set(paths) & set(handed("__hardening_absent", hardening_aide=True, hardening_tmp_noexec=True))
+    assert all(file["content"].endswith("\n") or not file["content"] for file in files)
+
+
+def test_a_host_with_a_shared_kernel_gets_no_audit_and_no_boot_loader() -> None:
+    off = dict.fromkeys(MACHINE, False)
+    assert not [path for path in contents(can=off) if "audit" in path or "grub" in path]
+    assert "auditd" not in handed("__hardening_packages", can=off)
+
+
+def test_every_run_writes_the_same() -> None:
+    """A set of names has another order in each run of Python, and the file would be another one."""
+    modules = handed("__hardening_modules_blocked", hardening_allowed_modules=["sctp"], hardening_blocked_modules=["x"])
+    assert modules[:2] == ["cramfs", "freevxfs"]
+    assert modules[-1] == "x"
+    assert "sctp" not in modules
+
+
+def test_only_what_is_there_and_not_wanted_is_removed() -> None:
+    assert handed("__hardening_unwanted_here") == ["telnet", "avahi-daemon"]
+    assert handed("__hardening_unwanted_here", hardening_wanted_packages=["telnet"]) == ["avahi-daemon"]
+
+
+def test_services_are_not_recorded() -> None:
+    """Every rule about calls that apps make all day is about people who logged in."""
+    rules = [line for line in contents()["/etc/audit/rules.d/60-flaskhost.rules"].splitlines() if line.startswith("-a")]
+    busy = re.compile(r"-S \S*\b(open|openat|chmod|chown|unlink|rename|setxattr|mount)\b")
+    assert [rule for rule in rules if busy.search(rule) and "-F auid>=1000 -F auid!=unset " not in rule] == []
+    assert all(re.search(r" -F key=\S+$", rule) for rule in rules)
+    assert len(rules) == len(set(rules))
+
+
+def test_rules_that_cannot_be_changed_come_last() -> None:
+    text = contents(hardening_audit_immutable=True, hardening_audit_rules=["-w /srv -p wa -k apps"])
+    lines = [line for line in text["/etc/audit/rules.d/60-flaskhost.rules"].splitlines() if line]
+    assert lines[-2:] == ["-w /srv -p wa -k apps", "-e 2"]
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [(True, "pam_wheel.so use_uid group=sugroup"), (False, "")])
+def test_su_is_given_back(allowed: bool, expected: str) -> None:
+    line = handed("__hardening_lines", hardening_restrict_su=allowed)[-1]
+    assert line["path"] == "/etc/pam.d/su"
+    assert line["line"].endswith(expected)
+    assert bool(line["line"]) is allowed
+    assert not allowed or re.search(line["pattern"], line["line"])
+
+
+def test_the_profiles_bring_what_they_are_named_for() -> None:
+    lines = [found for item in handed("__hardening_pam_profiles") for found in pam_stack.profile_lines(item["content"])]
+    assert sorted({(kind, module) for kind, module, _arguments in lines}) == [
+        ("account", "pam_faillock.so"),
+        ("auth", "pam_faillock.so"),
+        ("password", "pam_pwhistory.so"),
+    ]
+    assert len(lines) == 5
