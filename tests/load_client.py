@@ -451,10 +451,12 @@ class Client:
         began = time.perf_counter()
         number = 0
         while not self.ending.is_set():
-            due = began + number / self.plan.rate
+            after = number / self.plan.rate
+            due = began + after
             if self.plan.requests and number >= self.plan.requests:
                 break
-            if self.plan.seconds and due - began >= self.plan.seconds:
+            # Not "due - began", which is rounded up or down as long as the machine has been running for.
+            if self.plan.seconds and after >= self.plan.seconds:
                 break
             await self.until(due)
             if self.ending.is_set():

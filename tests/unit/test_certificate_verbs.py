@@ -427,6 +427,21 @@ def test_a_dropped_sites_lineage_and_folder_go(host: Host) -> None:
     assert not host.apply().changed
 
 
+def test_what_somebody_has_put_there_stays_when_its_site_is_dropped(host: Host) -> None:
+    """It may be the only copy of a key. Told once."""
+    host.configure(host.site("shop", mode="selfsigned"))
+    pair = AUTHORITY.issue(["shop.test"])
+    put_plain(host, "shop", pair)
+    host.prepare()
+    host.configure()
+    for dry in (True, False):
+        told = host.apply(dry=dry)
+        assert not told.deleted
+        assert "is kept, as somebody else has put it there" in told.certificates[0].notes[0]
+    assert host.installed("shop") == pair
+    assert not host.apply().certificates
+
+
 def test_a_dropped_sites_folder_stays_while_nginx_names_it(host: Host) -> None:
     host.first_run()
     host.nginx_names = f"ssl_certificate {host.root}/tls/shop/fullchain.pem;"

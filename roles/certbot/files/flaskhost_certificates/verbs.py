@@ -625,9 +625,11 @@ class _Work:
         return True
 
     def remove(self, name: str, known: State) -> None:
-        """Remove a dropped site's folder, and what is remembered of it."""
+        """Remove a dropped site's folder, and what is remembered of it; not what may be the only copy of a key."""
         folder = Path(known.folder) if known.folder else None
-        if folder and folder.name == name and folder.is_dir():
+        if folder and folder.is_dir() and known.source == "foreign":
+            self.outcomes[name].notes.append(f"{folder} is kept, as somebody else has put it there.")
+        elif folder and folder.name == name and folder.is_dir():
             if name not in self.deleted:
                 self.deleted.append(name)
             if not self.dry:
