@@ -53,7 +53,8 @@ files: {description: The files that were written., type: list, returned: success
 notes: {description: What is worth knowing and no problem., type: list, returned: success}
 """
 
-import tempfile  # noqa: E402 - Ansible wants the documentation first
+import os  # noqa: E402 - Ansible wants the documentation first
+import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -79,6 +80,8 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    # Whatever the one who logged in has: others have to get through the folders that are made here.
+    os.umask(0o022)
     try:
         result = prepare(module) if module.params["state"] == "prepared" else apply(module)
     except certificates.Refused as error:

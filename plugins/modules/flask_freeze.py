@@ -35,7 +35,8 @@ RETURN = r"""
 frozen: {description: "The freezes that hold, by app.", type: dict, returned: success}
 """
 
-import time  # noqa: E402 - Ansible wants the documentation first
+import os  # noqa: E402 - Ansible wants the documentation first
+import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
@@ -56,6 +57,8 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    # Whatever the one who logged in has: others have to get through the folders that are made here.
+    os.umask(0o022)
     options = module.params
     app, path, now = options["app"], Path(options["path"]), time.time()
     try:

@@ -38,7 +38,8 @@ secret_keys: {description: "The keys on the host, the one that signs first.", ty
 candidate: {description: A new key that could be added., type: str, returned: success}
 """
 
-from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+import os  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.flaskhost import environment  # noqa: E402
@@ -55,6 +56,8 @@ def main() -> None:
     """Run the module."""
     # no_log of an option would take the keys out of the result, too: it is the task's.
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    # Whatever the one who logged in has: others have to get through the folders that are made here.
+    os.umask(0o022)
     folder, state, candidate = Path(module.params["folder"]), module.params["state"], module.params["candidate"]
     keys = environment.SecretKeys(folder)
     present = keys.read()
