@@ -1,7 +1,8 @@
-"""The settings of the site: administrators, openings of the firewall, the time zone, the authority, TLS."""
+"""The settings of the site: administrators, SSH, the firewall, time, reboots, the authority, TLS."""
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -27,6 +28,11 @@ _EXAMPLE_CREDENTIALS = 'acme: {dns: {plugin: rfc2136, credentials: {dns_rfc2136_
 #: Mozilla's recommendations, https://wiki.mozilla.org/Security/Server_Side_TLS; its third, "old", is none.
 TLS_POLICIES = ("intermediate", "modern")
 _EXAMPLE_TIMEZONE = "timezone: Europe/Stockholm"
+_EXAMPLE_SSH_PORT = "ssh_port: 2222"
+#: YAML 1.1 takes 12:30 without quotes for the number 750.
+_EXAMPLE_REBOOT = 'reboot_time: "04:30"'
+_EXAMPLE_SERVERS = "time_servers: [ntp.example.com]"
+_EXAMPLE_SWAP = "swap_mb: 1024"
 
 
 def check_settings(report: Report, settings: Any) -> None:
@@ -96,6 +102,47 @@ def _check_timezone(report: Report, value: Any) -> None:
         report.add("unknown_timezone", ("timezone",), problem, f"timezone: {near}" if near else _EXAMPLE_TIMEZONE)
 
 
+def _check_ssh_port(report: Report, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        report.add("wrong_type", ("ssh_port",), wrong_type(value, "int"), _EXAMPLE_SSH_PORT)
+    elif not 1 <= value <= 65535:
+        report.add("bad_port", ("ssh_port",), f"{show(value)} is not a port: 1 to 65535.", _EXAMPLE_SSH_PORT)
+    elif value in (80, 443):
+        report.add("port_is_taken", ("ssh_port",), f"{value} is the web server's port.", _EXAMPLE_SSH_PORT)
+
+
+def _check_reboot_time(report: Report, value: Any) -> None:
+    if not isinstance(value, str):
+        problem = f"{wrong_type(value, 'str')} Put the time into quotes."
+        report.add("wrong_type", ("reboot_time",), problem, _EXAMPLE_REBOOT)
+    elif not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+        problem = f"{show(value)} is not a time of the day as HH:MM, from 00:00 to 23:59."
+        report.add("bad_time", ("reboot_time",), problem, _EXAMPLE_REBOOT)
+
+
+def _check_time_servers(report: Report, value: Any) -> None:
+    if not isinstance(value, list):
+        report.add("wrong_type", ("time_servers",), wrong_type(value, "list"), _EXAMPLE_SERVERS)
+        return
+    for index, server in enumerate(value):
+        place = ("time_servers", index)
+        if isinstance(server, Unreadable):
+            continue
+        if not isinstance(server, str):
+            report.add("wrong_type", place, wrong_type(server, "str"), _EXAMPLE_SERVERS)
+        elif not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?", server):
+            problem = f"{show(server)} is neither the name nor the address of a server."
+            report.add("bad_server", place, problem, _EXAMPLE_SERVERS)
+
+
+def _check_swap_mb(report: Report, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        report.add("wrong_type", ("swap_mb",), wrong_type(value, "int"), _EXAMPLE_SWAP)
+    elif value < 0 or 0 < value < 64:
+        problem = f"{show(value)} is no size of a swap file in megabytes: 64 or more, or 0 for none."
+        report.add("bad_size", ("swap_mb",), problem, _EXAMPLE_SWAP)
+
+
 def _check_acme_email(report: Report, value: Any) -> None:
     if not isinstance(value, str):
         report.add("wrong_type", ("acme_email",), wrong_type(value, "str"), EXAMPLE_EMAIL)
@@ -135,7 +182,11 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "admin_users": _check_admin_users,
     "firewall_allow": _check_firewall_allow,
     "fail2ban_ignore": _check_fail2ban_ignore,
+    "ssh_port": _check_ssh_port,
     "timezone": _check_timezone,
+    "time_servers": _check_time_servers,
+    "reboot_time": _check_reboot_time,
+    "swap_mb": _check_swap_mb,
     "acme_email": _check_acme_email,
     "acme": _check_acme,
     "tls_policy": _check_tls_policy,
