@@ -16,7 +16,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule test bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule vm test bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +61,12 @@ molecule: venv ## the Molecule scenarios (SCENARIO="-s default" for one)
 	@$(TESTBED) ready --direct bookworm trixie
 	molecule test --no-command-borders $(SCENARIO)
 
-test: venv ## everything: lint, unit tests, the sample app's tests, the Molecule scenarios
+vm: export MOLECULE_GLOB := molecule/machine/*/molecule.yml
+vm: export RELEASE := $(RELEASE)
+vm: venv ## a whole machine on QEMU: site.yml, audit, reboot; slow where it is emulated (RELEASE=bookworm for Debian 12)
+	molecule test --no-command-borders -s vm
+
+test: venv ## everything but the machine: lint, unit tests, the sample app's tests, the Molecule scenarios
 	@$(PYTHON) scripts/stages.py lint unit sample-app-test molecule
 
 bench: venv ## seconds of a first and of a second run of site.yml on a bare host

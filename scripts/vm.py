@@ -1,0 +1,396 @@
+#!/usr/bin/env python3
+"""Bare Debian machines on QEMU, for what a container cannot show: a kernel of its own, AppArmor, auditd, a boot.
+
+A machine is as like a new cloud server as can be made without one: firmware, GRUB, Debian's cloud kernel, systemd as
+the first process, an address by DHCP, a user with sudo and a key. Its disk is a thin layer over the release's bare
+image, which is made once from Debian's packages and kept. Standard library only, as scripts/testbed.py, whose key, user
+and list of packages these machines share.
+
+Everything is below .cache/vm: per release the image, and a kernel to try KVM with; per machine its disk, the
+log of its console, QEMU's own words and its process id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import CACHE, Problem, apt_install, as_root, attempt, find_program, follow, guarded, note, run, say, tail
+from testbed import (
+    KEY,
+    PACKAGES,
+    RELEASES,
+    USER,
+    alone,
+    customise,
+    ensure_key,
+    extra_authorities,
+    passed_on,
+    port_is_taken,
+    published,
+)
+
+HOME = CACHE / "vm"
+MEMORY, CORES = "2048", "2"
+FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
+
+# The disk, in MiB, as a small server's: what is not written takes no room. First the firmware's part with the boot
+# loader, then the system's. The last MiB is the partition table's copy.
+MIB = 1024**2
+DISK, LOADER_START, LOADER, SYSTEM_START = 12 * 1024, 1, 63, 64
+SYSTEM = DISK - SYSTEM_START - 1
+UUID = "5f1a5c00-0000-4000-8000-00000000000d"  # of the system's file system
+
+# On top of what the containers hold: what makes a machine of it.
+MACHINE_PACKAGES = (
+    "linux-image-cloud-amd64", "initramfs-tools", "e2fsprogs", "grub-efi-amd64", "grub-efi-amd64-signed",
+    "systemd-resolved", "libnss-resolve",
+)  # fmt: skip
+
+# Run inside the new system, after the testbed's own script. The name and its line in /etc/hosts are as cloud-init
+# writes them. The host keys are made with the image: it never leaves this machine.
+SCRIPT = """\
+echo 'fh-vm-{release}' > /etc/hostname
+printf '127.0.1.1 fh-vm-{release}\\n127.0.0.1 localhost\\n::1 localhost ip6-localhost ip6-loopback\\n' > /etc/hosts
+echo 'UUID={uuid} / ext4 rw,discard,errors=remount-ro 0 1' > /etc/fstab
+echo 'UUID={loader} /boot/efi vfat defaults,umask=077 0 0' >> /etc/fstab
+mkdir -p /boot/efi /etc/default/grub.d
+printf 'GRUB_TIMEOUT=0\\nGRUB_CMDLINE_LINUX="{arguments}"\\n' > /etc/default/grub.d/15_testbed.cfg
+printf '[Match]\\nName=en*\\n[Network]\\nDHCP=yes\\n' > /etc/systemd/network/10-dhcp.network
+systemctl enable --quiet systemd-networkd.service systemd-resolved.service
+install -d -o {user} -g {user} -m 0700 /home/{user}/.ssh
+echo {key} > /home/{user}/.ssh/authorized_keys
+chown {user}:{user} /home/{user}/.ssh/authorized_keys
+chmod 0600 /home/{user}/.ssh/authorized_keys
+ssh-keygen -A
+"""
+
+ARGUMENTS = "console=ttyS0,115200 consoleblank=0"
+
+# The first list of what to boot, until update-grub makes one: that cannot be done in a folder that is no disk yet.
+GRUB_LIST = f"""\
+search --no-floppy --fs-uuid --set=root {UUID}
+linux /vmlinuz root=UUID={UUID} ro {ARGUMENTS}
+initrd /initrd.img
+boot
+"""
+
+# What the firmware's part says to the boot loader: where the list is. As grub-install writes it.
+GRUB_START = f"""\
+search.fs_uuid {UUID} root
+set prefix=($root)/boot/grub
+configfile $prefix/grub.cfg
+"""
+LOADER_ID = "F1A5-C00D"  # of the firmware's part
+
+PARTITIONS = f"""\
+label: gpt
+start={LOADER_START}MiB, size={LOADER}MiB, type=U
+start={SYSTEM_START}MiB, size={SYSTEM}MiB, type=L
+"""
+
+
+# -- the image -------------------------------------------------------------------------------------------------------
+
+
+def ensure_programs() -> None:
+    """Install what makes and runs the machines, where it is missing."""
+    wanted = {
+        "qemu-system-x86_64": "qemu-system-x86",
+        "qemu-img": "qemu-utils",
+        "mmdebstrap": "mmdebstrap",
+        "mkfs.ext4": "e2fsprogs",
+        "sfdisk": "fdisk",
+        "mformat": "mtools",
+    }
+    missing = [package for program, package in wanted.items() if not find_program(program)]
+    missing += [] if FIRMWARE.exists() else ["ovmf"]
+    if missing:
+        apt_install(missing, "the machines run on QEMU and are made from Debian's own packages")
+
+
+def image_script(release: str) -> str:
+    """Return the whole script that finishes a release's bare system."""
+    public = KEY.with_suffix(".pub").read_text().strip()
+    mine = SCRIPT.format(
+        release=release, user=USER, key=shlex.quote(public), uuid=UUID, loader=LOADER_ID, arguments=ARGUMENTS
+    )
+    return customise(extra_authorities(), passed_on()) + mine
+
+
+def image_digest(release: str, mirror: str, script: str) -> str:
+    """Return what tells one recipe of an image from another."""
+    recipe = json.dumps([release, mirror, PACKAGES, MACHINE_PACKAGES, PARTITIONS, GRUB_START, GRUB_LIST, script])
+    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
+
+def image_folder(release: str) -> Path:
+    """Return where a release's image and kernel are."""
+    return HOME / release
+
+
+def ensure_image(release: str, rebuild: bool = False) -> None:
+    """Make sure that a release's bare image is there and made by today's recipe."""
+    mirror = os.environ.get("FLASKHOST_DEBIAN_MIRROR", "")
+    script = image_script(release)
+    digest = image_digest(release, mirror, script)
+    folder = image_folder(release)
+    with contextlib.suppress(OSError):
+        if not rebuild and (folder / "recipe").read_text() == digest:
+            say(f"The machine image of {release} is there")
+            return
+    users = [machine.name for machine in machines() if machine.pid() and machine.release() == release]
+    if users:
+        raise Problem(
+            f"The machine image of {release} is out of date, and {', '.join(users)} runs on it.",
+            f"`python3 scripts/vm.py remove {users[0]}`, then repeat.",
+        )
+    build_image(release, mirror, script)
+    (folder / "recipe").write_text(digest)
+
+
+def build_image(release: str, mirror: str, script: str) -> None:
+    """Bootstrap a Debian release into a disk that QEMU can start; no loop device and no mount is needed."""
+    say(f"Making the machine image of {release} from Debian's packages (one to two minutes)")
+    folder = image_folder(release)
+    root, recipe_file = folder / "root", folder / "script.sh"
+    run(*as_root("rm", "-rf", str(folder)))
+    folder.mkdir(parents=True)
+    recipe_file.write_text(script)
+    started = time.monotonic()
+    command = as_root(
+        "mmdebstrap",
+        "--variant=minbase",
+        "--mode=root",
+        "--skip=cleanup/apt",  # the testbed's script does it
+        f"--include={','.join((*PACKAGES, *MACHINE_PACKAGES))}",
+        f'--customize-hook=chroot "$1" sh < {shlex.quote(str(recipe_file))}',
+        release,
+        str(root),
+        *([mirror] if mirror else []),  # without one mmdebstrap knows Debian's, security and updates included
+    )
+    status, words = follow(command, lambda line: line.startswith(("I: installing", "E:")))
+    if status != 0:
+        raise Problem(
+            f"mmdebstrap could not make Debian {release}.",
+            "most often the network: repeat, or name a mirror in FLASKHOST_DEBIAN_MIRROR.",
+            words,
+        )
+    disk = make_disk(folder, root)
+    run(*as_root("rm", "-rf", str(root)))
+    note(f"made in {time.monotonic() - started:.0f} s: {disk.stat().st_blocks * 512 // MIB} MB on disk")
+
+
+def make_disk(folder: Path, root: Path) -> Path:
+    """Put a system's files on a disk that starts by itself, and keep its kernel beside it."""
+    disk, system, loader = folder / "bare.img", folder / "system.img", folder / "loader.img"
+    for file, size in ((disk, DISK), (system, SYSTEM), (loader, LOADER)):
+        with file.open("wb"):
+            os.truncate(file, size * MIB)
+    (folder / "grub.cfg").write_text(GRUB_LIST)
+    (folder / "start.cfg").write_text(GRUB_START)
+    run(*as_root("install", "-m", "0600", str(folder / "grub.cfg"), str(root / "boot/grub/grub.cfg")))
+    mkfs = find_program("mkfs.ext4") or "mkfs.ext4"
+    run(*as_root(mkfs, "-q", "-F", "-U", UUID, "-d", str(root), str(system)))
+    run("mformat", "-i", loader, "-F", "-N", LOADER_ID.replace("-", ""), "::")
+    run("mmd", "-i", loader, "::/EFI", "::/EFI/BOOT", "::/EFI/debian")
+    grub = root / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+    run("mcopy", "-i", loader, grub, "::/EFI/BOOT/BOOTX64.EFI")
+    run("mcopy", "-i", loader, folder / "start.cfg", "::/EFI/debian/grub.cfg")
+    run(find_program("sfdisk") or "sfdisk", "--quiet", disk, text=PARTITIONS)
+    for part, start in ((loader, LOADER_START), (system, SYSTEM_START)):
+        copy = ("bs=1M", f"seek={start}", "conv=notrunc,sparse", "status=none")
+        run("dd", f"if={part}", f"of={disk}", *copy)
+        part.unlink()
+    kernel = folder / "vmlinuz"
+    run(*as_root("cp", str(next((root / "boot").glob("vmlinuz-*"))), str(kernel)))
+    run(*as_root("chown", f"{os.getuid()}:{os.getgid()}", str(kernel)))
+    return disk
+
+
+# -- the accelerator -------------------------------------------------------------------------------------------------
+
+
+def acceleration(folder: Path) -> list[str]:
+    """Return QEMU's options for the processor: the machine's own where it can run this kernel, emulated otherwise."""
+    wanted = os.environ.get("FLASKHOST_VM_ACCEL", "")
+    if wanted not in {"", "kvm", "tcg"}:
+        raise Problem(f"FLASKHOST_VM_ACCEL={wanted} is not known.", "kvm or tcg, or nothing to have it tried.")
+    if wanted == "kvm" or (not wanted and kvm_boots(folder)):
+        return ["-accel", "kvm", "-cpu", "host"]
+    note("emulated, as KVM does not run a kernel here: everything on the machine takes about five times as long")
+    return ["-accel", "tcg,thread=multi", "-cpu", "max"]
+
+
+def kvm_boots(folder: Path, seconds: float = 20) -> bool:
+    """Tell whether KVM really runs a kernel here: /dev/kvm may be there and hang or abort at the first instructions.
+
+    The kernel is started without a disk, with the order to end at the panic that follows; it ends in two seconds where
+    KVM works.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    command = [
+        *("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host", "-m", "512", "-display", "none", "-no-reboot"),
+        *("-serial", "stdio", "-monitor", "none", "-kernel", str(folder / "vmlinuz")),
+        *("-append", "console=ttyS0 panic=-1"),
+    ]
+    return "Kernel panic" in attempt(*command, timeout=seconds).stdout
+
+
+# -- the machines ----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A machine and its files.
+
+    Attributes:
+        name: its name, and its files' name.
+    """
+
+    name: str
+
+    def file(self, kind: str) -> Path:
+        """Return one of the machine's files: disk, console, log, pid, release."""
+        return HOME / f"{self.name}.{kind}"
+
+    def release(self) -> str:
+        """Return the release that the machine was made from."""
+        return self.file("release").read_text().strip() if self.file("release").exists() else ""
+
+    def pid(self) -> int | None:
+        """Return the process id of the machine's QEMU, if it runs and is this machine's."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(self.file("pid").read_text())
+            if str(self.file("disk")).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        return None
+
+    def start(self, release: str, ports: dict[int, int]) -> None:
+        """Start the machine: with a new disk where it has none, with its own where it has been before."""
+        if self.pid():
+            say(f"{self.name} runs already")
+            return
+        for inside, port in ports.items():
+            if port_is_taken(port):
+                raise Problem(f"Port {port} of 127.0.0.1, for {self.name}'s port {inside}, is taken.")
+        folder = image_folder(release)
+        if not self.file("disk").exists():
+            self.file("release").write_text(release)
+            run(
+                *("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", folder / "bare.img"),
+                self.file("disk"),
+            )
+        say(f"Starting {self.name} ({release}); its console: {self.file('console')}")
+        command = machine_command(self, ports, acceleration(folder))
+        with self.file("log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603  # a list of words, no shell
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self.file("pid").write_text(str(process.pid))
+        time.sleep(1)
+        if process.poll() is not None:
+            raise Problem(f"QEMU could not start {self.name}.", "", tail(self.file("log").read_text(errors="replace")))
+
+    def stop(self) -> None:
+        """Stop the machine at once, as if its plug were pulled."""
+        pid = self.pid()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(100):
+                if not self.pid():
+                    break
+                time.sleep(0.1)
+            else:
+                raise Problem(f"{self.name}'s QEMU (pid {pid}) does not stop.", f"`kill -9 {pid}`, then repeat.")
+        self.file("pid").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Stop the machine and delete its disk and its logs."""
+        self.stop()
+        for kind in ("disk", "console", "log", "release"):
+            self.file(kind).unlink(missing_ok=True)
+
+
+def machine_command(machine: Machine, ports: dict[int, int], processor: list[str]) -> list[str]:
+    """Return the command that is the machine."""
+    forwards = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{inside}" for inside, port in sorted(ports.items()))
+    return [
+        *("qemu-system-x86_64", "-name", machine.name, *processor, "-m", MEMORY, "-smp", CORES),
+        *("-display", "none", "-monitor", "none", "-serial", f"file:{machine.file('console')}"),
+        *("-bios", str(FIRMWARE)),
+        # What is lost when this computer goes down can be made again: no waiting for its disk.
+        *("-drive", f"file={machine.file('disk')},if=virtio,format=qcow2,cache=unsafe,discard=unmap"),
+        *("-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net"),
+        *("-device", "virtio-rng-pci"),
+    ]
+
+
+def machines() -> list[Machine]:
+    """Return the machines that are there, running or not."""
+    return [Machine(file.stem) for file in sorted(HOME.glob("*.disk"))]
+
+
+# -- the sub-commands ------------------------------------------------------------------------------------------------
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Bare Debian machines on QEMU, for the Molecule scenario vm.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    ready = commands.add_parser("ready", help="QEMU, the SSH key and the bare images")
+    ready.add_argument("releases", nargs="+", choices=RELEASES, metavar="RELEASE", help=" or ".join(RELEASES))
+    ready.add_argument("--rebuild", action="store_true", help="make them anew, with Debian's packages of today")
+    start = commands.add_parser("start", help="start a machine")
+    start.add_argument("name")
+    start.add_argument("--release", choices=RELEASES, required=True)
+    start.add_argument("--publish", action="append", type=published, default=[], metavar="PORT:INSIDE", required=True)
+    for command, words in (("stop", "pull its plug, and keep its disk"), ("remove", "stop it and delete its disk")):
+        commands.add_parser(command, help=words).add_argument("name")
+    commands.add_parser("list", help="the machines that are there, with their process ids")
+    commands.add_parser("clean", help="remove all machines and images")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run one sub-command."""
+    wanted = arguments()
+    HOME.mkdir(parents=True, exist_ok=True)
+    if wanted.command == "ready":
+        with alone():
+            ensure_programs()
+            ensure_key()
+            for release in wanted.releases:
+                ensure_image(release, wanted.rebuild)
+    elif wanted.command == "start":
+        Machine(wanted.name).start(wanted.release, dict(wanted.publish))
+    elif wanted.command == "stop":
+        Machine(wanted.name).stop()
+    elif wanted.command == "remove":
+        Machine(wanted.name).remove()
+    elif wanted.command == "list":
+        for machine in machines():
+            print(f"{machine.name}  {machine.release()}  {machine.pid() or 'stopped'}")
+    else:
+        for machine in machines():
+            machine.remove()
+        run(*as_root("rm", "-rf", *(str(image_folder(release)) for release in RELEASES)))
+        shutil.rmtree(HOME)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    guarded(main)
