@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "rate": 1000,
     "address": "",
     "authority": "",
+    "system": "",
     "reports": "reports",
 }
 
@@ -66,7 +68,10 @@ class ActionModule(ActionBase):
         arguments = {**DEFAULTS, **self._task.args}
         step = arguments.get("step")
         if step == "outside":
+            started = time.monotonic()
             scans = self._scan(arguments, task_vars)
+            if len(scans) == 1:
+                scans[0].seconds = round(time.monotonic() - started)
             return {**result, "changed": False, "scans": [scan.as_dict() for scan in scans]}
         if step == "report":
             return {**result, "changed": False, **write(arguments, datetime.datetime.now(datetime.UTC))}
@@ -143,7 +148,9 @@ def write(arguments: Answer, now: datetime.datetime) -> Answer:
     scans = [from_dict(scan) for scan in arguments["scans"]] + report.left_out(arguments["scanners"])
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        found = report.build(host, now, scans, arguments["waivers"], report.last(folder, host))
+        found = report.build(
+            host, now, scans, arguments["waivers"], previous=report.last(folder, host), system=str(arguments["system"])
+        )
         path = folder / f"{report.file_name(host)}-{found['when']}"
         _put(path.with_name(f"{path.name}.json"), json.dumps(found, indent=1, sort_keys=True) + "\n")
         _put(path.with_name(f"{path.name}.html"), page.render(found))

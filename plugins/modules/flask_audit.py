@@ -39,6 +39,7 @@ options:
   scans: {description: The scans to report., type: list, elements: dict, default: []}
   waivers: {description: The findings that stay as they are., type: list, elements: dict, default: []}
   host: {description: The host's name in the report., type: str, default: ""}
+  system: {description: "What the host runs, as the step prepare says it.", type: str, default: ""}
   reports: {description: The folder of the reports on the controller., type: str, default: reports}
 """
 
@@ -63,13 +64,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 folder: {description: The folder of the scanners., type: str, returned: with prepare}
+system: {description: What the host runs., type: str, returned: with prepare}
 scans: {description: "What was found, a mapping for each scan.", type: list, returned: with inside and outside}
 page: {description: The page of the report., type: str, returned: with report}
 summary: {description: The report in a few lines., type: list, returned: with report}
 left: {description: How many findings are neither passed nor waived., type: int, returned: with report}
 """
 
-from collections.abc import Callable  # noqa: E402 - Ansible wants the documentation first
+import time  # noqa: E402 - Ansible wants the documentation first
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -99,6 +102,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "scans": {"type": "list", "elements": "dict", "default": []},
     "waivers": {"type": "list", "elements": "dict", "default": []},
     "host": {"type": "str", "default": ""},
+    "system": {"type": "str", "default": ""},
     "reports": {"type": "str", "default": "reports"},
 }
 
@@ -118,8 +122,12 @@ def scan(host: inside.Host, params: dict[str, Any]) -> list[Scan]:
     }
     if params["scanner"] not in scanners:
         raise inside.AuditError("There is no such scanner on the host.")
+    started = time.monotonic()
     found = scanners[params["scanner"]]()
-    return found if isinstance(found, list) else [found]
+    if isinstance(found, list):
+        return found
+    found.seconds = round(time.monotonic() - started)
+    return [found]
 
 
 def main() -> None:
@@ -132,7 +140,7 @@ def main() -> None:
         host.fetch(params["scanners"])
         if "openscap" in params["scanners"] and params["suite"] and not params["content"]:
             host.fetch_content(params["suite"])
-        module.exit_json(changed=False, folder=str(folder))
+        module.exit_json(changed=False, folder=str(folder), system=inside.system())
     if params["step"] == "clean":
         inside.remove_folder(Path(params["folder"]))
         module.exit_json(changed=False)

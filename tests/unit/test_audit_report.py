@@ -90,7 +90,7 @@ def test_the_waivers_that_come_along_are_right() -> None:
 
 def build(*scans: Scan, rules: list[Any] | None = None, previous: dict[str, Any] | None = None) -> dict[str, Any]:
     # As it is read back the next time.
-    return json.loads(json.dumps(report.build("web1", NOW, scans, rules or [], previous)))
+    return json.loads(json.dumps(report.build("web1", NOW, scans, rules or [], previous=previous)))
 
 
 def test_what_is_grave_comes_first() -> None:

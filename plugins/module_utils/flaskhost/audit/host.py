@@ -160,7 +160,9 @@ class Host:
         signed = f"[signed-by={keys}] " if keys.startswith("/") else ""
         (place / "sources.list").write_text(f"deb {signed}{row[1]} {suite} main\n", encoding="utf-8")
         self._configure(
-            "content.conf", place, f'Dir::Etc::sourcelist "{place}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
+            "content.conf",
+            place,
+            f'Dir::Etc::sourcelist "{place}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
             # A mirror that lags (a company's own, a frozen one) has last month's rules, signed all the same.
             'Acquire::Check-Valid-Until "false";\n',
         )
@@ -235,6 +237,7 @@ class Host:
         for profile in profiles:
             results = self.work / "results.xml"
             results.unlink(missing_ok=True)
+            started = time.monotonic()
             words = [program, "xccdf", "eval", "--profile", f"{openscap.PREFIX}profile_{profile}",
                      "--results", str(results), str(content)]  # fmt: skip
             status, out, errors = self.run(words, 3600, cwd=self.work, env=env)
@@ -245,6 +248,7 @@ class Host:
                 said = errors or out[-500:]
                 title = openscap.scanner_title(profile)
                 scans.append(not_run(openscap.scanner_name(profile), title, f"oscap ended with {status}: {said}"))
+            scans[-1].seconds = round(time.monotonic() - started)
         return scans
 
     def _content(self) -> Path:
@@ -362,6 +366,19 @@ def remove_folder(folder: Path, state: Path = STATE) -> None:
     """Remove such a folder, and nothing else."""
     if folder.parent == state and folder.name.startswith(PREFIX) and not folder.is_symlink():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def system() -> str:
+    """Say in a few words what runs here."""
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', text, re.MULTILINE)
+    said = f"{name[1] if name else 'An unknown system'}, kernel {os.uname().release}"
+    if Path("/run/systemd/container").exists():
+        said += ", which it shares with others: nobody can set here what the kernel does or how disks are mounted"
+    return said
 
 
 def _runs(path: Path) -> bool:

@@ -58,6 +58,8 @@ class Scan:
         score_text: that figure as people read it.
         findings: what it found.
         notes: what is worth knowing about the scan.
+        seconds: how long it took.
+        left_out: it did not run because nobody asked for it.
     """
 
     scanner: str
@@ -69,6 +71,8 @@ class Scan:
     score_text: str = ""
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    seconds: int = 0
+    left_out: bool = False
 
     def count(self, status: str) -> int:
         """Count the findings with a status."""

@@ -37,6 +37,8 @@ ORDER = (
     "openscap",
 )
 MOST_STEPS = 25
+#: So many reports back a scanner's last run is looked for.
+MOST_REPORTS = 30
 #: All scanners, as ``audit_scanners`` names them.
 TITLES = {
     "updates": "Pending updates",
@@ -58,7 +60,9 @@ def build(
     now: datetime.datetime,
     scans: Sequence[Scan],
     waivers: Sequence[Any],
+    *,
     previous: Mapping[str, Any] | None = None,
+    system: str = "",
 ) -> dict[str, Any]:
     """Put a report together.
 
@@ -67,12 +71,14 @@ def build(
         now: when it was looked at, in UTC.
         scans: what was found; failed findings become waived ones here.
         waivers: see :func:`waivers.apply`.
-        previous: the last report of the same host.
+        previous: what the last reports of the same host say, see :func:`last`.
+        system: what the host runs, in a few words.
     """
     marks = waiving.apply(scans, waivers, now.date())
     return {
         "format": FORMAT,
         "host": host,
+        "system": system,
         "when": now.strftime(STAMP),
         "scans": [{**scan.as_dict(), **_figures(scan)} for scan in scans],
         "waivers_unused": _plain(marks["unused"]),
@@ -85,9 +91,11 @@ def build(
 
 def left_out(wanted: Sequence[str]) -> list[Scan]:
     """Name the scanners that nobody asked for: a report that is silent of them would look like one that passed."""
-    return [
-        not_run(name, title, "audit_scanners leaves it out.") for name, title in TITLES.items() if name not in wanted
-    ]
+    scans = [not_run(name, title, "audit_scanners leaves it out.") for name, title in TITLES.items()
+             if name not in wanted]  # fmt: skip
+    for scan in scans:
+        scan.left_out = True
+    return scans
 
 
 def next_steps(scans: Sequence[Scan]) -> list[dict[str, Any]]:
@@ -122,7 +130,7 @@ def compare(scans: Sequence[Scan], previous: Mapping[str, Any] | None) -> dict[s
     for scan in scans:
         old = before.get(scan.scanner)
         if old is None or not old.ran or not scan.ran:
-            if old is not None and old.ran != scan.ran:
+            if old is not None and old.ran != scan.ran and not (scan.left_out or old.left_out):
                 notes.append(f"{scan.title} {'ran again' if scan.ran else 'ran the last time, and not this time'}.")
             continue
         scores[scan.scanner] = old.score_text or _share(old)
@@ -170,15 +178,28 @@ def summary(report: Mapping[str, Any]) -> list[str]:
 
 
 def last(folder: Path, host: str) -> dict[str, Any] | None:
-    """Find the last report of a host that can be read; a broken one is passed over."""
-    for path in sorted(folder.glob(f"{file_name(host)}-????????T??????Z.json"), reverse=True):
+    """Find what the last reports of a host say; a broken one is passed over.
+
+    A run may leave scanners out. Each is compared with the last time that it ran, in whichever report that is.
+
+    Returns:
+        The newest report; a scan that did not run in it is the newest one that did.
+    """
+    newest: dict[str, Any] | None = None
+    scans: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob(f"{file_name(host)}-????????T??????Z.json"), reverse=True)[:MOST_REPORTS]:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] == FORMAT and found["host"] == host and [from_dict(scan) for scan in found["scans"]]:
-                return dict(found)
+            if found["format"] != FORMAT or found["host"] != host:
+                continue
+            there = {str(scan["scanner"]): scan for scan in found["scans"] if from_dict(scan)}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-    return None
+        newest = newest or dict(found)
+        for name, scan in there.items():
+            if name not in scans or (scan["ran"] and not scans[name]["ran"]):
+                scans[name] = scan
+    return {**newest, "scans": list(scans.values())} if newest else None
 
 
 def file_name(host: str) -> str:
