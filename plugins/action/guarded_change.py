@@ -24,7 +24,9 @@ OVER_SSH = {"ssh", "paramiko", "paramiko_ssh", "libssh", "mitogen_ssh"}
 #: ssh takes the first value of an option that it is given, so these stand before those of ansible.cfg.
 NEW_CONNECTION = "-o ControlMaster=no -o ControlPath=none"
 #: Seconds: between two attempts, for one attempt, and those before the host's timer in which none is begun any more.
-PAUSE, ATTEMPT, MARGIN = 2, 10, 5
+PAUSE = 2
+ATTEMPT = 10
+MARGIN = 5
 #: Seconds beyond the host's timer in which the old state has to be there again.
 RETURN = 60
 DEFAULT_SECONDS = 45

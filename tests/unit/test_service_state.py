@@ -132,3 +132,21 @@ def test_a_unit_that_is_new_is_read_enabled_and_started(file: str) -> None:
     properties = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": "", "NeedDaemonReload": "no"}
     assert steps(properties, True, [file], []) == ["daemon-reload", "enable", "start"]
     assert steps({}, True, [], []) == ["enable", "start"]
+
+
+@pytest.mark.parametrize(
+    ("state", "needed"), [("active", ["daemon-reload", "restart"]), ("inactive", ["daemon-reload", "start"])]
+)
+def test_a_folder_of_dropins_that_systemd_does_not_know_yet_is_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, needed: list[str]
+) -> None:
+    monkeypatch.setattr(service_state, "UNITS", f"{tmp_path}/")
+    folder = tmp_path / "web.service.d"
+    folder.mkdir()
+    properties = {"NeedDaemonReload": "no", "LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": state}
+    assert steps(properties, True, [], [str(folder)]) == needed
+
+
+def test_settings_that_are_no_units_need_no_reading_of_units(tmp_path: Path) -> None:
+    properties = {"LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active"}
+    assert steps(properties, True, [], [str(tmp_path)]) == ["restart"]

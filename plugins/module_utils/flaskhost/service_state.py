@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
+#: Where the administrator's units and drop-ins are.
+UNITS = "/etc/systemd/system/"
 #: What ``systemctl show`` is asked for.
 PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "NeedDaemonReload", "StateChangeTimestamp")
 
@@ -70,9 +72,8 @@ def steps(
     Returns:
         Of ``daemon-reload``, ``enable``, and one of ``start``, ``restart`` and ``reload``, in that order.
     """
+    restart_files = list(restart_files)
     needed: list[str] = []
-    if properties.get("NeedDaemonReload") == "yes" or properties.get("LoadState") == "not-found":
-        needed.append("daemon-reload")
     if enabled and properties.get("UnitFileState") not in ("enabled", "static", "generated", "alias", "indirect"):
         needed.append("enable")
     since = state_changed_at(properties)
@@ -82,4 +83,8 @@ def steps(
         needed.append("restart")
     elif youngest(reload_files) > since:
         needed.append("reload")
-    return needed
+    stale = properties.get("NeedDaemonReload") == "yes" or properties.get("LoadState") == "not-found"
+    # systemd does not look into a folder of drop-ins that was made after it last read its units, and says that there is
+    # no need to.
+    unread = bool({"start", "restart"} & set(needed)) and any(path.startswith(UNITS) for path in restart_files)
+    return ["daemon-reload", *needed] if stale or unread else needed
