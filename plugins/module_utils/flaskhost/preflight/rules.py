@@ -50,6 +50,7 @@ EXAMPLE_TIMER = 'timers: {nightly: {command: flask purge, on_calendar: "*-*-* 03
 EXAMPLE_RULE = "firewall_allow: [{port: 8443, protocol: tcp, from: [203.0.113.0/24]}]"
 EXAMPLE_ALLOW = "allow: [203.0.113.0/24]"
 EXAMPLE_IGNORE = "fail2ban_ignore: [203.0.113.0/24]"
+EXAMPLE_PROXIES = "trusted_proxies: [203.0.113.0/24]"
 EXAMPLE_BASIC_AUTH = 'basic_auth: {ada: "{{ vault_shop_basic_auth }}"}  # in vault.yml: what openssl passwd -6 prints'
 EXAMPLE_HEADERS = "headers: {X-Frame-Options: DENY}"
 
@@ -595,6 +596,14 @@ def _ignored(value: str) -> Fault | None:
     return fault
 
 
+def _trusted(value: str) -> Fault | None:
+    fault = _network_fault(value, EXAMPLE_PROXIES)
+    if not fault and ipaddress.ip_network(value, strict=False).prefixlen == 0:
+        problem = f"{show(value)} is everybody: each visitor could say to be another."
+        return Fault("bad_network", problem, EXAMPLE_PROXIES)
+    return fault
+
+
 def _network_fault(value: str, example: str) -> Fault | None:
     """What is wrong with a network or an address."""
     try:
@@ -639,4 +648,5 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("admin_users", "keys"): _ssh_key,
     ("firewall_allow", "from"): _network,
     ("fail2ban_ignore",): _ignored,
+    ("trusted_proxies",): _trusted,
 }

@@ -15,6 +15,7 @@ from .rules import (
     EXAMPLE_ADMIN,
     EXAMPLE_EMAIL,
     EXAMPLE_IGNORE,
+    EXAMPLE_PROXIES,
     EXAMPLE_RULE,
     FIREWALL_OPTIONS,
     RULES,
@@ -77,16 +78,25 @@ def _check_firewall_allow(report: Report, value: Any) -> None:
 
 
 def _check_fail2ban_ignore(report: Report, value: Any) -> None:
+    _check_networks(report, "fail2ban_ignore", value, EXAMPLE_IGNORE)
+
+
+def _check_trusted_proxies(report: Report, value: Any) -> None:
+    _check_networks(report, "trusted_proxies", value, EXAMPLE_PROXIES)
+
+
+def _check_networks(report: Report, name: str, value: Any, example: str) -> None:
+    """Check a list of networks, by the rule of its name."""
     if not isinstance(value, list):
-        report.add("wrong_type", ("fail2ban_ignore",), wrong_type(value, "list"), EXAMPLE_IGNORE)
+        report.add("wrong_type", (name,), wrong_type(value, "list"), example)
         return
     for index, network in enumerate(value):
-        place = ("fail2ban_ignore", index)
+        place = (name, index)
         if isinstance(network, Unreadable):
             continue
         if not isinstance(network, str):
-            report.add("wrong_type", place, wrong_type(network, "str"), EXAMPLE_IGNORE)
-        elif fault := RULES[("fail2ban_ignore",)](network):
+            report.add("wrong_type", place, wrong_type(network, "str"), example)
+        elif fault := RULES[(name,)](network):
             report.add(fault.kind, place, fault.problem, fault.example)
 
 
@@ -182,6 +192,7 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "admin_users": _check_admin_users,
     "firewall_allow": _check_firewall_allow,
     "fail2ban_ignore": _check_fail2ban_ignore,
+    "trusted_proxies": _check_trusted_proxies,
     "ssh_port": _check_ssh_port,
     "timezone": _check_timezone,
     "time_servers": _check_time_servers,
