@@ -71,11 +71,25 @@ def test_only_what_is_there_and_not_wanted_is_removed() -> None:
 
 def test_services_are_not_recorded() -> None:
     """Every rule about calls that apps make all day is about people who logged in."""
-    rules = [line for line in contents()["/etc/audit/rules.d/60-flaskhost.rules"].splitlines() if line.startswith("-a")]
+    lines = contents()["/etc/audit/rules.d/60-flaskhost.rules"].splitlines()
+    rules = [line for line in lines if line.startswith("-a always")]
     busy = re.compile(r"-S \S*\b(open|openat|chmod|chown|unlink|rename|setxattr|mount)\b")
     assert [rule for rule in rules if busy.search(rule) and "-F auid>=1000 -F auid!=unset " not in rule] == []
     assert all(re.search(r" -F key=\S+$", rule) for rule in rules)
     assert len(rules) == len(set(rules))
+
+
+def test_installing_a_package_does_not_push_the_older_records_out() -> None:
+    """The first rule that fits decides: dpkg is left out of the busy rules, and not of those about who may log in."""
+    lines = contents()["/etc/audit/rules.d/60-flaskhost.rules"].splitlines()
+    left_out = [number for number, line in enumerate(lines) if line.startswith("-a never")]
+    assert all("-F exe=/usr/bin/" in lines[number] for number in left_out)
+    assert sum("-F exe=/usr/bin/dpkg" in lines[number] for number in left_out) == 2
+    busy = [number for number, line in enumerate(lines) if line.endswith(("key=delete", "key=perm_mod"))]
+    kept = [number for number, line in enumerate(lines) if line.endswith(("identity", "actions", "logins", "units"))]
+    assert max(kept) < min(left_out)
+    assert max(left_out) < min(busy)
+    assert any("path=/usr/bin/dpkg -F perm=x" in line for line in lines)
 
 
 def test_rules_that_cannot_be_changed_come_last() -> None:
