@@ -483,6 +483,7 @@ KillMode=mixed
 TimeoutStopSec={stop}
 
 MemoryMax={memory_mb}M
+OOMPolicy=continue
 TasksMax=512
 LimitNOFILE=8192
 

@@ -1,12 +1,17 @@
 """The other kind of app that Flaskhost must fit: one file, one dependency, no factory, no database, no Procfile.
 
-TEST APP ONLY: /write and /read touch any path that a client names, so that tests can probe the sandbox around the
-process from within, and /headers shows what the proxy sent. Never put it where a stranger can reach it.
+TEST APP ONLY: /write and /read touch any path that a client names, and /attempt tries what an intruder would, so that
+tests can probe the sandbox around the process from within; /headers shows what the proxy sent. Never put it where a
+stranger can reach it.
 """
 
+import ctypes
 import errno
 import hashlib
 import os
+import platform
+import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +89,118 @@ def read() -> dict:
     except OSError as error:
         return _failure(error)
     return {"ok": True, "errno": None}
+
+
+@app.get("/attempt")
+def attempt() -> dict:
+    """Try what an intruder would, by the kernel itself: no tool has to be there."""
+    what = ATTEMPTS.get(request.args.get("what", "")) or abort(400, f"one of {', '.join(ATTEMPTS)}")
+    try:
+        told = what()
+    except OSError as error:
+        return _failure(error)
+    return {"ok": True, "errno": None, **(told or {})}
+
+
+def _call(function: str, *arguments: object) -> None:
+    """A function of the C library that returns -1 and sets errno."""
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), function)
+
+
+def _mount() -> None:
+    _call("mount", b"none", b"/tmp", b"tmpfs", 0, None)
+
+
+def _new_namespace() -> None:
+    """Rights of root's in a namespace of one's own are the usual way to a hole in the kernel."""
+    _call("unshare", 0x10000000)  # CLONE_NEWUSER
+
+
+def _load_module() -> None:
+    """The number of finit_module; a file that is no module is EBADF or ENOEXEC to whoever may load one."""
+    _call("syscall", 313 if platform.machine() == "x86_64" else 273, -1, b"", 0)
+
+
+def _trace() -> None:
+    """Attach to the process that has started this one, which is the same user's."""
+    _call("ptrace", 16, os.getppid(), None, None)  # PTRACE_ATTACH
+    os.waitpid(os.getppid(), 0)
+    _call("ptrace", 17, os.getppid(), None, None)  # PTRACE_DETACH
+
+
+def _raw_socket() -> None:
+    socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+
+
+def _netlink() -> None:
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).close()
+
+
+def _set_clock() -> None:
+    time.clock_settime(time.CLOCK_REALTIME, time.time())
+
+
+def _set_user() -> None:
+    os.setuid(0)
+
+
+def _set_user_bit() -> None:
+    path = Path(os.environ["HOME"]) / "probe-suid"
+    path.touch()
+    try:
+        path.chmod(0o4755)
+    finally:
+        path.unlink()
+
+
+def _fork() -> dict:
+    """Start processes until somebody says no. Bounded, for a machine on which nobody does."""
+    children: list[int] = []
+    refused = None
+    try:
+        while len(children) < 1000:
+            child = os.fork()
+            if not child:
+                # Nothing of Python's here: other threads of the parent may hold its locks.
+                ctypes.CDLL(None).pause()
+                os._exit(0)
+            children.append(child)
+    except OSError as error:
+        refused = errno.errorcode.get(error.errno or 0)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    for child in children:
+        os.waitpid(child, 0)
+    return {"processes": len(children), "refused": refused}
+
+
+def _eat() -> None:
+    """Take memory until the kernel ends this process. Bounded, for a machine on which it does not."""
+    eaten = [bytes([number % 255 + 1]) * 10_000_000 for number in range(200)]
+    raise OSError(errno.ENOMEM, f"{len(eaten)} pieces were there for the taking")
+
+
+def _connect() -> None:
+    """Open a connection of TCP, to an address and a port that the client names."""
+    with socket.create_connection((request.args["address"], int(request.args["port"])), timeout=3):
+        pass
+
+
+ATTEMPTS = {
+    "mount": _mount,
+    "namespace": _new_namespace,
+    "module": _load_module,
+    "ptrace": _trace,
+    "raw socket": _raw_socket,
+    "netlink": _netlink,
+    "clock": _set_clock,
+    "setuid": _set_user,
+    "suid file": _set_user_bit,
+    "fork": _fork,
+    "memory": _eat,
+    "connect": _connect,
+}
 
 
 @app.get("/slow")
