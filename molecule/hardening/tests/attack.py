@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 #: Half-open connections at the same time, and the seconds in which a port of the same network answers.
@@ -83,26 +84,20 @@ def ask(address: str, requests: list[dict[str, Any]], parallel: int = 1) -> list
     ``headers`` (which may come twice) and ``size``, the bytes of a body.
     """
     with ThreadPoolExecutor(parallel) as pool:
-        return list(pool.map(lambda request: _one(address, **request), requests))
+        return list(pool.map(lambda request: _one(address, request), requests))
 
 
-def _one(
-    address: str,
-    path: str = "/",
-    name: str = "doors.test",
-    host: str = "",
-    plain: bool = False,
-    method: str = "GET",
-    headers: list[list[str]] | None = None,
-    size: int = 0,
-) -> list[Any]:
+def _one(address: str, request: dict[str, Any]) -> list[Any]:
+    name, size = request.get("name", "doors.test"), request.get("size", 0)
     try:
-        with contextlib.closing(_connect(address, name, plain)) as plug:
+        with contextlib.closing(_connect(address, name, request.get("plain", False))) as plug:
             connection = http.client.HTTPConnection(name, timeout=10)
             connection.sock = plug
-            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-            connection.putheader("Host", host or name)
-            for key, value in headers or []:
+            connection.putrequest(
+                request.get("method", "GET"), request.get("path", "/"), skip_host=True, skip_accept_encoding=True
+            )
+            connection.putheader("Host", request.get("host", name))
+            for key, value in request.get("headers", []):
                 connection.putheader(key, value)
             if size:
                 connection.putheader("Content-Length", str(size))
@@ -165,21 +160,20 @@ def hold(address: str, kind: str, count: int = 20, most: int = 40) -> list[float
 
 def log_in(address: str, users: list[str], way: str = "publickey") -> list[str]:
     """Try to log in by SSH, with a key of the attacker's own or with a password; return what ssh says of each."""
-    if not os.path.exists("/root/attacker_key"):
-        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/attacker_key"]
-        subprocess.run(make, check=True)
-        with open("/root/askpass", "w") as script:
-            script.write("#!/bin/sh\necho password\n")
-        os.chmod("/root/askpass", 0o700)
+    key, script = Path("/root/attacker_key"), Path("/root/askpass")
+    if not key.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        script.write_text("#!/bin/sh\necho password\n")
+        script.chmod(0o700)
     options = {
         "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "ConnectTimeout": "5",
-        "PreferredAuthentications": way, "IdentityFile": "/root/attacker_key", "IdentitiesOnly": "yes",
+        "PreferredAuthentications": way, "IdentityFile": str(key), "IdentitiesOnly": "yes",
         "NumberOfPasswordPrompts": "1", "LogLevel": "ERROR",
     }  # fmt: skip
     said = []
     for user in users:
-        command = ["ssh", *(f"-o{key}={value}" for key, value in options.items()), f"{user}@{address}", "id"]
-        environment = {**os.environ, "SSH_ASKPASS": "/root/askpass", "SSH_ASKPASS_REQUIRE": "force"}
+        command = ["ssh", *(f"-o{name}={value}" for name, value in options.items()), f"{user}@{address}", "id"]
+        environment = {**os.environ, "SSH_ASKPASS": str(script), "SSH_ASKPASS_REQUIRE": "force"}
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
         said.append(f"{result.returncode} {result.stdout}{result.stderr}".strip())
     return said

@@ -91,9 +91,9 @@ class Host:
 
     def shows_ssh(self) -> bool:
         """Whether sshd greets a new connection. What stands between may take one and say nothing."""
-        with_time = {"timeout": 2}
+        place = self.known["ansible_host"], self.known["ansible_port"]
         try:
-            with socket.create_connection((self.known["ansible_host"], self.known["ansible_port"]), **with_time) as plug:
+            with socket.create_connection(place, timeout=2) as plug:
                 return plug.recv(4) == b"SSH-"
         except OSError:
             return False
@@ -108,9 +108,8 @@ class Host:
 
     def unguarded(self) -> bool:
         """Whether no change waits for anything."""
-        return self.run(f"ls {GUARD}/firewall {GUARD}/sshd 2>/dev/null; systemctl list-timers --all", None).find(
-            "flaskhost-guard-"
-        ) < 0 and not self.run(f"ls -d {GUARD}/firewall {GUARD}/sshd 2>/dev/null", None)
+        folders = f"ls -d {GUARD}/firewall {GUARD}/sshd 2>/dev/null"
+        return not self.run(f"{folders}; systemctl list-units --plain --no-legend 'flaskhost-guard-*'", None)
 
     def banned(self) -> set[str]:
         """The addresses that the kernel refuses; fail2ban's own word for it is not enough."""

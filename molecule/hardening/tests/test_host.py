@@ -1,10 +1,27 @@
-"""The rest of the host: what listens, accounts, sudo, cron, updates, and what the kernel of a container lets one see."""
+"""The rest of the host: what listens, accounts, sudo, cron, updates, and the kernel as far as a container shows it."""
 
 from __future__ import annotations
 
+import base64
 import re
 
 import pytest
+
+#: su asks for the password on a terminal.
+GUESS = """
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if not pid:
+    os.execvp("su", ["su", "ada", "-c", "true"])
+time.sleep(1)
+os.write(terminal, b"wrong\\n")
+try:
+    while os.read(terminal, 100):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitpid(pid, 0)[1] != 0)
+"""
 
 
 def test_nothing_listens_that_nobody_has_asked_for(web):
@@ -29,7 +46,7 @@ def test_what_the_kernel_does_is_what_is_written(web):
 
 @pytest.mark.parametrize("module", ["usb-storage", "dccp", "cramfs"])
 def test_a_module_is_not_loaded_even_when_asked_for(web, module):
-    assert "install /bin/false" in web.run(f"modprobe --show-depends --ignore-install {module} 2>&1; modprobe -n -v {module}", None)
+    assert "install /bin/false" in web.run(f"modprobe --showconfig | grep '^install {module.replace('-', '_')} '")
 
 
 def test_what_an_operator_makes_is_not_for_everybody(web):
@@ -40,10 +57,8 @@ def test_what_an_operator_makes_is_not_for_everybody(web):
 
 
 def test_wrong_passwords_close_an_account_but_not_to_its_key(web):
-    guess = "import pty, os, sys, time\\npid, fd = pty.fork()\\nif not pid: os.execvp('su', ['su', 'ada', '-c', 'true'])\\n"
-    guess += "time.sleep(1); os.write(fd, b'wrong\\\\n')\\ntry:\\n  while os.read(fd, 100): pass\\nexcept OSError: pass\\nsys.exit(os.waitpid(pid, 0)[1] != 0)"
     web.run("faillock --user ada --reset")
-    web.run(f"printf \"{guess}\" > /tmp/guess.py; chmod 644 /tmp/guess.py")
+    web.run(f"printf %s {base64.b64encode(GUESS.encode()).decode()} | base64 -d > /tmp/guess.py")
     try:
         for _time in range(4):
             web.fails("sudo -u debian python3 /tmp/guess.py")
@@ -55,7 +70,8 @@ def test_wrong_passwords_close_an_account_but_not_to_its_key(web):
 
 def test_sudo_keeps_a_log(web):
     assert web.log_in("ada", command="sudo --non-interactive true flaskhost-test-4711")[0]
-    assert re.search(r"ada .*COMMAND=/usr/bin/true flaskhost-test-4711", " ".join(web.run("cat /var/log/sudo.log").split()))
+    log = " ".join(web.run("cat /var/log/sudo.log").split())
+    assert re.search(r"ada : .{1,200}COMMAND=/usr/bin/true flaskhost-test-4711", log)
 
 
 def test_su_is_for_nobody_but_root(web):
@@ -75,7 +91,8 @@ def test_only_root_has_crontabs(web):
 def test_files_that_decide_about_rights_are_roots(web):
     assert web.run("find /etc -xdev -type f -perm /022 ! -path '*/alternatives/*'") == ""
     assert web.run("find / -xdev -type f -perm -o+w ! -path '/proc/*'", None) == ""
-    assert web.run("stat --format=%a /etc/shadow /etc/cron.d /etc/crontab /root").split() == ["640", "700", "600", "700"]
+    modes = web.run("stat --format=%a /etc/shadow /etc/cron.d /etc/crontab /root")
+    assert modes.split() == ["640", "700", "600", "700"]
 
 
 def test_no_compiler_is_there(web):
