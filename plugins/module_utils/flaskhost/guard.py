@@ -449,9 +449,13 @@ class Guard:
         if handed_over:
             self._must("systemctl", "disable", "--quiet", "--now", self.change.socket)
         needed = self._steps()
-        if handed_over:
-            # sshd keeps what the socket has given it over a reload.
-            needed = [step for step in needed if step not in ("reload", "start", "restart")] + ["restart"]
+        if handed_over or (self.change.socket and "enable" in needed):
+            # sshd keeps what the socket has given it over a reload. And it has to stop before it is enabled: with that
+            # its other name, sshd.service, comes back, which systemd has in mind as a unit that is not there; it takes
+            # that one's state for both, forgets the process, and starts another that finds the port taken. Whoever is
+            # logged in stays so: sshd's unit stops nobody but the process that listens.
+            self._must("systemctl", "stop", self.change.service)
+            needed = [step for step in needed if step not in ("reload", "start", "restart")] + ["start"]
         elif not {"reload", "start", "restart"} & set(needed):
             needed.append("reload")
         for step in needed:
