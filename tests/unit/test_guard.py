@@ -296,10 +296,16 @@ def test_a_step_that_fails_ends_in_the_old_state(host: Host, refused: str) -> No
 def test_what_could_not_be_put_back_is_named(host: Host) -> None:
     guard = host.guard()
     guard.apply(NONCE)
-    (host.state / "sshd" / "0.old").unlink()
+    away = (host.state / "sshd" / "0.old").rename(host.folder / "away")
     outcome = guard.returned(NONCE)
     assert outcome.startswith("restore 0.old")
     assert (host.state / "sshd").exists()
+    with pytest.raises(GuardError, match="Not everything could be put back"):
+        guard.recover()
+    # What stood in the way is gone, and the next run goes on.
+    away.rename(host.state / "sshd" / "0.old")
+    assert "the old state was put back first" in guard.recover()
+    assert host.has() == "old"
 
 
 CHECK = {"command": ["sshd", "-T"], "lines": ["port 2222", "permitrootlogin no"], "cure": "Look into the files."}

@@ -498,6 +498,9 @@ class Guard:
 
     def _put_back(self) -> str:
         """Bring the old state back now, if nobody has, and say how it went."""
+        if (_text(self.folder / "outcome") or "ok").strip() != "ok":
+            # What stood in the way may be gone by now; a host that has failed once would never be changed again.
+            (self.folder / "outcome").unlink()
         _status, out, err = self.run(["/bin/sh", str(self.folder / "put-back")])
         # Not before: should this be killed, the timer goes on with it. Two of the script wait for each other.
         self._stop_timer()
