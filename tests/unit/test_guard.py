@@ -377,7 +377,7 @@ def test_a_socket_hands_its_ports_over_and_gets_them_back(host: Host) -> None:
     assert known["ssh.socket"]["enabled"]
     assert not known["ssh.service"]["enabled"]
     asked = [call for call in host.calls if call.startswith("script: st")]
-    assert asked == ["script: stop ssh.service", "script: start ssh.socket"]
+    assert asked == [f"script: {step}" for step in ("stop ssh.service", "start ssh.socket", "start ssh.service")]
 
 
 def test_a_service_that_was_not_there_is_gone_again(host: Host) -> None:

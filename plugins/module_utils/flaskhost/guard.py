@@ -420,6 +420,9 @@ class Guard:
             # A socket cannot take its ports while the service that it is for has them.
             lines.append(f"running && try systemctl stop {service}")
             lines.append(f"running && try systemctl start {socket}")
+            if was_on:
+                # Not only with the next connection: until then sshd has not even the folder that it tries a file in.
+                lines.append(f"running && try systemctl start {service}")
         elif was_on:
             lines.append(f"running && {{ systemctl reload-or-restart {service} || try systemctl restart {service}; }}")
         return lines
