@@ -228,7 +228,8 @@ class Host:
         except AuditError as error:
             reason = self.why("openscap") or str(error)
             return [not_run(openscap.scanner_name(name), openscap.scanner_title(name), reason) for name in profiles]
-        env = {"LD_LIBRARY_PATH": self.libraries()}
+        # Root's path is one of the things that it judges, and the unpacked folders are not root's.
+        env = {"LD_LIBRARY_PATH": self.libraries(), "PATH": SYSTEM_PATH}
         share = self.root / "usr/share/openscap"
         if share.is_dir():
             places = {"SCHEMA": "schemas", "XSLT": "xsl", "CPE": "cpe"}

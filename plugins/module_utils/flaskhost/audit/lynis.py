@@ -29,7 +29,8 @@ def parse(text: str) -> Scan:
         kind = key.removesuffix("[]")
         if key.endswith("[]") and kind in KINDS:
             _add(findings, _finding(kind, value))
-        elif kind == "details":
+        elif kind == "details" and "prefval:" in value:
+            # Others only tell what is there: the protocols of nginx, say.
             _add(details, _detail(value))
         elif not key.endswith("[]"):
             values[key] = value
