@@ -25,7 +25,9 @@ options:
     required: true
     suboptions:
       dest: {description: Where it goes., type: path, required: true}
-      content: {description: What is in it., type: str, required: true}
+      content: {description: "What is in it; with behind, the lines of a block in it.", type: str, required: true}
+      behind: {description: "Somebody else's file: the content is kept in it as a block, behind the first line in which
+               this regular expression is found, else at the beginning.", type: str, default: ""}
       mode: {description: Its permissions., type: str, default: "0644"}
       validate: {description: "The command that tries it beforehand, %s for its path.", type: list, elements: str,
                  default: []}
@@ -88,6 +90,7 @@ ARGUMENT_SPEC = {
         "options": {
             "dest": {"type": "path", "required": True},
             "content": {"type": "str", "required": True},
+            "behind": {"type": "str", "default": ""},
             "mode": {"type": "str", "default": "0644"},
             "validate": {"type": "list", "elements": "str", "default": []},
         },
@@ -115,19 +118,18 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
-    change = Change(
-        name=options["name"],
-        files=items(options["files"]),
-        service=options["service"],
-        socket=options["socket"],
-        checks=tuple(options["checks"]),
-        live=tuple(options["live"]),
-        seconds=options["seconds"],
-    )
-    guard = Guard(module.run_command, change)
     phase = {"apply": _apply, "confirm": _confirm, "returned": _returned}[options["phase"]]
     try:
-        phase(module, guard)
+        change = Change(
+            name=options["name"],
+            files=items(options["files"]),
+            service=options["service"],
+            socket=options["socket"],
+            checks=tuple(options["checks"]),
+            live=tuple(options["live"]),
+            seconds=options["seconds"],
+        )
+        phase(module, Guard(module.run_command, change))
     except GuardError as error:
         module.fail_json(msg=str(error), reasons=[], old_state=error.old_state)
 

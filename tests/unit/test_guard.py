@@ -495,3 +495,42 @@ def test_two_runs_do_not_disturb_each_other(host: Host) -> None:
     assert "killed before" in second.recover()
     assert host.slept >= 45
     assert host.has() == "old"
+
+
+# --- A block in somebody else's file ---------------------------------------------------------------------------------
+
+THEIRS = "# theirs\nInclude /etc/ssh/sshd_config.d/*.conf\nSubsystem sftp x\n"
+OURS = "# --- flaskhost: begin ---\nMaxSessions 10\n# --- flaskhost: end ---\n"
+
+
+def block(path: Path, content: str = "MaxSessions 10") -> Item:
+    return subject.items([{"dest": str(path), "content": content, "behind": r"^\s*Include\s", "mode": "0600"}])[0]
+
+
+def test_a_block_goes_behind_the_line_that_reads_the_drop_ins(tmp_path: Path) -> None:
+    path = tmp_path / "sshd_config"
+    path.write_text(THEIRS)
+    assert block(path).content == THEIRS.replace("Subsystem", f"{OURS}Subsystem")
+
+
+def test_a_block_is_renewed_and_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / "sshd_config"
+    path.write_text(THEIRS)
+    path.write_text(block(path, "MaxSessions 2\nCompression yes").content)
+    path.write_text(block(path).content)
+    assert path.read_text() == THEIRS.replace("Subsystem", f"{OURS}Subsystem")
+    path.chmod(0o600)
+    assert block(path).is_there()
+
+
+def test_without_that_line_a_block_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "sshd_config"
+    path.write_text("Match User x\n")
+    assert block(path).content == f"{OURS}Match User x\n"
+
+
+def test_a_file_that_is_no_text_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "sshd_config"
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(GuardError, match="nothing was changed"):
+        block(path)

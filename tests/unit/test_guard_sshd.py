@@ -118,3 +118,16 @@ def test_what_is_checked_is_what_is_written(user: str, wanted: int) -> None:
     checked = [line.partition(" ")[0] for line in lines]
     assert checked.count("hostkey") == 2
     assert checked.count("port") == len(config.get("port", []))
+
+
+def test_the_block_in_sshd_config_says_what_the_drop_in_says_and_nothing_twice() -> None:
+    files = yaml.safe_load((ROLE / "tasks/sshd_change.yml").read_text())[0]["guarded_change"]["files"]
+    (block,) = [file["content"] for file in files if file.get("behind")]
+    host = Host(hardening_ssh_port=2222, hardening_ssh_host_keys=["ed25519", "rsa"])
+    config = host.config()
+    host.known["text"] = "".join(f"{key} {value}\n\n# x\n" for key, values in config.items() for value in values)
+    text = host.value(block.replace("lookup('ansible.builtin.template', 'sshd.conf.j2')", "text"))
+    keys = [line.partition(" ")[0].lower() for line in text.splitlines()]
+    # A second Port or HostKey would be one more.
+    assert sorted(keys) == sorted(config.keys() - {"port", "hostkey"})
+    assert len(keys) > 20

@@ -23,6 +23,7 @@ script early at boot, before the firewall, the network and sshd.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -587,13 +588,42 @@ def _sync(path: Path) -> None:
 
 
 def items(files: Iterable[Mapping[str, Any]]) -> tuple[Item, ...]:
-    """The module's option ``files`` as items."""
+    """The module's option ``files`` as items.
+
+    Raises:
+        GuardError: a file that a block goes into cannot be read.
+    """
     return tuple(
         Item(
             str(file["dest"]),
-            str(file["content"]),
+            _with_block(str(file["dest"]), str(file["content"]), str(file["behind"]))
+            if file.get("behind")
+            else str(file["content"]),
             int(str(file.get("mode") or "0644"), 8),
             tuple(file.get("validate") or []),
         )
         for file in files
     )
+
+
+def _with_block(dest: str, block: str, behind: str) -> str:
+    """The text of somebody else's file with a block of ours between two marks.
+
+    Args:
+        dest: the file.
+        block: the lines.
+        behind: the block goes behind the first line in which this regular expression is found, else to the beginning.
+    """
+    try:
+        lines = Path(dest).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    except (OSError, UnicodeDecodeError) as error:
+        raise GuardError(f"{dest} cannot be read, so nothing was changed: {error}", old_state=True) from None
+    begin, end = (f"# --- flaskhost: {word} ---" for word in ("begin", "end"))
+    if begin in lines and end in lines[lines.index(begin) :]:
+        first = lines.index(begin)
+        del lines[first : lines.index(end, first) + 1]
+    place = next((number + 1 for number, line in enumerate(lines) if re.search(behind, line)), 0)
+    lines[place:place] = [begin, *block.splitlines(), end]
+    return "\n".join(lines) + "\n"
