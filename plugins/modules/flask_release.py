@@ -76,6 +76,7 @@ options:
   units_dir: {description: The folder of systemd's units., type: path, default: /etc/systemd/system}
   memory_mb: {description: "The most memory of each process, in MB.", type: int, default: 512}
   drain: {description: Seconds that a process gets to finish., type: int, default: 30}
+  outbound: {description: Whether the app may connect to other hosts., type: bool, default: true}
   server_config: {description: The app server's configuration; copied into the release., type: path, required: true}
   socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
   live_socket: {description: The link that nginx connects through., type: path, required: true}
@@ -178,6 +179,7 @@ ARGUMENT_SPEC = {
     "units_dir": {"type": "path", "default": "/etc/systemd/system"},
     "memory_mb": {"type": "int", "default": 512},
     "drain": {"type": "int", "default": 30},
+    "outbound": {"type": "bool", "default": True},
     "server_config": {"type": "path", "required": True},
     "socket_dir": {"type": "path", "required": True},
     "live_socket": {"type": "path", "required": True},

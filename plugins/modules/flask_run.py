@@ -22,6 +22,7 @@ options:
   live_socket: {description: The link that nginx connects through., type: path, required: true}
   command: {description: The command., type: str, required: true}
   timeout: {description: Seconds until it is ended., type: int, default: 900}
+  outbound: {description: Whether the app may connect to other hosts., type: bool, default: true}
   force: {description: Run it although the app is frozen., type: bool, default: false}
   freeze: {description: The file of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
@@ -67,6 +68,7 @@ ARGUMENT_SPEC = {
     "live_socket": {"type": "path", "required": True},
     "command": {"type": "str", "required": True},
     "timeout": {"type": "int", "default": 900},
+    "outbound": {"type": "bool", "default": True},
     "force": {"type": "bool", "default": False},
     "freeze": {"type": "path", "default": str(freeze.FREEZE)},
 }
@@ -92,6 +94,7 @@ def arguments(options: dict[str, Any], release: str) -> list[str]:
         },
         environment_files=[f"-{options['secret_key_file']}", f"{folder}/env"],
         timeout=options["timeout"],
+        outbound=options["outbound"],
     )
     # Not a task's name: a deploy stops those, taking them for what a killed deploy has left.
     return [item.replace("_task-", "_run-", 1) if item.startswith("--unit=") else item for item in wrapped]

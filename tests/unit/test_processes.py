@@ -270,8 +270,10 @@ def directives(text: str) -> list[str]:
     return [line for line in text.splitlines() if re.match(r"[A-Z]\w+=", line)]
 
 
-def test_the_sandbox_is_that_of_the_slots(host: Host) -> None:
+@pytest.mark.parametrize("outbound", [True, False])
+def test_the_sandbox_is_that_of_the_slots(host: Host, outbound: bool) -> None:
     """Whatever confines a slot confines a process, in the same words."""
+    host.units.outbound = outbound
     slot = (ROOT / "roles/gunicorn/templates/slot.service.j2").read_text()
     confined = re.compile(
         r"(?:Protect|Private|Restrict|System|Capability|Ambient|Lock|NoNew|UMask|ProcSubset|TasksMax|LimitNOFILE).*"
@@ -279,7 +281,8 @@ def test_the_sandbox_is_that_of_the_slots(host: Host) -> None:
     host.units.switch({"worker": "w"}, {"nightly": NIGHTLY})
     for name in ("flask-shop_process@.service", "flask-shop_timer@.service"):
         text = (host.units_folder / name).read_text()
-        assert {*filter(confined.match, directives(text))} == {*filter(confined.match, directives(slot))}, name
+        wanted = {*filter(confined.match, directives(slot))} - ({"PrivateNetwork=yes"} if outbound else set())
+        assert {*filter(confined.match, directives(text))} == wanted, name
         assert f"ReadWritePaths={host.root}/data" in text
         assert "MemoryMax=300M" in text
         assert "TimeoutStopSec=30" in text

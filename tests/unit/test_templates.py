@@ -1085,6 +1085,11 @@ def test_a_slot_runs_the_release_that_its_link_names() -> None:
     assert command.endswith(" ${FLASK_APP}")
 
 
+def test_an_app_that_may_not_connect_has_a_network_of_its_own() -> None:
+    assert "PrivateNetwork" not in unit("slot.service.j2")
+    assert unit("slot.service.j2", outbound=False)["PrivateNetwork"] == ["yes"]
+
+
 def test_a_slot_writes_its_data_and_nothing_else() -> None:
     service = unit("slot.service.j2", memory_mb=300)
     assert service["User"] == service["Group"] == ["shop"]

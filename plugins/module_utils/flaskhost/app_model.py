@@ -262,6 +262,12 @@ APP_OPTIONS: dict[str, Option] = {
             ),
         },
     ),
+    "outbound": Option(
+        "bool",
+        "Whether the app may connect to other hosts, and to ports of this one. Without it there is the database.",
+        False,
+        default=True,
+    ),
     "limits": Option(
         "options",
         "What the app may use.",

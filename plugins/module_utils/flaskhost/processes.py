@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.runner import SANDBOX, ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.runner import SANDBOX, ReleaseError, Run, network, tail
 
 #: Where systemd looks for units of the administrator's.
 UNITS_DIR = Path("/etc/systemd/system")
@@ -209,6 +209,7 @@ class Units:
         secret_env: an environment file that need not be there, read before the release's own.
         memory_mb: MB that each process may take.
         drain: seconds that a process gets to finish what it is at.
+        outbound: whether it may connect to other hosts.
         folder: where systemd looks for units of the administrator's.
     """
 
@@ -223,11 +224,12 @@ class Units:
         secret_env: Path,
         memory_mb: int,
         drain: int,
+        outbound: bool = True,
         folder: Path = UNITS_DIR,
     ) -> None:
         self.run, self.unit, self.user, self.folder = run, unit, user, folder
         self.root, self.data, self.secret_env = root, data, secret_env
-        self.memory_mb, self.drain = memory_mb, drain
+        self.memory_mb, self.drain, self.outbound = memory_mb, drain, outbound
         # The release that the units were last brought in order for; written at the end. Without it nobody could tell,
         # after a run that was killed, that the processes still run the release before, or that systemd has not read a
         # unit. NeedDaemonReload does not tell it: systemd 257 says yes of every unit once any was enabled with
@@ -451,7 +453,7 @@ class Units:
             secret_env=self.secret_env,
             stop=self.drain + 10,
             memory_mb=self.memory_mb,
-            sandbox="\n".join([*sandbox, *_MORE_SANDBOX, _UMASK]),
+            sandbox="\n".join([*sandbox, *_MORE_SANDBOX, *network(outbound=self.outbound), _UMASK]),
             install=install,
         )
 

@@ -125,6 +125,7 @@ class Deployment:
             secret_env=self.keys.variables_file,
             memory_mb=record.memory_mb,
             drain=record.drain,
+            outbound=self.options["outbound"],
             folder=Path(self.options["units_dir"]),
         )
 
@@ -534,6 +535,7 @@ class Deployment:
             },
             environment_files=[f"-{self.keys.variables_file}", f"{folder}/env"],
             timeout=self.options["release_timeout"],
+            outbound=self.options["outbound"],
         )
         status, out, err = self.run(arguments)
         if status:

@@ -46,6 +46,17 @@ SANDBOX = (
 )
 
 
+def network(*, outbound: bool) -> tuple[str, ...]:
+    """What a unit of an app has where the app may not connect to anything beyond this host's own sockets of files.
+
+    With a network of its own, in which there is only a loopback interface, it does not reach this host's ports either.
+
+    Args:
+        outbound: whether it may.
+    """
+    return () if outbound else ("PrivateNetwork=yes",)
+
+
 def _task(user: str) -> str:
     # Not a hyphen before the last part: flask-shop-task-1 could be of an app named shop-task.
     return f"flask-{user}_task"
@@ -70,6 +81,7 @@ def sandboxed(
     environment: Mapping[str, str] | None = None,
     environment_files: Iterable[str] = (),
     timeout: int = 900,
+    outbound: bool = True,
 ) -> list[str]:
     """Wrap a command so that systemd runs it as the app's user and in the sandbox.
 
@@ -82,12 +94,14 @@ def sandboxed(
         environment_files: files of variables, secrets among them, the later one wins; systemd reads them as root. One
             that begins with ``-`` may be missing.
         timeout: seconds until it is ended.
+        outbound: whether it may connect to other hosts.
 
     Returns:
         The arguments of a ``systemd-run`` that waits and passes output and exit status through.
     """
     properties = [
         *SANDBOX,
+        *network(outbound=outbound),
         f"WorkingDirectory={directory}",
         f"RuntimeMaxSec={timeout}",
         *(f"ReadWritePaths={path}" for path in writable),
