@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "scanners": list(report.TITLES),
     "scans": [],
     "waivers": [],
+    "own_waivers": [],
     "names": [],
     "most_names": 3,
     "ports": [],
@@ -149,7 +150,13 @@ def write(arguments: Answer, now: datetime.datetime) -> Answer:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = report.build(
-            host, now, scans, arguments["waivers"], previous=report.last(folder, host), system=str(arguments["system"])
+            host,
+            now,
+            scans,
+            arguments["waivers"],
+            own=arguments["own_waivers"],
+            previous=report.last(folder, host),
+            system=str(arguments["system"]),
         )
         path = folder / f"{report.file_name(host)}-{found['when']}"
         _put(path.with_name(f"{path.name}.json"), json.dumps(found, indent=1, sort_keys=True) + "\n")

@@ -38,6 +38,7 @@ options:
   programs: {description: The scanners on the controller and their pinned packages., type: dict, default: {}}
   scans: {description: The scans to report., type: list, elements: dict, default: []}
   waivers: {description: The findings that stay as they are., type: list, elements: dict, default: []}
+  own_waivers: {description: Those of the role itself., type: list, elements: dict, default: []}
   host: {description: The host's name in the report., type: str, default: ""}
   system: {description: "What the host runs, as the step prepare says it.", type: str, default: ""}
   reports: {description: The folder of the reports on the controller., type: str, default: reports}
@@ -64,6 +65,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 folder: {description: The folder of the scanners., type: str, returned: with prepare}
+ours: {description: Whether Flaskhost has set the host up., type: bool, returned: with prepare}
 system: {description: What the host runs., type: str, returned: with prepare}
 scans: {description: "What was found, a mapping for each scan.", type: list, returned: with inside and outside}
 page: {description: The page of the report., type: str, returned: with report}
@@ -101,6 +103,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "programs": {"type": "dict", "default": {}},
     "scans": {"type": "list", "elements": "dict", "default": []},
     "waivers": {"type": "list", "elements": "dict", "default": []},
+    "own_waivers": {"type": "list", "elements": "dict", "default": []},
     "host": {"type": "str", "default": ""},
     "system": {"type": "str", "default": ""},
     "reports": {"type": "str", "default": "reports"},
@@ -140,7 +143,7 @@ def main() -> None:
         host.fetch(params["scanners"])
         if "openscap" in params["scanners"] and params["suite"] and not params["content"]:
             host.fetch_content(params["suite"])
-        module.exit_json(changed=False, folder=str(folder), system=inside.system())
+        module.exit_json(changed=False, folder=str(folder), system=inside.system(), ours=inside.is_ours())
     if params["step"] == "clean":
         inside.remove_folder(Path(params["folder"]))
         module.exit_json(changed=False)

@@ -382,6 +382,11 @@ def system() -> str:
     return said
 
 
+def is_ours(units: Path = Path("/etc/systemd/system")) -> bool:
+    """Whether Flaskhost has set this host up: the waivers that it brings along say what it does, and hold there only."""
+    return any(units.glob("flaskhost-*.service"))
+
+
 def _runs(path: Path) -> bool:
     """Whether the process of a PID file is there."""
     try:

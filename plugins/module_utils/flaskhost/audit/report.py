@@ -61,6 +61,7 @@ def build(
     scans: Sequence[Scan],
     waivers: Sequence[Any],
     *,
+    own: Sequence[Any] = (),
     previous: Mapping[str, Any] | None = None,
     system: str = "",
 ) -> dict[str, Any]:
@@ -71,10 +72,11 @@ def build(
         now: when it was looked at, in UTC.
         scans: what was found; failed findings become waived ones here.
         waivers: see :func:`waivers.apply`.
+        own: those that the role brings along.
         previous: what the last reports of the same host say, see :func:`last`.
         system: what the host runs, in a few words.
     """
-    marks = waiving.apply(scans, waivers, now.date())
+    marks = waiving.apply(scans, waivers, now.date(), own)
     return {
         "format": FORMAT,
         "host": host,
@@ -83,7 +85,7 @@ def build(
         "scans": [{**scan.as_dict(), **_figures(scan)} for scan in scans],
         "waivers_unused": _plain(marks["unused"]),
         "waivers_expired": _plain(marks["expired"]),
-        "waivers_wrong": waiving.problems(waivers),
+        "waivers_wrong": waiving.problems([*waivers, *own]),
         "next": next_steps(scans),
         "changes": compare(scans, previous),
     }

@@ -25,22 +25,27 @@ def problems(waivers: Sequence[Any]) -> list[str]:
     return found
 
 
-def apply(scans: Sequence[Scan], waivers: Sequence[Any], today: datetime.date) -> dict[str, list[dict[str, Any]]]:
+def apply(
+    scans: Sequence[Scan], waivers: Sequence[Any], today: datetime.date, own: Sequence[Any] = ()
+) -> dict[str, list[dict[str, Any]]]:
     """Mark what is waived.
 
     The first waiver that fits holds. Only what has failed is waived; a scanner that did not run has nothing to waive.
 
     Args:
         scans: the scans; their findings are changed.
-        waivers: mappings of ``scanner`` and ``id``, both with wildcards, ``reason``, and ``until``, the last day
-            (2027-06-30) on which it holds.
+        waivers: mappings of ``scanner``, ``id`` (one name or several, with spaces between), both with wildcards,
+            ``reason``, and ``until``, the last day (2027-06-30) on which it holds.
         today: the day.
+        own: the waivers that the role brings along; where nothing needs one of them, nothing is said: they are for
+            every host.
 
     Returns:
         Under ``unused`` the waivers that waived nothing though their scanner ran, under ``expired`` those whose day is
         over and that would have.
     """
-    good = [waiver for waiver in waivers if not _problem(waiver)]
+    good = [waiver for waiver in (*waivers, *own) if not _problem(waiver)]
+    theirs = sum(not _problem(waiver) for waiver in waivers)
     ran = [scan for scan in scans if scan.ran]
     used: set[int] = set()
     expired: set[int] = set()
@@ -59,7 +64,7 @@ def apply(scans: Sequence[Scan], waivers: Sequence[Any], today: datetime.date) -
                 break
     unused = [
         number
-        for number, waiver in enumerate(good)
+        for number, waiver in enumerate(good[:theirs])
         if number not in used | expired
         and any(fnmatch.fnmatchcase(scan.scanner, str(waiver["scanner"])) for scan in ran)
     ]
@@ -86,7 +91,9 @@ def _problem(waiver: Any) -> str:
 
 
 def _fits(waiver: Mapping[str, Any], scanner: str, name: str) -> bool:
-    return fnmatch.fnmatchcase(scanner, str(waiver["scanner"])) and fnmatch.fnmatchcase(name, str(waiver["id"]))
+    if not fnmatch.fnmatchcase(scanner, str(waiver["scanner"])):
+        return False
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in str(waiver["id"]).split())
 
 
 def _is_over(waiver: Mapping[str, Any], today: datetime.date) -> bool:
