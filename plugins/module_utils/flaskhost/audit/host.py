@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ STATE = Path("/var/lib")
 PREFIX = "flaskhost-audit-"
 #: A folder that a killed run has left behind goes at the next one, if it is older than any run takes (seconds).
 STALE = 86400
+#: Seconds for a scanner that took too long to tidy up after itself.
+GRACE = 5
 PATHS = ("usr/sbin", "usr/bin", "sbin", "bin")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: What each scanner comes in.
@@ -88,8 +91,13 @@ class Host:
                 try:
                     out, errors = process.communicate(timeout=seconds)
                 except subprocess.TimeoutExpired:
-                    # The shell scripts among the scanners have children, which go with them.
-                    os.killpg(process.pid, signal.SIGKILL)
+                    # The shell scripts among the scanners have children, which go with them, and files of theirs in
+                    # /tmp, which they remove if they are asked first.
+                    os.killpg(process.pid, signal.SIGTERM)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(GRACE)
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
                     return 124, "", f"{command[0]} was stopped after {seconds} seconds."
         except OSError as error:
             return 127, "", f"{error.filename or command[0]}: {error.strerror}."
