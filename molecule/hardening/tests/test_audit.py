@@ -1,7 +1,7 @@
 """playbooks/audit.yml on hosts that serve: what its scanners say, what it writes, and that it leaves nothing behind.
 
-The quick scanners and one profile of OpenSCAP. Lynis and the other profiles, and all that needs a kernel of its own, are
-for a real machine.
+The quick scanners and one profile of OpenSCAP. Lynis and the other profiles, and all that needs a kernel of its own,
+are for a real machine.
 """
 
 from __future__ import annotations

@@ -391,7 +391,7 @@ def system() -> str:
 
 
 def is_ours(units: Path = Path("/etc/systemd/system")) -> bool:
-    """Whether Flaskhost has set this host up: the waivers that it brings along say what it does, and hold there only."""
+    """Whether Flaskhost has set this host up: its own waivers say how it does things, and hold there only."""
     return any(units.glob("flaskhost-*.service"))
 
 
