@@ -32,8 +32,11 @@ def tail(text: str, lines: int = 15) -> str:
 SANDBOX = (
     "NoNewPrivileges=yes",
     "PrivateTmp=yes",
+    "TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec",
     "PrivateDevices=yes",
     "ProtectSystem=strict",
+    # ProtectProc leaves it to be written otherwise, also under ProtectSystem.
+    "ReadOnlyPaths=/run",
     "ProtectHome=yes",
     "ProtectProc=invisible",
     "ProtectKernelTunables=yes",

@@ -66,7 +66,9 @@ def test_code_and_environment_belong_to_root_and_the_app_cannot_write_them(host,
         ("/srv/guestbook/data/probe", False),
         ("/var/tmp/../lib/probe", False),
         ("/etc/probe", False),
+        ("/dev/shm/probe", True),  # shared memory of its own
         ("/run/probe", False),
+        ("/run/lock/probe", False),
         ("/home/debian/probe", False),
         ("/var/www/acme/probe", False),
     ],
@@ -95,6 +97,12 @@ def test_running_app_cannot_read(visitor, host, path):
     assert host.file(path).exists, "there is nothing to protect"
     answer = visitor.ask(f"https://hello.test/read?path={path}").json
     assert (answer["ok"], answer["errno"]) in {(False, "EACCES"), (False, "ENOENT"), (False, "EPERM")}
+
+
+def test_app_leaves_nothing_where_others_see_it(visitor, host):
+    for path in ("/tmp/probe", "/dev/shm/probe"):
+        assert visitor.ask(f"https://hello.test/write?path={path}").json["ok"]
+        assert not host.file(path).exists
 
 
 def test_probe_can_read_at_all(visitor):
