@@ -49,6 +49,7 @@ suggestion[]=SSH-7408|Consider hardening SSH configuration|AllowTcpForwarding (s
 details[]=SSH-7408|sshd|desc:sshd option AllowTcpForwarding;field:AllowTcpForwarding;prefval:NO;value:YES;|
 details[]=KRNL-6000|sysctl|desc:Hardened BPF JIT compilation;field:net.core.bpf_jit_harden;prefval:2;value:0;|
 details[]=KRNL-6000|sysctl|desc:No description;field:kernel.core_uses_pid;prefval:1;value:0;|
+details[]=-|nginx|field:protocol;value:tlsv1.2;|
 suggestion[]=KRNL-6000|One or more sysctl values differ from the scan profile||Change sysctl value or disable test|
 hardening_index=63
 tests_executed=KRNL-6000|NETW-3200|FILE-6310|KRNL-5820|SSH-7408|MAIL-8818|AUTH-9204|

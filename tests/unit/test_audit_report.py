@@ -69,6 +69,18 @@ def test_a_waiver_that_is_not_needed_is_told() -> None:
     assert apply([waiver(scanner="openscap-*")], ("SSH-1", FAILED, "low"))[1]["unused"] == []
 
 
+def test_a_waiver_may_name_several() -> None:
+    found, _marks = apply([waiver(id="FILE-1 SSH-*")], ("FILE-1", FAILED, "low"), ("SSH-2", FAILED, "low"))
+    assert found == [WAIVED, WAIVED]
+
+
+def test_only_the_environments_own_waivers_are_told_as_not_needed() -> None:
+    one = scan(("SSH-1", FAILED, "low"), ("FILE-1", FAILED, "low"))
+    marks = waivers.apply([one], [waiver(id="other")], NOW.date(), [waiver(id="never"), waiver(id="SSH-*")])
+    assert [item["id"] for item in marks["unused"]] == ["other"]
+    assert [finding.status for finding in one.findings] == [WAIVED, FAILED]
+
+
 @pytest.mark.parametrize(
     "wrong", ["x", {}, waiver(reason=""), waiver(reason="not needed"), waiver(until="soon"), waiver(scanner=None)]
 )
@@ -163,6 +175,26 @@ def test_the_last_report_is_found(tmp_path: Path) -> None:
     assert report.last(tmp_path, "web2") is None
 
 
+def test_a_scanner_is_compared_with_the_last_time_that_it_ran(tmp_path: Path) -> None:
+    runs = (
+        ("20261119T000000Z", [scan(("A", FAILED, "low"), score_text="old")]),
+        ("20261120T000000Z", [scan(("A", FAILED, "low"), score_text="newer")]),
+        ("20261121T000000Z", [not_run("lynis", "Lynis", "left out"), scan(name="ports")]),
+    )
+    for stamp, scans in runs:
+        (tmp_path / f"web1-{stamp}.json").write_text(json.dumps({**build(*scans), "when": stamp}))
+    last = report.last(tmp_path, "web1")
+    assert last and last["when"] == "20261121T000000Z"
+    changes = build(scan(("A", PASSED, "info")), previous=last)["changes"]
+    assert changes["scores"] == {"lynis": "newer"}
+    assert [item["id"] for item in changes["better"]] == ["A"]
+
+
+def test_who_leaves_a_scanner_out_is_not_told_that_it_is_missing() -> None:
+    before = build(scan(("A", FAILED, "low"), name="lynis"))
+    assert build(*report.left_out(["ports"]), previous=before)["changes"]["notes"] == []
+
+
 @pytest.mark.parametrize(("name", "file"), [("web1.example.com", "web1.example.com"), ("../x/y", "_x_y"), ("", "host")])
 def test_a_hosts_name_is_made_a_files(name: str, file: str) -> None:
     assert report.file_name(name) == file
@@ -236,6 +268,15 @@ def test_the_page_tells_all() -> None:
         assert text in reader.text, text
     assert reader.headings[:2] == ["h1", "h2"]
     assert "1 scanner has not run" in reader.text
+
+
+def test_what_is_waived_is_told_by_its_reason() -> None:
+    rules = [waiver(scanner="*", id="FILE-*")]
+    one, other = (scan(("FILE-1", FAILED, "low"), name=name) for name in ("openscap-a", "openscap-b"))
+    text = read(build(one, other, rules=rules)).text
+    table = text.partition("What is waived, and why")[2].partition("What each scanner says")[0]
+    assert (table.count(REASON), table.count("FILE-1")) == (1, 1)
+    assert "One finding stays as it is" in text
 
 
 def test_a_page_of_nothing_is_a_page() -> None:
@@ -324,6 +365,20 @@ def test_a_scanner_that_is_missing_says_why(tmp_path: Path) -> None:
     assert [one.ran for one in scans] == [False, False]
     assert "no network" in scans[0].why_not
     assert "no network" in there.updates().why_not
+
+
+def test_what_is_ours_is_known_by_its_units(tmp_path: Path) -> None:
+    assert not host.is_ours(tmp_path)
+    (tmp_path / "flaskhost-firewall.service").touch()
+    assert host.is_ours(tmp_path)
+
+
+def test_a_scanner_that_takes_too_long_may_tidy_up(tmp_path: Path) -> None:
+    there = host.Host(host.make_folder(tmp_path))
+    left = tmp_path / "left"
+    script = f"touch {left}; trap 'rm {left}; exit' TERM; sleep 20 & wait"
+    assert there.run(["sh", "-c", script], 1)[0] == 124
+    assert not left.exists()
 
 
 def test_a_program_that_hangs_is_stopped(tmp_path: Path) -> None:
