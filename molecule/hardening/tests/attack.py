@@ -111,6 +111,30 @@ def _one(address: str, request: dict[str, Any]) -> list[Any]:
         return [0, {}, f"{type(error).__name__}: {error}"]
 
 
+def flood(address: str, connections: int = 4, count: int = 150) -> dict[str, int]:
+    """Send so many requests on each of a few connections without waiting; return how often each status came.
+
+    Under ``Retry-After`` is how many answers have told when to come back.
+    """
+    request = b"GET / HTTP/1.1\r\nHost: doors.test\r\n\r\n"
+    last = b"GET / HTTP/1.1\r\nHost: doors.test\r\nConnection: close\r\n\r\n"
+
+    def once(_number: int) -> bytes:
+        read = b""
+        with contextlib.closing(_connect(address, "doors.test")) as plug, contextlib.suppress(OSError):
+            # Whoever is banned gets nothing any more.
+            plug.settimeout(5)
+            plug.sendall(request * (count - 1) + last)
+            while piece := plug.recv(65536):
+                read += piece
+        return read
+
+    with ThreadPoolExecutor(connections) as pool:
+        read = b"".join(pool.map(once, range(connections)))
+    words = {"200": b"HTTP/1.1 200", "429": b"HTTP/1.1 429", "Retry-After": b"\r\nRetry-After: 1\r\n"}
+    return {name: read.count(word) for name, word in words.items()}
+
+
 def _connect(address: str, name: str, plain: bool = False) -> socket.socket:
     plug = socket.create_connection((address, 80 if plain else 443), timeout=10)
     if plain:
@@ -163,7 +187,7 @@ def log_in(address: str, users: list[str], way: str = "publickey") -> list[str]:
     key, script = Path("/root/attacker_key"), Path("/root/askpass")
     if not key.exists():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-        script.write_text("#!/bin/sh\necho password\n")
+        script.write_text("#!/bin/sh\necho open sesame\n")
         script.chmod(0o700)
     options = {
         "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "ConnectTimeout": "5",
@@ -174,7 +198,10 @@ def log_in(address: str, users: list[str], way: str = "publickey") -> list[str]:
     for user in users:
         command = ["ssh", *(f"-o{name}={value}" for name, value in options.items()), f"{user}@{address}", "id"]
         environment = {**os.environ, "SSH_ASKPASS": str(script), "SSH_ASKPASS_REQUIRE": "force"}
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+        # Who is banned in the middle of it is not told.
+        result = subprocess.run(
+            ["timeout", "8", *command], env=environment, capture_output=True, text=True, timeout=20, check=False
+        )
         said.append(f"{result.returncode} {result.stdout}{result.stderr}".strip())
     return said
 

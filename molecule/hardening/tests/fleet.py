@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
+import yaml
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())
 OLD_KEY = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "old_key"
 WEB = ("fh-hard-bookworm", "fh-hard-trixie")
 ATTACKER = "fh-hard-attacker"
+#: A right password, hashed: openssl passwd -6.
+OPEN_SESAME = SETTINGS["flask_apps"]["staging"]["basic_auth"]["ada"]
 GUARD = "/var/lib/flaskhost/guard"
 #: Molecule asks for colours, which would stand between the words that the tests look for.
 PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}

@@ -31,15 +31,15 @@ def stray(webs):
 
 
 def test_of_all_ports_three_are_open(webs, attacker, stray):
-    # The attacker's own ports are scanned as well: a scan that sees nothing would prove nothing.
+    # Some of the attacker's own ports are scanned as well: a scan that sees nothing would prove nothing.
     attacker.host.run(f"systemd-run --quiet --collect --unit=seen-test python3 -m http.server {STRAY}")
     try:
         eventually(lambda: attacker.do("knock", address=attacker.address, port=STRAY) != ["refused"], True)
-        addresses = [attacker.address, *(web.address for web in webs)]
-        found = attacker.do("scan", addresses=addresses)
+        seen = attacker.do("scan", addresses=[attacker.address], first=STRAY - 100, last=STRAY + 100)
+        found = attacker.do("scan", addresses=[web.address for web in webs])
     finally:
         attacker.host.run("systemctl stop seen-test.service")
-    assert STRAY in found[attacker.address]
+    assert seen[attacker.address] == [STRAY]
     for web in webs:
         assert found[web.address] == [22, 80, 443]
         # It was there to be found: the host itself reaches it. And it was our last rule that has refused the others.
@@ -61,7 +61,8 @@ def test_new_connections_of_ssh_are_limited_and_old_ones_go_on(web, attacker):
     assert said.count("SSH-") >= 10
     assert web.log_in()[0]
     web.run("nft flush set inet flaskhost ssh_new4")
-    assert attacker.knock(web, 22) == ["SSH-"]
+    # sshd itself, from OpenSSH 9.8 on, has enough of whoever does so.
+    assert attacker.knock(web, 22)[0] in ("SSH-", "Not ")
 
 
 def test_pings_are_answered_but_not_a_flood(web, attacker):
@@ -77,6 +78,8 @@ def test_a_run_heals_its_own_table_and_leaves_those_of_others_alone(webs):
     for web in webs:
         web.run(f"nft '{DOCKER}'")
         web.run("nft insert rule inet flaskhost input tcp dport 1-65535 accept")
+        # fail2ban makes its table at its first ban.
+        web.run("fail2ban-client set sshd banip 192.0.2.99")
     before = [web.run("nft list table ip docker_test") for web in webs]
     try:
         status, output = play("--tags", "firewall")
@@ -85,15 +88,11 @@ def test_a_run_heals_its_own_table_and_leaves_those_of_others_alone(webs):
         for web, table in zip(webs, before, strict=True):
             assert "1-65535" not in web.rules()
             assert web.run("nft list table ip docker_test") == table
-            # fail2ban's is made at its first ban, or is there already.
-            web.run("fail2ban-client set sshd banip 192.0.2.99")
-            assert "192.0.2.99" in web.banned()
+            assert "table inet f2b-table" in web.run("nft list tables")
             assert web.unguarded()
         status, output = play("--tags", "firewall")
         assert status == 0, output
         assert changed(output)[:2] == [0, 0]
-        for web in webs:
-            assert "192.0.2.99" in web.banned()
     finally:
         for web in webs:
             web.run("nft delete table ip docker_test")
