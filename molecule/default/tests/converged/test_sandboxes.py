@@ -65,6 +65,19 @@ def test_running_app_is_refused(attempt, what):
     assert (answer["ok"], answer["errno"]) in {(False, "EPERM"), (False, "EACCES"), (False, "EAFNOSUPPORT")}
 
 
+def test_app_without_outbound_reaches_no_port(attempt, host):
+    own = host.check_output("hostname -I").split()[0]
+    for address, port, said in (
+        (own, 443, "ENETUNREACH"),
+        (own, 22, "ENETUNREACH"),
+        ("127.0.0.1", 443, "ECONNREFUSED"),
+    ):
+        # Somebody listens there, and who is not confined gets through.
+        host.check_output(f"bash -c 'exec 3<>/dev/tcp/{address}/{port}'")
+        answer = attempt("connect", f"&address={address}&port={port}").json
+        assert (answer["ok"], answer["errno"]) == (False, said)
+
+
 def test_app_cannot_fork_without_end(attempt, visitor):
     told = attempt("fork").json
     assert told["refused"] == "EAGAIN"
