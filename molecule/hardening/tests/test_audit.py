@@ -19,8 +19,10 @@ import pytest
 from fleet import INVENTORY, PLAIN, PROJECT, WEB, Host
 
 SCANNERS = ["updates", "listeners", "exposure", "certificates", "openscap", "ssh_audit", "gixy", "ports"]
-#: Rules about the kernel, its boot, its disks and its audit: a container has no say in them.
-OUT_OF_REACH = re.compile(r"sysctl_|partition_for_|mount_option_|grub2_|kernel_|audit|apparmor|all_apparmor|chronyd?_")
+#: Rules about the kernel, its boot, its disks, its audit and its clock: a container has no say in them.
+OUT_OF_REACH = re.compile(
+    r"sysctl_|partition_for_|mount_option_|grub2_|kernel_|audit|apparmor|all_apparmor|service_chronyd_enabled|ntp_single"
+)
 #: What a host is made of, and what a scanner could leave in it.
 PARTS = "find /etc /usr /opt /srv /root /home /var/lib /var/cache /var/spool /var/tmp /tmp /boot -xdev"
 #: Files that services write at any time, and the rest of a log-in.
