@@ -28,7 +28,7 @@ PAUSE = 2
 ATTEMPT = 10
 MARGIN = 5
 #: Seconds beyond the host's timer in which the old state has to be there again.
-RETURN = 60
+WAY_BACK = 60
 DEFAULT_SECONDS = 45
 
 
@@ -117,7 +117,7 @@ class ActionModule(ActionBase):
         way = self._way(int(arguments.get("port") or 0))
         ends = {
             "ok": "The host has put the old state back, and answers again as before.",
-            "": f"Nor does the host answer as before, {RETURN} seconds after it was to put the old state back. It does "
+            "": f"Nor does the host answer as before, {WAY_BACK} seconds after it was to put the old state back. It does "
             "so at its next boot at the latest: use your provider's console, or reset it there.",
         }
         end = ends.get(outcome, f"The host has put the old state back, but for: {outcome}")
@@ -130,7 +130,7 @@ class ActionModule(ActionBase):
 
     def _wait_for_return(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, seconds: int) -> str:
         """What the host has done; empty when it does not answer."""
-        deadline = self._now() + seconds + RETURN
+        deadline = self._now() + seconds + WAY_BACK
         while self._now() < deadline:
             try:
                 answer = self._phase("returned", arguments, task_vars)

@@ -175,7 +175,7 @@ def test_a_host_that_does_not_come_back_is_not_said_to_be_well() -> None:
     assert result["failed"]
     assert not result["old_state"]
     assert "console" in result["msg"]
-    assert controller.now < 45 + 45 + 2 * controller.plugin.RETURN
+    assert controller.now < 45 + 45 + 2 * controller.plugin.WAY_BACK
 
 
 def test_what_could_not_be_put_back_is_said() -> None:
