@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ def sleeper(home):
     """A process whose command names the disk of the machine one."""
     command = [sys.executable, "-c", "import time; time.sleep(60)", str(home / "one.disk")]
     with subprocess.Popen(command) as process:  # noqa: S603
+        # For a moment after its start a process has no words yet.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         yield process
         process.kill()
 
