@@ -46,6 +46,6 @@ def parse(text: str, now: float, least_days: int = 14) -> Scan:
     except (ValueError, KeyError, TypeError, AttributeError):
         return not_run("certificates", TITLE, f"The answer cannot be read: {text[:200]}")
     fewest = min(left, default=None)
-    score_text = "none" if fewest is None else f"{fewest} days left at least"
+    score_text = "none" if fewest is None else f"{fewest} days left"
     score = None if fewest is None else float(fewest)
     return Scan("certificates", TITLE, score=score, score_text=score_text, findings=findings)

@@ -54,7 +54,8 @@ def parse(text: str, limits: Sequence[dict[str, Any]]) -> Scan:
         most = float(limit["most"])
         findings.append(
             Finding(
-                unit, unit, PASSED if value <= most else FAILED, "info" if value <= most else "medium",
+                unit, f"How exposed {unit} is",
+                PASSED if value <= most else FAILED, "info" if value <= most else "medium",
                 f"Exposure {value}; at most {most}.",
                 "" if value <= most else f"See what it lacks: systemd-analyze security {unit}",
             )
@@ -64,5 +65,5 @@ def parse(text: str, limits: Sequence[dict[str, Any]]) -> Scan:
             absent = "No such service runs here."
             findings.append(Finding(str(limit["unit"]), str(limit["unit"]), NOT_APPLICABLE, "info", absent))
     worst = max(judged, default=None)
-    text = "no service with a limit" if worst is None else f"worst with a limit {worst}"
+    text = "no service with a limit" if worst is None else f"{worst} at worst"
     return Scan("exposure", TITLE, score=worst, score_text=text, findings=findings)

@@ -41,7 +41,7 @@ def parse(text: str, expected: Collection[int]) -> Scan:
             findings[key] = Finding(key, title, FAILED, "medium", where, advice)
     odd = sum(finding.status == FAILED for finding in findings.values())
     return Scan(
-        "listeners", TITLE, score=float(odd), score_text=f"{odd} that nobody asked for",
+        "listeners", TITLE, score=float(odd), score_text=f"{odd} unexpected",
         findings=list(findings.values()) or [Finding("none", "Nothing listens for others", PASSED, "info")],
     )  # fmt: skip
 

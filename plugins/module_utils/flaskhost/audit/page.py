@@ -168,7 +168,8 @@ def _card(scan: Mapping[str, Any], changes: Mapping[str, Any]) -> Iterable[str]:
             f"{sum(item['scanner'] == scan['title'] for item in changes[how])} {how}" for how in ("worse", "better")
         ]
         moved = [move for move in moves if not move.startswith("0 ")]
-        text = f"Last time: {before.partition(',')[0]}" + (f"; {', '.join(moved)}" if moved else "; no change")
+        was = before.partition(",")[0] if "%" in before else before
+        text = f"Last time: {was}" + (f"; {', '.join(moved)}" if moved else "; no change")
         yield f'<p class="since soft">{escape(text)}</p>'
 
 

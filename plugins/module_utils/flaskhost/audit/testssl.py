@@ -52,9 +52,15 @@ def _finding(key: str, severity: str, found: str) -> Finding | None:
     if key in ("overall_grade", "scanTime") or key.startswith("grade_cap"):
         return None
     if severity == "OK":
-        return Finding(key, key, PASSED, "info", shorten(found))
+        return Finding(key, _title(key), PASSED, "info", shorten(found))
     if severity == "WARN":
-        return Finding(key, key, NOTE, "info", shorten(f"It could not be tested: {found}"))
+        return Finding(key, _title(key), NOTE, "info", shorten(f"It could not be tested: {found}"))
     if severity in SEVERITIES:
-        return Finding(key, key, FAILED, SEVERITIES[severity], shorten(found))
+        return Finding(key, _title(key), FAILED, SEVERITIES[severity], shorten(found))
     return None
+
+
+def _title(key: str) -> str:
+    """Its names for machines, as words: cert_chain_of_trust."""
+    words = key.replace("_", " ").replace("cert ", "certificate: ")
+    return words[:1].upper() + words[1:]
