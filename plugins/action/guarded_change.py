@@ -117,7 +117,7 @@ class ActionModule(ActionBase):
         way = self._way(int(arguments.get("port") or 0))
         ends = {
             "ok": "The host has put the old state back, and answers again as before.",
-            "": f"Nor does the host answer as before, {WAY_BACK} seconds after it was to put the old state back. It does "
+            "": f"Nor does the host answer as before, {WAY_BACK} seconds after it was to do so. It does "
             "so at its next boot at the latest: use your provider's console, or reset it there.",
         }
         end = ends.get(outcome, f"The host has put the old state back, but for: {outcome}")
