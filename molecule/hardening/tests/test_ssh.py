@@ -12,7 +12,7 @@ WANTED = (
     "permitrootlogin no",
     "permitemptypasswords no",
     "x11forwarding no",
-    "allowtcpforwarding no",
+    "allowtcpforwarding local",
     "permittunnel no",
     "gatewayports no",
     "permituserenvironment no",
