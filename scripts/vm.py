@@ -152,10 +152,11 @@ def ensure_image(release: str, rebuild: bool = False) -> None:
         if not rebuild and (folder / "recipe").read_text() == digest:
             say(f"The machine image of {release} is there")
             return
-    users = [machine.name for machine in machines() if machine.pid() and machine.release() == release]
+    # Also one that is off: its disk says what differs from the image, and means nothing over another one.
+    users = [machine.name for machine in machines() if machine.release() == release]
     if users:
         raise Problem(
-            f"The machine image of {release} is out of date, and {', '.join(users)} runs on it.",
+            f"The machine image of {release} is out of date, and the disk of {', '.join(users)} lies over it.",
             f"`python3 scripts/vm.py remove {users[0]}`, then repeat.",
         )
     build_image(release, mirror, script)
