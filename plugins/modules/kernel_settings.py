@@ -62,7 +62,9 @@ def main() -> None:
         host_files.apply(changes, module.run_command)
         refused = logic.set_now(each, found.differing)
     for key, by in found.overruled.items():
-        module.warn(f"{key} is left as {by} has it: that file is read after {path}. Take it out there.")
+        # What the distribution itself wants is no mistake of anybody's, and nobody is told so at every run.
+        if not by.startswith(("/usr/lib/", "/lib/")):
+            module.warn(f"{key} is left as {by} has it: that file is read after {path}. Take it out there.")
     for key, reason in refused.items():
         module.warn(f"The kernel did not take {key} = {each[key]}: {reason}")
     diff = [host_files.diff(change) for change in changes]
