@@ -55,13 +55,12 @@ def test_new_connections_of_ssh_are_limited_and_old_ones_go_on(web, attacker):
         said = attacker.knock(web, 22, 45)
     finally:
         web.run(f"fail2ban-client set sshd delignoreip {attacker.address}")
-    assert 10 <= said.count("silent") <= 20, said
+    assert 10 <= said.count("silent") <= 25, said
+    # sshd itself, from OpenSSH 9.8 on, has enough of whoever does so, and says that it is not allowed.
+    assert said.count("SSH-") + said.count("Not ") >= 10, said
     assert "refused" not in said
-    # MaxStartups may have let some of the others go without a greeting.
-    assert said.count("SSH-") >= 10
     assert web.log_in()[0]
     web.run("nft flush set inet flaskhost ssh_new4")
-    # sshd itself, from OpenSSH 9.8 on, has enough of whoever does so.
     assert attacker.knock(web, 22)[0] in ("SSH-", "Not ")
 
 
@@ -70,8 +69,9 @@ def test_pings_are_answered_but_not_a_flood(web, attacker):
     assert " 0% packet loss" in few
     time.sleep(2)
     flood = attacker.host.run(f"ping -q -c 300 -i 0.002 -W 1 {web.address}").stdout
-    lost = float(re.search(r"([\d.]+)% packet loss", flood)[1])
-    assert 50 < lost < 95, flood
+    sent, received, milliseconds = map(int, re.search(r"(\d+) packets.* (\d+) received.* time (\d+)ms", flood).groups())
+    # Forty at once and twenty a second, however long a busy machine takes to send them.
+    assert received <= 50 + 20 * milliseconds / 1000 < sent, flood
 
 
 def test_a_run_heals_its_own_table_and_leaves_those_of_others_alone(webs):
