@@ -284,7 +284,8 @@ def test_the_sandbox_is_that_of_the_slots(host: Host, outbound: bool) -> None:
         wanted = {*filter(confined.match, directives(slot))} - ({"PrivateNetwork=yes"} if outbound else set())
         assert {*filter(confined.match, directives(text))} == wanted, name
         assert f"ReadWritePaths={host.root}/data" in text
-        assert "MemoryMax=300M" in text
+        assert "MemoryMax=300M\nMemorySwapMax=150M\n" in text
+        assert "AppArmorProfile=-flask-shop\n" in text
         assert "TimeoutStopSec=30" in text
         assert "User=shop\nGroup=shop\n" in text
 

@@ -972,6 +972,7 @@ def slot(**changes: Any) -> dict[str, Any]:
         "user": "shop",
         "unit": "flask-shop",
         "config": "/etc/gunicorn/shop.conf.py",
+        "root": "/srv/shop",
         "slots": "/srv/shop/slots",
         "data": "/srv/shop/data",
         "socket_dir": "/run/flask-shop",
@@ -1097,7 +1098,29 @@ def test_a_slot_writes_its_data_and_nothing_else() -> None:
     assert service["ProtectSystem"] == ["strict"]
     assert service["NoNewPrivileges"] == ["yes"]
     assert service["CapabilityBoundingSet"] == [""]
-    assert service["MemoryMax"] == ["300M"]
+    assert (service["MemoryMax"], service["MemorySwapMax"]) == (["300M"], ["150M"])
+
+
+def test_a_slot_is_confined_by_the_profile_that_is_on_the_disk() -> None:
+    service = unit("slot.service.j2")
+    # Neither is fatal: a host without AppArmor runs the app in its sandbox.
+    assert service["AppArmorProfile"] == ["-flask-shop"]
+    (load,) = service["ExecStartPre"]
+    assert load.startswith("-+/bin/sh -c ")
+    assert load.endswith("/usr/sbin/apparmor_parser --replace /etc/apparmor.d/flask-shop'")
+
+
+def test_a_profile_lets_nothing_run_that_the_app_can_write() -> None:
+    lines = [line.split("#")[0].strip() for line in render("gunicorn", "apparmor.j2", item=slot()).splitlines()]
+    rules = dict(line.rstrip(",").rsplit(" ", 1) for line in lines if line.startswith("/"))
+    assert {path for path, rights in rules.items() if set(rights) & set("wk") and set(rights) & set("mix")} == set()
+    assert rules["/srv/shop/data/**"] == "rwkl"
+    assert rules["/srv/shop/{releases,venvs}/**"] == "mrix"
+    # Another app's folders are in no rule.
+    assert {path for path in rules if path.startswith("/srv/")} == {
+        path for path in rules if path.startswith("/srv/shop/")
+    }
+    assert "profile flask-shop flags=(attach_disconnected) {" in lines
 
 
 def test_a_slot_has_a_socket_of_its_own() -> None:

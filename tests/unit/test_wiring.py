@@ -520,8 +520,8 @@ def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any])
     """The units' files and the sockets' paths are put together in two places."""
     release = handed(variables, "app", flask_apps=SITES["one app"])["app_apps"][0]
     tasks = yaml.safe_load((ROOT / "roles/gunicorn/tasks/configure.yml").read_text())
-    written = [task.get("ansible.builtin.template", {}).get("dest", "") for task in tasks]
-    units = {path.replace("{{ item.unit }}", release["unit"]) for path in written if "/systemd/" in path}
+    written = [file["path"] for task in tasks for file in task["host_files"]["files"]]
+    units = {path.replace("{{ item.unit }}", release["unit"]) for path in written if "item.unit" in path}
     assert set(release["unit_files"]) == units
 
     folder, root = Path(release["socket_dir"]), Path(release["root"])

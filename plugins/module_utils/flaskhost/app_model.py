@@ -685,7 +685,11 @@ def app_record(
         socket_dir=f"/run/{unit}",
         unit=unit,
         slot_units=[f"{unit}@{slot}.service" for slot in SLOTS],
-        unit_files=[f"/etc/systemd/system/{unit}@.service", f"/etc/systemd/system/{unit}@.socket"],
+        unit_files=[
+            f"/etc/systemd/system/{unit}@.service",
+            f"/etc/systemd/system/{unit}@.socket",
+            f"/etc/apparmor.d/{unit}",
+        ],
         server_package=SERVER_PACKAGE,
         server_config=f"/etc/gunicorn/{name}.conf.py",
         secrets_dir=f"/etc/flaskhost/{name}",

@@ -453,7 +453,10 @@ class Units:
             secret_env=self.secret_env,
             stop=self.drain + 10,
             memory_mb=self.memory_mb,
-            sandbox="\n".join([*sandbox, *_MORE_SANDBOX, *network(outbound=self.outbound), _UMASK]),
+            swap_mb=self.memory_mb // 2,
+            sandbox="\n".join(
+                [*sandbox, *_MORE_SANDBOX, f"AppArmorProfile=-{self.unit}", *network(outbound=self.outbound), _UMASK]
+            ),
             install=install,
         )
 
@@ -485,6 +488,7 @@ KillMode=mixed
 TimeoutStopSec={stop}
 
 MemoryMax={memory_mb}M
+MemorySwapMax={swap_mb}M
 OOMPolicy=continue
 TasksMax=512
 LimitNOFILE=8192

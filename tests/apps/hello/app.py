@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import platform
+import shutil
 import signal
 import socket
 import time
@@ -154,6 +155,23 @@ def _set_user_bit() -> None:
         path.unlink()
 
 
+def _run_own_file() -> None:
+    """What an intruder does who has found a way to upload: put a program down and run it."""
+    path = Path.home() / f"attempt-{os.getpid()}"
+    shutil.copyfile("/bin/true", path)
+    try:
+        path.chmod(0o700)
+        os.waitpid(os.posix_spawn(path, [path.name], {}), 0)
+    finally:
+        path.unlink()
+
+
+def _call_bus() -> None:
+    """By its bus systemd can be asked for anything; who may is then polkit's to say."""
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.connect("/run/dbus/system_bus_socket")
+
+
 def _fork() -> dict:
     """Start processes until somebody says no. Bounded, for a machine on which nobody does."""
     children: list[int] = []
@@ -193,6 +211,8 @@ ATTEMPTS = {
     "clock": _set_clock,
     "setuid": _set_user,
     "suid file": _set_user_bit,
+    "run own file": _run_own_file,
+    "bus": _call_bus,
     "fork": _fork,
     "memory": _eat,
     "connect": _connect,

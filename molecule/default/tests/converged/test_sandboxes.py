@@ -65,6 +65,12 @@ def test_running_app_is_refused(attempt, what):
     assert (answer["ok"], answer["errno"]) in {(False, "EPERM"), (False, "EACCES"), (False, "EAFNOSUPPORT")}
 
 
+def test_apps_profiles_can_be_read_by_apparmor(host):
+    # These hosts share their kernel and have none loaded; that they confine is shown by the scenario vm.
+    for name in ("guestbook", "hello"):
+        host.run_expect([0], f"apparmor_parser --skip-kernel-load --skip-cache /etc/apparmor.d/flask-{name}")
+
+
 def test_app_without_outbound_reaches_no_port(attempt, host):
     own = host.check_output("hostname -I").split()[0]
     for address, port, said in (

@@ -164,6 +164,33 @@ def test_apparmor_confines(host):
     assert unconfined == []
 
 
+@pytest.mark.parametrize("name", ["guestbook", "hello"])
+def test_every_process_of_an_app_is_confined_by_its_profile(host, name):
+    processes = host.check_output(f"ps --no-headers -o label:64 -u {name}").splitlines()
+    assert len(processes) >= 2
+    assert set(processes) == {f"flask-{name} (enforce)"}
+
+
+def test_app_cannot_run_what_it_has_written(visitor):
+    answer = visitor.ask("https://hello.test/attempt?what=run%20own%20file").json
+    assert (answer["ok"], answer["errno"]) == (False, "EACCES")
+
+
+def test_app_reaches_no_bus(visitor, host):
+    assert host.file("/run/dbus/system_bus_socket").is_socket
+    answer = visitor.ask("https://hello.test/attempt?what=bus").json
+    assert (answer["ok"], answer["errno"]) == (False, "EACCES")
+
+
+def test_profiles_hold_nothing_against_the_apps(host, visitor):
+    """What the apps need is allowed: the tests above alone have been refused."""
+    for name in ("guestbook", "hello"):
+        assert visitor.ask(f"https://{name}.test/").status == 200
+    denied = host.check_output("journalctl --boot --dmesg --no-pager --output=cat --grep='apparmor=\"DENIED\"' || true")
+    ours = [line for line in denied.splitlines() if 'profile="flask-' in line]
+    assert [line for line in ours if "/data/attempt-" not in line and "system_bus_socket" not in line] == []
+
+
 def test_clock_is_kept_by_chrony_alone(host):
     assert host.service("chrony").is_running
     assert host.run("chronyc tracking").rc == 0
