@@ -106,6 +106,19 @@ def test_files_that_decide_about_rights_are_roots(web):
     assert modes.split() == ["640", "700", "600", "700"]
 
 
+def test_aide_finds_a_program_that_somebody_has_put_there(web):
+    # Its timer does it some minutes after the run of Ansible; where it has begun, this waits for its end.
+    web.run("systemctl start flaskhost-aide.service", timeout=600)
+    look = "aide --config=/etc/aide/aide.conf --limit='^/usr/local/sbin' --check"
+    assert "found NO differences" in web.run(look, None)
+    web.run("touch /usr/local/sbin/flaskhost-test")
+    try:
+        assert "/usr/local/sbin/flaskhost-test" in web.fails(look)
+    finally:
+        web.run("rm /usr/local/sbin/flaskhost-test")
+    assert web.host.service("dailyaidecheck.timer").is_enabled
+
+
 def test_no_compiler_is_there(web):
     assert web.run("command -v gcc cc clang make as ld", None) == ""
 
