@@ -282,6 +282,18 @@ def test_a_file_that_its_program_refuses_is_not_put_in_place(host: Host) -> None
     assert caught.value.old_state
 
 
+@pytest.mark.parametrize("step", ["validate", "check"])
+def test_what_the_unit_makes_at_its_start_is_there_for_the_programs_that_are_asked(
+    host: Host, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Where ssh.socket holds the port and nobody has come in yet, sshd refuses any file without its folder."""
+    monkeypatch.setattr(subject, "RUN", host.folder / "run")
+    host.answers["systemctl show --property=RuntimeDirectory ssh.service"] = (0, "RuntimeDirectory=sshd own/part\n", "")
+    getattr(host.guard(), step)()
+    assert (host.folder / "run/sshd").stat().st_mode & 0o777 == 0o755
+    assert (host.folder / "run/own/part").is_dir()
+
+
 @pytest.mark.parametrize("refused", ["reload ssh.service", "systemd-run"])
 def test_a_step_that_fails_ends_in_the_old_state(host: Host, refused: str) -> None:
     host.refused = {refused}

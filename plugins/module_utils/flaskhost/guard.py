@@ -40,6 +40,7 @@ from ansible.module_utils.flaskhost.service_state import PROPERTIES, parse_show,
 STATE = Path("/var/lib/flaskhost/guard")
 UNITS = Path("/etc/systemd/system")
 PROC = Path("/proc")
+RUN = Path("/run")
 #: Seconds that systemd and a loaded host may need beyond the timer's own.
 GRACE = 30
 UNIT = "flaskhost-guard"
@@ -216,6 +217,7 @@ class Guard:
         Raises:
             GuardError: a program that knows says no.
         """
+        self._make_runtime_folders()
         for item in self.change.files:
             if not item.validate:
                 continue
@@ -232,6 +234,7 @@ class Guard:
         Raises:
             GuardError: something that the service reads before them says otherwise.
         """
+        self._make_runtime_folders()
         for check in self.change.checks:
             command = list(check["command"])
             status, out, err = self.run(command)
@@ -248,6 +251,16 @@ class Guard:
                     says = "; ".join(extra or really) or f"nothing about {key}"
                     cure = f"\n{check['cure']}" if check.get("cure") else ""
                     raise GuardError(f"{' '.join(command)} says {says}, not {line}{cure}", old_state=True)
+
+    def _make_runtime_folders(self) -> None:
+        """Make the folders in memory that the service's unit makes when it starts.
+
+        sshd does not even look at its files without its own; where a socket unit holds its port, it has none before the
+        first connection.
+        """
+        shown = self.run(["systemctl", "show", "--property=RuntimeDirectory", self.change.service])[1]
+        for name in parse_show(shown).get("RuntimeDirectory", "").split():
+            (RUN / name).mkdir(mode=0o755, parents=True, exist_ok=True)
 
     # -- the change -------------------------------------------------------------------------------------------------
 
