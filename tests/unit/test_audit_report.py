@@ -82,7 +82,16 @@ def test_only_the_environments_own_waivers_are_told_as_not_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["x", {}, waiver(reason=""), waiver(reason="not needed"), waiver(until="soon"), waiver(scanner=None)]
+    "wrong",
+    [
+        "x",
+        {},
+        waiver(reason=""),
+        waiver(reason="not needed"),
+        waiver(until="soon"),
+        waiver(scanner=None),
+        waiver(out_of_reach="yes"),
+    ],
 )
 def test_a_wrong_waiver_waives_nothing(wrong: Any) -> None:
     found, _marks = apply([wrong], ("FILE-1", FAILED, "low"))
@@ -121,6 +130,16 @@ def test_what_is_waived_is_counted_openly() -> None:
     found = build(scan(("FILE-1", FAILED, "low"), ("A", PASSED, "info"), ("B", PASSED, "info")), rules=[waiver()])
     assert found["scans"][0]["share"] == "66 %, 2 of 3 (100 % without the waived)"
     assert found["next"] == []
+
+
+def test_what_is_out_of_reach_is_told_apart_from_what_somebody_has_decided() -> None:
+    findings = [("FILE-1", FAILED, "low"), ("DISK-1", FAILED, "low"), ("A", PASSED, "info"), ("B", PASSED, "info")]
+    found = build(scan(*findings), rules=[waiver(), waiver(id="DISK-*", out_of_reach=True)])
+    (one,) = found["scans"]
+    assert one["share"] == "50 %, 2 of 4 (66 % of the 3 in reach, 100 % without the waived)"
+    assert (one["waived"], one["out_of_reach"]) == (2, 1)
+    assert [finding["id"] for finding in one["findings"] if finding["out_of_reach"]] == ["DISK-1"]
+    assert "Out of reach. " in page.render(found)
 
 
 def test_a_rule_is_not_rounded_up() -> None:

@@ -127,8 +127,11 @@ def test_cis_level_1(audit):
     )
     assert failed == []
     assert len(passed) > 230
-    # A waived rule does not hold: both shares are told, and this is the one that flatters nobody.
-    assert len(passed) / (len(passed) + len(waived)) > 0.88, waived
+    # A waived rule does not hold. What is out of reach is no such host's: one of two clocks, one of three firewalls.
+    beyond = {finding["id"] for finding in found["findings"] if finding["out_of_reach"]}
+    assert len(beyond) < 16, beyond
+    within = [rule for rule in waived if rule not in beyond]
+    assert len(passed) / (len(passed) + len(within)) >= 0.95, within
     assert all(len(finding["reason"].split()) > 8 for finding in found["findings"] if finding["status"] == "waived")
 
 

@@ -33,6 +33,7 @@ class Finding:
         detail: what was found.
         advice: what would be right.
         reason: why a waived one is.
+        out_of_reach: of a waived one, whether no host of this kind could be as the rule wants it.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Finding:
     detail: str = ""
     advice: str = ""
     reason: str = ""
+    out_of_reach: bool = False
 
 
 @dataclass

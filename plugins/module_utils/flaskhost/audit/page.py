@@ -227,7 +227,8 @@ def _waived(report: Mapping[str, Any]) -> Iterable[str]:
     """All that is waived, by its reason: this is what a reader disputes."""
     reasons: dict[str, dict[tuple[str, str], str]] = {}
     for item in _all(report, WAIVED):
-        reasons.setdefault(item["reason"], {})[item["scanner"].partition("-")[0], item["id"]] = item["title"]
+        reason = ("Out of reach. " if item.get("out_of_reach") else "") + item["reason"]
+        reasons.setdefault(reason, {})[item["scanner"].partition("-")[0], item["id"]] = item["title"]
     if not reasons:
         return
     yield "<h2>What is waived, and why</h2>"

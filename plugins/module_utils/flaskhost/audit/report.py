@@ -211,19 +211,24 @@ def file_name(host: str) -> str:
 
 def _figures(scan: Scan) -> dict[str, Any]:
     return {
-        "passed": scan.count(PASSED), "failed": scan.count(FAILED), "waived": scan.count(WAIVED), "share": _share(scan),
+        "passed": scan.count(PASSED), "failed": scan.count(FAILED), "waived": scan.count(WAIVED),
+        "out_of_reach": sum(finding.out_of_reach for finding in scan.findings), "share": _share(scan),
     }  # fmt: skip
 
 
 def _share(scan: Scan) -> str:
-    """The rules that hold of those in question; a waived one does not hold, so both figures are told."""
+    """The rules that hold of those in question; a waived one does not hold, so all the figures are told."""
     passed, failed, waived = (scan.count(status) for status in (PASSED, FAILED, WAIVED))
     if not passed + failed + waived:
         return "nothing to judge"
     text = f"{100 * passed // (passed + failed + waived)} %, {passed} of {passed + failed + waived}"
+    more = []
+    within = passed + failed + waived - sum(finding.out_of_reach for finding in scan.findings)
+    if 0 < within < passed + failed + waived:
+        more.append(f"{100 * passed // within} % of the {within} in reach")
     if waived and passed + failed:
-        text += f" ({100 * passed // (passed + failed)} % without the waived)"
-    return text
+        more.append(f"{100 * passed // (passed + failed)} % without the waived")
+    return f"{text} ({', '.join(more)})" if more else text
 
 
 def _step(finding: Finding) -> dict[str, Any]:

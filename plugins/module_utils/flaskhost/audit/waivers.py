@@ -35,7 +35,8 @@ def apply(
     Args:
         scans: the scans; their findings are changed.
         waivers: mappings of ``scanner``, ``id`` (one name or several, with spaces between), both with wildcards,
-            ``reason``, and ``until``, the last day (2027-06-30) on which it holds.
+            ``reason``, ``until``, the last day (2027-06-30) on which it holds, and ``out_of_reach``, for what no host
+            of this kind could have: a rule that excludes another one of its profile, or a rented server's disks.
         today: the day.
         own: the waivers that the role brings along; where nothing needs one of them, nothing is said: they are for
             every host.
@@ -60,6 +61,7 @@ def apply(
                     expired.add(number)
                     continue
                 finding.status, finding.reason = WAIVED, " ".join(str(waiver["reason"]).split())
+                finding.out_of_reach = waiver.get("out_of_reach") is True
                 used.add(number)
                 break
     unused = [
@@ -82,6 +84,8 @@ def _problem(waiver: Any) -> str:
         return f"it says nothing of {' and '.join(missing)}."
     if len(str(waiver["reason"]).split()) < LEAST_WORDS:
         return f"{waiver['id']}: the reason ({waiver['reason']}) is too short for anybody to dispute."
+    if not isinstance(waiver.get("out_of_reach", False), bool):
+        return f"{waiver['id']}: out_of_reach is neither true nor false: {waiver['out_of_reach']}"
     if waiver.get("until"):
         try:
             _day(waiver["until"])
