@@ -468,8 +468,10 @@ class Host:
             # systemd manages its own part of the machine's control groups: the same on cgroup v1 and v2.
             *("--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
             # Not --privileged: that would hand it the machine. SYS_PTRACE is for services with PrivateUsers and
-            # ProtectProc; seccomp and AppArmor profiles of Docker forbid the mounts that systemd's sandboxes need.
-            *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"),
+            # ProtectProc, DAC_READ_SEARCH for programs that read all files and are not root, as AIDE; seccomp and
+            # AppArmor profiles of Docker forbid the mounts that systemd's sandboxes need.
+            *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"),
+            *("--cap-add", "SYS_PTRACE", "--cap-add", "DAC_READ_SEARCH"),
             *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
             *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"),  # noqa: S108
             # Docker lets any user listen below 1024; a real server does not.

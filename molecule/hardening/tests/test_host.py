@@ -107,7 +107,6 @@ def test_files_that_decide_about_rights_are_roots(web):
 
 
 def test_aide_finds_a_program_that_somebody_has_put_there(web):
-    # Its timer does it some minutes after the run of Ansible; where it has begun, this waits for its end.
     web.run("systemctl start flaskhost-aide.service", timeout=600)
     look = "aide --config=/etc/aide/aide.conf --limit='^/usr/local/sbin' --check"
     assert "found NO differences" in web.run(look, None)
