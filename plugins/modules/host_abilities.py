@@ -20,8 +20,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-can: {description: "own_kernel, audit, apparmor, modules, mounts, time, boot_loader, boot_loader_is_stale.", type: dict,
-      returned: always}
+can: {description: "own_kernel, audit, apparmor, modules, mounts, resolver, time, boot_loader, boot_loader_is_stale.",
+      type: dict, returned: always}
 """
 
 from pathlib import Path  # noqa: E402 - Ansible wants the documentation first

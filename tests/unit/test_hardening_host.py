@@ -184,8 +184,14 @@ def machine(root: Path, namespace: str, mask: str) -> Path:
 
 
 def test_a_machine_can_do_all(tmp_path: Path) -> None:
-    can = abilities(machine(tmp_path, "4026531836", "000001ffffffffff"))
-    assert [name for name, able in can.items() if not able] == ["boot_loader", "boot_loader_is_stale"]
+    root = machine(tmp_path, "4026531836", "000001ffffffffff")
+    assert [name for name, able in abilities(root).items() if not able] == [
+        *("resolver", "boot_loader", "boot_loader_is_stale")
+    ]
+    # Installed and switched off is not enough: nobody wants it started then.
+    (root / "etc/systemd/system/sysinit.target.wants").mkdir(parents=True)
+    (root / "etc/systemd/system/sysinit.target.wants/systemd-resolved.service").touch()
+    assert abilities(root)["resolver"]
 
 
 def test_a_shared_kernel_is_left_alone(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def abilities(root: Path = Path("/"), fragment: str = "/etc/default/grub.d/60-fl
         "apparmor": own_kernel and _read(root / "sys/module/apparmor/parameters/enabled") == "Y",
         "modules": own_kernel and bool(mask >> _SYS_MODULE & 1),
         "mounts": own_kernel and bool(mask >> _SYS_ADMIN & 1),
+        "resolver": any((root / "etc/systemd/system").glob("*.wants/systemd-resolved.service")),
         "time": bool(mask >> _SYS_TIME & 1),
         "boot_loader": own_kernel and (root / "boot/grub/grub.cfg").exists(),
         "boot_loader_is_stale": own_kernel and boot_loader_is_stale(root, fragment),

@@ -205,6 +205,12 @@ def test_updates_would_be_installed(host):
 # -- what others say -------------------------------------------------------------------------------------------------
 
 
+def test_nothing_listens_that_nobody_has_asked_for(report):
+    scan = next(scan for scan in report["scans"] if scan["scanner"] == "listeners")
+    assert scan["ran"]
+    assert [finding["id"] for finding in scan["findings"] if finding["status"] == "failed"] == []
+
+
 def test_lynis_counts_ninety_and_warns_of_nothing(report):
     scan = next(scan for scan in report["scans"] if scan["scanner"] == "lynis")
     assert scan["score"] >= 90, [finding["id"] for finding in scan["findings"] if finding["status"] != "passed"]

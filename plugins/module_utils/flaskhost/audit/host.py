@@ -24,6 +24,8 @@ from ansible.module_utils.flaskhost.audit.model import Scan, not_run
 #: Not /tmp or /run: both may be mounted noexec.
 STATE = Path("/var/lib")
 PREFIX = "flaskhost-audit-"
+#: The status of a program that took too long, as timeout(1) has it.
+TOO_LONG = 124
 #: A folder that a killed run has left behind goes at the next one, if it is older than any run takes (seconds).
 STALE = 86400
 #: Seconds for a scanner that took too long to tidy up after itself.
@@ -98,7 +100,7 @@ class Host:
                         process.wait(GRACE)
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
-                    return 124, "", f"{command[0]} was stopped after {seconds} seconds."
+                    return TOO_LONG, "", f"{command[0]} was stopped after {seconds} seconds."
         except OSError as error:
             return 127, "", f"{error.filename or command[0]}: {error.strerror}."
         return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
@@ -214,10 +216,13 @@ class Host:
         # One that was killed leaves its mark, and Lynis would not begin. On its path is what the host has: it judges
         # a host by the programs that it finds.
         LYNIS_PID.unlink(missing_ok=True)
-        _status, out, errors = self.run(
-            words, 1800, cwd=share if share.is_dir() else self.work, env={"PATH": SYSTEM_PATH}
+        # A minute or two; an hour is for a processor that is emulated.
+        status, out, errors = self.run(
+            words, 3600, cwd=share if share.is_dir() else self.work, env={"PATH": SYSTEM_PATH}
         )
         LYNIS_PID.unlink(missing_ok=True)
+        if status == TOO_LONG:
+            return not_run("lynis", lynis.TITLE, errors)
         if not report.exists():
             return not_run("lynis", lynis.TITLE, f"It wrote no report: {errors or out}")
         return lynis.parse(report.read_text(encoding="utf-8", errors="replace"))
