@@ -166,12 +166,6 @@ def _run_own_file() -> None:
         path.unlink()
 
 
-def _call_bus() -> None:
-    """By its bus systemd can be asked for anything; who may is then polkit's to say."""
-    with socket.socket(socket.AF_UNIX) as bus:
-        bus.connect("/run/dbus/system_bus_socket")
-
-
 def _fork() -> dict:
     """Start processes until somebody says no. Bounded, for a machine on which nobody does."""
     children: list[int] = []
@@ -212,7 +206,6 @@ ATTEMPTS = {
     "setuid": _set_user,
     "suid file": _set_user_bit,
     "run own file": _run_own_file,
-    "bus": _call_bus,
     "fork": _fork,
     "memory": _eat,
     "connect": _connect,
