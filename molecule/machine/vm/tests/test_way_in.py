@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
@@ -43,7 +44,7 @@ def loaded(host):
 
 def test_rules_that_would_cut_ssh_are_taken_back(host, log_in):
     before, file = loaded(host), host.file(RULES).sha256sum
-    play = subprocess.run(firewall_play(**CUT), cwd=PROJECT, capture_output=True, text=True, check=False)
+    play = subprocess.run(firewall_play(**CUT), cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False)
     assert play.returncode != 0
     assert "The change of firewall was taken back, for no new SSH connection could be made" in play.stdout
     assert "The host has put the old state back, and answers again as before." in play.stdout
@@ -58,7 +59,7 @@ def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host, log_in):
     before, file, boot = loaded(host), host.file(RULES).sha256sum, host.file("/proc/sys/kernel/random/boot_id")
     old_boot = boot.content_string
     with subprocess.Popen(
-        firewall_play(**CUT), cwd=PROJECT, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        firewall_play(**CUT), cwd=PROJECT, start_new_session=True, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
     ) as play:
         # Over the connection that is there already. The new rules are in force, and would be after the boot.
         changed = host.check_output(f"until [ -e {GUARD}/applied ]; do sleep 0.2; done; sha256sum {RULES}").split()[0]
@@ -77,7 +78,7 @@ def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host, log_in):
     said = host.check_output("journalctl --boot --unit=flaskhost-guard --output=cat --no-pager")
     assert "Put back changes that were not confirmed before the boot" in said
     # The next run clears up what is left, and has nothing to change.
-    again = subprocess.run(firewall_play(), cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stdout
+    again = subprocess.run(firewall_play(), cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
     assert "changed=0" in again.stdout
     assert not host.file(GUARD).exists
