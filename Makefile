@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 RELEASE ?= trixie
-# The scenario hardening takes some twenty minutes more: make hardening.
+# The scenario hardening takes some 30 minutes more: make hardening.
 SCENARIO ?= --all --exclude hardening
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -62,7 +62,7 @@ molecule: venv ## the Molecule scenarios (SCENARIO="-s default" for one)
 	@$(TESTBED) ready --direct bookworm trixie
 	molecule test --no-command-borders $(SCENARIO)
 
-hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 25 minutes)
+hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 30 minutes)
 	@$(MAKE) --no-print-directory molecule SCENARIO="-s hardening"
 
 vm: export MOLECULE_GLOB := molecule/machine/*/molecule.yml
