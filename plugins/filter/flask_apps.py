@@ -24,10 +24,26 @@ from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path abov
 
 
 def flask_app_sizes(
-    apps: dict[str, Any], memory_mb: int, cpus: int, database: bool = True, app_hosts: int = 1
+    apps: dict[str, Any],
+    memory_mb: int,
+    cpus: int,
+    database: bool = True,
+    app_hosts: int = 1,
+    *,
+    apps_here: bool = True,
+    others: Any = (),
 ) -> dict[str, Any]:
-    """Compute the host's sizing budget; see :func:`sizing.size_host`."""
-    return sizing.size_host(int(memory_mb), int(cpus), apps, database, app_hosts)
+    """Compute the host's sizing budget; see :func:`sizing.size_host`.
+
+    Args:
+        others: the facts of the other hosts that run the apps; a host that was not asked for them has none.
+    """
+    known = [
+        (int(facts["memtotal_mb"]), int(facts["processor_vcpus"]))
+        for facts in others
+        if facts and "memtotal_mb" in facts and "processor_vcpus" in facts
+    ]
+    return sizing.size_host(int(memory_mb), int(cpus), apps, database, app_hosts, apps_here=apps_here, elsewhere=known)
 
 
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:

@@ -541,7 +541,7 @@ def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dic
     apps = {f"app{index}": app(f"app{index}") for index in range(4)}
     slots = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"]
     at_once = sum(slot["workers"] * slot["threads"] * 2 for slot in slots)
-    assert handed(variables, "postgres", flask_apps=apps)["postgres_max_connections"] > at_once
+    assert handed(variables, "postgres", flask_apps=apps)["postgres_settings"]["max_connections"] > at_once
 
 
 def test_preflight_reads_every_fact_that_is_used() -> None:

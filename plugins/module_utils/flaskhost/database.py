@@ -209,6 +209,20 @@ def limited(command: str, lock_timeout: int, statement_timeout: int) -> list[str
     return ["/bin/sh", "-c", script, "sh", options, command]
 
 
+def rights_hint(said: str) -> str:
+    """What to do where an app may not do to its tables what it tries; empty where it has failed for another reason.
+
+    Args:
+        said: what the app has said.
+    """
+    if not re.search(r"permission denied for (?:schema|table|relation|database)|must be owner of", said):
+        return ""
+    return (
+        "\nThe app's role reads and writes rows; tables are made by the release command, as the owner. An app that "
+        "makes them itself, or whose release command logs in by variables of its own, needs database_owner: true."
+    )
+
+
 def schema_problem(database_revision: str, known: set[str], noted: str) -> str:
     """Say why a release cannot work with the schema that the database has.
 
