@@ -67,6 +67,11 @@ def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
     return app_model.peer_addresses(hosts, host, variables)
 
 
+def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str]:
+    """Say from which networks the other hosts of a group come; see :func:`app_model.peer_networks`."""
+    return app_model.peer_networks(hosts, host, variables)
+
+
 def flask_app_problems(values: Any, names: list[str], facts: Any = None, web: bool = True) -> list[preflight.Problem]:
     """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
@@ -137,6 +142,7 @@ class FilterModule:
             "flask_app_select": flask_app_select,
             "flask_app_sizes": flask_app_sizes,
             "flask_freeze_request": flask_freeze_request,
+            "flask_peer_networks": flask_peer_networks,
             "flask_peers": flask_peers,
             "flask_status_apps": flask_status_apps,
             "flask_status_table": flask_status_table,

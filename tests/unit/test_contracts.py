@@ -47,7 +47,13 @@ FREE_MAPPINGS = {
     "postgres_settings",
 }
 #: Settings of the site that have the name of a role's option, and are named by another role.
-SITE_SETTINGS = {"firewall_allow", "fail2ban_ignore"}
+SITE_SETTINGS = {
+    "firewall_allow",
+    "fail2ban_ignore",
+    "postgres_version",
+    "postgres_extra_settings",
+    "postgres_logins",
+}
 #: What pip's lists of packages ask about the interpreter, which has the name of a role.
 PIP_MARKERS = {"python_full_version", "python_version"}
 #: Arguments of the kernel that begin with the name of a role.

@@ -76,6 +76,11 @@ def test_a_line_of_who_may_log_in_is_named() -> None:
     assert logic.file_problems(answer) == ['line 4 of pg_hba.conf: invalid connection type "x"']
 
 
+def test_a_rule_for_tls_may_come_with_tls() -> None:
+    answer = {**FINE, "access": [[4, "hostssl record cannot match because SSL is disabled"]]}
+    assert logic.file_problems(answer) == []
+
+
 @pytest.mark.parametrize(
     ("steps", "reasons", "wanted"),
     [

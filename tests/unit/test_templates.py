@@ -1184,6 +1184,15 @@ def test_ipv6_finds_its_neighbours() -> None:
         assert kind in neighbours[0]
 
 
+def test_hosts_that_work_together_come_in_by_their_addresses_alone() -> None:
+    peers = [{"port": 5432, "from": ["10.0.0.2/32", "2001:db8::3/128"]}, {"port": 5433, "from": []}]
+    found = [line for line in rules(firewall_peers=peers) if "543" in line]
+    assert found == [
+        "ip saddr { 10.0.0.2/32 } tcp dport 5432 accept",
+        "ip6 saddr { 2001:db8::3/128 } tcp dport 5432 accept",
+    ], "without an address nobody"
+
+
 # --- postgres --------------------------------------------------------------------------------------------------------
 
 

@@ -837,6 +837,22 @@ def peer_addresses(hosts: list[str], host: str, variables: Mapping[str, Mapping[
     return found
 
 
+def peer_networks(hosts: list[str], host: str, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say from which networks the other hosts of a group come: of each, its own address alone.
+
+    Args:
+        hosts: the names of the group's hosts.
+        host: the host's own name.
+        variables: each host's variables, as :func:`peer_addresses` reads them.
+
+    Returns:
+        ``10.0.0.5/32`` and so on. A host that is known by a name alone is left out: which address it comes from is not
+        to be told from that, and ``private_address`` says it.
+    """
+    found = [ipaddress.ip_address(name) for name in peer_addresses(hosts, host, variables) if is_address(name)]
+    return [f"{address}/{address.max_prefixlen}" for address in found]
+
+
 def _absolute(path: str, project_dir: str) -> str:
     if not path or path.startswith(("/", "http://", "https://")):
         return path

@@ -16,6 +16,8 @@ SETTINGS, DATA = Path("/etc/postgresql"), Path("/var/lib/postgresql")
 #: What ``error`` says in ``pg_file_settings`` of a setting that is in order and waits for a restart; and, without a
 #: name beside it, of one that was taken out of the files.
 WAITS = "setting could not be applied"
+#: What it says of a rule for TLS, which the same settings are about to switch on.
+WAITS_TLS = "hostssl record cannot match because SSL is disabled"
 WAITS_REMOVED = re.compile(r'parameter "([\w.]+)" cannot be changed without restarting')
 
 #: SQL that answers with one JSON object: what is wrong with the files on the disk, and whether pages have checksums.
@@ -115,12 +117,11 @@ def file_problems(answer: Mapping[str, Any]) -> list[str]:
     Args:
         answer: the answer to :data:`QUESTION`.
     """
-    access = [f"line {number} of pg_hba.conf: {error}" for number, error in answer["access"]]
-    waiting = {WAITS}
+    access = [f"line {number} of pg_hba.conf: {error}" for number, error in answer["access"] if error != WAITS_TLS]
     return access + [
         f"{name or 'a file of settings'}: {error}"
         for name, error in answer["settings"]
-        if error not in waiting and not WAITS_REMOVED.search(error)
+        if error != WAITS and not WAITS_REMOVED.search(error)
     ]
 
 

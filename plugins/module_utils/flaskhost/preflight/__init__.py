@@ -8,7 +8,8 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
 * :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that belong together, the code on the
   controller, and what all apps need of the host;
 * :mod:`certificates`: TLS, and the authority that gives the certificates;
-* :mod:`settings`: the settings of the site; :mod:`host`: its facts; :mod:`access`: the way to it.
+* :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
+  :mod:`access`: the way to it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .apps import check_apps, check_between_apps
 from .budget import check_budget
 from .certificates import check_certificates
 from .host import check_facts
+from .postgres import check_role_names
 from .report import Problem, Report, Unreadable, read, read_item
 from .settings import SETTINGS, check_settings
 
@@ -56,6 +58,7 @@ def find_problems(
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
+        check_role_names(report, apps_variable, apps, settings)
         check_budget(report, apps_variable, apps, facts)
     check_facts(report, facts)
     return report.problems()
