@@ -219,7 +219,9 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     server, checksums, changes = Server(module), True, []
     try:
-        logic.guard(server.version, server.name, logic.clusters(server.name))
+        found = logic.clusters(server.name)
+        started = [version for version in found if logic.starts(logic.SETTINGS / version / server.name)]
+        logic.guard(server.version, found, started)
         if module.params["only_guard"]:
             module.exit_json(changed=False, steps=[], reasons=[], checksums=True)
         changes = server.plan()

@@ -36,14 +36,37 @@ def test_clusters_with_data_are_found_where_their_settings_say(tmp_path: Path) -
     assert logic.clusters("main", tmp_path / "etc") == {"15": elsewhere}
 
 
-@pytest.mark.parametrize("there", [[], ["17"], ["15", "17"]])
-def test_a_host_with_its_own_version_or_with_none_goes_on(there: list[str]) -> None:
-    logic.guard("17", "main", {version: Path("/x") for version in there})
+@pytest.mark.parametrize(
+    ("there", "started"),
+    [
+        ([], []),
+        (["17"], ["17"]),
+        (["17"], []),
+        (["15", "17"], ["17"]),
+        (["15", "17"], ["15", "17"]),
+        (["15", "17"], []),
+    ],
+)
+def test_a_host_with_its_own_version_or_with_none_goes_on(there: list[str], started: list[str]) -> None:
+    logic.guard("17", {version: Path("/x") for version in there}, started)
+
+
+def test_a_host_that_has_gone_back_is_left_there() -> None:
+    """The newer cluster is still on the disk, and is not started at boot."""
+    with pytest.raises(logic.ServerError, match='postgres_version: "15"'):
+        logic.guard("17", {"15": Path("/old"), "17": Path("/new")}, ["15"])
+
+
+@pytest.mark.parametrize(("text", "auto"), [("# auto\nmanual\n", False), ("# x\n\nauto # y\n", True), ("", True)])
+def test_what_starts_at_boot_is_in_its_file(text: str, auto: bool, tmp_path: Path) -> None:
+    assert logic.starts(tmp_path)
+    (tmp_path / "start.conf").write_text(text)
+    assert logic.starts(tmp_path) is auto
 
 
 def test_data_of_another_version_stops_with_the_ways_out() -> None:
     with pytest.raises(logic.ServerError) as caught:
-        logic.guard("17", "main", {"13": Path("/x"), "15": Path("/var/lib/postgresql/15/main")})
+        logic.guard("17", {"13": Path("/x"), "15": Path("/var/lib/postgresql/15/main")}, ["13", "15"])
     for words in ("/var/lib/postgresql/15/main", 'postgres_version: "15"', "playbooks/upgrade_postgres.yml", "Nothing"):
         assert words in str(caught.value)
 

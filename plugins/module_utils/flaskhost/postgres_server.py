@@ -68,21 +68,50 @@ def data_folder(folder: Path) -> Path:
     return Path(named[-1]) if named else default
 
 
-def guard(version: str, name: str, found: Mapping[str, Path]) -> None:
+def port(folder: Path) -> int:
+    """The port of a cluster, by its settings.
+
+    Args:
+        folder: the folder of its settings.
+    """
+    try:
+        text = (folder / "postgresql.conf").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 5432
+    named = re.findall(r"^\s*port\s*=?\s*'?(\d+)", text, re.MULTILINE)
+    return int(named[-1]) if named else 5432
+
+
+def starts(folder: Path) -> bool:
+    """Whether a cluster is started at boot, by its ``start.conf``.
+
+    Args:
+        folder: the folder of its settings.
+    """
+    try:
+        text = (folder / "start.conf").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    words = [line.partition("#")[0].strip() for line in text.splitlines()]
+    return next((word for word in words if word), "auto") == "auto"
+
+
+def guard(version: str, found: Mapping[str, Path], started: Iterable[str]) -> None:
     """Stop where the data is another version's.
 
     Args:
         version: the major version that is wanted.
-        name: the cluster's name.
         found: what :func:`clusters` returns.
+        started: the versions of those that are started at boot.
 
     Raises:
-        ServerError: there is data of another version, and none of the wanted one.
+        ServerError: there is data of another version, and none of the wanted one, or only what an upgrade has left.
     """
     others = sorted(found.keys() - {version})
-    if not others or version in found:
+    started = set(started)
+    if not others or (version in found and (version in started or not started & set(others))):
         return
-    other = others[-1]
+    other = ([item for item in others if item in started] or others)[-1]
     raise ServerError(
         f"this host has its data in PostgreSQL {other} ({found[other]}), and {version} is wanted. Nothing was touched."
         f'\nTo stay with it: postgres_version: "{other}" in the inventory.'
