@@ -94,7 +94,8 @@ class Upgrade:
             raise logic.ServerError(
                 f"there are two clusters with data, {self.former} on port {ports[self.former]} and {self.version} on "
                 f"port {ports[self.version]}: an upgrade was cut off, or gone back from. If what is in "
-                f"{self.version} is not needed, remove it, and run this again: pg_dropcluster --stop {self.version} {self.name}"
+                f"{self.version} is not needed, remove it, and run this again: "
+                f"pg_dropcluster --stop {self.version} {self.name}"
             )
         self.room()
         if self.module.check_mode:
