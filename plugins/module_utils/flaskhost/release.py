@@ -462,8 +462,8 @@ class Deployment:
         if not known and not noted:
             return
         cure = (
-            "Take the migration back first (playbooks/run.yml -e \"command='flask db downgrade ...'\"), or, where the "
-            "older code works with the newer schema,"
+            "Take the migration back first (playbooks/run.yml -e owner=true -e \"command='flask db downgrade ...'\"), "
+            "or, where the older code works with the newer schema,"
         )
         try:
             problem = schema_problem(database.revision(), known, noted)
