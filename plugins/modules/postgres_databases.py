@@ -40,6 +40,7 @@ options:
         description: Seconds that a transaction of the app may do nothing; 0 for any.
         type: int
         default: 0
+      pool: {description: Read by the role and not by the module., type: int, default: 0}
       extensions: {description: The extensions that are in it., type: list, elements: str, default: []}
   logins:
     description: Passwords of roles that log in over the network, by the database's name and the role's last word; the
@@ -97,6 +98,7 @@ ARGUMENT_SPEC = {
             "statement_timeout": {"type": "int", "default": 0},
             "lock_timeout": {"type": "int", "default": 0},
             "idle_in_transaction_timeout": {"type": "int", "default": 0},
+            "pool": {"type": "int", "default": 0},
             "extensions": {"type": "list", "elements": "str", "default": []},
         },
     },
@@ -240,7 +242,7 @@ def run(psql: Psql, steps: list[logic.Step]) -> None:
         return
     if logic.IN_THE_WAY.search(err):
         raise logic.InTheWay(
-            f"a transaction of an app has been holding a lock for more than {TRIES} s ({tail(err, 1)}). Find it in "
+            f"a transaction of an app holds a lock and does not end ({tail(err, 1)}). Find it in "
             "pg_stat_activity by xact_start (sudo -u postgres psql), then run the same command again."
         )
     raise logic.DatabaseError(f"PostgreSQL says: {tail(err, 3)}\nCorrect this and run the same command again.")

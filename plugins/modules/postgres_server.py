@@ -27,6 +27,10 @@ options:
     description: Who may log in.
     type: dict
     suboptions: *file
+  names_file:
+    description: Which system users log in as which roles.
+    type: dict
+    suboptions: *file
   unit_file:
     description: A drop-in of the unit.
     type: dict
@@ -68,9 +72,12 @@ ARGUMENT_SPEC = {
     "only_guard": {"type": "bool", "default": False},
     "settings_file": {"type": "dict", "options": FILE},
     "access_file": {"type": "dict", "options": FILE},
+    "names_file": {"type": "dict", "options": FILE},
     "unit_file": {"type": "dict", "options": FILE},
     "enable_checksums": {"type": "bool", "default": False},
 }
+#: The files that a reload takes in.
+RELOADED = ("settings_file", "access_file", "names_file")
 
 
 class Server:
@@ -100,6 +107,7 @@ class Server:
         wanted = [
             {**(self.options["settings_file"] or {}), **own, "validate": as_postgres(judge)},
             {**(self.options["access_file"] or {}), **own},
+            {**(self.options["names_file"] or {}), **own},
             {**(self.options["unit_file"] or {}), "owner": "root", "group": "root", "mode": "0644"},
         ]
         return host_files.plan_files(item for item in wanted if "path" in item)
@@ -114,7 +122,7 @@ class Server:
             self.unit,
         ]
         properties = service_state.parse_show(self.module.run_command(show, check_rc=True)[1])
-        reload_files = [file["path"] for name in ("settings_file", "access_file") if (file := self.options[name])]
+        reload_files = [file["path"] for name in RELOADED if (file := self.options[name])]
         drop_ins = [str(Path(self.options["unit_file"]["path"]).parent)] if self.options["unit_file"] else []
         # Debian's generator starts the cluster at boot, by its start.conf.
         return service_state.steps(properties, False, reload_files, drop_ins)
@@ -174,7 +182,7 @@ class Server:
         said = f"systemctl {step} {self.unit} failed: {problem}\nIts last log lines:\n{log}"
         if not changes or step not in ("start", "restart"):
             # A reload that fails is a change of state as well: the next run has to see that it is still needed.
-            files = [item["path"] for key in ("settings_file", "access_file") if (item := self.options[key])]
+            files = [item["path"] for key in RELOADED if (item := self.options[key])]
             service_state.make_younger(files)
             raise logic.ServerError(f"{said}\nCorrect this and run the same command again.")
         self.restore(changes)

@@ -256,6 +256,16 @@ def test_a_statement_may_take_as_long_as_somebody_waits(timeout: int, limit: int
     assert own["database_limits"]["statement_timeout"] == 0
 
 
+def test_a_pool_is_for_the_app_and_not_for_its_migrations() -> None:
+    made = app_model.app_record("shop", {**SHOP, "database_pool": True}, {**SIZE, "pool": 8})
+    assert made["environment"]["DATABASE_URL"] == "postgresql://shop@/shop?host=/var/run/postgresql&port=6432"
+    assert "6432" not in str(made["database_owner_variables"])
+    assert made["database_pool_size"] == 8
+    assert record()["database_pool_size"] == 0
+    limited = {**SHOP, "database_pool": True, "database_limits": {"connections": 12}}
+    assert app_model.app_record("shop", limited, {**SIZE, "pool": 8})["database_pool_size"] == 12
+
+
 def test_one_role_has_the_connections_of_both() -> None:
     size = {**SIZE, "connections": 35, "owner_connections": 5}
     numbers = [

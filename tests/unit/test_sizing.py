@@ -40,6 +40,7 @@ def test_the_smallest_server_runs_an_app() -> None:
         "threads": 8,
         "memory_mb": 464,
         "connections": 2 * 8 * 2 + sizing.APP_SPARE_CONNECTIONS,
+        "pool": 0,
         "owner_connections": sizing.OWNER_CONNECTIONS,
     }
     assert budget["postgres"]["max_connections"] == 2 * 8 * 2 + sizing.SPARE_CONNECTIONS
@@ -132,6 +133,7 @@ def test_what_the_user_says_wins() -> None:
         "threads": 2,
         "memory_mb": 700,
         "connections": 5 * 2 * 2 + sizing.APP_SPARE_CONNECTIONS,
+        "pool": 0,
         "owner_connections": sizing.OWNER_CONNECTIONS,
     }
 
@@ -165,11 +167,20 @@ def test_connections_are_those_of_the_hosts_that_run_the_apps() -> None:
     assert accepted(app_hosts=3, elsewhere=[(31000, 16)]) == both + accepted() - sizing.SPARE_CONNECTIONS
 
 
-@pytest.mark.parametrize(("cpus", "gather"), [(1, 0), (2, 1), (4, 2), (64, 4)])
+@pytest.mark.parametrize(("cpus", "gather"), [(1, 0), (2, 2), (4, 2), (8, 4), (64, 4)])
 def test_queries_in_parallel_leave_cores_to_the_apps(cpus: int, gather: int) -> None:
     settings = sizing.size_host(7900, cpus, apps(1), database=True)["postgres"]["settings"]
     assert settings["max_parallel_workers_per_gather"] == gather
     assert settings["max_parallel_workers"] <= settings["max_worker_processes"]
+
+
+def test_a_pool_takes_few_connections_whatever_the_workers_are() -> None:
+    site = {"shop": {"workers": 30, "threads": 8, "database_pool": True}}
+    for hosts in (1, 4):
+        budget = sizing.size_host(15000, 8, site, database=True, app_hosts=hosts)
+        assert budget["apps"]["shop"]["pool"] == 17
+        assert budget["apps"]["shop"]["connections"] == 17 + sizing.APP_SPARE_CONNECTIONS
+        assert budget["postgres"]["max_connections"] == 17 + sizing.SPARE_CONNECTIONS
 
 
 def test_no_app_no_error() -> None:

@@ -1226,6 +1226,26 @@ def test_the_network_comes_last_and_needs_a_password() -> None:
     assert {line[-1] for line in lines[5:]} == {"scram-sha-256"}
 
 
+def test_a_pool_logs_in_as_the_app_and_as_nobody_else() -> None:
+    databases = [{"name": "shop", "pool": 8}, {"name": "blog", "pool": 0}, {"name": "wiki"}]
+    lines = hba(postgres_databases=databases)
+    assert [line[-1] for line in lines] == ["peer", "map=flaskhost", "peer", "peer"]
+    text = render("postgres", "pg_ident.conf.j2", DEBIAN["13"], postgres_databases=databases)
+    names = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    assert names == [["flaskhost", '"postgres"', '"shop"'], ["flaskhost", '"shop"', '"shop"']]
+
+
+@pytest.mark.parametrize(("release", "prepared"), [("12", False), ("13", True)])
+def test_pgbouncer_is_on_the_local_socket_alone(release: str, prepared: bool) -> None:
+    databases = [{"name": "shop", "pool": 8}, {"name": "blog", "pool": 0}]
+    lines = render("postgres", "pgbouncer.ini.j2", DEBIAN[release], postgres_databases=databases).splitlines()
+    assert "shop = host=/var/run/postgresql pool_size=8" in lines
+    assert not any(line.startswith("blog") for line in lines)
+    assert "listen_addr =" in lines
+    # Version 1.18 does not start with a setting that it does not know.
+    assert any(line.startswith("max_prepared_statements") for line in lines) is prepared
+
+
 def test_an_owner_logs_in_by_password_where_one_was_made() -> None:
     apart = {"name": "shop", "owner": "shop-owner", "owner_file": "/etc/x.env"}
     assert ["local", '"shop"', '"shop-owner"', "scram-sha-256"] in hba(postgres_databases=[apart])

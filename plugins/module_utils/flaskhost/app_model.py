@@ -22,6 +22,9 @@ SERVER_PACKAGE = "gunicorn==27.0.1"
 #: The variables by which an app is told where its database is.
 DATABASE_VARIABLES = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URI")
 
+#: The port after which PgBouncer's local socket is named.
+POOL_PORT = 6432
+
 #: Where nginx hands requests to the slot that is being gated: the loopback, which only the host itself can reach.
 GATE_ADDRESS = "127.0.0.1:7999"
 
@@ -199,6 +202,13 @@ APP_OPTIONS: dict[str, Option] = {
         "bool",
         "Whether the app itself owns its tables, and may make and drop them while it serves; without it only the "
         "release command may.",
+        True,
+        default=False,
+    ),
+    "database_pool": Option(
+        "bool",
+        "Whether the app reaches its database by way of PgBouncer, where many connections share a few, each for a "
+        "transaction at a time.",
         True,
         default=False,
     ),
@@ -724,6 +734,7 @@ def app_record(
     given = {*record["env"], *record["secrets"]}
     # An app that is told where its database is by a variable of the user's migrates by that one as well.
     apart = record["database"] and not record["database_owner"] and not given & {*DATABASE_VARIABLES}
+    pooled = record["database"] and record["database_pool"] and not given & {*DATABASE_VARIABLES}
     # Where nobody has worked them out, there is no limit.
     connections, owner_connections = limits["connections"] or size.get("connections", -1), -1
     if "owner_connections" in size:
@@ -765,6 +776,7 @@ def app_record(
         database_owner_file=f"/etc/flaskhost/{name}/database_owner.env",
         database_owner_variables=_database_variables(name, record, f"{name}-owner:{{password}}") if apart else {},
         database_connections=connections,
+        database_pool_size=(limits["connections"] or size.get("pool", 0)) if pooled else 0,
         database_owner_connections=owner_connections,
         release_owner_file=f"/etc/flaskhost/{name}/database_owner.env" if apart else "",
         secret_key_file=f"/etc/flaskhost/{name}/secret_key.env",
@@ -872,20 +884,21 @@ def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
     }
     if record["database"]:
         # Peer authentication over the local socket: the system user's name is the role's, and no password exists.
-        derived |= _database_variables(name, record, name)
+        derived |= _database_variables(name, record, name, POOL_PORT if record["database_pool"] else 0)
     given = {key: _text(value) for key, value in record["env"].items()}
     return {**derived, **given}
 
 
-def _database_variables(name: str, record: dict[str, Any], who: str) -> dict[str, str]:
+def _database_variables(name: str, record: dict[str, Any], who: str, port: int = 0) -> dict[str, str]:
     """The variables that name the app's database on the local socket.
 
     Args:
         name: the app.
         record: its options.
         who: the role, and a colon and its password if it needs one.
+        port: the port that the socket is named after; PostgreSQL's own when 0.
     """
-    location = f"{who}@/{name}?host=/var/run/postgresql"
+    location = f"{who}@/{name}?host=/var/run/postgresql" + (f"&port={port}" if port else "")
     schemes = ("postgresql", f"postgresql+{record['database_driver']}")
     return {key: f"{scheme}://{location}" for key, scheme in zip(DATABASE_VARIABLES, schemes, strict=True)}
 

@@ -14,6 +14,8 @@ from typing import IO
 
 from ansible.module_utils.flaskhost.runner import ReleaseError, tail
 
+#: The port after which PgBouncer's local socket is named, of which every transaction may be another connection.
+POOL_PORT = "6432"
 #: Seconds to connect and to answer a question about the catalogue.
 TIMEOUT = 10
 #: The parts of a connection URL by the names that libpq has for them in the environment.
@@ -82,6 +84,9 @@ class Database:
 
     def __init__(self, url: str, user: str, app: str, psql: list[str] | None = None) -> None:
         self.variables, self.app = connection_variables(url), app
+        if self.variables.get("PGPORT") == POOL_PORT and self.variables.get("PGHOST", "").startswith("/"):
+            # By way of PgBouncer a lock would be held by a connection that the next one gets.
+            del self.variables["PGPORT"]
         # Whether there should be one to ask, even where its URL is not to be understood here.
         self.meant = bool(self.variables) or url.startswith("postgres")
         client = shutil.which("psql")

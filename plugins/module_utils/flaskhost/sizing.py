@@ -28,6 +28,9 @@ PROCESS_CONNECTIONS = 5
 APP_SPARE_CONNECTIONS = 3
 #: Connections of a database's owner, for the release command: SQLAlchemy's pool of 5. One runs at a time.
 OWNER_CONNECTIONS = 5
+#: Connections of PostgreSQL's that the clients of a pool share, at least: PostgreSQL's wiki (Number Of Database
+#: Connections) has two for each core, and one.
+POOL_MINIMUM = 8
 #: Connections that PostgreSQL accepts beyond those of the apps: 3 that it keeps for its superuser, one owner's, a
 #: deploy's, and the rest for maintenance, backups, monitoring and an operator's shell.
 SPARE_CONNECTIONS = 20
@@ -57,8 +60,9 @@ def size_host(
 
     Returns:
         ``apps``: for each app ``workers``, ``threads``, ``memory_mb`` (the limit of one slot, or of one process),
-        ``connections`` (what its role may open on all hosts together) and ``owner_connections``; ``postgres``:
-        ``max_connections`` and ``settings`` (see :func:`postgres_settings`).
+        ``connections`` (what its role may open on all hosts together), ``pool`` (how many of PostgreSQL's its clients
+        share; 0 where each has its own) and ``owner_connections``; ``postgres``: ``max_connections`` and ``settings``
+        (see :func:`postgres_settings`).
     """
     share = POSTGRES_SHARE if apps_here else 1 - SYSTEM_MB / max(memory_mb, 2 * SYSTEM_MB)
     postgres_mb = int(memory_mb * share) if database else 0
@@ -70,8 +74,11 @@ def size_host(
     connections = 0
     for name, app in apps.items():
         opened = sum(count_connections(app, size[name]) for size in ([own] if apps_here else []) + others)
+        pool = max(POOL_MINIMUM, 2 * cpus + 1) if app.get("database_pool") else 0
+        opened = pool or opened
         sizes[name] = {
             **own[name],
+            "pool": pool,
             "connections": opened + APP_SPARE_CONNECTIONS,
             "owner_connections": OWNER_CONNECTIONS,
         }
@@ -131,7 +138,8 @@ def postgres_settings(
     # Manual 30.5: checkpoints should come by the clock, not by the amount written. It is room on the disk, of which a
     # small server has little.
     wal_gb = next((size for least, size in ((15000, 8), (3500, 4), (1800, 2)) if memory_mb >= least), 1)
-    gather = _between(0, cpus // 2, 4)
+    # Of the defaults (2 for a query, 8 for all) nothing is taken away but where there is a single core.
+    gather = _between(2, cpus // 2, 4) if cpus > 1 else 0
     return {
         "max_connections": connections + SPARE_CONNECTIONS,
         "shared_buffers": f"{shared}MB",
@@ -148,7 +156,8 @@ def postgres_settings(
         # Manual 20.5.1: full pages after each checkpoint are most of what is written, and LZ4 is cheap.
         "wal_compression": "lz4",
         "max_wal_size": f"{wal_gb}GB",
-        "min_wal_size": f"{wal_gb * 256}MB",
+        # Manual 30.5: so much is kept to be written again, which is quicker than new files.
+        "min_wal_size": f"{wal_gb * 512}MB",
         # Manual 30.5: at 5 minutes a page is written in full up to three times as often. After a crash it is that much
         # longer until all is read again.
         "checkpoint_timeout": "15min",
@@ -158,7 +167,7 @@ def postgres_settings(
         "effective_io_concurrency": 200,
         # Manual 20.4.6: a worker is of use where there is a core for it; the apps are beside it, so half of the cores.
         "max_worker_processes": max(8, cpus),
-        "max_parallel_workers": max(1, cpus),
+        "max_parallel_workers": max(8, cpus),
         "max_parallel_workers_per_gather": gather,
         "max_parallel_maintenance_workers": gather,
         # Manual 25.1.3 and 20.10: a fifth of a large table is much to be dead, or unknown to the planner.
