@@ -38,7 +38,7 @@ RESERVED_NAMES = frozenset(
     irc kmem kvm list lp mail man messagebus netdev news nginx nobody nogroup none operator plugdev polkitd postgres
     proxy redis render root sasl sgx shadow src ssh sshd ssl-cert staff sudo sync sys syslog systemd systemd-journal
     systemd-network systemd-resolve systemd-timesync tape tcpdump template0 template1 tls tty users utmp uucp uuidd
-    video voice www-data debian ubuntu public all
+    video voice www-data debian ubuntu public all flaskhost-owner pgbouncer
     """.split()
 )
 
