@@ -72,7 +72,9 @@ def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str
     return app_model.peer_networks(hosts, host, variables)
 
 
-def flask_app_problems(values: Any, names: list[str], facts: Any = None, web: bool = True) -> list[preflight.Problem]:
+def flask_app_problems(
+    values: Any, names: list[str], facts: Any = None, web: bool = True, database: bool = True
+) -> list[preflight.Problem]:
     """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
     Args:
@@ -81,10 +83,11 @@ def flask_app_problems(values: Any, names: list[str], facts: Any = None, web: bo
         names: the variables' names in the same order; the first one holds the apps, the others are settings.
         facts: the host's facts.
         web: whether the host is one that visitors come to.
+        database: whether the apps find PostgreSQL on the host itself, or do not run there.
     """
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
     site = dict(zip(names[1:], settings, strict=True))
-    return preflight.find_problems(apps, site, facts, PROJECT_DIR, names[0], web=web)
+    return preflight.find_problems(apps, site, facts, PROJECT_DIR, names[0], web=web, database=database)
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:

@@ -716,6 +716,22 @@ def test_roles_that_log_in_from_afar_are_fine(project: Path) -> None:
     assert preflight.find_problems(good_apps(), {**GOOD_SETTINGS, "postgres_logins": logins}, GOOD_FACTS, project) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "fine"),
+    [
+        ({}, False),
+        ({"secrets": {"MAIL_PASSWORD": SECRET}}, False),
+        ({"secrets": {"DATABASE_URL": f"postgresql://shop-a:{SECRET}@10.0.0.5/shop"}}, True),
+        ({"env": {"SQLALCHEMY_DATABASE_URI": "postgresql://shop@10.0.0.5/shop"}}, True),
+        ({"database": False}, True),
+    ],
+)
+def test_an_app_is_told_where_its_database_is(changes: dict[str, Any], fine: bool, project: Path) -> None:
+    problems = preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project, database=False)
+    assert found(problems) == (set() if fine else {(ELSEWHERE, "flask_apps.shop.secrets")})
+    assert preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project) == []
+
+
 @pytest.mark.parametrize(("name", "logins"), [("shop-owner", {}), ("shop-a", {"shop": {"a": ""}})])
 def test_no_app_has_the_name_of_anothers_role(name: str, logins: dict[str, Any], project: Path) -> None:
     apps = {**good_apps(), name: {**copy.deepcopy(OTHER_APP), "domains": ["other.localhost"]}}
@@ -732,6 +748,8 @@ def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed:
 
 
 #: The kind, where it is told, what is changed in the good app, and the settings.
+#: An app without a word about its database, on a host that has no PostgreSQL.
+ELSEWHERE = "database_elsewhere"
 #: An app with the name of another app's role in PostgreSQL.
 ROLE_NAME = "app_name_is_role"
 SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
@@ -956,7 +974,7 @@ def kinds_in_the_source() -> set[str]:
 
 def test_every_kind_is_tested() -> None:
     faults = [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *SITE_FAULTS, *FACT_FAULTS, *REFUSALS]
-    tested = {ROLE_NAME, *(kind for kind, *_rest in faults)}
+    tested = {ROLE_NAME, ELSEWHERE, *(kind for kind, *_rest in faults)}
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25
 

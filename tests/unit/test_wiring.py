@@ -544,6 +544,16 @@ def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dic
     assert handed(variables, "postgres", flask_apps=apps)["postgres_settings"]["max_connections"] > at_once
 
 
+@pytest.mark.parametrize(
+    ("groups", "wanted"),
+    [({"app": ["demo"], "db": ["demo"]}, True), ({"app": ["demo"], "db": ["db1"]}, False), ({"db": ["demo"]}, True)],
+)
+def test_preflight_knows_where_an_app_has_no_postgresql(
+    groups: dict[str, list[str]], wanted: bool, variables: dict[str, Any]
+) -> None:
+    assert handed(variables, "preflight", groups={"all": ["demo"], **groups})["preflight_database"] is wanted
+
+
 def test_postgresql_is_there_for_the_hosts_that_have_none(variables: dict[str, Any]) -> None:
     known = {
         "demo": {**variables, "private_address": "10.0.0.1"},

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..app_model import DATABASE_VARIABLES
 from .report import Report, Unreadable, get, show
 from .schema import wrong_type
 
 EXAMPLE_VERSION = 'postgres_version: "15"'
 EXAMPLE_SETTINGS = "postgres_extra_settings: {work_mem: 64MB}"
 EXAMPLE_LOGINS = 'postgres_logins: {shop: {a: "{{ vault_shop_database_a }}"}}'
+EXAMPLE_ELSEWHERE = 'secrets: {DATABASE_URL: "{{ vault_shop_database_url }}"}'
 #: Settings that the rest depends on, and what would go wrong.
 OWN_SETTINGS = {
     "config_file": "Debian's programs look for it where it is.",
@@ -86,6 +88,24 @@ def check_logins(report: Report, value: Any) -> None:
                     f"The password has to be of {SHORTEST_PASSWORD} letters, digits and signs at least, without spaces."
                 )
                 report.add("bad_login", here, problem, "openssl rand -base64 32 makes one; put it into the vault")
+
+
+def check_database_elsewhere(report: Report, variable: str, apps: dict[Any, Any]) -> None:
+    """Check that each app is told where its database is, on a host that has no PostgreSQL.
+
+    Args:
+        report: where problems go.
+        variable: the name of the user's variable.
+        apps: what it holds.
+    """
+    for name, app in apps.items():
+        given = {*(get(app, dict, "env") or {}), *(get(app, dict, "secrets") or {})}
+        if isinstance(app, dict) and get(app, bool, "database") is not False and not given & {*DATABASE_VARIABLES}:
+            problem = (
+                "This host runs the app and is not in the group db, so that it has no PostgreSQL of its own. "
+                "Say where the database is (docs/postgres.md), or that there is none."
+            )
+            report.add("database_elsewhere", (variable, name, "secrets"), problem, EXAMPLE_ELSEWHERE)
 
 
 def check_role_names(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:
