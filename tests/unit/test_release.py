@@ -33,6 +33,7 @@ from ansible.module_utils.flaskhost import (
     processes,
     records,
     release,
+    runner,
     slots,
     source,
     virtualenv,
@@ -555,6 +556,42 @@ def test_the_release_command_is_the_apps_with_its_environment_and_its_rights(sit
     assert unit.environment["PATH"].startswith(f"{site.path(outcome)}/venv/bin:")
     assert {f"--uid={USER}", f"--gid={USER}"} <= set(call)
     assert not any("hunter" in item for item in itertools.chain(*site.host.calls))
+
+
+def test_the_release_command_alone_owns_the_tables(site: Site, tmp_path: Path) -> None:
+    owner = tmp_path / "database_owner.env"
+    owner.write_text('DATABASE_URL="postgresql://shop-owner:sesame@/shop"\n')
+    outcome = site.deploy(release_command="true", owner_file=str(owner))
+    call = next(call for call in site.host.calls if "/bin/sh" in call)
+    unit = read_systemd_run(call)
+    assert unit.properties["EnvironmentFile"][-1] == str(owner), "the last one wins"
+    # A group that no process of the app has, so that none may look into it; and the app's, to whom the packages are.
+    assert {f"--uid={USER}", f"--gid={runner.OWNERS_GROUP}"} <= set(call)
+    assert unit.properties["SupplementaryGroups"] == [USER]
+    assert ["groupadd", "--system", "--force", runner.OWNERS_GROUP] in site.host.calls
+    assert "sesame" not in (site.path(outcome) / "env").read_text()
+    others = [call for call in site.host.calls if call != unit and str(owner) in " ".join(call)]
+    assert len(others) == 1
+
+
+def test_without_an_owner_on_the_host_no_release_command_is_run(site: Site, tmp_path: Path) -> None:
+    refused = site.refused(release_command="true", owner_file=str(tmp_path / "database_owner.env"))
+    assert "the owner of the app's tables has not been made here" in refused.reason
+    assert "site.yml" in refused.cure
+    assert not any("/bin/sh" in call for call in site.host.calls)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("psycopg.errors.InsufficientPrivilege: permission denied for schema public", True),
+        ("ERROR:  must be owner of table entry", True),
+        ("PermissionError: [Errno 13] Permission denied: '/srv'", False),
+    ],
+)
+def test_an_app_that_may_not_make_tables_is_told_of_the_option(site: Site, said: str, hint: bool) -> None:
+    refused = site.refused(release_command=f'echo "{said}"; false')
+    assert ("database_owner: true" in refused.cure) is hint
 
 
 @pytest.mark.parametrize("own", ["", "-c search_path=o'brien -c x=$HOME"])
