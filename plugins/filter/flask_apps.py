@@ -15,6 +15,7 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
 
 from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path above
     app_model,
+    backup,
     freeze,
     preflight,
     selection,
@@ -38,6 +39,11 @@ def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: s
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
     """Turn the site's settings ``acme`` and ``acme_email`` into the full ones; see :func:`app_model.acme_settings`."""
     return app_model.acme_settings(acme, acme_email)
+
+
+def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
+    """Turn the site's setting ``backup`` into the full one; see :func:`backup.settings`."""
+    return backup.settings(settings)
 
 
 def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
@@ -120,6 +126,7 @@ class FilterModule:
             "flask_app_records": flask_app_records,
             "flask_app_select": flask_app_select,
             "flask_app_sizes": flask_app_sizes,
+            "flask_backup_settings": flask_backup_settings,
             "flask_freeze_request": flask_freeze_request,
             "flask_peers": flask_peers,
             "flask_status_apps": flask_status_apps,

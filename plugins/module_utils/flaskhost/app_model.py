@@ -685,6 +685,9 @@ def app_record(
         socket_dir=f"/run/{unit}",
         unit=unit,
         slot_units=[f"{unit}@{slot}.service" for slot in SLOTS],
+        # All that may write its data, as patterns of systemctl's; timers too, which would start what was stopped.
+        all_units=[f"{unit}@*", f"{unit}_process@*", f"{unit}_timer@*"],
+        lock=f"{root}/.lock",
         unit_files=[f"/etc/systemd/system/{unit}@.service", f"/etc/systemd/system/{unit}@.socket"],
         server_package=SERVER_PACKAGE,
         server_config=f"/etc/gunicorn/{name}.conf.py",

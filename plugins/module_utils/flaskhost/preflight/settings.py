@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from ..app_model import ACME_OPTIONS, Option
+from .backup import check_backup_setting
 from .report import Report, Unreadable, closest, get, show, type_name
 from .rules import (
     ADMIN_OPTIONS,
@@ -202,6 +203,7 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "acme": _check_acme,
     "tls_policy": _check_tls_policy,
     "http3": _check_http3,
+    "backup": check_backup_setting,
 }
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flaskhost_backup import config as configuration
@@ -22,7 +22,7 @@ ERROR = "<3>"
 #: Verbs that only look, and neither wait for others nor keep them waiting.
 LOOKING = ("status", "list", "check", "point")
 #: Verbs that somebody waits for: they say at once that another run is at work.
-SHORT = ("prepare", "copy", "restore", "restore-files", "remove", "adopt", "unlock")
+SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock")
 #: Verbs that run by the clock, whose failures the hook is told of.
 CLOCKWORK = ("full", "diff", "files", "copy", "check", "drill")
 
@@ -120,6 +120,11 @@ def _add_restores(add: object) -> None:
     place.add_argument("--beside", action="store_true", help="into a cluster beside the real one, for a look")
     place.add_argument("--database", default="", metavar="NAME", help="this database alone")
     whole.add_argument("--timeout", type=float, default=3600.0, help="seconds that the recovery may take")
+    taken = add("take-in", "put another host's database into the place of the one here")  # type: ignore[operator]
+    taken.add_argument("--database", required=True, metavar="NAME", help="the database, here and there")
+    taken.add_argument("--dump", required=True, type=Path, help="made by pg_dump --format=custom --create")
+    taken.add_argument("--scrub", default=None, type=Path, help="SQL that takes out what must not be here")
+    taken.add_argument("--confirm", default="", metavar="NAME", help="the database's name: it is replaced")
     files = add("restore-files", "restore an app's data folder")  # type: ignore[operator]
     files.add_argument("--app", required=True, help="the app; flaskhost for /etc/flaskhost")
     files.add_argument("--to", default="", metavar="TIME", help="the newest backup that is not younger")
@@ -132,6 +137,8 @@ def _add_restores(add: object) -> None:
         parser.add_argument(
             "--confirm", default="", metavar="NAME", help="the host's name, or the app's: what is replaced"
         )
+    whole.add_argument("--no-start", action="store_true", help="leave the apps stopped: an earlier release comes next")
+    whole.add_argument("--accept-gap", action="store_true", help="although a part of the log is missing, up to there")
     whole.add_argument("--copy-before", default="", metavar="TIME", help="an earlier copy in the second repository")
 
 
@@ -163,30 +170,25 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
 
 
 def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
-    verb = options.verb
-    if verb in ("full", "diff", "files"):
-        return verbs.backup(settings, verb, now)
-    if verb == "copy":
-        return verbs.copy(settings, now)
-    if verb == "check":
-        return verbs.check(settings, now)
-    if verb == "list":
-        return verbs.list_backups(settings)
-    if verb == "status":
-        return verbs.status(settings, now)
-    if verb == "adopt":
-        return verbs.adopt(settings, now)
-    if verb == "unlock":
-        return verbs.unlock(settings)
-    if verb == "prepare":
-        return verbs.prepare(settings, dry=options.check)
-    if verb == "point":
-        return verbs.point(settings, options.app, options.release, options.previous, now)
-    if verb == "drill":
-        return drill.drill(settings, options.source, now, options.timeout)
-    if verb == "remove":
-        return restore.remove_beside(settings)
-    return _restore(options, settings, now)
+    do: dict[str, Callable[[], Result]] = {
+        "full": lambda: verbs.backup(settings, "full", now),
+        "diff": lambda: verbs.backup(settings, "diff", now),
+        "files": lambda: verbs.backup(settings, "files", now),
+        "copy": lambda: verbs.copy(settings, now),
+        "check": lambda: verbs.check(settings, now),
+        "list": lambda: verbs.list_backups(settings),
+        "status": lambda: verbs.status(settings, now),
+        "adopt": lambda: verbs.adopt(settings, now),
+        "unlock": lambda: verbs.unlock(settings),
+        "prepare": lambda: verbs.prepare(settings, dry=options.check, now=now),
+        "point": lambda: verbs.point(settings, options.app, options.release, options.previous, now),
+        "drill": lambda: drill.drill(settings, options.source, now, options.timeout),
+        "take-in": lambda: _take_in(options, settings, now),
+        "remove": lambda: restore.remove_beside(settings),
+        "restore": lambda: _restore(options, settings, now),
+        "restore-files": lambda: _restore(options, settings, now),
+    }
+    return do[options.verb]()
 
 
 def _restore(options: argparse.Namespace, settings: Config, now: float) -> Result:
@@ -206,7 +208,10 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
         return restore.Target("time", str(when)) if when is not None else restore.Target()
 
     before = restore.parse_time(options.copy_before, now) if options.copy_before else None
-    where = {"where": options.source, "host": options.host, "before": before, "timeout": options.timeout, "now": now}
+    where = {
+        "where": options.source, "host": options.host, "before": before, "timeout": options.timeout, "now": now,
+        "accept_gap": options.accept_gap, "start": not options.no_start,
+    }  # fmt: skip
     if options.beside:
         return restore.beside(settings, target, **where)
     if options.database:
@@ -214,6 +219,11 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
         return restore.database(settings, options.database, target, **where)
     _confirmed(options.confirm, settings.host, f"the whole PostgreSQL cluster of {settings.host}, with all databases")
     return restore.in_place(settings, target, **where)
+
+
+def _take_in(options: argparse.Namespace, settings: Config, now: float) -> Result:
+    _confirmed(options.confirm, options.database, f"the database {options.database}")
+    return restore.take_in(settings, options.database, options.dump, options.scrub, now)
 
 
 def _confirmed(given: str, wanted: str, what: str) -> None:

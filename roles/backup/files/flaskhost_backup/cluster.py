@@ -104,6 +104,8 @@ class Server:
             f"SELECT pg_create_restore_point({literal(name)}),"
             " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
         )
+        # So that it is in the repository at once, and not when the segment is full or archive_timeout has passed.
+        self.ask("SELECT pg_switch_wal()")
         return rows[0][0], int(rows[0][1])
 
     def hand_over(self, seconds: float = 60.0, pause: Callable[[float], None] = time.sleep) -> str:
@@ -156,6 +158,7 @@ class Session:
             text=True,
             cwd="/",
             env=tools.environment(server.cluster.user, {**server.variables, "PGDATABASE": database}),
+            preexec_fn=tools.die_with_parent,  # noqa: PLW1509 - there are no threads
             **tools.identity(server.cluster.user),  # type: ignore[call-overload]
         )
 
@@ -265,7 +268,7 @@ class Scratch:
         self._write("pg_hba.conf", "local all postgres peer\n")
         self._write("pg_ident.conf", "")
         arguments = [item for name, value in self.settings().items() for item in ("-c", f"{name}={value}")]
-        with open(self._open_log(), "w", encoding="utf-8") as log:
+        with os.fdopen(self._open_log(), "w", encoding="utf-8") as log:
             process = subprocess.Popen(  # noqa: S603 - no argument of anybody's
                 [str(self.cluster.bin / "postgres"), "-D", str(self.data), *arguments],
                 stdin=subprocess.DEVNULL,

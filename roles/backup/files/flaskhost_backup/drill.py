@@ -62,7 +62,9 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
         result.problems.append(
             f"The repository is damaged: {'; '.join(damaged)[:400]}. Take a new one: flaskhost-backup full"
         )
-    result.problems += gaps(found.folder)
+    new, old = gaps(found.folder, newest.first_wal)
+    result.problems += [f"{gap} Take a new backup: flaskhost-backup full" for gap in new]
+    result.lines += [f"{gap} Nothing can be restored to a time between it and the next backup." for gap in old]
     records = (found.fetched / "records") if found.fetched else config.records
     record = read_json(records / f"{newest.label}.json")
     target = _target(newest.label, record)
@@ -70,9 +72,8 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
     into_scratch(config, scratch, found, target, timeout)
     try:
         entry["restore_seconds"] = round(time.monotonic() - began, 1)
-        result.lines.append(
-            f"{newest.label}, {human(newest.size)}: restored, recovered and started in {entry['restore_seconds']:.0f} s."
-        )
+        took = f"restored, recovered and started in {entry['restore_seconds']:.0f} s"
+        result.lines.append(f"{newest.label}, {human(newest.size)}: {took}.")
         _compare(scratch, record, result, entry)
         _pages(scratch, result)
         _assertions(config, scratch, result, entry)

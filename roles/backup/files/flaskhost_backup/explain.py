@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from flaskhost_backup.config import BackupError
 from flaskhost_backup.tools import Done
 
+#: Bytes. Less is no room: a segment of the write-ahead log alone is 16 MB.
+NO_ROOM = 32 * 1024**2
 _PASSPHRASE = (
     "The passphrase does not open {where}.",
     "Set backup.passphrase to the one that it was made with, then run site.yml.",
@@ -51,7 +55,10 @@ class Rule:
 RULES = (
     Rule(r"No space left on device|Disk quota exceeded|\[28\]", *_FULL),
     # Of pgBackRest, where a text is decrypted into nonsense; a later version says it in words.
-    Rule(r"FormatError: key/value found outside of section|\[029\]|\[FormatError\]|CryptoError|bad decrypt", *_PASSPHRASE),
+    Rule(
+        r"FormatError: key/value found outside of section|\[029\]|\[FormatError\]|CryptoError|bad decrypt",
+        *_PASSPHRASE,
+    ),
     Rule(r"wrong password or no key found", *_PASSPHRASE),
     Rule(
         r"unable to restore while PostgreSQL is running",
@@ -92,28 +99,32 @@ RULES = (
         r"could not find .*checkpoint record|could not locate required checkpoint record"
         r"|requested WAL segment \S+ has already been removed|WAL ends before (?:end of online backup|consistent)",
         "The write-ahead log that belongs to this backup is missing.",
-        "Take an earlier backup: flaskhost-backup list, then -e backup=LABEL; and take a new one: flaskhost-backup full",
-    ),
-    Rule(
-        r"((?:checksum|size) (?:error|mismatch|does not match)|actual checksum \S+ does not match[^\n]*"
-        r"|ciphertext verification failed|Pack ID does not match|repository contains errors|invalid checksum[^\n]*"
-        r"|error restoring [^\n]{1,80}|zst[^\n]{0,40}error[^\n]{0,60}|unexpected eof[^\n]{0,60}"
-        r"|blob \w+ not found|id \w+ not found|tree \w+: [^\n]{0,60})",
-        *_CORRUPT,
-    ),
-    Rule(r"unable to connect to 'dbname|unable to find primary cluster|no database found|\[056\]", *_NO_SERVER),
-    Rule(
-        r"repository is already locked|\[050\]",
-        "Another run holds {where}.",
-        "Wait for it. If it was killed: flaskhost-backup unlock",
+        "Use an earlier one (flaskhost-backup list, then -e backup_label=LABEL); make a new one: flaskhost-backup full",
     ),
     Rule(
         r"(Connection refused|connection refused|Connection timed out|connection timed out|No route to host"
         r"|Could not resolve hostname|no such host|Network is unreachable|network is unreachable|i/o timeout"
         r"|Host key verification failed|Permission denied \([a-z,-]+\)|certificate[^\n]{0,60}"
         r"|unable to start the sftp session|Access Denied|AccessDenied|403 Forbidden|401 Unauthorized"
-        r"|has not ended after \d+ s|connection lost|broken pipe|unexpected EOF)",
+        r"|has not ended after \d+ s|connection lost|connection reset|broken pipe|Broken pipe)",
         *_UNREACHABLE,
+    ),
+    Rule(
+        r"((?:checksum|size) (?:error|mismatch|does not match)|actual checksum \S+ does not match[^\n]*"
+        r"|ciphertext verification failed|Pack ID does not match|repository contains errors|invalid checksum[^\n]*"
+        r"|error restoring [^\n]{1,80}|zst[^\n]{0,40}error[^\n]{0,60}|unexpected eof[^\n]{0,60}"
+        r"|There were \d+ errors|CryptoError[^\n]{0,80}|bad decrypt|FormatError[^\n]{0,20}"
+        r"|blob \w+ not found|id \w+ not found|tree \w+: [^\n]{0,60})",
+        *_CORRUPT,
+    ),
+    Rule(
+        r"unable to connect to 'dbname|connection to server on socket|unable to find primary cluster|no database found",
+        *_NO_SERVER,
+    ),
+    Rule(
+        r"repository is already locked|\[050\]",
+        "Another run holds {where}.",
+        "Wait for it. If it was killed: flaskhost-backup unlock",
     ),
     Rule(
         r"([^\n]{0,120}(?:Permission denied|Read-only file system))",
@@ -133,17 +144,23 @@ RULES = (
 )  # fmt: skip
 
 
-def explain(done: Done, where: str) -> BackupError:
+def explain(done: Done, where: str, folder: Path | None = None, *, opened: bool = False) -> BackupError:
     """Say what a program's failure means.
 
     Args:
         done: how it has ended.
         where: what it worked on, with a capital letter: "The local repository".
+        opened: the passphrase is known to be right, so that what cannot be decrypted is damaged.
+        folder: where it writes on this host: a full disk makes programs say all kinds of things.
 
     Returns:
         A sentence and what to do next; a text that is not known is handed on, its last line alone.
     """
+    if folder and folder.exists() and shutil.disk_usage(folder).free < NO_ROOM:
+        return BackupError(_fill(_FULL[0], where, ""), _FULL[1])
     for rule in RULES:
+        if opened and rule.reason == _PASSPHRASE[0]:
+            continue
         found = re.search(rule.pattern, done.text)
         if found:
             detail = next((item for item in found.groups() if item), "") or done.last

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from flaskhost_backup.tools import Done
 
 #: Seconds for a question.
 ASK_SECONDS = 120.0
+#: The name of a segment of the write-ahead log.
+SEGMENT = re.compile(r"[0-9A-F]{24}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Backup:
         faulty: whether pages were damaged when it was made.
         system: the cluster's system identifier.
         timeline: the timeline that it was taken on.
+        first_wal: the first segment of the write-ahead log that it needs.
     """
 
     label: str
@@ -45,6 +50,7 @@ class Backup:
     faulty: bool
     system: str
     timeline: int
+    first_wal: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ def _backup(item: dict[str, Any], systems: dict[int, str]) -> Backup:
         faulty=bool(item.get("error")),
         system=systems.get(item["database"]["id"], ""),
         timeline=int((item["archive"]["stop"] or "00000001")[:8], 16),
+        first_wal=item["archive"]["start"] or "",
     )
 
 
@@ -131,10 +138,10 @@ class PgBackRest:
             verb,
         ]
 
-    def _run(self, verb: str, *arguments: str, timeout: float | None = None) -> Done:
+    def _run(self, verb: str, *arguments: str, timeout: float | None = None, opened: bool = False) -> Done:
         done = tools.run(self._command(verb, *arguments), user=self.cluster.user, timeout=timeout)
         if done.status:
-            raise explain(done, self.where)
+            raise explain(done, self.where, self.repository, opened=opened)
         return done
 
     def info(self) -> Info:
@@ -147,6 +154,9 @@ class PgBackRest:
         try:
             found = parse_info(done.out)
         except (ValueError, KeyError, TypeError, IndexError) as error:
+            if "FormatError" in done.out or "CryptoError" in done.out:
+                # It quotes what it could not decrypt, which is no JSON either.
+                raise explain(Done(1, "", done.out), self.where) from None
             raise BackupError(
                 f"What pgBackRest says of its repository cannot be read ({type(error).__name__}).",
                 "Look yourself: sudo -u postgres pgbackrest info",
@@ -182,7 +192,8 @@ class PgBackRest:
             folder: the data folder to be; it belongs to postgres.
             arguments: what to restore, and to which point.
         """
-        return self._run("restore", f"--pg1-path={folder}", *arguments)
+        # What there is was asked for before.
+        return self._run("restore", f"--pg1-path={folder}", *arguments, opened=True)
 
     def verify(self) -> list[str]:
         """Compare everything in the repository with its checksums.
@@ -200,7 +211,10 @@ class PgBackRest:
 
     def push(self, segment: Path, data: Path) -> None:
         """Put a finished segment into the repository that PostgreSQL did not get to hand over."""
-        self._run("archive-push", f"--pg1-path={data}", str(segment), timeout=ASK_SECONDS)
+        command = [*self._command("archive-push", f"--pg1-path={data}"), str(segment)]
+        done = tools.run(command, user=self.cluster.user, timeout=ASK_SECONDS)
+        if done.status:
+            raise explain(done, self.where, self.repository)
 
 
 def segment_timeline(name: str) -> int:
@@ -214,27 +228,37 @@ def lsn(text: str) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
-def gaps(repository: Path) -> list[str]:
-    """The segments of the write-ahead log that are missing between two that are there, for each timeline.
+def gaps(repository: Path, since: str = "") -> tuple[list[str], list[str]]:
+    """The segments of the write-ahead log that are missing between two that are there, on each timeline.
 
     Args:
         repository: pgBackRest's repository, on this host.
+        since: the first segment that the newest backup needs.
 
     Returns:
-        A sentence for each gap, the first ten.
+        A sentence for each gap: those that the newest backup cannot be restored across, and older ones.
     """
     found: dict[tuple[str, int], set[int]] = {}
-    for path in (repository / "archive" / STANZA).glob("*/*/*"):
-        name = path.name[:24]
-        if len(name) == 24 and all(letter in "0123456789ABCDEF" for letter in name) and path.name[24:25] in ("-", ""):
-            key = (path.parent.parent.name, segment_timeline(name))
-            found.setdefault(key, set()).add(int(name[8:16], 16) * 256 + int(name[16:], 16))
-    sentences: list[str] = []
+    for archive, name in segments(repository):
+        numbers = found.setdefault((archive, segment_timeline(name)), set())
+        numbers.add(int(name[8:16], 16) * 256 + int(name[16:], 16))
+    new: list[str] = []
+    old: list[str] = []
     for (_archive, timeline), numbers in sorted(found.items()):
-        ordered = sorted(numbers)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(sorted(numbers)):
             if after != before + 1:
                 first = f"{timeline:08X}{(before + 1) // 256:08X}{(before + 1) % 256:08X}"
-                count = after - before - 1
-                sentences.append(f"The write-ahead log has a gap: {count} segments from {first} on are missing.")
-    return sentences[:10]
+                what = f"The write-ahead log has a gap: {after - before - 1} segments from {first} on are missing."
+                (new if first >= since else old).append(what)
+    return new[:10], old[:10]
+
+
+def segments(repository: Path) -> set[tuple[str, str]]:
+    """The segments of the write-ahead log in a repository on this host: each with the name of its archive."""
+    found = set()
+    for path in (repository / "archive" / STANZA).glob("*/*/*"):
+        name = path.name[:24]
+        # What is not finished, and half a segment of a timeline that was left, have other endings.
+        if SEGMENT.fullmatch(name) and path.name[24:25] in ("-", "") and not path.name.endswith(".tmp"):
+            found.add((path.parent.parent.name, name))
+    return found

@@ -105,6 +105,7 @@ class Restic:
 
     def __init__(self, config: Config, repository: str, where: str, options: Sequence[str] = ()) -> None:
         self.config, self.repository, self.where, self.options = config, repository, where, options
+        self.folder = Path(repository) if repository.startswith("/") else None
 
     def run(self, *arguments: str, timeout: float | None = None) -> Done:
         """Run a command, and hand back how it has ended."""
@@ -129,7 +130,7 @@ class Restic:
         """
         done = self.run(*arguments, timeout=timeout)
         if done.status:
-            raise explain(done, self.where)
+            raise explain(done, self.where, self.folder)
         return done
 
     def make(self) -> bool:
@@ -146,7 +147,7 @@ class Restic:
             return False
         missing = "unable to open config file" in done.text or "repository does not exist" in done.text
         if not missing or "onnection refused" in done.text or "no such host" in done.text:
-            raise explain(done, self.where)
+            raise explain(done, self.where, self.folder)
         self.ask("init")
         return True
 
@@ -194,7 +195,7 @@ class Restic:
                     f"{self.where}: some files could not be read: {unread[0][:200]}.", "Look at them: ls -l, and dmesg."
                 )
         elif done.status or not summary.get("snapshot_id"):
-            raise explain(done, self.where)
+            raise explain(done, self.where, self.folder)
         else:
             unread = ()
         return Taken(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import shutil
 import time
@@ -17,14 +18,13 @@ from flaskhost_backup import restic, tools
 from flaskhost_backup.cluster import Scratch, Server, control_data, literal, need_room, quoted
 from flaskhost_backup.config import App, BackupError, Cluster, Config
 from flaskhost_backup.explain import explain
-from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest, segment_timeline
+from flaskhost_backup.pgbackrest import SEGMENT, Backup, Info, PgBackRest, gaps, segment_timeline, segments
 from flaskhost_backup.state import State, held, read_json, stamp, utc, write_json
 from flaskhost_backup.tools import Done
 from flaskhost_backup.verbs import Result, move_aside, need_enabled, remove
 
 #: Names of the sockets of scratch clusters; nothing listens on the network.
 BESIDE_PORT, DRILL_PORT = 5433, 5434
-_SEGMENT = re.compile(r"[0-9A-F]{24}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def choose(info: Info, target: Target) -> Backup:
     if not backups:
         raise BackupError(
             "There is no backup yet.",
-            "Take one: flaskhost-backup full; or restore from the second repository: playbooks/restore.yml -e from=second",
+            "Make one: flaskhost-backup full; or use the second repository: playbooks/restore.yml -e from=second",
         )
     if target.kind == "backup":
         chosen = [item for item in backups if item.label == target.value]
@@ -194,7 +194,9 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
     # Where it lies in the snapshot is where it was on the host that took it.
     inside = Path(next((path for path in found[-1].paths if path.endswith("/postgres")), found[-1].paths[0]))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(mode=0o711)
+    folder.mkdir()
+    # postgres has to get through to its own part of it.
+    folder.chmod(0o711)
     second.restore(found[-1].id, folder)
     cluster = config.need_cluster()
     repository, records = folder / "postgres", folder / "records"
@@ -214,10 +216,15 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
 
 def _own(folder: Path, user: str) -> None:
     """Give a folder with all that is in it to a user; numbers may differ between hosts."""
-    shutil.chown(folder, user, user)
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            shutil.chown(os.path.join(parent, name), user, user, follow_symlinks=False)
+    entry = pwd.getpwnam(user)
+    for path in _all_below(folder):
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+
+
+def _all_below(folder: Path) -> Iterator[Path]:
+    yield folder
+    for parent, folders, files_in_it in os.walk(folder):
+        yield from (Path(parent) / name for name in (*folders, *files_in_it))
 
 
 # --- Into place ------------------------------------------------------------------------------------------------------
@@ -255,6 +262,8 @@ def in_place(
     before: float | None,
     timeout: float,
     now: float,
+    accept_gap: bool = False,
+    start: bool = True,
 ) -> Result:
     """Restore the whole cluster into its place; the data that is there is put aside, and nothing of it deleted.
 
@@ -266,6 +275,8 @@ def in_place(
         before: for the second repository, the newest copy that is not younger.
         timeout: seconds that the recovery may take.
         now: seconds since 1970.
+        accept_gap: restore to now although a part of the log is missing, and what came after it is lost.
+        start: whether the apps are started again; not where an earlier release of them comes next.
 
     Raises:
         BackupError: it cannot be; what was there before is in its place again.
@@ -290,18 +301,25 @@ def in_place(
         try:
             if where == "local" and server.runs():
                 notes += _hand_over(server)
-                # The backup is the same, the log may have grown.
+            if where == "local":
+                # Before PostgreSQL stops, too: its last checkpoint writes over segments that it has handed over.
+                _complete(found.backrest, found.folder, cluster, cluster.data, info)
             _stop(cluster)
+            if where == "local":
+                notes += _complete(found.backrest, found.folder, cluster, cluster.data, info)
+            if wanted.kind == "latest":
+                notes += _no_gap(found.folder, backup, accept=accept_gap)
             aside = _swap(config, cluster, found, progress, now)
             done = found.backrest if not found.fetched else PgBackRest(config)
             done.restore(cluster.data, *arguments(backup, wanted))
             if aside and where == "local":
-                notes += _salvage(done, cluster, aside, info)
+                _salvage(cluster, config.database_repository, aside, info)
             last = _start(cluster, timeout)
         except (BackupError, OSError) as error:
             raise _failed(config, error) from None
         progress.done()
-    start_units(units)
+    if start:
+        start_units(units)
     seconds = round(time.monotonic() - began, 1)
     result = Result(changed=True)
     result.lines = [f"The database was restored {wanted.text}, from the backup {backup.label}, in {seconds:.0f} s."]
@@ -353,7 +371,7 @@ def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, n
             for path in records.iterdir():
                 shutil.copy(path, config.records / path.name)
     if os.path.lexists(cluster.data):
-        links = [path for path in (cluster.data / "pg_tblspc").glob("*")] if cluster.data.is_dir() else []
+        links = list((cluster.data / "pg_tblspc").glob("*")) if cluster.data.is_dir() else []
         if links:
             raise BackupError(
                 f"The cluster has tablespaces outside of its folder ({', '.join(path.name for path in links)}), which "
@@ -377,26 +395,56 @@ def _next(path: Path, mark: str) -> str:
     return str(aside)
 
 
-def _salvage(backrest: PgBackRest, cluster: Cluster, aside: Path, info: Info) -> list[str]:
-    """Take from the old data what of the log never reached the repository: the last commits before a crash."""
-    if control_data(cluster, aside).get("Database system identifier") != info.system:
+def _complete(backrest: PgBackRest, repository: Path, cluster: Cluster, data: Path, info: Info) -> list[str]:
+    """Put into the repository what it lacks of the log, and a data folder still has: whole segments.
+
+    Returns:
+        What went wrong, a sentence each.
+    """
+    if control_data(cluster, data).get("Database system identifier") != info.system:
         return []
-    log, fresh, notes = aside / "pg_wal", cluster.data / "pg_wal", []
-    for ready in sorted((log / "archive_status").glob("*.ready")):
-        try:
-            backrest.push(log / ready.stem, aside)
-        except BackupError as error:
-            notes.append(f"A part of the log was not handed over to the repository: {error.reason}")
-            break
-    newest = backrest.info().newest_wal
-    segments = [path for path in sorted(log.iterdir()) if _SEGMENT.fullmatch(path.name)] if log.is_dir() else []
-    for path in segments:
-        if path.name >= newest or segment_timeline(path.name) > segment_timeline(newest or "0" * 24):
+    there = {name for _archive, name in segments(repository)}
+    log = data / "pg_wal"
+    # A segment with such a mark is whole; one without may be an old one, kept to be written over.
+    whole = {path.stem for path in (log / "archive_status").glob("*") if path.suffix in (".ready", ".done")}
+    for name in sorted(whole - there):
+        if SEGMENT.fullmatch(name) and (log / name).exists():
+            try:
+                backrest.push(log / name, data)
+            except BackupError as error:
+                return [f"A part of the log was not handed over to the repository: {error.reason}"]
+    return []
+
+
+def _no_gap(repository: Path, backup: Backup, *, accept: bool) -> list[str]:
+    """See that the log goes on to its end: PostgreSQL itself would stop at a gap, and say nothing.
+
+    Raises:
+        BackupError: there is a gap, and nobody has accepted it.
+    """
+    new, _old = gaps(repository, backup.first_wal)
+    if new and not accept:
+        raise BackupError(
+            f"{new[0]} What was committed after it cannot be restored from the backup {backup.label}.",
+            'Name a time before it: -e to="..."; or go up to the gap: -e accept_gap=true (on the host: --accept-gap)',
+        )
+    return [f"{gap} What was committed after it is not in the database." for gap in new]
+
+
+def _salvage(cluster: Cluster, repository: Path, aside: Path, info: Info) -> None:
+    """Take from the old data the segments that never were whole: the last commits before a crash."""
+    if control_data(cluster, aside).get("Database system identifier") != info.system:
+        return
+    log, fresh = aside / "pg_wal", cluster.data / "pg_wal"
+    newest = max((name for _archive, name in segments(repository)), default="0" * 24)
+    for path in sorted(log.iterdir()) if log.is_dir() else []:
+        if not SEGMENT.fullmatch(path.name):
+            continue
+        if path.name >= newest or segment_timeline(path.name) > segment_timeline(newest):
             copied = fresh / path.name
             shutil.copyfile(path, copied)
             copied.chmod(0o600)
             shutil.chown(copied, cluster.user, cluster.user)
-    return notes
 
 
 def _stop(cluster: Cluster) -> None:
@@ -559,16 +607,14 @@ def start_units(units: list[str]) -> None:
     if done.status:
         raise BackupError(
             f"The data is restored, but an app does not start on it: {done.last}",
-            "If the release is newer than the data: playbooks/rollback.yml; else look at the log: journalctl -u 'flask-*'",
+            "Is the release newer than the data? playbooks/rollback.yml. Else look: journalctl -u 'flask-*' -n 50",
         )
 
 
 # --- Beside, and one database ----------------------------------------------------------------------------------------
 
 
-def into_scratch(
-    config: Config, scratch: Scratch, found: Source, target: Target, timeout: float, extra: list[str] | None = None
-) -> Backup:
+def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target, timeout: float) -> Backup:
     """Restore into a scratch cluster and start it.
 
     Returns:
@@ -589,7 +635,6 @@ def into_scratch(
         shutil.chown(tablespaces, cluster.user, cluster.user)
         found.backrest.restore(
             scratch.data, *arguments(backup, target), f"--tablespace-map-all={tablespaces}", "--archive-mode=off",
-            *(extra or []),
         )  # fmt: skip
         scratch.start(timeout)
     except BaseException:
@@ -607,6 +652,8 @@ def beside(
     before: float | None,
     timeout: float,
     now: float,
+    accept_gap: bool = False,
+    start: bool = True,
 ) -> Result:
     """Restore into a cluster beside the real one, and leave it running for a look."""
     need_enabled(config)
@@ -616,6 +663,7 @@ def beside(
         wanted = target(found)
         if where == "local" and Server(config.need_cluster()).runs():
             _hand_over(Server(config.need_cluster()))
+        _judge_log(found, wanted, accept_gap)
         backup = into_scratch(config, scratch, found, wanted, timeout)
     seconds = time.monotonic() - began
     look = f"sudo -u {scratch.cluster.user} psql -h {scratch.socket} -p {scratch.port}"
@@ -628,6 +676,12 @@ def beside(
         ],
         data={"beside": {"at": now, "socket": str(scratch.socket), "port": scratch.port}},
     )
+
+
+def _judge_log(found: Source, wanted: Target, accept_gap: bool) -> None:
+    """See that there is no gap on the way to now."""
+    if wanted.kind == "latest":
+        _no_gap(found.folder, choose(found.backrest.info(), wanted), accept=accept_gap)
 
 
 def remove_beside(config: Config) -> Result:
@@ -648,6 +702,8 @@ def database(
     before: float | None,
     timeout: float,
     now: float,
+    accept_gap: bool = False,
+    start: bool = True,
 ) -> Result:
     """Restore one database, and leave the others as they are: by way of a cluster beside the real one.
 
@@ -671,6 +727,7 @@ def database(
         wanted = target(found)
         if where == "local":
             _hand_over(server)
+        _judge_log(found, wanted, accept_gap)
         backup = into_scratch(config, scratch, found, wanted, timeout)
         try:
             if name not in scratch.server.databases():
@@ -682,7 +739,10 @@ def database(
             units = stop_units(list(app.units) if app else [])
             try:
                 kept = replace(server, name, dump, stamp(now))
-            finally:
+            except BaseException:
+                start_units(units)
+                raise
+            if start:
                 start_units(units)
         finally:
             scratch.remove()
@@ -712,7 +772,35 @@ def _dump(scratch: Scratch, name: str, path: Path) -> None:
         raise explain(done, "The restored cluster")
 
 
-def replace(server: Server, name: str, dump: Path, mark: str) -> str:
+def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: float) -> Result:
+    """Put a database of another host's into the place of one that is here, scrubbed before an app sees it.
+
+    Args:
+        config: the configuration.
+        name: the database, here and there.
+        dump: made by ``pg_dump --format=custom --create``.
+        scrub: SQL that takes out what must not be here; None for none.
+        now: seconds since 1970.
+
+    Raises:
+        BackupError: it cannot be, or it cannot be scrubbed; the database that was here is in its place.
+    """
+    server = Server(config.need_cluster())
+    app = next((item for item in config.apps if item.name == name), None)
+    with held([app.lock] if app and app.lock else []):
+        units = stop_units(list(app.units) if app else [])
+        try:
+            kept = replace(server, name, dump, stamp(now), scrub)
+        finally:
+            start_units(units)
+    result = Result(changed=True, lines=[f"The database {name} was taken in{', and scrubbed' if scrub else ''}."])
+    if kept:
+        result.lines.append(f"The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}")
+    result.data["restore"] = {"at": now, "ok": True, "problems": [], "database": name, "aside": kept, "units": units}
+    return result
+
+
+def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None = None) -> str:
     """Put a database from a dump into the place of the one that is there, which gets another name.
 
     Args:
@@ -720,6 +808,7 @@ def replace(server: Server, name: str, dump: Path, mark: str) -> str:
         name: the database.
         dump: made by ``pg_dump --format=custom --create``.
         mark: ends the other name.
+        scrub: SQL to run in the new one, all of it or nothing, before anybody is let in.
 
     Returns:
         That name; empty where there was none.
@@ -728,14 +817,20 @@ def replace(server: Server, name: str, dump: Path, mark: str) -> str:
         BackupError: it cannot be; the one that was there is in its place again.
     """
     kept = f"{name}_before_{mark.lower()}"
-    there = bool(server.ask(f"SELECT 1 FROM pg_database WHERE datname = {literal(name)}"))
+    found = server.ask("SELECT datname FROM pg_database")
+    there = [name] in found
     if there:
         rename(server, name, kept)
-    done = tools.run(
-        [server.cluster.bin / "pg_restore", "--create", "--exit-on-error", "--dbname=postgres", dump],
-        user=server.cluster.user,
-        env=server.variables,
-    )
+    # By its standard input: the file may be one that only root reads.
+    with dump.open("rb") as stream:
+        done = tools.run(
+            [server.cluster.bin / "pg_restore", "--create", "--exit-on-error", "--dbname=postgres"],
+            user=server.cluster.user,
+            env=server.variables,
+            stream=stream,
+        )
+    if not done.status and scrub:
+        done = server.run(f"BEGIN;\n{scrub.read_text(encoding='utf-8')}\n;COMMIT;\n", name, None)
     if done.status:
         problem = explain(done, f"The database {name}")
         server.ask(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
@@ -750,10 +845,8 @@ def rename(server: Server, old: str, new: str) -> None:
     """Rename a database, and end who is in it; under a name of before nobody gets in by mistake."""
     aside = "_before_" in new
     server.ask(f"ALTER DATABASE {quoted(old)} WITH ALLOW_CONNECTIONS false")
-    server.ask(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        f" WHERE datname = {literal(old)} AND pid <> pg_backend_pid()"
-    )
+    there = f"datname = {literal(old)} AND pid <> pg_backend_pid()"
+    server.ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {there}")  # noqa: S608 - quoted
     server.ask(f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)}")
     if not aside:
         server.ask(f"ALTER DATABASE {quoted(new)} WITH ALLOW_CONNECTIONS true")
@@ -795,11 +888,11 @@ def files(
             raise BackupError(f"{folder} is not empty.", "Name an empty folder, or a new one.")
         repository.restore(chosen.id, folder, [str(path)])
         return Result(changed=True, lines=[f"{path} of {utc(chosen.at)} is in {folder}{path}."])
-    return _files_in_place(config, repository, chosen, app, path, now)
+    return _files_in_place(config, repository, chosen, app=app, path=path, now=now)
 
 
 def _files_in_place(
-    config: Config, repository: restic.Restic, chosen: restic.Snapshot, app: App | None, path: Path, now: float
+    config: Config, repository: restic.Restic, chosen: restic.Snapshot, *, app: App | None, path: Path, now: float
 ) -> Result:
     # Beside its place: what comes last is a rename, on the same disk.
     fresh = path.with_name(f".{path.name}.restored")
@@ -839,8 +932,7 @@ def _translate(restored: Path, there: Path) -> None:
         return
     if (now.st_uid, now.st_gid) == (then.st_uid, then.st_gid):
         return
-    paths = [restored, *(Path(top) / name for top, folders, files in os.walk(restored) for name in (*folders, *files))]
-    for path in paths:
+    for path in _all_below(restored):
         status = path.lstat()
         user = now.st_uid if status.st_uid == then.st_uid else -1
         group = now.st_gid if status.st_gid == then.st_gid else -1

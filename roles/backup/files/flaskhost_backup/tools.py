@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pwd
@@ -10,9 +11,20 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 #: Where programs are looked for.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+_LIBC = ctypes.CDLL(None)
+#: prctl(2): the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """In a child, before its program: what restores must not go on when this process was killed, and is run again."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ def run(
     env: Mapping[str, str] | None = None,
     data: str | None = None,
     timeout: float | None = None,
+    stream: IO[bytes] | None = None,
 ) -> Done:
     """Run a program and wait for it.
 
@@ -77,6 +90,7 @@ def run(
         env: variables beside those of :func:`environment`.
         data: what it reads from its standard input.
         timeout: seconds until it is ended; None for no limit.
+        stream: an open file that it reads in the place of ``data``.
 
     Returns:
         How it has ended; 127 where it is not there, 124 where it took too long.
@@ -90,9 +104,10 @@ def run(
             errors="replace",
             cwd="/",
             env=environment(user, env),
-            input=data if data is not None else "",
+            **({"stdin": stream} if stream else {"input": data or ""}),
             timeout=timeout,
             umask=0o077,
+            preexec_fn=die_with_parent,
             **identity(user),  # type: ignore[arg-type]
         )
     except FileNotFoundError:
@@ -113,11 +128,3 @@ def json_lines(text: str) -> list[dict[str, object]]:
         if isinstance(item, dict):
             found.append(item)
     return found
-
-
-def end(process: int) -> None:
-    """Tell a process to end; one that has ended needs no telling."""
-    try:
-        os.kill(process, signal.SIGTERM)
-    except ProcessLookupError:
-        return

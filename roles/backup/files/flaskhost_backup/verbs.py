@@ -264,7 +264,7 @@ def point(config: Config, app: str, release: str, previous: str, now: float) -> 
 # --- Preparing -------------------------------------------------------------------------------------------------------
 
 
-def prepare(config: Config, *, dry: bool) -> Result:
+def prepare(config: Config, *, dry: bool, now: float) -> Result:
     """Make the repositories that are missing; called by Ansible when PostgreSQL runs.
 
     What is wrong with the second repository is a problem that keeps nothing else from being done.
@@ -275,6 +275,9 @@ def prepare(config: Config, *, dry: bool) -> Result:
             "There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."
         )
         return result
+    if not dry and not read_json(config.state / "since.json"):
+        # From here on it is too late, some time, for what has never been made.
+        write_json(config.state / "since.json", {"at": now})
     if config.cluster:
         _prepare_cluster(config, result, dry=dry)
     local = restic.local(config)
@@ -403,8 +406,8 @@ def check(config: Config, now: float) -> Result:
             }
             if rows[5] == "off":
                 result.problems.append(
-                    "PostgreSQL hands over no write-ahead log (archive_mode is off): between two backups nothing is kept. "
-                    "Run site.yml, which sets postgres_archive_command."
+                    "PostgreSQL hands over no write-ahead log (archive_mode is off): only backups themselves are kept. "
+                    "Run site.yml, which sets archive_command."
                 )
             elif int(rows[4]) > int(rows[3]):
                 result.problems.append(
