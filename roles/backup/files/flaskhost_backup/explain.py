@@ -99,7 +99,7 @@ RULES = (
         r"could not find .*checkpoint record|could not locate required checkpoint record"
         r"|requested WAL segment \S+ has already been removed|WAL ends before (?:end of online backup|consistent)",
         "The write-ahead log that belongs to this backup is missing.",
-        "Use an earlier one (flaskhost-backup list, then -e backup_label=LABEL); make a new one: flaskhost-backup full",
+        "Use an earlier one (flaskhost-backup list, then -e label=LABEL); make a new one: flaskhost-backup full",
     ),
     Rule(
         r"(Connection refused|connection refused|Connection timed out|connection timed out|No route to host"

@@ -185,7 +185,7 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
         found = [item for item in found if item.at <= before]
     if not found:
         others = sorted({item.host for item in second.snapshots(restic.DATABASE)} - {host})
-        hint = f" There are some of: {', '.join(others)} (-e backup_of=NAME)." if others and before is None else ""
+        hint = f" There are some of: {', '.join(others)} (-e of=NAME)." if others and before is None else ""
         raise BackupError(
             f"The second repository holds no backup of the database of {host}.{hint}",
             "What there is: flaskhost-backup list",
