@@ -15,7 +15,7 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
 
 from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path above
     app_model,
-    backup,
+    backup_settings,
     clone_request,
     freeze,
     preflight,
@@ -44,8 +44,8 @@ def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> di
 
 
 def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
-    """Turn the site's setting ``backup`` into the full one; see :func:`backup.settings`."""
-    return backup.settings(settings)
+    """Turn the site's setting ``backup`` into the full one; see :func:`backup_settings.settings`."""
+    return backup_settings.settings(settings)
 
 
 def flask_restore_request(given: dict[str, Any], apps: Any, host: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import backup, clone_request, restore_request, status
+from ansible.module_utils.flaskhost import backup, backup_settings, clone_request, restore_request, status
 from ansible.module_utils.flaskhost.audit import backup as audit_backup
 
 NOW = 1_795_311_000.0
@@ -21,9 +21,9 @@ APPS = {"shop": {}, "blog": {}}
 
 def test_a_site_that_says_nothing_has_no_backups_and_all_defaults() -> None:
     for nothing in (None, {}):
-        found = backup.settings(nothing)
+        found = backup_settings.settings(nothing)
         assert (found["passphrase"], found["second"], found["keep_days"]) == ("", {}, 14)
-    found = backup.settings({"second": {"repository": "s3:https://s/b", "environment": {"AWS_X": 5}}})
+    found = backup_settings.settings({"second": {"repository": "s3:https://s/b", "environment": {"AWS_X": 5}}})
     assert found["second"] == {
         "repository": "s3:https://s/b", "ssh_key": "", "known_hosts": "", "environment": {"AWS_X": "5"}, "every": 5,
     }  # fmt: skip

@@ -242,13 +242,13 @@ FAILURES = {
         "There is no backup from before 2020-01-01 00:00:00+00.", "flaskhost-backup list",
     ),
     "ERROR: [075]: no backup set found to restore": ("The local repository holds no backup.", "flaskhost-backup full"),
-    "FATAL:  recovery ended before configured recovery target was reached": ("The write-ahead log ends", "earlier time"),
+    "FATAL:  recovery ended before configured recovery target was reached": ("The write-ahead log", "earlier time"),
     "subprocess ssh: ssh: connect to host 127.0.0.1 port 9: Connection refused\nFatal: unable to open repository": (
         "The local repository cannot be reached (Connection refused).", "flaskhost-backup copy",
     ),
     'Fatal: unable to open config file: Stat: Get "http://127.0.0.1:9/b": connect: connection refused':
         ("The local repository cannot be reached (connection refused).", "flaskhost-backup copy"),
-    "client_loop: send disconnect: Broken pipe\nFatal: There were 3 errors": ("cannot be reached (Broken pipe)", "copy"),
+    "client_loop: send disconnect: Broken pipe\nFatal: There were 3 errors": ("reached (Broken pipe)", "copy"),
     "ERROR: [026]: error restoring '/x/base/5/2838': actual checksum 'd1ec' does not match '4ba0'": (
         "The local repository is damaged", "flaskhost-backup full",
     ),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ..backup import BACKUP_OPTIONS, Refused, sftp_options
+from ..backup import Refused, sftp_options
+from ..backup_settings import BACKUP_OPTIONS
 from .report import Report, Unreadable, closest, get, show, type_name
 from .schema import check_options, wrong_type
 
