@@ -151,14 +151,13 @@ class Session:
     def __init__(self, server: Server, database: str) -> None:
         self.server, self.database = server, database
         self.process = subprocess.Popen(  # noqa: S603 - no argument of anybody's
-            server.psql,
+            [*tools.TOGETHER, *server.psql],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd="/",
             env=tools.environment(server.cluster.user, {**server.variables, "PGDATABASE": database}),
-            preexec_fn=tools.die_with_parent,  # noqa: PLW1509 - there are no threads
             **tools.identity(server.cluster.user),  # type: ignore[call-overload]
         )
 

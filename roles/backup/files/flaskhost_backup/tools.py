@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import pwd
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +15,8 @@ from typing import IO
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-_LIBC = ctypes.CDLL(None)
-#: prctl(2): the signal that a process gets when its parent ends.
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """In a child, before its program: what restores must not go on when this process was killed, and is run again."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+#: Before a command: it ends when this process does. What restores must not go on when it was killed and is run again.
+TOGETHER = ("setpriv", "--pdeathsig", "TERM", "--")
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,7 @@ def run(
     """
     try:
         done = subprocess.run(  # noqa: S603 - the arguments are ours
-            [str(item) for item in command],
+            [*TOGETHER, *(str(item) for item in command)],
             check=False,
             capture_output=True,
             text=True,
@@ -107,13 +99,14 @@ def run(
             **({"stdin": stream} if stream else {"input": data or ""}),
             timeout=timeout,
             umask=0o077,
-            preexec_fn=die_with_parent,
             **identity(user),  # type: ignore[arg-type]
         )
-    except FileNotFoundError:
-        return Done(127, "", f"{command[0]}: there is no such program")
+    except FileNotFoundError as error:
+        return Done(127, "", f"{error.filename or command[0]}: there is no such program")
     except subprocess.TimeoutExpired:
         return Done(124, "", f"{Path(command[0]).name} has not ended after {timeout:.0f} s")
+    if done.returncode == 127 and "setpriv: failed to execute" in done.stderr:
+        return Done(127, "", f"{command[0]}: there is no such program")
     return Done(done.returncode, done.stdout, done.stderr)
 
 
