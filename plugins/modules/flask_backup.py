@@ -26,8 +26,10 @@ options:
   units: {description: "systemd's units, path to text.", type: dict, default: {}}
   config: {description: "What becomes backup.json; no secret.", type: dict, default: {}}
   passphrase: {description: What the backups are encrypted with; without it there are none., type: str, default: ""}
-  second: {description: "The second repository: repository, ssh_key, known_hosts, environment.", type: dict,
-           default: {}}
+  repository: {description: The second repository., type: str, default: ""}
+  known_hosts: {description: The keys of its host., type: str, default: ""}
+  ssh_key: {description: The private key that its host lets in., type: str, default: ""}
+  environment: {description: The variables that restic wants for it., type: dict, default: {}}
   pgbackrest: {description: pgBackRest's settings; @PASSPHRASE@ stands for it., type: str, default: ""}
   path: {description: The folder of the local repositories., type: path, default: /var/backups/flaskhost}
   cluster: {description: Whether the host has a PostgreSQL., type: bool, default: false}
@@ -62,7 +64,11 @@ ARGUMENT_SPEC = {
     "units": {"type": "dict", "default": {}},
     "config": {"type": "dict", "default": {}},
     "passphrase": {"type": "str", "default": "", "no_log": True},
-    "second": {"type": "dict", "default": {}, "no_log": True},
+    # One by one: of a mapping that is secret Ansible blanks out every value, wherever it shows up.
+    "repository": {"type": "str", "default": ""},
+    "known_hosts": {"type": "str", "default": ""},
+    "ssh_key": {"type": "str", "default": "", "no_log": True},
+    "environment": {"type": "dict", "default": {}, "no_log": True},
     "pgbackrest": {"type": "str", "default": ""},
     "path": {"type": "path", "default": "/var/backups/flaskhost"},
     "cluster": {"type": "bool", "default": False},
@@ -95,7 +101,10 @@ def main() -> None:
 def configure(module: AnsibleModule) -> dict[str, object]:
     """Bring the program and all settings."""
     options = module.params
-    files = backup.program_files(options["program"], options["units"]) + backup.settings_files(options)
+    second = {name: options[name] for name in ("repository", "known_hosts", "ssh_key", "environment")}
+    files = backup.program_files(options["program"], options["units"]) + backup.settings_files(
+        {**options, "second": second}
+    )
     folders = (
         backup.missing(backup.folders(options["path"], cluster=options["cluster"])) if options["passphrase"] else []
     )

@@ -133,7 +133,7 @@ GOOD_SETTINGS["backup"] = BACKUP | {
         "repository": "sftp:backup@203.0.113.20:/flaskhost/production1",
         "ssh_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbg==\n-----END OPENSSH PRIVATE KEY-----\n",
         "known_hosts": "203.0.113.20 ssh-ed25519 AAAA\n203.0.113.20 ssh-rsa AAAA\n",
-        "every": 1,
+        "every": 59,
     },
     "full": "Sun *-*-* 02:15",
     "hook": "/usr/local/bin/tell --loud",

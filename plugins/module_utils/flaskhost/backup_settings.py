@@ -58,7 +58,7 @@ BACKUP_OPTIONS: dict[str, Option] = {
                 5,
                 default=5,
                 minimum=1,
-                maximum=1440,
+                maximum=59,
             ),
         },
     ),
