@@ -15,8 +15,11 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
 
 from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path above
     app_model,
+    backup_settings,
+    clone_request,
     freeze,
     preflight,
+    restore_request,
     selection,
     sizing,
     status,
@@ -54,6 +57,26 @@ def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: s
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
     """Turn the site's settings ``acme`` and ``acme_email`` into the full ones; see :func:`app_model.acme_settings`."""
     return app_model.acme_settings(acme, acme_email)
+
+
+def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
+    """Turn the site's setting ``backup`` into the full one; see :func:`backup_settings.settings`."""
+    return backup_settings.settings(settings)
+
+
+def flask_restore_request(given: dict[str, Any], apps: Any, host: str) -> dict[str, Any]:
+    """Understand what playbooks/restore.yml was asked; see :func:`restore_request.request`."""
+    return restore_request.request(given, apps or {}, host)
+
+
+def flask_clone_problem(given: dict[str, Any], apps: Any, inventory: str, allowed: Any) -> str:
+    """Find why playbooks/clone.yml may not do what it was asked; see :func:`clone_request.problem`."""
+    return clone_request.problem(given, apps or {}, inventory, allowed)
+
+
+def flask_clone_source(text: str) -> dict[str, Any]:
+    """Find the host that has the data to clone; see :func:`clone_request.source`."""
+    return clone_request.source(text)
 
 
 def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
@@ -144,6 +167,10 @@ class FilterModule:
             "flask_app_records": flask_app_records,
             "flask_app_select": flask_app_select,
             "flask_app_sizes": flask_app_sizes,
+            "flask_backup_settings": flask_backup_settings,
+            "flask_clone_problem": flask_clone_problem,
+            "flask_clone_source": flask_clone_source,
+            "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
             "flask_peer_networks": flask_peer_networks,
             "flask_peers": flask_peers,

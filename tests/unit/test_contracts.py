@@ -37,6 +37,8 @@ FREE_MAPPINGS = {
     "app_apps[].processes",
     "app_apps[].secrets",
     "app_apps[].timers",
+    "backup_assertions",
+    "backup_second.environment",
     "certbot_dns.credentials",
     "hardening_sysctl",
     "nginx_sites[].basic_auth",

@@ -133,6 +133,18 @@ GOOD_SETTINGS: dict[str, Any] = {
         "pg_stat_statements.max": 99,
     },
 }
+#: As openssl rand -base64 24 prints it.
+BACKUP: dict[str, Any] = {"passphrase": "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"}
+GOOD_SETTINGS["backup"] = BACKUP | {
+    "second": {
+        "repository": "sftp:backup@203.0.113.20:/flaskhost/production1",
+        "ssh_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbg==\n-----END OPENSSH PRIVATE KEY-----\n",
+        "known_hosts": "203.0.113.20 ssh-ed25519 AAAA\n203.0.113.20 ssh-rsa AAAA\n",
+        "every": 59,
+    },
+    "full": "Sun *-*-* 02:15",
+    "hook": "/usr/local/bin/tell --loud",
+}
 GOOD_FACTS: dict[str, Any] = {
     "architecture": "x86_64",
     "distribution": "Debian",
@@ -674,6 +686,35 @@ SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
     ("bad_size", "swap_mb", {"swap_mb": 1}),
     ("wrong_type", "tls_policy", {"tls_policy": True}),
     ("wrong_type", "http3", {"http3": "yes"}),
+    ("wrong_type", "backup", {"backup": True}),
+    ("unknown_key", "backup.password", {"backup": BACKUP | {"password": SECRET}}),
+    ("missing", "backup.passphrase", {"backup": {"keep_days": 7}}),
+    ("short_passphrase", "backup.passphrase", {"backup": {"passphrase": "hunter2"}}),
+    ("placeholder_secret", "backup.passphrase", {"backup": {"passphrase": "change-me-change-me-change"}}),
+    ("malformed", "backup.passphrase", {"backup": {"passphrase": f" {BACKUP['passphrase']}"}}),
+    ("control_character", "backup.passphrase", {"backup": {"passphrase": f"{BACKUP['passphrase']}\nrepo1-path=/x"}}),
+    ("out_of_range", "backup.keep_days", {"backup": BACKUP | {"keep_days": 0}}),
+    ("wrong_type", "backup.keep_days", {"backup": BACKUP | {"keep_days": "14"}}),
+    ("malformed", "backup.full", {"backup": BACKUP | {"full": "Sun\u00a002:15"}}),
+    ("malformed", "backup.path", {"backup": BACKUP | {"path": "/var/../backups"}}),
+    ("malformed", "backup.hook", {"backup": BACKUP | {"hook": "tell"}}),
+    ("malformed", "backup.hook", {"backup": BACKUP | {"hook": "/usr/bin/tell 'me"}}),
+    ("missing", "backup.second.repository", {"backup": BACKUP | {"second": {"every": 5}}}),
+    ("malformed", "backup.second.repository", {"backup": BACKUP | {"second": {"repository": "ftp://host/x"}}}),
+    (
+        "malformed",
+        "backup.second.repository",
+        {"backup": BACKUP | {"second": {"repository": "sftp://host", "known_hosts": "host ssh-ed25519 AAAA"}}},
+    ),
+    ("missing", "backup.second.known_hosts", {"backup": BACKUP | {"second": {"repository": "sftp:ada@host:/x"}}}),
+    ("missing", "backup.second.environment", {"backup": BACKUP | {"second": {"repository": "s3:https://host/x"}}}),
+    (
+        "malformed",
+        "backup.second.repository",
+        {"backup": BACKUP | {"second": {"repository": "/var/backups/flaskhost/b"}}},
+    ),
+    ("wrong_type", "backup.assertions.shop", {"backup": BACKUP | {"assertions": {"shop": 1}}}),
+    ("undefined", "backup.passphrase", {"backup": {"passphrase": preflight.Unreadable("'v' is undefined")}}),
 ]
 #: The kind, where it is told, and what is changed in the facts.
 FACT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -765,6 +806,13 @@ SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         A + "domains[1]",
         {"domains": ["shop.localhost", "10.0.0.7"], "tls": {"challenge": "dns"}},
         {"acme_email": EMAIL, "acme": {"dns": DNS, "profile": "shortlived"}},
+    ),
+    ("unknown_app", "backup.assertions.shopp", {}, {"backup": BACKUP | {"assertions": {"shopp": "SELECT true"}}}),
+    (
+        "unknown_app",
+        "backup.assertions.shop",
+        {"database": False},
+        {"backup": BACKUP | {"assertions": {"shop": "true"}}},
     ),
     ("dns_without_plugin", A + "tls.challenge", {"tls": {"challenge": "dns"}}, {"acme_email": EMAIL}),
     ("address_without_profile", "acme.profile", {"domains": ["10.0.0.7"]}, {"acme_email": EMAIL}),

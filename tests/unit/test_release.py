@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -592,6 +592,52 @@ def test_without_an_owner_on_the_host_no_release_command_is_run(site: Site, tmp_
 def test_an_app_that_may_not_make_tables_is_told_of_the_option(site: Site, said: str, hint: bool) -> None:
     refused = site.refused(release_command=f'echo "{said}"; false')
     assert ("database_owner: true" in refused.cure) is hint
+
+
+@pytest.fixture
+def backups(site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program for backups, which notes what it is asked and ends as its first line says."""
+    program = site.folder / "flaskhost-backup"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {site.folder}/asked\necho "$SAYS" >&2\nexit ${{ENDS:-0}}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("ansible.module_utils.flaskhost.release.BACKUPS", program)
+    site.options["environment"]["DATABASE_URL"] = "postgresql:///shop"
+    site.options["database_per_host"] = True
+    # Whether or not there is a psql where the tests run.
+    monkeypatch.setattr(database.Database, "lock", lambda *_arguments: nullcontext())
+    monkeypatch.setattr(database.Database, "revision", lambda _self: "")
+    return site.folder / "asked"
+
+
+def test_a_migration_notes_where_the_database_could_go_back_to(site: Site, backups: Path) -> None:
+    first = site.deploy(release_command="true")
+    site.change({"shop.py": "app = 43\n"})
+    second = site.deploy(release_command="true")
+    asked = backups.read_text(encoding="utf-8").splitlines()
+    assert asked == [
+        f"point --app shop --release {first.release} --previous ",
+        f"point --app shop --release {second.release} --previous {first.release}",
+    ]
+    assert site.record(second.release).restore_point == f"shop@{second.release}"
+
+
+def test_a_point_that_cannot_be_noted_keeps_back_no_release(
+    site: Site, backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDS", "1")
+    monkeypatch.setenv("SAYS", "PostgreSQL does not run.")
+    outcome = site.deploy(release_command="true")
+    assert any("no point was noted" in warning and "does not run" in warning for warning in outcome.warnings)
+    # Whoever wants no backups is not told at each deploy.
+    monkeypatch.setenv("SAYS", "There are no backups: backup.passphrase is not set.")
+    site.change({"shop.py": "app = 43\n"})
+    assert not any("no point" in warning for warning in site.deploy(release_command="true").warnings)
+
+
+def test_without_backups_or_a_database_of_the_hosts_own_no_point_is_noted(site: Site, backups: Path) -> None:
+    site.options["database_per_host"] = False
+    site.deploy(release_command="true")
+    assert not backups.exists()
 
 
 @pytest.mark.parametrize("own", ["", "-c search_path=o'brien -c x=$HOME"])

@@ -771,6 +771,9 @@ def app_record(
             f"/etc/systemd/system/{unit}@.socket",
             f"/etc/apparmor.d/{unit}",
         ],
+        # All that may write its data, as patterns of systemctl's; timers too, which would start what was stopped.
+        all_units=[f"{unit}@*", f"{unit}_process@*", f"{unit}_timer@*"],
+        lock=f"{root}/.lock",
         server_package=SERVER_PACKAGE,
         server_config=f"/etc/gunicorn/{name}.conf.py",
         secrets_dir=f"/etc/flaskhost/{name}",

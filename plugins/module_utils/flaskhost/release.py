@@ -49,6 +49,8 @@ from ansible.module_utils.flaskhost.watch import AccessLog, Traffic, verdict
 PHASES = ("prepare", "migrate", "gate", "flip", "finish")
 #: What takes a host back when another one has failed.
 RETURN = "return"
+#: What puts a point into the database's log before a migration; a host without backups has none.
+BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 #: What the operator wants to know first.
 STILL = "What served before still serves."
 #: Seconds between two looks at the log while a new release is watched.
@@ -512,11 +514,27 @@ class Deployment:
         wait, limit = options["release_lock_timeout"], options["release_timeout"]
         with database.lock(f"deploy of {options['by'] or options['app']}", wait):
             before = self._schema(database)
+            if database.meant:
+                self._point(record)
             self._run_release_command(record, limited(command, wait, limit))
             after = self._schema(database)
         record.schema_before, record.schema_after = before, after
         self.outcome.schema_before, self.outcome.schema_after = before, after
         self.store.write(record)
+
+    def _point(self, record: Record) -> None:
+        """Put a point into the database's log that a restore can go to; a deploy goes on without it."""
+        if not self.options.get("database_per_host") or not BACKUPS.exists():
+            return
+        arguments = ["point", "--app", self.options["app"], "--release", record.id]
+        arguments += ["--previous", self.slots.release(self.slots.live()) or ""]
+        status, out, err = self.run([str(BACKUPS), *arguments])
+        if not status:
+            record.restore_point = f"{self.options['app']}@{record.id}"
+        elif "backup.passphrase is not set" not in err:
+            self.outcome.warnings.append(
+                f"no point was noted that the database could go back to before this migration: {tail(err or out, 1)}"
+            )
 
     def _schema(self, database: Database) -> str:
         """The schema's revision, for the record; a deploy goes on without it."""

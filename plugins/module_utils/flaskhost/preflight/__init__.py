@@ -8,6 +8,7 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
 * :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that belong together, the code on the
   controller, and what all apps need of the host;
 * :mod:`certificates`: TLS, and the authority that gives the certificates;
+* :mod:`backup`: backups, and what they need of the apps;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
   :mod:`access`: the way to it.
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 from .access import find_access_problems
 from .apps import check_apps, check_between_apps
+from .backup import check_backup
 from .budget import check_budget
 from .certificates import check_certificates
 from .host import check_facts
@@ -70,6 +72,7 @@ def find_problems(
         if not database:
             check_database_elsewhere(report, apps_variable, apps)
         check_budget(report, apps_variable, apps, facts)
+        check_backup(report, apps_variable, apps, settings)
     check_facts(report, facts)
     return report.problems()
 

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from ..app_model import ACME_OPTIONS, Option
+from .backup import check_backup_setting
 from .postgres import check_extra_settings, check_logins, check_version
 from .report import Report, Unreadable, closest, get, show, type_name
 from .rules import (
@@ -206,6 +207,7 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "postgres_version": check_version,
     "postgres_extra_settings": check_extra_settings,
     "postgres_logins": check_logins,
+    "backup": check_backup_setting,
 }
 
 
