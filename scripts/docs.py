@@ -2,8 +2,8 @@
 """Write the tables of options into the guides, from what the code itself goes by.
 
 A role's table comes from its meta/argument_specs.yml, those of ``flask_apps`` and of the site's setting ``acme`` from
-the app model. Each table stands between two markers; the text around it is left alone. `make docs` writes them, and a
-unit test calls `--check`.
+the app model, that of the setting ``backup`` from its own. Each table stands between two markers; the text around it is
+left alone. `make docs` writes them, and a unit test calls `--check`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common import ROOT, Problem, guarded, say
 
 sys.path.append(str(ROOT / "plugins" / "module_utils"))
 
-from flaskhost import app_model
+from flaskhost import app_model, backup_settings
 
 #: The markers around a table, which has a name.
 BEGIN = "<!-- {}: made by make docs -->"
@@ -141,6 +141,8 @@ def guides(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
             yield guide, {OPTIONS: role_table(specs)}
     apps, acme = model_table(app_model.APP_OPTIONS), model_table(app_model.ACME_OPTIONS, "acme.")
     yield root / "docs" / "apps.md", {OPTIONS: apps, "acme": acme}
+    backup = model_table(backup_settings.BACKUP_OPTIONS, "backup.")
+    yield root / "docs" / "backup.md", {"backup": backup}
 
 
 def main(root: Path = ROOT) -> int:

@@ -15,8 +15,11 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
 
 from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path above
     app_model,
+    backup_settings,
+    clone_request,
     freeze,
     preflight,
+    restore_request,
     selection,
     sizing,
     status,
@@ -24,10 +27,26 @@ from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path abov
 
 
 def flask_app_sizes(
-    apps: dict[str, Any], memory_mb: int, cpus: int, database: bool = True, app_hosts: int = 1
+    apps: dict[str, Any],
+    memory_mb: int,
+    cpus: int,
+    database: bool = True,
+    app_hosts: int = 1,
+    *,
+    apps_here: bool = True,
+    others: Any = (),
 ) -> dict[str, Any]:
-    """Compute the host's sizing budget; see :func:`sizing.size_host`."""
-    return sizing.size_host(int(memory_mb), int(cpus), apps, database, app_hosts)
+    """Compute the host's sizing budget; see :func:`sizing.size_host`.
+
+    Args:
+        others: the facts of the other hosts that run the apps; a host that was not asked for them has none.
+    """
+    known = [
+        (int(facts["memtotal_mb"]), int(facts["processor_vcpus"]))
+        for facts in others
+        if facts and "memtotal_mb" in facts and "processor_vcpus" in facts
+    ]
+    return sizing.size_host(int(memory_mb), int(cpus), apps, database, app_hosts, apps_here=apps_here, elsewhere=known)
 
 
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
@@ -38,6 +57,26 @@ def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: s
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
     """Turn the site's settings ``acme`` and ``acme_email`` into the full ones; see :func:`app_model.acme_settings`."""
     return app_model.acme_settings(acme, acme_email)
+
+
+def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
+    """Turn the site's setting ``backup`` into the full one; see :func:`backup_settings.settings`."""
+    return backup_settings.settings(settings)
+
+
+def flask_restore_request(given: dict[str, Any], apps: Any, host: str) -> dict[str, Any]:
+    """Understand what playbooks/restore.yml was asked; see :func:`restore_request.request`."""
+    return restore_request.request(given, apps or {}, host)
+
+
+def flask_clone_problem(given: dict[str, Any], apps: Any, inventory: str, allowed: Any) -> str:
+    """Find why playbooks/clone.yml may not do what it was asked; see :func:`clone_request.problem`."""
+    return clone_request.problem(given, apps or {}, inventory, allowed)
+
+
+def flask_clone_source(text: str) -> dict[str, Any]:
+    """Find the host that has the data to clone; see :func:`clone_request.source`."""
+    return clone_request.source(text)
 
 
 def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
@@ -51,7 +90,14 @@ def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
     return app_model.peer_addresses(hosts, host, variables)
 
 
-def flask_app_problems(values: Any, names: list[str], facts: Any = None, web: bool = True) -> list[preflight.Problem]:
+def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str]:
+    """Say from which networks the other hosts of a group come; see :func:`app_model.peer_networks`."""
+    return app_model.peer_networks(hosts, host, variables)
+
+
+def flask_app_problems(
+    values: Any, names: list[str], facts: Any = None, web: bool = True, database: bool = True
+) -> list[preflight.Problem]:
     """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
     Args:
@@ -60,10 +106,11 @@ def flask_app_problems(values: Any, names: list[str], facts: Any = None, web: bo
         names: the variables' names in the same order; the first one holds the apps, the others are settings.
         facts: the host's facts.
         web: whether the host is one that visitors come to.
+        database: whether the apps find PostgreSQL on the host itself, or do not run there.
     """
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
     site = dict(zip(names[1:], settings, strict=True))
-    return preflight.find_problems(apps, site, facts, PROJECT_DIR, names[0], web=web)
+    return preflight.find_problems(apps, site, facts, PROJECT_DIR, names[0], web=web, database=database)
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
@@ -120,7 +167,12 @@ class FilterModule:
             "flask_app_records": flask_app_records,
             "flask_app_select": flask_app_select,
             "flask_app_sizes": flask_app_sizes,
+            "flask_backup_settings": flask_backup_settings,
+            "flask_clone_problem": flask_clone_problem,
+            "flask_clone_source": flask_clone_source,
+            "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
+            "flask_peer_networks": flask_peer_networks,
             "flask_peers": flask_peers,
             "flask_status_apps": flask_status_apps,
             "flask_status_table": flask_status_table,

@@ -121,7 +121,7 @@ def scan(host: inside.Host, params: dict[str, Any]) -> list[Scan]:
         "listeners": lambda: host.listeners(params["ports"]),
         "certificates": lambda: host.certificates(params["least_days"]),
         "updates": host.updates,
-        "backup": lambda: not_run("backup", "Last backup and drill", "There is no role for backups yet."),
+        "backup": host.backup,
     }
     if params["scanner"] not in scanners:
         raise inside.AuditError("There is no such scanner on the host.")

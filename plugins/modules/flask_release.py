@@ -66,6 +66,7 @@ options:
   release_command: {description: A command before a release serves., type: str, default: ""}
   release_timeout: {description: Seconds for it and for each of its statements., type: int, default: 900}
   release_lock_timeout: {description: Seconds that it may wait for a lock of the database., type: int, default: 5}
+  owner_file: {description: Variables by which the release command owns the tables., type: str, default: ""}
   database_per_host: {description: Read by the role and not by the module., type: bool, default: false}
   processes: {description: "Commands that run beside the web server, by name.", type: dict, default: {}}
   timers: {description: "Scheduled commands by name: command and on_calendar.", type: dict, default: {}}
@@ -169,6 +170,7 @@ ARGUMENT_SPEC = {
     "release_command": {"type": "str", "default": ""},
     "release_timeout": {"type": "int", "default": 900},
     "release_lock_timeout": {"type": "int", "default": 5},
+    "owner_file": {"type": "str", "default": ""},
     "database_per_host": {"type": "bool", "default": False},
     "processes": {"type": "dict", "default": {}},
     "timers": {"type": "dict", "default": {}},

@@ -23,6 +23,10 @@ options:
   command: {description: The command., type: str, required: true}
   timeout: {description: Seconds until it is ended., type: int, default: 900}
   outbound: {description: Whether the app may connect to other hosts., type: bool, default: true}
+  owner_file:
+    description: Variables by which the command owns the tables of the app; without it, it has the app's own rights.
+    type: str
+    default: ""
   force: {description: Run it although the app is frozen., type: bool, default: false}
   freeze: {description: The file of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
@@ -54,7 +58,7 @@ from typing import Any  # noqa: E402
 
 import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.runner import ReleaseError, sandboxed  # noqa: E402
+from ansible.module_utils.flaskhost.runner import ReleaseError, as_owner, sandboxed  # noqa: E402
 from ansible.module_utils.flaskhost.slots import Slots  # noqa: E402
 
 ARGUMENT_SPEC = {
@@ -69,17 +73,19 @@ ARGUMENT_SPEC = {
     "command": {"type": "str", "required": True},
     "timeout": {"type": "int", "default": 900},
     "outbound": {"type": "bool", "default": True},
+    "owner_file": {"type": "str", "default": ""},
     "force": {"type": "bool", "default": False},
     "freeze": {"type": "path", "default": str(freeze.FREEZE)},
 }
 
 
-def arguments(options: dict[str, Any], release: str) -> list[str]:
+def arguments(options: dict[str, Any], release: str, group: str = "") -> list[str]:
     """The ``systemd-run`` that runs the command.
 
     Args:
         options: the module's options.
         release: the release that serves.
+        group: the group that it runs with; the app's own when empty.
     """
     folder = Path(options["root"]) / "releases" / release
     wrapped = sandboxed(
@@ -92,9 +98,14 @@ def arguments(options: dict[str, Any], release: str) -> list[str]:
             "HOME": options["data"],
             "PYTHONPATH": f"{folder}/app:{folder}/app/src",
         },
-        environment_files=[f"-{options['secret_key_file']}", f"{folder}/env"],
+        environment_files=[
+            f"-{options['secret_key_file']}",
+            f"{folder}/env",
+            *([options["owner_file"]] if options["owner_file"] else []),
+        ],
         timeout=options["timeout"],
         outbound=options["outbound"],
+        group=group,
     )
     # Not a task's name: a deploy stops those, taking them for what a killed deploy has left.
     return [item.replace("_task-", "_run-", 1) if item.startswith("--unit=") else item for item in wrapped]
@@ -129,20 +140,22 @@ def main() -> None:
     options = module.params
     # AnsibleModule puts root's own variables in the place of $NAME in an argument, unless told not to.
     run = functools.partial(module.run_command, expand_user_and_vars=False)
-    release = ""
+    release = group = ""
     try:
         if options["timeout"] < 1:
             raise ReleaseError("Read the options", "timeout has to be 1 or more.", "-e timeout=900")
         release = live_release(options, run)
         if not options["force"]:
             freeze.check(options["app"], Path(options["freeze"]))
+        if options["owner_file"] and not module.check_mode:
+            group = as_owner(run, options["owner_file"], "Log in as the owner of the tables")
     except ReleaseError as error:
         hint = "\nTo run the command all the same: -e force=true" if "frozen" in error.reason else ""
         module.fail_json(msg=f"{error.step}: {error.reason}\n{error.cure}{hint}", step=error.step, release=release)
     if module.check_mode:
         module.exit_json(changed=True, release=release, output="")
     began = time.monotonic()
-    status, out, err = run(arguments(options, release))
+    status, out, err = run(arguments(options, release, group))
     output = "\n".join(text.rstrip("\n") for text in (out, err) if text.strip())
     if status:
         late = time.monotonic() - began >= options["timeout"]

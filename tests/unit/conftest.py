@@ -10,3 +10,4 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 sys.path.insert(0, str(ROOT / "roles" / "certbot" / "files"))
+sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))

@@ -222,6 +222,59 @@ def test_the_database_is_reached_over_the_local_socket_and_without_a_password() 
     assert environment["SQLALCHEMY_DATABASE_URI"] == "postgresql+psycopg2://shop@/shop?host=/var/run/postgresql"
 
 
+def test_the_release_command_logs_in_as_the_owner() -> None:
+    made = record()
+    assert made["database_role_owner"] == "shop-owner"
+    assert made["release_owner_file"] == made["database_owner_file"] == "/etc/flaskhost/shop/database_owner.env"
+    assert made["database_owner_variables"]["DATABASE_URL"] == (
+        "postgresql://shop-owner:{password}@/shop?host=/var/run/postgresql"
+    )
+    assert made["database_owner_variables"].keys() == {"DATABASE_URL", "SQLALCHEMY_DATABASE_URI"}
+    assert "password" not in str(made["environment"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"database_owner": True},
+        {"database": False},
+        {"env": {"DATABASE_URL": "postgresql://shop@db1/shop"}},
+        {"secrets": {"SQLALCHEMY_DATABASE_URI": "postgresql://shop@db1/shop"}},
+    ],
+)
+def test_an_app_with_variables_of_its_own_owns_its_tables(options: dict[str, Any]) -> None:
+    made = record(**options)
+    assert (made["database_role_owner"], made["release_owner_file"]) == ("shop", "")
+    # To be removed where there was one.
+    assert made["database_owner_file"] == "/etc/flaskhost/shop/database_owner.env"
+
+
+@pytest.mark.parametrize(("timeout", "limit"), [(30, 60), (55, 60), (300, 305)])
+def test_a_statement_may_take_as_long_as_somebody_waits(timeout: int, limit: int) -> None:
+    assert record(timeout=timeout)["database_limits"]["statement_timeout"] == limit
+    own = record(timeout=timeout, database_limits={"statement_timeout": 0})
+    assert own["database_limits"]["statement_timeout"] == 0
+
+
+def test_a_pool_is_for_the_app_and_not_for_its_migrations() -> None:
+    made = app_model.app_record("shop", {**SHOP, "database_pool": True}, {**SIZE, "pool": 8})
+    assert made["environment"]["DATABASE_URL"] == "postgresql://shop@/shop?host=/var/run/postgresql&port=6432"
+    assert "6432" not in str(made["database_owner_variables"])
+    assert made["database_pool_size"] == 8
+    assert record()["database_pool_size"] == 0
+    limited = {**SHOP, "database_pool": True, "database_limits": {"connections": 12}}
+    assert app_model.app_record("shop", limited, {**SIZE, "pool": 8})["database_pool_size"] == 12
+
+
+def test_one_role_has_the_connections_of_both() -> None:
+    size = {**SIZE, "connections": 35, "owner_connections": 5}
+    numbers = [
+        app_model.app_record("shop", {**SHOP, "database_owner": shared}, size)["database_connections"]
+        for shared in (False, True)
+    ]
+    assert numbers == [35, 40]
+
+
 def test_no_database_no_url() -> None:
     assert not {"DATABASE_URL", "SQLALCHEMY_DATABASE_URI"} & set(record(database=False)["environment"])
 

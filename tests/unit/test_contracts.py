@@ -34,16 +34,28 @@ SECTIONS = ["Requirements", "Example", "Options", "What a second run does not ch
 #: Mappings with keys that only the user knows.
 FREE_MAPPINGS = {
     "app_apps[].environment",
-    "app_apps[].secrets",
     "app_apps[].processes",
+    "app_apps[].secrets",
     "app_apps[].timers",
+    "backup_assertions",
+    "backup_second.environment",
     "certbot_dns.credentials",
     "hardening_sysctl",
     "nginx_sites[].basic_auth",
     "nginx_sites[].headers",
+    "postgres_databases[].owner_variables",
+    "postgres_extra_settings",
+    "postgres_logins",
+    "postgres_settings",
 }
 #: Settings of the site that have the name of a role's option, and are named by another role.
-SITE_SETTINGS = {"firewall_allow", "fail2ban_ignore"}
+SITE_SETTINGS = {
+    "firewall_allow",
+    "fail2ban_ignore",
+    "postgres_version",
+    "postgres_extra_settings",
+    "postgres_logins",
+}
 #: What pip's lists of packages ask about the interpreter, which has the name of a role.
 PIP_MARKERS = {"python_full_version", "python_version"}
 #: Arguments of the kernel that begin with the name of a role.

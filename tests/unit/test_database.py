@@ -203,3 +203,10 @@ def test_statements_of_a_release_command_have_limits() -> None:
         # As if the shell had been given the command alone.
         assert done.stdout == f"-c lock_timeout=5s -c statement_timeout=900s{wanted}|/bin/sh 0"
         assert done.returncode == 3
+
+
+def test_a_lock_is_never_held_by_way_of_a_pool() -> None:
+    url = "postgresql://shop@/shop?host=/var/run/postgresql&port=6432"
+    assert "PGPORT" not in database.Database(url, "shop", "shop").variables
+    other = "postgresql://shop@db1:6432/shop"
+    assert database.Database(other, "shop", "shop").variables["PGPORT"] == "6432", "of another's we know nothing"

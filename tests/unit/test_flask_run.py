@@ -120,6 +120,18 @@ def test_it_is_confined_to_the_apps_user_and_data(host: Host) -> None:
     assert unit.properties["RuntimeMaxSec"] == ["77"]
 
 
+def test_as_the_owner_of_the_tables_it_has_the_owners_variables(host: Host, tmp_path: Path) -> None:
+    owner = tmp_path / "database_owner.env"
+    assert "has not been made here" in host.run("true", owner_file=str(owner))["msg"]
+    owner.write_text('PGPASSWORD="sesame"\n')
+    host.calls.clear()
+    host.run("true", owner_file=str(owner))
+    assert f"--property=EnvironmentFile={owner}" in host.calls[-1]
+    assert {"--uid=shop", "--gid=flaskhost-owner", "--property=SupplementaryGroups=shop"} <= set(host.calls[-1])
+    host.run("true")
+    assert not any(str(owner) in item for item in host.calls[-1])
+
+
 def test_a_deploy_does_not_stop_it(host: Host) -> None:
     """A deploy stops the units whose names begin like those of its own tasks."""
     host.run("true")

@@ -125,6 +125,25 @@ GOOD_SETTINGS: dict[str, Any] = {
     "reboot_time": "04:30",
     "swap_mb": 1024,
     "http3": False,
+    "postgres_version": "15",
+    "postgres_extra_settings": {
+        "work_mem": "64MB",
+        "jit": False,
+        "random_page_cost": 1.5,
+        "pg_stat_statements.max": 99,
+    },
+}
+#: As openssl rand -base64 24 prints it.
+BACKUP: dict[str, Any] = {"passphrase": "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"}
+GOOD_SETTINGS["backup"] = BACKUP | {
+    "second": {
+        "repository": "sftp:backup@203.0.113.20:/flaskhost/production1",
+        "ssh_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbg==\n-----END OPENSSH PRIVATE KEY-----\n",
+        "known_hosts": "203.0.113.20 ssh-ed25519 AAAA\n203.0.113.20 ssh-rsa AAAA\n",
+        "every": 59,
+    },
+    "full": "Sun *-*-* 02:15",
+    "hook": "/usr/local/bin/tell --loud",
 }
 GOOD_FACTS: dict[str, Any] = {
     "architecture": "x86_64",
@@ -586,6 +605,20 @@ SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
     ("bad_network", "fail2ban_ignore[1]", {"fail2ban_ignore": ["10.0.0.0/8", "0.0.0.0/0"]}),
     ("wrong_type", "timezone", {"timezone": 2}),
     ("unknown_timezone", "timezone", {"timezone": "Stockholm"}),
+    ("wrong_type", "postgres_version", {"postgres_version": 15.0}),
+    ("bad_version", "postgres_version", {"postgres_version": "15.4"}),
+    ("wrong_type", "postgres_extra_settings", {"postgres_extra_settings": ["jit"]}),
+    ("bad_setting", "postgres_extra_settings.work-mem", {"postgres_extra_settings": {"work-mem": "1MB"}}),
+    ("bad_setting", "postgres_extra_settings.port", {"postgres_extra_settings": {"port": 5433}}),
+    ("bad_setting", "postgres_extra_settings.fsync", {"postgres_extra_settings": {"fsync": False}}),
+    ("wrong_type", "postgres_extra_settings.work_mem", {"postgres_extra_settings": {"work_mem": ["1MB"]}}),
+    ("control_character", "postgres_extra_settings.work_mem", {"postgres_extra_settings": {"work_mem": "1MB\nport=1"}}),
+    ("wrong_type", "postgres_logins", {"postgres_logins": ["shop"]}),
+    ("wrong_type", "postgres_logins.shop", {"postgres_logins": {"shop": SECRET}}),
+    ("bad_login", 'postgres_logins.shop["the a"]', {"postgres_logins": {"shop": {"the a": SECRET}}}),
+    ("bad_login", "postgres_logins.shop.a", {"postgres_logins": {"shop": {"a": SECRET[:9]}}}),
+    ("wrong_type", "postgres_logins.shop.a", {"postgres_logins": {"shop": {"a": 12345678901234567890}}}),
+    ("unknown_app", "postgres_logins.shopp", {"postgres_logins": {"shopp": {}}}),
     ("wrong_type", "acme_email", {"acme_email": [EMAIL]}),
     ("bad_email", "acme_email", {"acme_email": "ops"}),
     ("bad_email", "acme_email", {"acme_email": "Ada <ada@shop.localhost>"}),
@@ -653,6 +686,35 @@ SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
     ("bad_size", "swap_mb", {"swap_mb": 1}),
     ("wrong_type", "tls_policy", {"tls_policy": True}),
     ("wrong_type", "http3", {"http3": "yes"}),
+    ("wrong_type", "backup", {"backup": True}),
+    ("unknown_key", "backup.password", {"backup": BACKUP | {"password": SECRET}}),
+    ("missing", "backup.passphrase", {"backup": {"keep_days": 7}}),
+    ("short_passphrase", "backup.passphrase", {"backup": {"passphrase": "hunter2"}}),
+    ("placeholder_secret", "backup.passphrase", {"backup": {"passphrase": "change-me-change-me-change"}}),
+    ("malformed", "backup.passphrase", {"backup": {"passphrase": f" {BACKUP['passphrase']}"}}),
+    ("control_character", "backup.passphrase", {"backup": {"passphrase": f"{BACKUP['passphrase']}\nrepo1-path=/x"}}),
+    ("out_of_range", "backup.keep_days", {"backup": BACKUP | {"keep_days": 0}}),
+    ("wrong_type", "backup.keep_days", {"backup": BACKUP | {"keep_days": "14"}}),
+    ("malformed", "backup.full", {"backup": BACKUP | {"full": "Sun\u00a002:15"}}),
+    ("malformed", "backup.path", {"backup": BACKUP | {"path": "/var/../backups"}}),
+    ("malformed", "backup.hook", {"backup": BACKUP | {"hook": "tell"}}),
+    ("malformed", "backup.hook", {"backup": BACKUP | {"hook": "/usr/bin/tell 'me"}}),
+    ("missing", "backup.second.repository", {"backup": BACKUP | {"second": {"every": 5}}}),
+    ("malformed", "backup.second.repository", {"backup": BACKUP | {"second": {"repository": "ftp://host/x"}}}),
+    (
+        "malformed",
+        "backup.second.repository",
+        {"backup": BACKUP | {"second": {"repository": "sftp://host", "known_hosts": "host ssh-ed25519 AAAA"}}},
+    ),
+    ("missing", "backup.second.known_hosts", {"backup": BACKUP | {"second": {"repository": "sftp:ada@host:/x"}}}),
+    ("missing", "backup.second.environment", {"backup": BACKUP | {"second": {"repository": "s3:https://host/x"}}}),
+    (
+        "malformed",
+        "backup.second.repository",
+        {"backup": BACKUP | {"second": {"repository": "/var/backups/flaskhost/b"}}},
+    ),
+    ("wrong_type", "backup.assertions.shop", {"backup": BACKUP | {"assertions": {"shop": 1}}}),
+    ("undefined", "backup.passphrase", {"backup": {"passphrase": preflight.Unreadable("'v' is undefined")}}),
 ]
 #: The kind, where it is told, and what is changed in the facts.
 FACT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -690,6 +752,35 @@ def test_one_fault_of_the_mapping(project: Path, kind: str, path: str, apps: Any
     assert len(problems) == 1 or kind == "too_deep", problems
 
 
+def test_roles_that_log_in_from_afar_are_fine(project: Path) -> None:
+    logins = {"shop": {"owner": "correct-horse-battery", "a": "staple-correct-horse", "b": ""}}
+    assert preflight.find_problems(good_apps(), {**GOOD_SETTINGS, "postgres_logins": logins}, GOOD_FACTS, project) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "fine"),
+    [
+        ({}, False),
+        ({"secrets": {"MAIL_PASSWORD": SECRET}}, False),
+        ({"secrets": {"DATABASE_URL": f"postgresql://shop-a:{SECRET}@10.0.0.5/shop"}}, True),
+        ({"env": {"SQLALCHEMY_DATABASE_URI": "postgresql://shop@10.0.0.5/shop"}}, True),
+        ({"database": False}, True),
+    ],
+)
+def test_an_app_is_told_where_its_database_is(changes: dict[str, Any], fine: bool, project: Path) -> None:
+    problems = preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project, database=False)
+    assert found(problems) == (set() if fine else {(ELSEWHERE, "flask_apps.shop.secrets")})
+    assert preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project) == []
+
+
+@pytest.mark.parametrize(("name", "logins"), [("shop-owner", {}), ("shop-a", {"shop": {"a": ""}})])
+def test_no_app_has_the_name_of_anothers_role(name: str, logins: dict[str, Any], project: Path) -> None:
+    apps = {**good_apps(), name: {**copy.deepcopy(OTHER_APP), "domains": ["other.localhost"]}}
+    facts = GOOD_FACTS | {"memtotal_mb": 4000}
+    problems = preflight.find_problems(apps, {**GOOD_SETTINGS, "postgres_logins": logins}, facts, project)
+    assert found(problems) == {(ROLE_NAME, f"flask_apps.{name}")}
+
+
 @pytest.mark.parametrize(("kind", "path", "changed"), SETTINGS_FAULTS, ids=lambda value: str(value)[:60])
 def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed: Any) -> None:
     problems = preflight.find_problems(good_apps(), changed, GOOD_FACTS, project)
@@ -698,6 +789,10 @@ def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed:
 
 
 #: The kind, where it is told, what is changed in the good app, and the settings.
+#: An app without a word about its database, on a host that has no PostgreSQL.
+ELSEWHERE = "database_elsewhere"
+#: An app with the name of another app's role in PostgreSQL.
+ROLE_NAME = "app_name_is_role"
 SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("acme_without_email", A + "tls.mode", {"tls": {"mode": "acme"}}, {"acme": {"strict": True}}),
     (
@@ -711,6 +806,13 @@ SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         A + "domains[1]",
         {"domains": ["shop.localhost", "10.0.0.7"], "tls": {"challenge": "dns"}},
         {"acme_email": EMAIL, "acme": {"dns": DNS, "profile": "shortlived"}},
+    ),
+    ("unknown_app", "backup.assertions.shopp", {}, {"backup": BACKUP | {"assertions": {"shopp": "SELECT true"}}}),
+    (
+        "unknown_app",
+        "backup.assertions.shop",
+        {"database": False},
+        {"backup": BACKUP | {"assertions": {"shop": "true"}}},
     ),
     ("dns_without_plugin", A + "tls.challenge", {"tls": {"challenge": "dns"}}, {"acme_email": EMAIL}),
     ("address_without_profile", "acme.profile", {"domains": ["10.0.0.7"]}, {"acme_email": EMAIL}),
@@ -920,7 +1022,7 @@ def kinds_in_the_source() -> set[str]:
 
 def test_every_kind_is_tested() -> None:
     faults = [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *SITE_FAULTS, *FACT_FAULTS, *REFUSALS]
-    tested = {kind for kind, *_rest in faults}
+    tested = {ROLE_NAME, ELSEWHERE, *(kind for kind, *_rest in faults)}
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25
 

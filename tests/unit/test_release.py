@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +33,7 @@ from ansible.module_utils.flaskhost import (
     processes,
     records,
     release,
+    runner,
     slots,
     source,
     virtualenv,
@@ -555,6 +556,88 @@ def test_the_release_command_is_the_apps_with_its_environment_and_its_rights(sit
     assert unit.environment["PATH"].startswith(f"{site.path(outcome)}/venv/bin:")
     assert {f"--uid={USER}", f"--gid={USER}"} <= set(call)
     assert not any("hunter" in item for item in itertools.chain(*site.host.calls))
+
+
+def test_the_release_command_alone_owns_the_tables(site: Site, tmp_path: Path) -> None:
+    owner = tmp_path / "database_owner.env"
+    owner.write_text('DATABASE_URL="postgresql://shop-owner:sesame@/shop"\n')
+    outcome = site.deploy(release_command="true", owner_file=str(owner))
+    call = next(call for call in site.host.calls if "/bin/sh" in call)
+    unit = read_systemd_run(call)
+    assert unit.properties["EnvironmentFile"][-1] == str(owner), "the last one wins"
+    # A group that no process of the app has, so that none may look into it; and the app's, to whom the packages are.
+    assert {f"--uid={USER}", f"--gid={runner.OWNERS_GROUP}"} <= set(call)
+    assert unit.properties["SupplementaryGroups"] == [USER]
+    assert ["groupadd", "--system", "--force", runner.OWNERS_GROUP] in site.host.calls
+    assert "sesame" not in (site.path(outcome) / "env").read_text()
+    others = [call for call in site.host.calls if call != unit and str(owner) in " ".join(call)]
+    assert len(others) == 1
+
+
+def test_without_an_owner_on_the_host_no_release_command_is_run(site: Site, tmp_path: Path) -> None:
+    refused = site.refused(release_command="true", owner_file=str(tmp_path / "database_owner.env"))
+    assert "the owner of the app's tables has not been made here" in refused.reason
+    assert "site.yml" in refused.cure
+    assert not any("/bin/sh" in call for call in site.host.calls)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("psycopg.errors.InsufficientPrivilege: permission denied for schema public", True),
+        ("ERROR:  must be owner of table entry", True),
+        ("PermissionError: [Errno 13] Permission denied: '/srv'", False),
+    ],
+)
+def test_an_app_that_may_not_make_tables_is_told_of_the_option(site: Site, said: str, hint: bool) -> None:
+    refused = site.refused(release_command=f'echo "{said}"; false')
+    assert ("database_owner: true" in refused.cure) is hint
+
+
+@pytest.fixture
+def backups(site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program for backups, which notes what it is asked and ends as its first line says."""
+    program = site.folder / "flaskhost-backup"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {site.folder}/asked\necho "$SAYS" >&2\nexit ${{ENDS:-0}}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("ansible.module_utils.flaskhost.release.BACKUPS", program)
+    site.options["environment"]["DATABASE_URL"] = "postgresql:///shop"
+    site.options["database_per_host"] = True
+    # Whether or not there is a psql where the tests run.
+    monkeypatch.setattr(database.Database, "lock", lambda *_arguments: nullcontext())
+    monkeypatch.setattr(database.Database, "revision", lambda _self: "")
+    return site.folder / "asked"
+
+
+def test_a_migration_notes_where_the_database_could_go_back_to(site: Site, backups: Path) -> None:
+    first = site.deploy(release_command="true")
+    site.change({"shop.py": "app = 43\n"})
+    second = site.deploy(release_command="true")
+    asked = backups.read_text(encoding="utf-8").splitlines()
+    assert asked == [
+        f"point --app shop --release {first.release} --previous ",
+        f"point --app shop --release {second.release} --previous {first.release}",
+    ]
+    assert site.record(second.release).restore_point == f"shop@{second.release}"
+
+
+def test_a_point_that_cannot_be_noted_keeps_back_no_release(
+    site: Site, backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDS", "1")
+    monkeypatch.setenv("SAYS", "PostgreSQL does not run.")
+    outcome = site.deploy(release_command="true")
+    assert any("no point was noted" in warning and "does not run" in warning for warning in outcome.warnings)
+    # Whoever wants no backups is not told at each deploy.
+    monkeypatch.setenv("SAYS", "There are no backups: backup.passphrase is not set.")
+    site.change({"shop.py": "app = 43\n"})
+    assert not any("no point" in warning for warning in site.deploy(release_command="true").warnings)
+
+
+def test_without_backups_or_a_database_of_the_hosts_own_no_point_is_noted(site: Site, backups: Path) -> None:
+    site.options["database_per_host"] = False
+    site.deploy(release_command="true")
+    assert not backups.exists()
 
 
 @pytest.mark.parametrize("own", ["", "-c search_path=o'brien -c x=$HOME"])

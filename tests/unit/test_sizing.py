@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -20,6 +21,12 @@ def slot_memory(size: dict[str, int]) -> int:
     return sizing.MASTER_MB + size["workers"] * sizing.WORKER_MB
 
 
+def megabytes(text: str) -> int:
+    """A size as postgresql.conf has it."""
+    number, unit = re.fullmatch(r"(\d+)(MB|GB)", text).groups()
+    return int(number) * {"MB": 1, "GB": 1024}[unit]
+
+
 def largest_site(memory: int) -> int:
     """How many apps preflight lets onto a host."""
     free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
@@ -28,8 +35,16 @@ def largest_site(memory: int) -> int:
 
 def test_the_smallest_server_runs_an_app() -> None:
     budget = sizing.size_host(960, 1, apps(1), database=True)
-    assert budget["apps"]["app0"] == {"workers": 2, "threads": 8, "memory_mb": 464}
-    assert budget["postgres"] == {"max_connections": 2 * 8 * 2 + sizing.SPARE_CONNECTIONS, "shared_buffers_mb": 120}
+    assert budget["apps"]["app0"] == {
+        "workers": 2,
+        "threads": 8,
+        "memory_mb": 464,
+        "connections": 2 * 8 * 2 + sizing.APP_SPARE_CONNECTIONS,
+        "pool": 0,
+        "owner_connections": sizing.OWNER_CONNECTIONS,
+    }
+    assert budget["postgres"]["max_connections"] == 2 * 8 * 2 + sizing.SPARE_CONNECTIONS
+    assert budget["postgres"]["settings"]["shared_buffers"] == "120MB"
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 8, 32])
@@ -46,7 +61,12 @@ def test_processes_and_postgres_fit_into_the_memory(memory: int, cpus: int) -> N
         budget = sizing.size_host(memory, cpus, apps(count), database=True)
         slots = sizing.SLOTS_AT_ONCE if free // count >= both_smallest else 1
         assert slots * sum(map(slot_memory, budget["apps"].values())) <= free, count
-        assert budget["postgres"]["shared_buffers_mb"] <= int(memory * sizing.POSTGRES_SHARE)
+        settings = budget["postgres"]["settings"]
+        half = int(memory * sizing.POSTGRES_SHARE) // 2
+        assert megabytes(settings["shared_buffers"]) <= half
+        # Every connection of the slots that serve sorts once at the same time; 4 MB are PostgreSQL's own default.
+        working = (settings["max_connections"] - sizing.SPARE_CONNECTIONS) // 2
+        assert settings["work_mem"] == "4MB" or megabytes(settings["work_mem"]) * working <= half + 1
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -94,7 +114,9 @@ def test_more_memory_never_gives_less() -> None:
     before: dict[str, Any] = {}
     for memory in range(700, 8000, 7):
         budget = sizing.size_host(memory, 4, apps(2), database=True)
-        now = {**budget["apps"]["app0"], "buffers": budget["postgres"]["shared_buffers_mb"]}
+        settings = budget["postgres"]["settings"]
+        grows = ("shared_buffers", "effective_cache_size", "maintenance_work_mem", "max_wal_size", "min_wal_size")
+        now = {**budget["apps"]["app0"], **{name: megabytes(settings[name]) for name in grows}}
         assert all(now[key] >= value for key, value in before.items()), memory
         before = now
 
@@ -110,12 +132,55 @@ def test_what_the_user_says_wins() -> None:
         "workers": 5,
         "threads": 2,
         "memory_mb": 700,
+        "connections": 5 * 2 * 2 + sizing.APP_SPARE_CONNECTIONS,
+        "pool": 0,
+        "owner_connections": sizing.OWNER_CONNECTIONS,
     }
 
 
 def test_a_host_without_a_database_gives_its_memory_to_the_apps() -> None:
     with_it, without = (sizing.size_host(960, 1, apps(1), database=database) for database in (True, False))
     assert without["apps"]["app0"]["memory_mb"] > with_it["apps"]["app0"]["memory_mb"]
+
+
+def test_a_host_of_its_own_is_all_postgresqls() -> None:
+    mixed, alone = (
+        sizing.size_host(7900, 4, apps(2), database=True, app_hosts=2, apps_here=here)["postgres"]["settings"]
+        for here in (True, False)
+    )
+    assert megabytes(alone["shared_buffers"]) == 7900 // 4 > megabytes(mixed["shared_buffers"])
+    assert megabytes(alone["effective_cache_size"]) > megabytes(mixed["effective_cache_size"])
+    assert alone["max_connections"] == mixed["max_connections"]
+
+
+def test_connections_are_those_of_the_hosts_that_run_the_apps() -> None:
+    """The database's own host says nothing about them."""
+
+    def accepted(**hosts: Any) -> int:
+        return sizing.size_host(1970, 1, apps(1), database=True, **hosts)["postgres"]["max_connections"]
+
+    large = sizing.size_host(31000, 16, apps(1), database=False)["apps"]["app0"]
+    opened = large["workers"] * large["threads"] * 2
+    assert accepted(app_hosts=1, apps_here=False, elsewhere=[(31000, 16)]) == opened + sizing.SPARE_CONNECTIONS
+    both = accepted(app_hosts=2, elsewhere=[(31000, 16)])
+    assert both == accepted() + opened
+    assert accepted(app_hosts=3, elsewhere=[(31000, 16)]) == both + accepted() - sizing.SPARE_CONNECTIONS
+
+
+@pytest.mark.parametrize(("cpus", "gather"), [(1, 0), (2, 2), (4, 2), (8, 4), (64, 4)])
+def test_queries_in_parallel_leave_cores_to_the_apps(cpus: int, gather: int) -> None:
+    settings = sizing.size_host(7900, cpus, apps(1), database=True)["postgres"]["settings"]
+    assert settings["max_parallel_workers_per_gather"] == gather
+    assert settings["max_parallel_workers"] <= settings["max_worker_processes"]
+
+
+def test_a_pool_takes_few_connections_whatever_the_workers_are() -> None:
+    site = {"shop": {"workers": 30, "threads": 8, "database_pool": True}}
+    for hosts in (1, 4):
+        budget = sizing.size_host(15000, 8, site, database=True, app_hosts=hosts)
+        assert budget["apps"]["shop"]["pool"] == 17
+        assert budget["apps"]["shop"]["connections"] == 17 + sizing.APP_SPARE_CONNECTIONS
+        assert budget["postgres"]["max_connections"] == 17 + sizing.SPARE_CONNECTIONS
 
 
 def test_no_app_no_error() -> None:

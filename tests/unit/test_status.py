@@ -380,17 +380,18 @@ def test_the_table() -> None:
         "health": "200 ok",
         "previous": OLD,
         "certificate": 0,
+        "backup": "2h",
         "notes": ["maintenance", "process worker down"],
     }
     head, first, second = status.table([row, {"host": "a-longer-name", "notes": ["unreachable"]}]).splitlines()
     assert (
         first.split()
         == (
-            f"web1 shop {LIVE} 1a2b3c4 v1.4.0 2026-11-18 11:06 ada@laptop blue 200 ok {OLD} 0 "
+            f"web1 shop {LIVE} 1a2b3c4 v1.4.0 2026-11-18 11:06 ada@laptop blue 200 ok {OLD} 0 2h - "
             "maintenance; process worker down"
         ).split()
     )
-    assert second.split() == ["a-longer-name", *["-"] * 10, "unreachable"]
+    assert second.split() == ["a-longer-name", *["-"] * 12, "unreachable"]
     assert head.split("  ")[0] == "host"
     # Whatever is in the rows, a column begins in the same place.
     for title in ("app", "live release", "slot", "cert days", "notes"):
@@ -408,7 +409,8 @@ def test_anothers_text_cannot_move_the_cursor() -> None:
 def test_the_columns_of_the_issue_are_there() -> None:
     titles = list(status.COLUMNS.values())
     assert titles == (
-        "host|app|live release|commit|version|since (UTC)|by|slot|health|previous healthy release|cert days|notes"
+        "host|app|live release|commit|version|since (UTC)|by|slot|health|previous healthy release|cert days|"
+        "backup|drill|notes"
     ).split("|")
 
 
@@ -435,8 +437,8 @@ def test_the_playbook_goes_on_without_a_host(tmp_path: Path) -> None:
     )
     lines = [line.split() for line in done.stdout.splitlines()]
     assert done.returncode == 0, done.stdout + done.stderr
-    assert ["here", "no-such-app-here", *["-"] * 10] in lines, done.stdout
-    assert ["down", *["-"] * 10, "unreachable"] in lines
+    assert ["here", "no-such-app-here", *["-"] * 12] in lines, done.stdout
+    assert ["down", *["-"] * 12, "unreachable"] in lines
     assert [line[:2] for line in lines if line[-1:] == ["found."]] == [["bare", "-"]]
 
 

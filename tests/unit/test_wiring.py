@@ -541,7 +541,41 @@ def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dic
     apps = {f"app{index}": app(f"app{index}") for index in range(4)}
     slots = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"]
     at_once = sum(slot["workers"] * slot["threads"] * 2 for slot in slots)
-    assert handed(variables, "postgres", flask_apps=apps)["postgres_max_connections"] > at_once
+    assert handed(variables, "postgres", flask_apps=apps)["postgres_settings"]["max_connections"] > at_once
+
+
+@pytest.mark.parametrize(
+    ("groups", "wanted"),
+    [({"app": ["demo"], "db": ["demo"]}, True), ({"app": ["demo"], "db": ["db1"]}, False), ({"db": ["demo"]}, True)],
+)
+def test_preflight_knows_where_an_app_has_no_postgresql(
+    groups: dict[str, list[str]], wanted: bool, variables: dict[str, Any]
+) -> None:
+    assert handed(variables, "preflight", groups={"all": ["demo"], **groups})["preflight_database"] is wanted
+
+
+def test_postgresql_is_there_for_the_hosts_that_have_none(variables: dict[str, Any]) -> None:
+    known = {
+        "demo": {**variables, "private_address": "10.0.0.1"},
+        "app2": {"ansible_host": "198.51.100.2", "private_address": "10.0.0.2"},
+        "app3": {"ansible_host": "2001:db8::3"},
+        "app4": {"ansible_host": "app4.example.com"},
+    }
+    both = {"flask_apps": {"shop": app("shop")}, "hostvars": known, "private_address": "10.0.0.1"}
+    for apps, networks in (
+        (["demo"], []),
+        (["demo", "app2", "app3", "app4"], ["10.0.0.2/32", "2001:db8::3/128"]),
+        ([], []),
+    ):
+        groups = {"app": apps, "db": ["demo"], "web": ["demo"], "all": ["demo", *apps]}
+        postgres = handed(variables, "postgres", groups=groups, **both)
+        assert postgres["postgres_networks"] == networks
+        assert postgres["postgres_listen_addresses"] == (["10.0.0.1"] if networks else [])
+        assert handed(variables, "firewall", groups=groups, **both)["firewall_peers"] == [
+            {"port": 5432, "from": networks}
+        ]
+    groups = {"app": ["demo", "app2"], "db": ["demo", "app2"], "all": ["demo", "app2"]}
+    assert handed(variables, "postgres", groups=groups, **both)["postgres_networks"] == [], "each has its own"
 
 
 def test_preflight_reads_every_fact_that_is_used() -> None:

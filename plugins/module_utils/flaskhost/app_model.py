@@ -19,6 +19,12 @@ SLOTS = ("blue", "green")
 #: and keep-alive connections: 30 of 1,200 on 23.0.0, none on 27.0.1).
 SERVER_PACKAGE = "gunicorn==27.0.1"
 
+#: The variables by which an app is told where its database is.
+DATABASE_VARIABLES = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URI")
+
+#: The port after which PgBouncer's local socket is named.
+POOL_PORT = 6432
+
 #: Where nginx hands requests to the slot that is being gated: the loopback, which only the host itself can reach.
 GATE_ADDRESS = "127.0.0.1:7999"
 
@@ -32,7 +38,7 @@ RESERVED_NAMES = frozenset(
     irc kmem kvm list lp mail man messagebus netdev news nginx nobody nogroup none operator plugdev polkitd postgres
     proxy redis render root sasl sgx shadow src ssh sshd ssl-cert staff sudo sync sys syslog systemd systemd-journal
     systemd-network systemd-resolve systemd-timesync tape tcpdump template0 template1 tls tty users utmp uucp uuidd
-    video voice www-data debian ubuntu public all
+    video voice www-data debian ubuntu public all flaskhost-owner pgbouncer
     """.split()
 )
 
@@ -191,6 +197,66 @@ APP_OPTIONS: dict[str, Option] = {
         "psycopg2",
         default="psycopg",
         choices=("psycopg", "psycopg2", "pg8000", "asyncpg"),
+    ),
+    "database_owner": Option(
+        "bool",
+        "Whether the app itself owns its tables, and may make and drop them while it serves; without it only the "
+        "release command may.",
+        True,
+        default=False,
+    ),
+    "database_pool": Option(
+        "bool",
+        "Whether the app reaches its database by way of PgBouncer, where many connections share a few, each for a "
+        "transaction at a time.",
+        True,
+        default=False,
+    ),
+    "database_extensions": Option(
+        "list",
+        "PostgreSQL's extensions that the database has.",
+        ["citext", "pg_trgm"],
+        default=[],
+        pattern=r"[a-z][a-z0-9_-]{0,62}",
+    ),
+    "database_limits": Option(
+        "options",
+        "What the app's connections to the database are held to; a connection may set other times for itself.",
+        {"statement_timeout": 120},
+        default={},
+        options={
+            "connections": Option(
+                "int",
+                "Connections that all processes of the app may have open; computed from workers, threads and processes "
+                "when not set.",
+                40,
+                minimum=1,
+                maximum=500,
+            ),
+            "statement_timeout": Option(
+                "int",
+                "Seconds that a statement may take, 0 for any; when not set 60, or timeout and 5 if that is more.",
+                120,
+                minimum=0,
+                maximum=86400,
+            ),
+            "lock_timeout": Option(
+                "int",
+                "Seconds that a statement may wait for a lock; 0 for any.",
+                10,
+                default=10,
+                minimum=0,
+                maximum=86400,
+            ),
+            "idle_in_transaction_timeout": Option(
+                "int",
+                "Seconds that a transaction may be open and do nothing, holding its locks; 0 for any.",
+                60,
+                default=60,
+                minimum=0,
+                maximum=86400,
+            ),
+        },
     ),
     "release_command": Option(
         "str",
@@ -644,7 +710,8 @@ def app_record(
     Args:
         name: the app's name; it names the system user, folders, units and database.
         app: what the user wrote, already found valid by :mod:`preflight`.
-        size: ``workers``, ``threads`` and ``memory_mb``, from :func:`sizing.size_host`.
+        size: ``workers``, ``threads``, ``memory_mb``, ``connections`` and ``owner_connections``, from
+            :func:`sizing.size_host`.
         project_dir: where a relative ``source.path`` or ``source.archive`` begins.
         email: the site's ``acme_email``; where it is set, a certificate comes by ACME unless the app says otherwise.
 
@@ -660,6 +727,20 @@ def app_record(
     for place in ("path", "archive"):
         record["source"][place] = _absolute(record["source"][place], project_dir)
     record["limits"]["memory"] = record["limits"]["memory"] or size["memory_mb"]
+    limits = record["database_limits"]
+    if limits["statement_timeout"] is None:
+        # nginx gives up on a request 5 s after the app's own timeout: nobody waits for the answer then.
+        limits["statement_timeout"] = max(60, record["timeout"] + 5)
+    given = {*record["env"], *record["secrets"]}
+    # An app that is told where its database is by a variable of the user's migrates by that one as well.
+    apart = record["database"] and not record["database_owner"] and not given & {*DATABASE_VARIABLES}
+    pooled = record["database"] and record["database_pool"] and not given & {*DATABASE_VARIABLES}
+    # Where nobody has worked them out, there is no limit.
+    connections, owner_connections = limits["connections"] or size.get("connections", -1), -1
+    if "owner_connections" in size:
+        owner_connections = size["owner_connections"]
+        # Of the same role where the release command is not apart.
+        connections += 0 if apart else owner_connections
     if record["noindex"] is None:
         record["noindex"] = bool(record["basic_auth"] or record["allow"])
     record.update(
@@ -690,11 +771,21 @@ def app_record(
             f"/etc/systemd/system/{unit}@.socket",
             f"/etc/apparmor.d/{unit}",
         ],
+        # All that may write its data, as patterns of systemctl's; timers too, which would start what was stopped.
+        all_units=[f"{unit}@*", f"{unit}_process@*", f"{unit}_timer@*"],
+        lock=f"{root}/.lock",
         server_package=SERVER_PACKAGE,
         server_config=f"/etc/gunicorn/{name}.conf.py",
         secrets_dir=f"/etc/flaskhost/{name}",
         # Over the local socket each host reaches its own: there its schema has to be changed, and not on one for all.
         database_per_host=record["database"] and not {"DATABASE_URL"} & {*record["env"], *record["secrets"]},
+        database_role_owner=f"{name}-owner" if apart else name,
+        database_owner_file=f"/etc/flaskhost/{name}/database_owner.env",
+        database_owner_variables=_database_variables(name, record, f"{name}-owner:{{password}}") if apart else {},
+        database_connections=connections,
+        database_pool_size=(limits["connections"] or size.get("pool", 0)) if pooled else 0,
+        database_owner_connections=owner_connections,
+        release_owner_file=f"/etc/flaskhost/{name}/database_owner.env" if apart else "",
         secret_key_file=f"/etc/flaskhost/{name}/secret_key.env",
         certificate=f"/etc/flaskhost/tls/{name}/fullchain.pem",
         certificate_key=f"/etc/flaskhost/tls/{name}/privkey.pem",
@@ -765,6 +856,22 @@ def peer_addresses(hosts: list[str], host: str, variables: Mapping[str, Mapping[
     return found
 
 
+def peer_networks(hosts: list[str], host: str, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say from which networks the other hosts of a group come: of each, its own address alone.
+
+    Args:
+        hosts: the names of the group's hosts.
+        host: the host's own name.
+        variables: each host's variables, as :func:`peer_addresses` reads them.
+
+    Returns:
+        ``10.0.0.5/32`` and so on. A host that is known by a name alone is left out: which address it comes from is not
+        to be told from that, and ``private_address`` says it.
+    """
+    found = [ipaddress.ip_address(name) for name in peer_addresses(hosts, host, variables) if is_address(name)]
+    return [f"{address}/{address.max_prefixlen}" for address in found]
+
+
 def _absolute(path: str, project_dir: str) -> str:
     if not path or path.startswith(("/", "http://", "https://")):
         return path
@@ -784,11 +891,23 @@ def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
     }
     if record["database"]:
         # Peer authentication over the local socket: the system user's name is the role's, and no password exists.
-        location = f"{name}@/{name}?host=/var/run/postgresql"
-        derived["DATABASE_URL"] = f"postgresql://{location}"
-        derived["SQLALCHEMY_DATABASE_URI"] = f"postgresql+{record['database_driver']}://{location}"
+        derived |= _database_variables(name, record, name, POOL_PORT if record["database_pool"] else 0)
     given = {key: _text(value) for key, value in record["env"].items()}
     return {**derived, **given}
+
+
+def _database_variables(name: str, record: dict[str, Any], who: str, port: int = 0) -> dict[str, str]:
+    """The variables that name the app's database on the local socket.
+
+    Args:
+        name: the app.
+        record: its options.
+        who: the role, and a colon and its password if it needs one.
+        port: the port that the socket is named after; PostgreSQL's own when 0.
+    """
+    location = f"{who}@/{name}?host=/var/run/postgresql" + (f"&port={port}" if port else "")
+    schemes = ("postgresql", f"postgresql+{record['database_driver']}")
+    return {key: f"{scheme}://{location}" for key, scheme in zip(DATABASE_VARIABLES, schemes, strict=True)}
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,8 @@ from typing import IO
 
 from ansible.module_utils.flaskhost.runner import ReleaseError, tail
 
+#: The port after which PgBouncer's local socket is named, of which every transaction may be another connection.
+POOL_PORT = "6432"
 #: Seconds to connect and to answer a question about the catalogue.
 TIMEOUT = 10
 #: The parts of a connection URL by the names that libpq has for them in the environment.
@@ -82,6 +84,9 @@ class Database:
 
     def __init__(self, url: str, user: str, app: str, psql: list[str] | None = None) -> None:
         self.variables, self.app = connection_variables(url), app
+        if self.variables.get("PGPORT") == POOL_PORT and self.variables.get("PGHOST", "").startswith("/"):
+            # By way of PgBouncer a lock would be held by a connection that the next one gets.
+            del self.variables["PGPORT"]
         # Whether there should be one to ask, even where its URL is not to be understood here.
         self.meant = bool(self.variables) or url.startswith("postgres")
         client = shutil.which("psql")
@@ -207,6 +212,20 @@ def limited(command: str, lock_timeout: int, statement_timeout: int) -> list[str
     # set beside it (systemd.exec(5), EnvironmentFile), and what may be a secret is to be in no argument.
     script = 'export PGOPTIONS="$1${PGOPTIONS:+ $PGOPTIONS}"; exec /bin/sh -c "$2"'
     return ["/bin/sh", "-c", script, "sh", options, command]
+
+
+def rights_hint(said: str) -> str:
+    """What to do where an app may not do to its tables what it tries; empty where it has failed for another reason.
+
+    Args:
+        said: what the app has said.
+    """
+    if not re.search(r"permission denied for (?:schema|table|relation|database)|must be owner of", said):
+        return ""
+    return (
+        "\nThe app's role reads and writes rows; tables are made by the release command, as the owner. An app that "
+        "makes them itself, or whose release command logs in by variables of its own, needs database_owner: true."
+    )
 
 
 def schema_problem(database_revision: str, known: set[str], noted: str) -> str:

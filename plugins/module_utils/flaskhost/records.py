@@ -41,6 +41,7 @@ class Record:
         release_command: the command that was run before it served for the first time.
         schema_before: the revision of the database's schema before that command; empty when unknown.
         schema_after: the revision after it.
+        restore_point: the point in the database's log right before that command; empty where there is none.
         failed: why it was taken out of service; empty when it was not. It is not gone back to without being named.
         parts: the digest of each part of the identity, to tell what a new release differs in.
     """
@@ -61,6 +62,7 @@ class Record:
     release_command: str = ""
     schema_before: str = ""
     schema_after: str = ""
+    restore_point: str = ""
     failed: str = ""
     parts: dict[str, str] = field(default_factory=dict)
 

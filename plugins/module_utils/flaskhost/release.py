@@ -31,10 +31,17 @@ from typing import Any
 from ansible.module_utils.flaskhost import assets, environment, freeze, processes, source
 from ansible.module_utils.flaskhost.app_model import SLOTS
 from ansible.module_utils.flaskhost.build import Build
-from ansible.module_utils.flaskhost.database import Database, Unanswered, known_revisions, limited, schema_problem
+from ansible.module_utils.flaskhost.database import (
+    Database,
+    Unanswered,
+    known_revisions,
+    limited,
+    rights_hint,
+    schema_problem,
+)
 from ansible.module_utils.flaskhost.lock import KEEP_SECONDS, Lock, Locked
 from ansible.module_utils.flaskhost.records import Record, Store
-from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, as_owner, sandboxed, stop_tasks, tail
 from ansible.module_utils.flaskhost.slots import Slots, is_good, probe
 from ansible.module_utils.flaskhost.watch import AccessLog, Traffic, verdict
 
@@ -42,6 +49,8 @@ from ansible.module_utils.flaskhost.watch import AccessLog, Traffic, verdict
 PHASES = ("prepare", "migrate", "gate", "flip", "finish")
 #: What takes a host back when another one has failed.
 RETURN = "return"
+#: What puts a point into the database's log before a migration; a host without backups has none.
+BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 #: What the operator wants to know first.
 STILL = "What served before still serves."
 #: Seconds between two looks at the log while a new release is watched.
@@ -455,8 +464,8 @@ class Deployment:
         if not known and not noted:
             return
         cure = (
-            "Take the migration back first (playbooks/run.yml -e \"command='flask db downgrade ...'\"), or, where the "
-            "older code works with the newer schema,"
+            "Take the migration back first (playbooks/run.yml -e owner=true -e \"command='flask db downgrade ...'\"), "
+            "or, where the older code works with the newer schema,"
         )
         try:
             problem = schema_problem(database.revision(), known, noted)
@@ -505,11 +514,27 @@ class Deployment:
         wait, limit = options["release_lock_timeout"], options["release_timeout"]
         with database.lock(f"deploy of {options['by'] or options['app']}", wait):
             before = self._schema(database)
+            if database.meant:
+                self._point(record)
             self._run_release_command(record, limited(command, wait, limit))
             after = self._schema(database)
         record.schema_before, record.schema_after = before, after
         self.outcome.schema_before, self.outcome.schema_after = before, after
         self.store.write(record)
+
+    def _point(self, record: Record) -> None:
+        """Put a point into the database's log that a restore can go to; a deploy goes on without it."""
+        if not self.options.get("database_per_host") or not BACKUPS.exists():
+            return
+        arguments = ["point", "--app", self.options["app"], "--release", record.id]
+        arguments += ["--previous", self.slots.release(self.slots.live()) or ""]
+        status, out, err = self.run([str(BACKUPS), *arguments])
+        if not status:
+            record.restore_point = f"{self.options['app']}@{record.id}"
+        elif "backup.passphrase is not set" not in err:
+            self.outcome.warnings.append(
+                f"no point was noted that the database could go back to before this migration: {tail(err or out, 1)}"
+            )
 
     def _schema(self, database: Database) -> str:
         """The schema's revision, for the record; a deploy goes on without it."""
@@ -522,7 +547,8 @@ class Deployment:
             return ""
 
     def _run_release_command(self, record: Record, command: list[str]) -> None:
-        folder = self.store.path(record.id)
+        folder, owner_file = self.store.path(record.id), self.options["owner_file"]
+        group = as_owner(self.run, owner_file, "Run the release command") if owner_file else ""
         arguments = sandboxed(
             command,
             user=self.user,
@@ -533,16 +559,22 @@ class Deployment:
                 "HOME": str(self.data),
                 "PYTHONPATH": f"{folder}/app:{folder}/app/src",
             },
-            environment_files=[f"-{self.keys.variables_file}", f"{folder}/env"],
+            # The owner's last: with them it makes and changes the tables.
+            environment_files=[
+                f"-{self.keys.variables_file}",
+                f"{folder}/env",
+                *([owner_file] if owner_file else []),
+            ],
             timeout=self.options["release_timeout"],
             outbound=self.options["outbound"],
+            group=group,
         )
         status, out, err = self.run(arguments)
         if status:
             raise ReleaseError(
                 "Run the release command",
                 f"'{record.release_command}' ended with {status}:\n{tail(out + err)}",
-                f"Correct the release and run the same command again. {STILL}",
+                f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}",
             )
 
     # -- gate ---------------------------------------------------------------------------------------------------------
@@ -560,8 +592,10 @@ class Deployment:
         try:
             self.slots.start(slot, record.id, options["health"]["timeout"])
             self.slots.gate(slot, options["host"], options["health"], options["gate_address"], settle)
-        except (ReleaseError, OSError):
+        except (ReleaseError, OSError) as error:
             self.slots.stop(slot)
+            if isinstance(error, ReleaseError):
+                error.cure += rights_hint(error.reason)
             raise
 
     # -- flip ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 #: Runs a command and returns its status, its output and its errors; ``AnsibleModule.run_command`` is one.
 Run = Callable[..., tuple[int, str, str]]
@@ -60,6 +61,11 @@ def network(*, outbound: bool) -> tuple[str, ...]:
     return () if outbound else ("PrivateNetwork=yes",)
 
 
+#: The group of commands that have an owner's password among their variables. A process may look into another one of its
+#: user's only where the groups are the same too (ptrace(2), access mode checking): the app's own may not then.
+OWNERS_GROUP = "flaskhost-owner"
+
+
 def _task(user: str) -> str:
     # Not a hyphen before the last part: flask-shop-task-1 could be of an app named shop-task.
     return f"flask-{user}_task"
@@ -75,6 +81,32 @@ def stop_tasks(run: Run, user: str) -> None:
     run(["systemctl", "stop", f"{_task(user)}-*.service"])
 
 
+def as_owner(run: Run, owner_file: str, what: str) -> str:
+    """Get ready to run a command as the owner of an app's database.
+
+    Args:
+        run: runs a command.
+        owner_file: the file of variables by which it logs in.
+        what: the step, as a reader knows it.
+
+    Returns:
+        The group that it has to run with; see :data:`OWNERS_GROUP`.
+
+    Raises:
+        ReleaseError: the owner has not been made on this host.
+    """
+    if not Path(owner_file).is_file():
+        raise ReleaseError(
+            what,
+            f"the owner of the app's tables has not been made here: there is no {owner_file}.",
+            "Run site.yml first: ansible-playbook site.yml --tags postgres",
+        )
+    status, out, err = run(["groupadd", "--system", "--force", OWNERS_GROUP])
+    if status:
+        raise ReleaseError(what, f"the group {OWNERS_GROUP} cannot be made: {tail(out + err, 3)}", "See getent group.")
+    return OWNERS_GROUP
+
+
 def sandboxed(
     command: list[str],
     *,
@@ -85,6 +117,7 @@ def sandboxed(
     environment_files: Iterable[str] = (),
     timeout: int = 900,
     outbound: bool = True,
+    group: str = "",
 ) -> list[str]:
     """Wrap a command so that systemd runs it as the app's user and in the sandbox.
 
@@ -98,6 +131,7 @@ def sandboxed(
             that begins with ``-`` may be missing.
         timeout: seconds until it is ended.
         outbound: whether it may connect to other hosts.
+        group: the group that it runs with, and the app's beside it; the app's own when empty.
 
     Returns:
         The arguments of a ``systemd-run`` that waits and passes output and exit status through.
@@ -105,6 +139,7 @@ def sandboxed(
     properties = [
         *SANDBOX,
         *network(outbound=outbound),
+        *([f"SupplementaryGroups={user}"] if group else []),
         f"WorkingDirectory={directory}",
         f"RuntimeMaxSec={timeout}",
         *(f"ReadWritePaths={path}" for path in writable),
@@ -119,7 +154,7 @@ def sandboxed(
         "--wait",
         "--collect",
         f"--uid={user}",
-        f"--gid={user}",
+        f"--gid={group or user}",
         *(f"--property={item}" for item in properties),
         *(f"--setenv={key}={value}" for key, value in (environment or {}).items()),
         "--",

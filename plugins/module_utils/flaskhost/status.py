@@ -32,11 +32,15 @@ COLUMNS = {
     "health": "health",
     "previous": "previous healthy release",
     "certificate": "cert days",
+    "backup": "backup",
+    "drill": "drill",
     "notes": "notes",
 }
 #: What knows how the certificates do, and the unit that renews them.
 CERTIFICATES = Path("/usr/local/sbin/flaskhost-certificates")
 RENEWAL = "flaskhost-certificates-renew.service"
+#: What knows how the backups do.
+BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 #: What stands where there is nothing to tell.
 NOTHING = "-"
 #: Characters of a reason that somebody else wrote.
@@ -54,6 +58,7 @@ def read(
     now: float | None = None,
     *,
     certificates: Path = CERTIFICATES,
+    backups: Path = BACKUPS,
 ) -> list[dict[str, Any]]:
     """Find out about all apps of this host.
 
@@ -64,21 +69,65 @@ def read(
         units_dir: where systemd looks for units of the administrator's.
         now: seconds since 1970; the present time when left out.
         certificates: the program that looks after the certificates; a host of an earlier version has none.
+        backups: the program that looks after the backups; the same.
 
     Returns:
         A row for each app, in the same order: the keys of :data:`COLUMNS` but for ``host``, ``since`` in seconds since
-        1970 (0 when unknown), ``certificate`` in days (None when there is none), ``notes`` as a list.
+        1970 (0 when unknown), ``certificate`` in days (None when there is none), ``backup`` and ``drill`` as a text,
+        ``notes`` as a list.
     """
     now = time.time() if now is None else now
     # All at once: an app that does not answer is waited for, and there may be several.
     with ThreadPoolExecutor(max_workers=max(1, min(16, len(apps)))) as pool:
         answers = list(pool.map(_health, apps))
     worries = _certificate_notes(run, certificates)
+    kept, kept_notes = backup_status(run, backups, now)
     return [
         _row(run, app, answer, units_dir, now)
-        | {"notes": _notes(run, app, freeze_file, units_dir, now) + worries.get(app["app"], []) + worries.get("", [])}
+        | kept
+        | {
+            "notes": _notes(run, app, freeze_file, units_dir, now)
+            + worries.get(app["app"], [])
+            + worries.get("", [])
+            + kept_notes
+        }
         for app, answer in zip(apps, answers, strict=True)
     ]
+
+
+def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, str], list[str]]:
+    """Ask how the backups of the host do.
+
+    Args:
+        run: runs a command.
+        program: the program that looks after them; a host of an earlier version has none.
+        now: seconds since 1970.
+
+    Returns:
+        The columns ``backup`` and ``drill``: how old the last good ones are; and what the operator should know.
+    """
+    if not program.exists():
+        return {}, []
+    status, out, err = run([str(program), "status", "--json"])
+    try:
+        answer = json.loads(out)
+        kind = "database_state" if answer["database"] else "files_state"
+        columns = {"backup": _age(answer[kind], now), "drill": _age(answer["drill_state"], now)}
+        if not answer["enabled"]:
+            columns = {"backup": "none", "drill": ""}
+        return columns, [_clip(problem, LONGEST_REASON * 2) for problem in answer["problems"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}, [f"backups: {_clip(err or out) or f'the program ended with {status}'}"]
+
+
+def _age(state: Mapping[str, Any], now: float) -> str:
+    """How old the last good run is, and whether a later one has failed."""
+    good, last = state["good"], state["last"]
+    if not good:
+        return "failed" if last else ""
+    hours = max(0.0, now - float(good["at"])) / 3600
+    age = f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
+    return age if last.get("ok") else f"{age}, then failed"
 
 
 def _slots(run: Run, app: Mapping[str, Any]) -> Slots:
@@ -203,10 +252,10 @@ def _frozen(app: str, file: Path, now: float) -> list[str]:
     return [f"frozen until {freeze.utc(entry['until'])}: {_clip(entry['reason'])}" for entry in found]
 
 
-def _clip(text: str) -> str:
+def _clip(text: str, longest: int = LONGEST_REASON) -> str:
     """The beginning of a text on one line."""
     line = " ".join((text.strip().splitlines() or [""])[0].split())
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
 # --- On the controller -----------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """PostgreSQL: each app its own database, over the local socket, and nothing else."""
 
+import pytest
+
 
 def psql(host, user, database, sql):
     return host.run(f'sudo -u {user} psql --no-password --tuples-only --no-align --dbname {database} --command "{sql}"')
@@ -26,20 +28,80 @@ def test_a_stranger_cannot_pretend_to_be_the_app(host):
     assert "Peer authentication failed" in answer.stderr
 
 
-def test_owner_has_no_more_than_its_database(host):
-    for sql in (
+@pytest.mark.parametrize(
+    "sql",
+    [
         "create role x",
         "create database x",
+        "create table x (y int)",
+        "create schema x",
+        "drop table entry",
+        "truncate entry",
+        "alter table entry add column x int",
+        "drop database guestbook",
+        'set role \\"guestbook-owner\\"',
         "copy entry to program 'id'",
+        "copy entry to '/var/lib/postgresql/x'",
         "select pg_read_file('/etc/passwd')",
-    ):
-        assert psql(host, "guestbook", "guestbook", sql).rc == 1
+        "select lo_import('/etc/passwd')",
+        "select * from pg_authid",
+        "create extension citext",
+    ],
+)
+def test_the_app_has_no_more_than_its_rows(host, sql):
+    answer = psql(host, "guestbook", "guestbook", sql)
+    assert answer.rc == 1, answer
+    assert "permission denied" in answer.stderr or "must be" in answer.stderr
+
+
+def test_tables_are_the_owners_and_the_app_uses_them(host):
+    sql = "select tableowner from pg_tables where schemaname = 'public' group by 1"
+    assert psql(host, "guestbook", "guestbook", sql).stdout.strip() == "guestbook-owner"
+    sql = "begin; delete from entry; update entry set message = ''; rollback"
+    assert psql(host, "guestbook", "guestbook", sql).rc == 0
+
+
+def test_only_root_reads_how_the_owner_logs_in(host):
+    file = host.file("/etc/flaskhost/guestbook/database_owner.env")
+    assert (file.user, file.mode) == ("root", 0o600)
+    assert psql(host, "guestbook", "guestbook --username guestbook-owner", "select 1").rc == 2
+    # Not the user who runs it, but the password says who it is.
+    ask = "env PGDATABASE=guestbook sh -c '. /etc/flaskhost/guestbook/database_owner.env; export PGUSER PGPASSWORD; "
+    assert host.run(f'sudo {ask} psql --tuples-only -c "create table x (y int); drop table x"\'').rc == 0
+    for pid in host.run("pgrep --uid guestbook").stdout.split():
+        assert "PGPASSWORD" not in host.file(f"/proc/{pid}/environ").content_string
+
+
+def test_a_connection_of_the_app_does_not_last_for_ever(host):
+    sql = "select string_agg(current_setting(name || '_timeout'), ' ') from unnest(array['statement', 'lock']) name"
+    assert psql(host, "guestbook", "guestbook", sql).stdout.strip() == "1min 10s"
+    sql = "select rolconnlimit from pg_roles where rolname = 'guestbook'"
+    assert int(psql(host, "postgres", "postgres", sql).stdout) >= 2 * 8 * 2
+
+
+def test_settings_are_taken_in_and_none_waits_for_a_restart(host):
+    sql = "select count(*) from pg_settings where pending_restart"
+    assert psql(host, "postgres", "postgres", sql).stdout.strip() == "0"
+    sql = "select count(*) from pg_file_settings where error is not null"
+    assert psql(host, "postgres", "postgres", sql).stdout.strip() == "0"
+    assert psql(host, "postgres", "postgres", "show random_page_cost").stdout.strip() == "1.1"
+    assert psql(host, "postgres", "postgres", "show data_checksums").stdout.strip() == "on"
+    assert psql(host, "postgres", "postgres", "select count(*) > 0 from pg_stat_statements").stdout.strip() == "t"
+
+
+def test_a_slow_statement_is_in_the_journal_without_its_parameters(host):
+    psql(host, "guestbook", "guestbook", "select pg_sleep(0.7) as slow_one")
+    unit = "'postgresql@*-main'"
+    assert "slow_one" in host.run(f"journalctl --since=-1min --unit={unit}").stdout
 
 
 def test_passwords_would_be_scram_and_no_rule_trusts(host):
     assert psql(host, "postgres", "postgres", "show password_encryption").stdout.strip() == "scram-sha-256"
     methods = psql(host, "postgres", "postgres", "select distinct auth_method from pg_hba_file_rules").stdout.split()
-    assert methods == ["peer"]
+    assert set(methods) == {"peer", "scram-sha-256"}
+    sql = "select count(*) from pg_hba_file_rules where type <> 'local'"
+    assert psql(host, "postgres", "postgres", sql).stdout.strip() == "0"
+    assert psql(host, "postgres", "postgres", "show listen_addresses").stdout.strip() == ""
 
 
 def test_every_connection_that_the_apps_can_open_is_accepted(host):

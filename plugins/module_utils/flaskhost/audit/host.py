@@ -18,7 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.audit import certificates, exposure, listeners, lynis, openscap, testssl, updates
+from ansible.module_utils.flaskhost.audit import (
+    backup,
+    certificates,
+    exposure,
+    listeners,
+    lynis,
+    openscap,
+    testssl,
+    updates,
+)
 from ansible.module_utils.flaskhost.audit.model import Scan, not_run
 
 #: Not /tmp or /run: both may be mounted noexec.
@@ -325,6 +334,17 @@ class Host:
         if not out.strip():
             return not_run("certificates", certificates.TITLE, errors)
         return certificates.parse(out, time.time(), least_days)
+
+    def backup(self) -> Scan:
+        """Ask the host's own program how its backups do."""
+        try:
+            program = self.program("flaskhost-backup")
+        except AuditError:
+            return not_run("backup", backup.TITLE, "flaskhost-backup is not on this host.")
+        _status, out, errors = self.run([program, "status", "--json"], 60)
+        if not out.strip():
+            return not_run("backup", backup.TITLE, errors)
+        return backup.parse(out, time.time())
 
     def nginx(self) -> tuple[str, str]:
         """Read nginx's settings as it would load them.

@@ -8,7 +8,9 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
 * :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that belong together, the code on the
   controller, and what all apps need of the host;
 * :mod:`certificates`: TLS, and the authority that gives the certificates;
-* :mod:`settings`: the settings of the site; :mod:`host`: its facts; :mod:`access`: the way to it.
+* :mod:`backup`: backups, and what they need of the apps;
+* :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
+  :mod:`access`: the way to it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from typing import Any
 
 from .access import find_access_problems
 from .apps import check_apps, check_between_apps
+from .backup import check_backup
 from .budget import check_budget
 from .certificates import check_certificates
 from .host import check_facts
+from .postgres import check_database_elsewhere, check_role_names
 from .report import Problem, Report, Unreadable, read, read_item
 from .settings import SETTINGS, check_settings
 
@@ -29,7 +33,14 @@ __all__ = ["Problem", "Unreadable", "find_access_problems", "find_problems", "re
 
 
 def find_problems(
-    apps: Any, settings: Any, facts: Any, project_dir: Path, apps_variable: str = "flask_apps", *, web: bool = True
+    apps: Any,
+    settings: Any,
+    facts: Any,
+    project_dir: Path,
+    apps_variable: str = "flask_apps",
+    *,
+    web: bool = True,
+    database: bool = True,
 ) -> list[Problem]:
     """Find every problem of the apps, the settings and the host.
 
@@ -42,6 +53,7 @@ def find_problems(
         apps_variable: the name of the user's variable, for the messages.
         web: whether the host is one that visitors come to; only of such a one it is said that it cannot do what the
             settings say of TLS.
+        database: whether the apps find PostgreSQL on the host itself, or do not run there.
 
     Returns:
         The problems, each with its ``kind`` (a stable word), ``path``, ``problem`` and ``example``, in the order of the
@@ -56,7 +68,11 @@ def find_problems(
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
+        check_role_names(report, apps_variable, apps, settings)
+        if not database:
+            check_database_elsewhere(report, apps_variable, apps)
         check_budget(report, apps_variable, apps, facts)
+        check_backup(report, apps_variable, apps, settings)
     check_facts(report, facts)
     return report.problems()
 

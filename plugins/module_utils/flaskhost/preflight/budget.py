@@ -99,4 +99,5 @@ def _sized_options(app: Any) -> dict[str, Any]:
             if not process_name_fault(name) and not process_command_fault(command)
         },
         "database": get(app, bool, "database") is not False,
+        "database_pool": get(app, bool, "database_pool") is True,
     }

@@ -29,6 +29,8 @@ _MULTILINE: frozenset[Place] = frozenset(
         ("tls", "certificate"),
         ("tls", "key"),
         ("acme", "root"),
+        ("backup", "second", "ssh_key"),
+        ("backup", "second", "known_hosts"),
     }
 )
 #: Examples of our own where the schema's are names that no real server can have.

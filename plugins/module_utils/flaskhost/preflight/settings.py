@@ -1,4 +1,4 @@
-"""The settings of the site: administrators, SSH, the firewall, time, reboots, the authority, TLS."""
+"""The settings of the site: administrators, SSH, the firewall, time, reboots, the authority, TLS, PostgreSQL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from functools import cache
 from typing import Any
 
 from ..app_model import ACME_OPTIONS, Option
+from .backup import check_backup_setting
+from .postgres import check_extra_settings, check_logins, check_version
 from .report import Report, Unreadable, closest, get, show, type_name
 from .rules import (
     ADMIN_OPTIONS,
@@ -202,6 +204,10 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "acme": _check_acme,
     "tls_policy": _check_tls_policy,
     "http3": _check_http3,
+    "postgres_version": check_version,
+    "postgres_extra_settings": check_extra_settings,
+    "postgres_logins": check_logins,
+    "backup": check_backup_setting,
 }
 
 

@@ -1,0 +1,59 @@
+"""Backups: what ``flaskhost-backup status --json`` says of them."""
+
+from __future__ import annotations
+
+import json
+
+from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Finding, Scan, not_run, shorten
+
+TITLE = "Last backup and drill"
+HOUR = 3600
+#: What is looked at: the program's word for it, the words for people, and how grave it is where it is missing.
+KINDS = (
+    ("database", "The last good backup of the database", "high"),
+    ("files", "The last good backup of the files", "high"),
+    ("copy", "The last copy of the database in the second repository", "medium"),
+    ("second_files", "The last copy of the files in the second repository", "medium"),
+    ("drill", "The last good drill", "medium"),
+)
+
+
+def parse(text: str, now: float) -> Scan:
+    """Read how the backups do.
+
+    Args:
+        text: the program's JSON.
+        now: seconds since 1970.
+    """
+    try:
+        found = json.loads(text)
+        if found.get("problem"):
+            return not_run("backup", TITLE, str(found["problem"]))
+        findings: list[Finding] = []
+        for kind, title, severity in KINDS:
+            if kind in ("database", "copy", "drill") and not found["database"]:
+                continue
+            if kind in ("copy", "second_files") and not found["second"]:
+                continue
+            good, last = found[f"{kind}_state"]["good"], found[f"{kind}_state"]["last"]
+            detail = f"{(now - good['at']) / HOUR:.0f} hours ago." if good else "There has been none."
+            if last and not last["ok"]:
+                detail += f" The last run failed: {' '.join(last['problems'])}"
+            is_good = bool(good) and bool(last.get("ok"))
+            findings.append(
+                Finding(
+                    kind, title, PASSED if is_good else FAILED, "info" if is_good else severity, shorten(detail),
+                    "" if is_good else "On the host: flaskhost-backup check",
+                )
+            )  # fmt: skip
+        for number, problem in enumerate(found["problems"], 1):
+            findings.append(Finding(f"late/{number}", "What is late or has failed", FAILED, "high", shorten(problem)))
+        if found["enabled"] and not found["second"]:
+            what = "There is no second repository: the backups are lost with the host."
+            findings.append(Finding("second", "A second repository", NOTE, "info", what, "Set backup.second."))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return not_run("backup", TITLE, f"The answer cannot be read: {text[:200]}")
+    age = found["database_state" if found["database"] else "files_state"]["good"].get("at")
+    hours = None if age is None else (now - age) / HOUR
+    return Scan("backup", TITLE, score=hours, score_text="none" if hours is None else f"{hours:.0f} hours old",
+                findings=findings)  # fmt: skip

@@ -1,0 +1,87 @@
+"""What playbooks/clone.yml was asked: production's data into another environment, and never the other way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+#: Environments that nothing is ever cloned into, by the names of their folders.
+PROTECTED = ("production", "prod", "live")
+#: What is taken over of the other inventory: how its host is reached, and nothing else.
+_CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_connection", "ansible_python_interpreter",
+               "ansible_ssh_private_key_file", "ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_become",
+               "ansible_become_method", "ansible_become_password", "ansible_password")  # fmt: skip
+
+
+def problem(given: Mapping[str, Any], apps: Any, inventory: str, allowed: Any) -> str:
+    """Find what is wrong with the variables, or why it may not be.
+
+    Args:
+        given: ``app``, ``source``, ``scrub``, ``confirm`` and ``_raw_params``; one that is not set is empty.
+        apps: ``flask_apps`` of the environment that is to be overwritten.
+        inventory: the folder of that environment.
+        allowed: its ``clone_target``.
+
+    Returns:
+        One sentence with the cure; empty when nothing is wrong.
+    """
+    return next(_problems(given, apps, inventory, allowed), "")
+
+
+def _problems(given: Mapping[str, Any], apps: Any, inventory: str, allowed: Any) -> Iterator[str]:
+    values = {name: str(given.get(name) or "").strip() for name in ("app", "source", "scrub", "confirm")}
+    target, names = PurePath(inventory), sorted(apps) if isinstance(apps, Mapping) else []
+    if target.name in PROTECTED:
+        yield f"{target.name} is never overwritten by a clone. Name the environment that is: -i inventories/staging"
+    if str(allowed).lower() not in ("true", "yes", "1"):
+        yield (
+            f"clone_target: {target.name} does not allow that its data is overwritten. "
+            f"If it may be: clone_target: true in {target.name}/group_vars/all/settings.yml."
+        )
+    if str(given.get("_raw_params") or "").strip():
+        yield "words were lost, since -e ends a value at a space: quote the value twice."
+    if not values["app"] or values["app"] not in names:
+        yield f"app: say which one: -e app=NAME. There are: {', '.join(names) or 'none'}."
+    if not values["source"]:
+        yield "source: say where the data is: -e source=inventories/production"
+    if PurePath(values["source"]).name == target.name:
+        yield f"source: {values['source']} is the environment that is overwritten. Name the other one."
+    if not values["scrub"]:
+        yield "scrub: name the SQL that takes out what must not leave production: -e scrub=FILE; or -e scrub=none"
+    if values["confirm"] != values["app"]:
+        name = values["app"]
+        yield f"confirm: this replaces the database of {name} in {target.name}. If that is meant: -e confirm={name}"
+
+
+def source(text: str, group: str = "flaskhost_clone_source") -> dict[str, Any]:
+    """Find the host that has the data.
+
+    Args:
+        text: what ``ansible-inventory --list`` says of the other environment.
+        group: the group to put it into.
+
+    Returns:
+        The arguments of the module add_host.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = json.loads(text)
+    hosts = _hosts(found, "db")
+    if not hosts:
+        raise ValueError("source: this inventory has no host in the group db. Name another one.")
+    known = found.get("_meta", {}).get("hostvars", {}).get(hosts[0], {})
+    variables = {name: known[name] for name in _CONNECTION if name in known}
+    return {"name": f"clone_source_{hosts[0]}", "groups": group, "ansible_host": hosts[0], **variables}
+
+
+def _hosts(inventory: Mapping[str, Any], group: str, seen: frozenset[str] = frozenset()) -> list[str]:
+    if group in seen:
+        return []
+    entry = inventory.get(group) or {}
+    found = list(entry.get("hosts") or [])
+    for child in entry.get("children") or []:
+        found += [host for host in _hosts(inventory, child, seen | {group}) if host not in found]
+    return found

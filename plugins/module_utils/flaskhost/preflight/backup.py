@@ -1,0 +1,118 @@
+"""Backups: the site's setting ``backup``, and what it says of the apps."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ..backup import Refused, sftp_options
+from ..backup_settings import BACKUP_OPTIONS
+from .report import Report, Unreadable, closest, get, show, type_name
+from .schema import check_options, wrong_type
+
+#: Characters. Whoever copies the repository may guess as long as they like: 20 of openssl's are 120 bits.
+PASSPHRASE_MINIMUM = 20
+_EXAMPLE = 'backup: {passphrase: "{{ vault_backup_passphrase }}"}  # in vault.yml: what openssl rand -base64 32 prints'
+_EXAMPLE_SECOND = (
+    "backup: {second: {repository: sftp:backup@203.0.113.20:/flaskhost/production1, "
+    'ssh_key: "{{ vault_backup_ssh_key }}",\n'
+    "         known_hosts: what ssh-keyscan 203.0.113.20 prints, once you have compared it}}"
+)
+_EXAMPLE_S3 = (
+    "backup: {second: {repository: s3:https://s3.example.com/bucket/production1,\n"
+    '         environment: {AWS_ACCESS_KEY_ID: backup, AWS_SECRET_ACCESS_KEY: "{{ vault_backup_s3_secret }}"}}}'
+)
+_PLACEHOLDERS = ("change", "replace", "passphrase", "password", "secret", "example", "your")
+
+
+def check_backup_setting(report: Report, value: Any) -> None:
+    """Check the setting by itself.
+
+    Args:
+        report: where problems go.
+        value: what the user wrote.
+    """
+    if not isinstance(value, dict):
+        report.add("wrong_type", ("backup",), wrong_type(value, "options"), _EXAMPLE)
+        return
+    check_options(report, ("backup",), ("backup",), value, BACKUP_OPTIONS)
+    _check_passphrase(report, value)
+    _check_second(report, value)
+    for name, query in (get(value, dict, "assertions") or {}).items():
+        if not isinstance(query, (str, Unreadable)):
+            problem = f"It is {type_name(query)}, and has to be a query."
+            report.add("wrong_type", ("backup", "assertions", name), problem, "SELECT count(*) > 0 FROM entry")
+    hook = get(value, str, "hook")
+    if hook:
+        try:
+            shlex.split(hook)
+        except ValueError:
+            report.add("malformed", ("backup", "hook"), "A quote in it is not closed.", "hook: /usr/local/bin/tell")
+
+
+def _check_passphrase(report: Report, value: dict[Any, Any]) -> None:
+    place, passphrase = ("backup", "passphrase"), get(value, str, "passphrase")
+    if not passphrase:
+        if value.get("passphrase") in (None, "") and len(value) > (1 if "passphrase" in value else 0):
+            problem = "It is not set, and without it nothing is backed up, whatever else is set here."
+            report.add("missing", place, problem, _EXAMPLE)
+        return
+    if len(passphrase) < PASSPHRASE_MINIMUM:
+        problem = f"It has {len(passphrase)} characters and needs {PASSPHRASE_MINIMUM}: it can be guessed at leisure."
+        report.add("short_passphrase", place, problem, _EXAMPLE)
+    elif len(set(passphrase)) < 6 or any(word in passphrase.lower() for word in _PLACEHOLDERS[:2]):
+        report.add("placeholder_secret", place, "It is a placeholder, or one that anybody tries first.", _EXAMPLE)
+    elif passphrase.strip() != passphrase:
+        report.add("malformed", place, "It begins or ends with a space, which pgBackRest leaves out.", _EXAMPLE)
+
+
+def _check_second(report: Report, value: dict[Any, Any]) -> None:
+    second = get(value, dict, "second") or {}
+    repository, place = get(second, str, "repository") or "", ("backup", "second")
+    if not repository:
+        if second and "repository" not in second:
+            report.add("missing", (*place, "repository"), "It is missing: where is the second one?", _EXAMPLE_SECOND)
+        return
+    if repository.startswith("sftp:"):
+        try:
+            sftp_options({"repository": repository})
+        except Refused:
+            problem = f"{show(repository)} is not to be understood."
+            cure = "sftp:USER@HOST:/PATH, or with a port: sftp://USER@HOST:PORT//PATH"
+            report.add("malformed", (*place, "repository"), problem, cure)
+        if not get(second, str, "known_hosts") and not isinstance(second.get("known_hosts"), Unreadable):
+            problem = "It is missing: without the other host's key nobody knows who gets the backups."
+            report.add("missing", (*place, "known_hosts"), problem, _EXAMPLE_SECOND)
+    elif repository.startswith("s3:"):
+        given = get(second, dict, "environment") or {}
+        absent = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name not in given]
+        if absent and not isinstance(second.get("environment"), Unreadable):
+            problem = f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: the store lets nobody in."
+            report.add("missing", (*place, "environment"), problem, _EXAMPLE_S3)
+    elif repository.startswith("/"):
+        path = get(value, str, "path") or str(BACKUP_OPTIONS["path"].default)
+        if repository == path or repository.startswith(f"{path}/"):
+            problem = "It is within the first one: what takes one takes both."
+            report.add("malformed", (*place, "repository"), problem, _EXAMPLE_SECOND)
+
+
+def check_backup(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:
+    """Check what the setting says of the apps.
+
+    Args:
+        report: where problems go.
+        variable: the name of the apps' variable.
+        apps: the apps.
+        settings: the settings by their names.
+    """
+    assertions = get(settings, dict, "backup", "assertions") or {}
+    with_database = [
+        name for name, app in apps.items() if not isinstance(app, dict) or app.get("database") is not False
+    ]
+    for name in assertions:
+        if name not in with_database:
+            near = closest(name, with_database)
+            hint = f" Did you mean {near}?" if near else ""
+            problem = f"There is no app {show(name)} with a database in {variable}.{hint}"
+            names = ", ".join(map(str, with_database)) or "none"
+            report.add("unknown_app", ("backup", "assertions", name), problem, f"one of: {names}")

@@ -1,0 +1,135 @@
+"""What playbooks/restore.yml was asked: understood on the controller, before any host is touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+#: The variables of the playbook, and what each is, for who has misspelt one.
+VARIABLES = (
+    "to",
+    "release",
+    "label",
+    "app",
+    "what",
+    "beside",
+    "from",
+    "of",
+    "copy_before",
+    "accept_gap",
+    "timeout",
+    "confirm",
+)
+_LABEL = re.compile(r"\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?")
+_RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
+
+
+def request(given: Mapping[str, Any], apps: Any, host: str) -> dict[str, Any]:
+    """Understand what was asked.
+
+    Args:
+        given: the variables by their names, those of :data:`VARIABLES`, as texts or booleans; one that is not set is
+            empty. And ``_raw_params``, into which Ansible puts the words of ``-e`` that belong to no variable.
+        apps: ``flask_apps``.
+        host: the host whose data it is.
+
+    Returns:
+        ``problem``, a sentence that names the variable and the cure, empty when nothing is wrong; ``database`` and
+        ``files``, the arguments of flaskhost-backup, each empty where nothing is to be done; ``apps``, the names of
+        those whose data is replaced; ``release``, the one that is gone back behind; ``replaces``, whether anything is.
+    """
+    values = {name: str(given.get(name) if given.get(name) is not None else "").strip() for name in VARIABLES}
+    flags = {name: values[name].lower() in ("true", "yes", "on", "1") for name in ("beside", "accept_gap")}
+    names = sorted(apps) if isinstance(apps, Mapping) else []
+    problem = next(_problems(given, values, flags, names, host), "")
+    if problem:
+        return {"problem": problem, "database": [], "files": [], "apps": [], "release": "", "replaces": False}
+    what = values["what"] or "database"
+    return {
+        "problem": "",
+        "database": _database(values, flags) if what in ("database", "both") else [],
+        "files": _files(values) if what in ("files", "both") else [],
+        "apps": [] if flags["beside"] else [values["app"]] if values["app"] else names,
+        "release": "" if flags["beside"] else values["release"],
+        "replaces": not flags["beside"],
+    }
+
+
+def _problems(
+    given: Mapping[str, Any], values: dict[str, str], flags: dict[str, bool], names: list[str], host: str
+) -> Iterator[str]:
+    if str(given.get("_raw_params") or "").strip():
+        yield (
+            "to: words were lost, since -e ends a value at a space. Quote the value twice: "
+            "-e \"to='2026-11-21 10:15:00'\", or write a T in the place of the space."
+        )
+    points = [name for name in ("to", "release", "label") if values[name]]
+    if len(points) > 1:
+        yield f"{points[1]}: it says another point than {points[0]}. Name one of them."
+    app, what = values["app"], values["what"] or "database"
+    known = ", ".join(names) or "none"
+    if app and app not in names:
+        yield f"app: there is no app {app!r} in flask_apps. There are: {known}."
+    if what not in ("database", "files", "both"):
+        yield f"what: {what!r} is not one of database, files, both."
+    if what != "database" and not app:
+        yield f"app: say whose files: -e app=NAME. There are: {known}."
+    if what != "database" and (flags["beside"] or values["release"] or values["label"]):
+        yield "what: files are restored to a time, into their place: leave beside, release and label out."
+    if values["release"] and not _RELEASE.fullmatch(values["release"]):
+        yield f"release: {values['release']!r} is no release's name, such as 20261121T101500Z-1a2b3c4; see status.yml."
+    if values["release"] and not app and len(names) != 1:
+        yield f"app: say whose release it is: -e app=NAME. There are: {known}."
+    if values["label"] and not _LABEL.fullmatch(values["label"]):
+        yield f"label: {values['label']!r} is no backup's name; what there is: flaskhost-backup list."
+    if values["from"] not in ("", "local", "second"):
+        yield f"from: {values['from']!r} is not one of local, second."
+    if values["timeout"] and not (values["timeout"].isdigit() and int(values["timeout"])):
+        yield "timeout: it is a number of seconds: -e timeout=3600"
+    if not flags["beside"] and (unconfirmed := _unconfirmed(values["confirm"], app, host)):
+        yield unconfirmed
+
+
+def _unconfirmed(confirm: str, app: str, host: str) -> str:
+    wanted = app or host
+    if confirm == wanted:
+        return ""
+    replaced = f"the data of {app} on {host}" if app else f"the whole PostgreSQL cluster of {host}, with every database"
+    return (
+        f"confirm: this replaces {replaced}. What is there now is put aside, and nothing of it deleted. "
+        f"If that is meant: -e confirm={wanted}. To look first: -e beside=true"
+    )
+
+
+def _source(values: dict[str, str]) -> list[str]:
+    found = [f"--from={values['from']}"] if values["from"] else []
+    return found + ([f"--of={values['of']}"] if values["of"] else [])
+
+
+def _database(values: dict[str, str], flags: dict[str, bool]) -> list[str]:
+    found = ["restore", *_source(values)]
+    for name, option in (
+        ("to", "to"),
+        ("release", "release"),
+        ("label", "backup"),
+        ("copy_before", "copy-before"),
+    ):
+        if values[name]:
+            found.append(f"--{option}={values[name]}")
+    found += [f"--timeout={values['timeout']}"] if values["timeout"] else []
+    found += ["--accept-gap"] if flags["accept_gap"] else []
+    if values["release"] and values["app"]:
+        found.append(f"--app={values['app']}")
+    if flags["beside"]:
+        return [*found, "--beside"]
+    # An earlier release comes next: what serves now does not know the older schema.
+    found += ["--no-start"] if values["release"] else []
+    found += [f"--database={values['app']}"] if values["app"] else []
+    return [*found, f"--confirm={values['confirm']}"]
+
+
+def _files(values: dict[str, str]) -> list[str]:
+    found = ["restore-files", f"--app={values['app']}", *_source(values)]
+    found += [f"--to={values['to']}"] if values["to"] else []
+    return [*found, f"--confirm={values['confirm']}"]

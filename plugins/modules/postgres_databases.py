@@ -1,0 +1,270 @@
+#!/usr/bin/python
+"""The module postgres_databases: the apps' roles and databases, compared as a whole.
+
+Its logic is in module_utils/flaskhost/postgres_databases.py.
+"""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgres_databases
+short_description: Roles, databases, rights, limits and extensions in one run
+description:
+  - Asks PostgreSQL what it has of some databases and their roles, and changes what is not as it should be. Talks to it
+    through psql as the user postgres, over the local socket.
+  - A database that has another owner is handed over together with all that is in it while the app goes on.
+  - No database, role or extension is ever removed.
+options:
+  cluster: {description: "The cluster, as Debian names it: 17/main.", type: str, required: true}
+  databases:
+    description: The databases.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name: {description: The name of the database and of the app's role., type: str, required: true}
+      owner: {description: "The role that owns it; the app's own when empty.", type: str, default: ""}
+      owner_file:
+        description: The file of variables that gets the owner's password; it goes where the app's role is the owner.
+        type: str
+        default: ""
+      owner_variables:
+        description: More variables of that file; C({password}) stands for the password, which is made on the host.
+        type: dict
+        default: {}
+      connections: {description: The connections of the app's role; -1 for any number., type: int, default: -1}
+      owner_connections: {description: The connections of the owner., type: int, default: -1}
+      statement_timeout: {description: Seconds that a statement of the app may take; 0 for any., type: int, default: 0}
+      lock_timeout: {description: Seconds that it may wait for a lock; 0 for any., type: int, default: 0}
+      idle_in_transaction_timeout:
+        description: Seconds that a transaction of the app may do nothing; 0 for any.
+        type: int
+        default: 0
+      pool: {description: Read by the role and not by the module., type: int, default: 0}
+      extensions: {description: The extensions that are in it., type: list, elements: str, default: []}
+  logins:
+    description: Passwords of roles that log in over the network, by the database's name and the role's last word; the
+      word owner is the owner itself, the others are then the app's role. Without a password a role cannot log in.
+    type: dict
+    default: {}
+  untrusted_extensions:
+    description: Extensions that are allowed although PostgreSQL does not trust them.
+    type: list
+    elements: str
+    default: []
+  server_extensions: {description: Extensions of the database postgres., type: list, elements: str, default: []}
+"""
+
+EXAMPLES = r"""
+- name: Give the shop a database
+  postgres_databases:
+    cluster: 17/main
+    databases:
+      - name: shop
+        owner: shop-owner
+        owner_file: /etc/flaskhost/shop/database_owner.env
+        extensions: [citext]
+"""
+
+RETURN = r"""
+steps: {description: "What was done, or would be.", type: list, returned: always}
+"""
+
+import os  # noqa: E402 - Ansible wants the documentation first
+import shlex  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import environment, postgres_scram  # noqa: E402
+from ansible.module_utils.flaskhost import postgres_databases as logic  # noqa: E402
+from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError  # noqa: E402
+from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "cluster": {"type": "str", "required": True},
+    "databases": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "owner": {"type": "str", "default": ""},
+            "owner_file": {"type": "str", "default": ""},
+            "owner_variables": {"type": "dict", "default": {}},
+            "connections": {"type": "int", "default": -1},
+            "owner_connections": {"type": "int", "default": -1},
+            "statement_timeout": {"type": "int", "default": 0},
+            "lock_timeout": {"type": "int", "default": 0},
+            "idle_in_transaction_timeout": {"type": "int", "default": 0},
+            "pool": {"type": "int", "default": 0},
+            "extensions": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "logins": {"type": "dict", "default": {}, "no_log": True},
+    "untrusted_extensions": {"type": "list", "elements": "str", "default": []},
+    "server_extensions": {"type": "list", "elements": "str", "default": []},
+}
+#: The settings of a role, by the options that they are given by.
+SETTINGS = {
+    "statement_timeout": "statement_timeout",
+    "lock_timeout": "lock_timeout",
+    "idle_in_transaction_session_timeout": "idle_in_transaction_timeout",
+}
+#: Tries, a second apart, where somebody holds a lock.
+TRIES = 15
+
+
+def read_password(path: Path) -> str:
+    """The password in a file of the owner's variables; none where there is no file, or none in it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    for line in text.splitlines():
+        name, _equals, value = line.partition("=")
+        if name == "PGPASSWORD":
+            found = "".join(shlex.split(value))
+            return found if postgres_scram.PLAIN.fullmatch(found) else ""
+    return ""
+
+
+def wanted_databases(options: dict[str, Any]) -> tuple[list[logic.Database], dict[Path, str | None]]:
+    """What should be, and the files of the owners' variables by their paths; one without a text goes."""
+    databases, files = [], {}
+    for item in options["databases"]:
+        name, path = item["name"], Path(item["owner_file"])
+        owner = item["owner"] or name
+        passwords = dict(options["logins"].get(name) or {})
+        password = str(passwords.pop("owner", ""))
+        if item["owner_file"] and owner == name:
+            files[path] = None
+        elif item["owner_file"]:
+            password = password or read_password(path) or postgres_scram.new_password()
+            variables = {"PGUSER": owner, "PGPASSWORD": password}
+            given = {key: str(value).replace("{password}", password) for key, value in item["owner_variables"].items()}
+            files[path] = environment.render({**variables, **given})
+        databases.append(
+            logic.Database(
+                name=name,
+                owner=owner,
+                password=password if owner != name else "",
+                connections=item["connections"],
+                owner_connections=item["owner_connections"],
+                settings={key: f"{item[option]}s" if item[option] else "" for key, option in SETTINGS.items()},
+                extensions=tuple(item["extensions"]),
+                logins=tuple(logic.Login(f"{name}-{word}", str(value or "")) for word, value in passwords.items()),
+            )
+        )
+    return databases, files
+
+
+def write_files(files: dict[Path, str | None], check: bool) -> list[str]:
+    """Write the owners' files, or remove them; tell what was done."""
+    done = []
+    for path, text in files.items():
+        present = path.read_text(encoding="utf-8") if path.is_file() else None
+        status = path.stat() if present is not None else None
+        private = status is not None and (status.st_uid, status.st_mode & 0o777) == (0, 0o600)
+        if present == text and (text is None or private):
+            continue
+        done.append(f"{'remove' if text is None else 'write'} {path}")
+        if check:
+            continue
+        if text is None:
+            path.unlink()
+            continue
+        # As a deploy makes them: the apps' folders are root's alone.
+        path.parent.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        environment.write_private(path, text)
+        os.chown(path, 0, 0)
+    return done
+
+
+def inside(psql: Psql, databases: list[logic.Database], cluster: dict[str, Any]) -> tuple[list[str], list[Any]]:
+    """The extensions of the database postgres, and what is in the others; of one that is yet to come, what will be."""
+    there = [database for database in databases if database.name in cluster["databases"]]
+    sql = logic.EXTENSIONS_QUESTION + "".join(
+        f"\\connect {logic.identifier(database.name)}\n{logic.database_question(database)}" for database in there
+    )
+    extensions, *answers = psql.ask(sql)
+    found = dict(zip([database.name for database in there], answers, strict=True))
+    return extensions, [found.get(database.name, logic.FRESH) for database in databases]
+
+
+def converge(module: AnsibleModule, psql: Psql, databases: list[logic.Database]) -> list[str]:
+    """Change what is not as it should be.
+
+    Returns:
+        What was done, or would be.
+
+    Raises:
+        DatabaseError: it cannot be.
+    """
+    done: dict[str, None] = {}
+    for left in reversed(range(TRIES)):
+        cluster = psql.ask(logic.cluster_question(databases))[0]
+        found = logic.problems(databases, cluster, module.params["untrusted_extensions"])
+        if found:
+            raise logic.DatabaseError("Nothing was changed: " + "\n".join(found))
+        outside = logic.role_steps(databases, cluster)
+        if outside and not module.check_mode:
+            run(psql, outside)
+            cluster = psql.ask(logic.cluster_question(databases))[0]
+        done |= dict.fromkeys(step.says for step in outside)
+        present, contents = inside(psql, databases, cluster)
+        steps = logic.extension_steps("postgres", module.params["server_extensions"], present)
+        for database, content in zip(databases, contents, strict=True):
+            steps += logic.content_steps(database, cluster, content)
+        if not steps or module.check_mode:
+            return [*done, *(step.says for step in steps)]
+        try:
+            run(psql, steps)
+            return [*done, *(step.says for step in steps)]
+        except logic.InTheWay:
+            if not left:
+                raise
+            time.sleep(1)
+    return list(done)
+
+
+def run(psql: Psql, steps: list[logic.Step]) -> None:
+    """Do the steps.
+
+    Raises:
+        InTheWay: somebody holds a lock.
+        DatabaseError: PostgreSQL refuses one.
+    """
+    status, _out, err = psql.run(logic.script(steps))
+    if not status:
+        return
+    if logic.IN_THE_WAY.search(err):
+        raise logic.InTheWay(
+            f"a transaction of an app holds a lock and does not end ({tail(err, 1)}). Find it in "
+            "pg_stat_activity by xact_start (sudo -u postgres psql), then run the same command again."
+        )
+    raise logic.DatabaseError(f"PostgreSQL says: {tail(err, 3)}\nCorrect this and run the same command again.")
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    databases, files = wanted_databases(module.params)
+    # Passwords that are made here, which no option of the module holds.
+    for item in databases:
+        module.no_log_values |= {item.password, *(login.password for login in item.logins)} - {""}
+    try:
+        # First, so that no password is lost that PostgreSQL knows already.
+        steps = write_files({path: text for path, text in files.items() if text is not None}, module.check_mode)
+        steps += converge(module, Psql(module.run_command, module.params["cluster"]), databases)
+        steps += write_files({path: text for path, text in files.items() if text is None}, module.check_mode)
+    except (logic.DatabaseError, PsqlError, environment.ReleaseError) as error:
+        module.fail_json(msg=str(error), steps=[])
+    diff = {"before": "", "after": "".join(f"{step}\n" for step in steps)} if steps else {}
+    module.exit_json(changed=bool(steps), steps=steps, diff=diff)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+#!/usr/bin/python
+"""The module postgres_server: a cluster that runs with what is on the disk.
+
+Its logic is in module_utils/flaskhost/postgres_server.py.
+"""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgres_server
+short_description: A PostgreSQL cluster that runs with its settings
+description:
+  - Writes a file of settings, C(pg_hba.conf) and a drop-in of the unit, and starts, reloads or restarts the cluster.
+  - It is restarted only where PostgreSQL itself says that a setting on the disk waits for that, or where its unit has
+    changed. A setting that PostgreSQL refuses is not put in place; one with which it does not start is taken back.
+  - Stops before anything is touched where the cluster's data is another major version's.
+options:
+  cluster: {description: "The cluster, as Debian names it: 17/main.", type: str, required: true}
+  only_guard: {description: Only look whether the data is another version's., type: bool, default: false}
+  settings_file:
+    description: The file of settings in conf.d.
+    type: dict
+    suboptions: &file
+      path: {description: The file., type: path, required: true}
+      content: {description: Its text., type: str, required: true}
+  access_file:
+    description: Who may log in.
+    type: dict
+    suboptions: *file
+  names_file:
+    description: Which system users log in as which roles.
+    type: dict
+    suboptions: *file
+  unit_file:
+    description: A drop-in of the unit.
+    type: dict
+    suboptions: *file
+  enable_checksums:
+    description: Whether a cluster without checksums of its pages gets them; it is stopped for that.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Run PostgreSQL with its settings
+  postgres_server:
+    cluster: 17/main
+    settings_file:
+      path: /etc/postgresql/17/main/conf.d/60-flaskhost.conf
+      content: |
+        work_mem = '16MB'
+"""
+
+RETURN = r"""
+steps: {description: "What was done, or would be.", type: list, returned: always}
+reasons: {description: "The settings for which it was restarted.", type: list, returned: always}
+checksums: {description: Whether pages have checksums., type: bool, returned: success}
+"""
+
+from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import host_files, service_state  # noqa: E402
+from ansible.module_utils.flaskhost import postgres_server as logic  # noqa: E402
+from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError, as_postgres  # noqa: E402
+from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+
+FILE = {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}}
+ARGUMENT_SPEC = {
+    "cluster": {"type": "str", "required": True},
+    "only_guard": {"type": "bool", "default": False},
+    "settings_file": {"type": "dict", "options": FILE},
+    "access_file": {"type": "dict", "options": FILE},
+    "names_file": {"type": "dict", "options": FILE},
+    "unit_file": {"type": "dict", "options": FILE},
+    "enable_checksums": {"type": "bool", "default": False},
+}
+#: The files that a reload takes in.
+RELOADED = ("settings_file", "access_file", "names_file")
+
+
+class Server:
+    """One cluster and its files.
+
+    Args:
+        module: what runs commands, and holds the options.
+    """
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module, self.options = module, module.params
+        self.version, self.name = self.options["cluster"].split("/")
+        self.folder = logic.SETTINGS / self.version / self.name
+        self.data = logic.data_folder(self.folder)
+        self.programs = Path("/usr/lib/postgresql") / self.version / "bin"
+        self.unit = f"postgresql@{self.version}-{self.name}.service"
+        self.psql = Psql(module.run_command, self.options["cluster"])
+        self.steps: list[str] = []
+        self.reasons: list[str] = []
+        self.answer: dict[str, Any] = {}
+
+    def plan(self) -> list[host_files.Change]:
+        """The files that are not as they should be."""
+        # Without a look at the data's folder it stops at once. What it reads is the file that is about to come.
+        judge = [str(self.programs / "postgres"), "-C", "max_connections", "-D", str(self.data), "--config-file=%s"]
+        own = {"owner": "root", "group": "postgres", "mode": "0640"}
+        wanted = [
+            {**(self.options["settings_file"] or {}), **own, "validate": as_postgres(judge)},
+            {**(self.options["access_file"] or {}), **own},
+            {**(self.options["names_file"] or {}), **own},
+            {**(self.options["unit_file"] or {}), "owner": "root", "group": "root", "mode": "0644"},
+        ]
+        return host_files.plan_files(item for item in wanted if "path" in item)
+
+    def service(self) -> list[str]:
+        """What systemd has to be told, by what it says and by the files' times."""
+        show = [
+            "systemctl",
+            "show",
+            "--timestamp=us+utc",
+            f"--property={','.join(service_state.PROPERTIES)}",
+            self.unit,
+        ]
+        properties = service_state.parse_show(self.module.run_command(show, check_rc=True)[1])
+        reload_files = [file["path"] for name in RELOADED if (file := self.options[name])]
+        drop_ins = [str(Path(self.options["unit_file"]["path"]).parent)] if self.options["unit_file"] else []
+        # Debian's generator starts the cluster at boot, by its start.conf.
+        return service_state.steps(properties, False, reload_files, drop_ins)
+
+    def ask(self) -> dict[str, Any]:
+        """What the server says of its files; it has to run."""
+        self.answer = self.psql.ask(logic.QUESTION)[0]
+        return self.answer
+
+    def systemctl(self, *arguments: str) -> str:
+        """Tell systemd something; return what speaks against it."""
+        status, out, err = self.module.run_command(["systemctl", *arguments])
+        return tail(out + err, 3) or "it says nothing" if status else ""
+
+    def log(self) -> str:
+        """The last lines of the unit's log."""
+        command = ["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={self.unit}"]
+        return tail(self.module.run_command(command)[1])
+
+    def converge(self, changes: list[host_files.Change]) -> None:
+        """Bring the files onto the disk, and the service to run with them.
+
+        Raises:
+            ServerError: it cannot be; the files are as they were.
+        """
+        try:
+            host_files.apply(changes, self.module.run_command)
+        except host_files.HostFilesError as error:
+            said = logic.refusals(str(error)) or str(error)
+            raise logic.ServerError(
+                f"PostgreSQL does not take these settings, and goes on as before: {said}\nSee postgres_extra_settings."
+            ) from error
+        needed = self.service()
+        if "start" not in needed:
+            answer = self.ask()
+            problems = logic.file_problems(answer)
+            if problems:
+                self.restore(changes)
+                raise logic.ServerError(
+                    "PostgreSQL does not take what was written, and goes on as before: " + "; ".join(problems)
+                )
+            self.reasons = logic.restart_reasons(answer)
+            needed = logic.service_steps(needed, self.reasons)
+        for step in needed:
+            problem = self.systemctl(step, *([] if step == "daemon-reload" else [self.unit]))
+            if problem:
+                self.recover(step, problem, changes)
+        self.steps += needed
+
+    def recover(self, step: str, problem: str, changes: list[host_files.Change]) -> None:
+        """Take the files back with which it does not start, and start it.
+
+        Raises:
+            ServerError: always, with what was done about it.
+        """
+        log = self.log()
+        said = f"systemctl {step} {self.unit} failed: {problem}\nIts last log lines:\n{log}"
+        if not changes or step not in ("start", "restart"):
+            # A reload that fails is a change of state as well: the next run has to see that it is still needed.
+            files = [item["path"] for key in RELOADED if (item := self.options[key])]
+            service_state.make_younger(files)
+            raise logic.ServerError(f"{said}\nCorrect this and run the same command again.")
+        self.restore(changes)
+        self.systemctl("daemon-reload")
+        again = self.systemctl("restart", self.unit)
+        now = "It does not start with the former files either" if again else "It runs again with the former files"
+        raise logic.ServerError(f"{said}\n{now}. Correct postgres_extra_settings and run the same command again.")
+
+    def restore(self, changes: list[host_files.Change]) -> None:
+        """Put the files back as they were."""
+        back = []
+        for change in reversed(changes):
+            after, before = change.before, change.after
+            back.append(host_files.Change(change.path, before, after, change.owner, change.mode))
+        host_files.apply(back, self.module.run_command)
+
+    def checksums(self) -> bool:
+        """Whether pages have checksums, after what was asked for was done about it.
+
+        Raises:
+            ServerError: they cannot be had.
+        """
+        answer = self.answer or self.ask()
+        if answer["checksums"] or not self.options["enable_checksums"]:
+            return bool(answer["checksums"])
+        self.steps.append("checksums")
+        if self.module.check_mode:
+            return False
+        command = as_postgres([str(self.programs / "pg_checksums"), "--enable", f"--pgdata={self.data}"])
+        problem = self.systemctl("stop", self.unit)
+        if not problem:
+            status, out, err = self.module.run_command(command, cwd="/")
+            problem = tail(out + err, 3) if status else ""
+        problem = self.systemctl("start", self.unit) or problem
+        if problem:
+            raise logic.ServerError(f"the cluster has no checksums: {problem}\n{self.log()}")
+        return True
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    server, checksums, changes = Server(module), True, []
+    try:
+        found = logic.clusters(server.name)
+        started = [version for version in found if logic.starts(logic.SETTINGS / version / server.name)]
+        logic.guard(server.version, found, started)
+        if module.params["only_guard"]:
+            module.exit_json(changed=False, steps=[], reasons=[], checksums=True)
+        changes = server.plan()
+        if module.check_mode:
+            server.steps = server.service() or (["reload"] if changes else [])
+        else:
+            server.converge(changes)
+        if not (module.check_mode and "start" in server.steps):
+            checksums = server.checksums()
+    except (logic.ServerError, PsqlError) as error:
+        module.fail_json(msg=str(error), steps=server.steps, reasons=server.reasons)
+    if not checksums and "checksums" not in server.steps:
+        module.warn(
+            f"{module.params['cluster']} was made without checksums, so that nobody sees when the disk spoils a page. "
+            "postgres_enable_checksums: true adds them; PostgreSQL is stopped while all of its data is read."
+        )
+    module.exit_json(
+        changed=bool(changes or server.steps),
+        steps=server.steps,
+        reasons=server.reasons,
+        checksums=checksums,
+        diff=[host_files.diff(change) for change in changes],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+#!/usr/bin/python
+"""The module postgres_upgrade: the data of a cluster, moved to another major version, with a way back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: postgres_upgrade
+short_description: Move a cluster's data to another major version of PostgreSQL, or go back
+description:
+  - Copies the data with Debian's pg_upgradecluster. The former cluster stays on the disk, stopped, with its data.
+  - Going back starts the former cluster again in the place of the new one, which stays on the disk as well. What was
+    written since the upgrade is in the new one alone.
+  - PostgreSQL is away while the data is copied.
+options:
+  cluster: {description: "The cluster to move to, as Debian names it: 17/main.", type: str, required: true}
+  state: {description: What to do., type: str, choices: [upgraded, back], default: upgraded}
+  method:
+    description: How; upgrade copies the files (pg_upgrade), dump writes all rows anew, which takes longer.
+    type: str
+    choices: [upgrade, dump]
+    default: upgrade
+"""
+
+EXAMPLES = r"""
+- name: Move the data to PostgreSQL 17
+  postgres_upgrade:
+    cluster: 17/main
+"""
+
+RETURN = r"""
+former: {description: The version that had the data., type: str, returned: success}
+"""
+
+import shutil  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import postgres_server as logic  # noqa: E402
+from ansible.module_utils.flaskhost.postgres_psql import as_postgres  # noqa: E402
+from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "cluster": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["upgraded", "back"], "default": "upgraded"},
+    "method": {"type": "str", "choices": ["upgrade", "dump"], "default": "upgrade"},
+}
+
+
+class Upgrade:
+    """Moves the data of one cluster.
+
+    Args:
+        module: what runs commands, and holds the options.
+    """
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.version, self.name = module.params["cluster"].split("/")
+        self.found = logic.clusters(self.name)
+        self.former = (sorted(self.found.keys() - {self.version}) or [""])[-1]
+
+    def folder(self, version: str) -> Path:
+        """Where the settings of a version are."""
+        return logic.SETTINGS / version / self.name
+
+    def run(self, what: str, command: list[str]) -> None:
+        """Run a command.
+
+        Raises:
+            ServerError: it fails.
+        """
+        status, out, err = self.module.run_command(command, cwd="/", expand_user_and_vars=False)
+        if status:
+            state = self.module.run_command(["pg_lsclusters"])[1]
+            raise logic.ServerError(
+                f"{what} has failed: {tail(out + err)}\nThe data of PostgreSQL {self.former} is untouched, in "
+                f"{self.found[self.former]}. The clusters now:\n{state}See docs/postgres.md, Another major version."
+            )
+
+    def upgrade(self) -> bool:
+        """Copy the data; tell whether there was anything to do.
+
+        Raises:
+            ServerError: it cannot be.
+        """
+        if not self.former:
+            if self.version in self.found:
+                return False
+            raise logic.ServerError("there is no cluster with data to move on this host. Run site.yml.")
+        ports = {version: logic.port(self.folder(version)) for version in self.found}
+        if self.version in self.found:
+            if logic.starts(self.folder(self.version)) and not logic.starts(self.folder(self.former)):
+                return False
+            raise logic.ServerError(
+                f"there are two clusters with data, {self.former} on port {ports[self.former]} and {self.version} on "
+                f"port {ports[self.version]}: an upgrade was cut off, or gone back from. If what is in "
+                f"{self.version} is not needed, remove it, and run this again: "
+                f"pg_dropcluster --stop {self.version} {self.name}"
+            )
+        self.room()
+        if self.module.check_mode:
+            return True
+        move = ["pg_upgradecluster", "-v", self.version, "-m", self.module.params["method"], self.former, self.name]
+        self.run("pg_upgradecluster", move)
+        # The new one knows nothing yet of what is in its tables, and would plan badly.
+        analyze = ["vacuumdb", "--cluster", f"{self.version}/{self.name}", "--all", "--analyze-in-stages", "--quiet"]
+        self.run("vacuumdb", as_postgres(analyze))
+        return True
+
+    def room(self) -> None:
+        """See that there is room for a copy.
+
+        Raises:
+            ServerError: there is not.
+        """
+        status, out, _err = self.module.run_command(
+            ["du", "--summarize", "--block-size=1M", str(self.found[self.former])]
+        )
+        needed = int(out.split()[0]) if not status and out.split() else 0
+        free = shutil.disk_usage(logic.DATA).free // 1024**2
+        # A dump's indexes are built anew, with files for sorting beside them.
+        if needed * 1.2 > free:
+            raise logic.ServerError(
+                f"the data takes {needed} MB, its copy a fifth more, and {free} MB are free on {logic.DATA}. "
+                "Make room, or give it a larger disk. Nothing was touched."
+            )
+
+    def back(self) -> bool:
+        """Start the former cluster in the place of the new one; tell whether there was anything to do.
+
+        Raises:
+            ServerError: there is none.
+        """
+        if not self.former or self.version not in self.found:
+            raise logic.ServerError(
+                f"there is nothing to go back to: this host has data of {', '.join(self.found) or 'no version'}."
+            )
+        if logic.starts(self.folder(self.former)) and not logic.starts(self.folder(self.version)):
+            return False
+        if self.module.check_mode:
+            return True
+        ports = {version: logic.port(self.folder(version)) for version in (self.former, self.version)}
+        # Both are stopped, then each gets the place of the other. The lower port is the apps'.
+        for version in (self.version, self.former):
+            self.module.run_command(["systemctl", "stop", f"postgresql@{version}-{self.name}.service"])
+        for version, port, start in (
+            (self.version, max(ports.values()), "manual"),
+            (self.former, min(ports.values()), "auto"),
+        ):
+            self.run("pg_conftool", ["pg_conftool", version, self.name, "set", "port", str(port)])
+            (self.folder(version) / "start.conf").write_text(f"{start}\n")
+        self.run("systemctl daemon-reload", ["systemctl", "daemon-reload"])
+        self.run("systemctl start", ["systemctl", "start", f"postgresql@{self.former}-{self.name}.service"])
+        return True
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    upgrade = Upgrade(module)
+    try:
+        changed = upgrade.back() if module.params["state"] == "back" else upgrade.upgrade()
+    except logic.ServerError as error:
+        module.fail_json(msg=str(error), former=upgrade.former)
+    module.exit_json(changed=changed, former=upgrade.former)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The drill: the newest backup is restored into a scratch cluster, started, and judged; nothing is taken on trust."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from flaskhost_backup import counts, restic, tools
+from flaskhost_backup.cluster import Scratch, human
+from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.explain import explain
+from flaskhost_backup.pgbackrest import gaps
+from flaskhost_backup.restore import DRILL_PORT, Source, Target, into_scratch, source
+from flaskhost_backup.state import State, read_json
+from flaskhost_backup.verbs import Result, need_enabled
+
+
+def drill(config: Config, where: str, now: float, timeout: float = 3600.0) -> Result:
+    """Hold the drill.
+
+    Args:
+        config: the configuration.
+        where: local or second: which repository to restore from.
+        now: seconds since 1970.
+        timeout: seconds that the recovery may take.
+    """
+    need_enabled(config)
+    result, began = Result(changed=True), time.monotonic()
+    entry: dict[str, Any] = {"from": where}
+    try:
+        if config.cluster:
+            with source(config, where) as found:
+                _cluster(config, found, result, entry, timeout)
+        _files(config, where, result, entry)
+    except BackupError as error:
+        result.problems.append(str(error))
+    except OSError as error:
+        result.problems.append(f"The disk refused: {error.strerror or error}.")
+    entry |= {
+        "at": now,
+        "ok": not result.problems,
+        "seconds": round(time.monotonic() - began, 1),
+        "problems": result.problems,
+    }
+    State(config.state).note("drill", entry)
+    result.data["drill"] = entry
+    word = "All is well" if entry["ok"] else "The drill has found something"
+    result.lines.append(f"{word}, after {entry['seconds']:.0f} s.")
+    return result
+
+
+def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any], timeout: float) -> None:
+    scratch = Scratch(config.need_cluster(), config.state / "drill", DRILL_PORT)
+    info = found.backrest.info()
+    if not info.backups:
+        raise BackupError("There is no backup to try.", "Take one: flaskhost-backup full")
+    newest = info.backups[-1]
+    entry |= {"label": newest.label, "size": newest.size, "backup_at": newest.stop}
+    # All backups and all of the log, by their checksums; what is restored below is the newest one alone.
+    damaged = found.backrest.verify()
+    if damaged:
+        result.problems.append(
+            f"The repository is damaged: {'; '.join(damaged)[:400]}. Take a new one: flaskhost-backup full"
+        )
+    new, old = gaps(found.folder, newest.first_wal)
+    result.problems += [f"{gap} Take a new backup: flaskhost-backup full" for gap in new]
+    result.lines += [f"{gap} Nothing can be restored to a time between it and the next backup." for gap in old]
+    records = (found.fetched / "records") if found.fetched else config.records
+    record = read_json(records / f"{newest.label}.json")
+    target = _target(newest.label, record)
+    began = time.monotonic()
+    into_scratch(config, scratch, found, target, timeout)
+    try:
+        entry["restore_seconds"] = round(time.monotonic() - began, 1)
+        took = f"restored, recovered and started in {entry['restore_seconds']:.0f} s"
+        result.lines.append(f"{newest.label}, {human(newest.size)}: {took}.")
+        _compare(scratch, record, result, entry)
+        _pages(scratch, result)
+        _assertions(config, scratch, result, entry)
+        scratch.stop()
+        _checksums(scratch, result)
+    finally:
+        scratch.remove()
+
+
+def _target(label: str, record: dict[str, Any]) -> Target:
+    """The very point that the rows were counted at; a backup without a record is tried as it is."""
+    if not record.get("point"):
+        return Target("backup", label)
+    # Its time is later than the backup's own: it was counted when that was whole.
+    return Target("point", record["point"], {"at": float("inf"), "timeline": record.get("timeline")})
+
+
+def _compare(scratch: Scratch, record: dict[str, Any], result: Result, entry: dict[str, Any]) -> None:
+    if not record.get("databases"):
+        result.lines.append("No rows were counted when this backup was made: nothing to compare.")
+        return
+    problems, compared = counts.compare(record, scratch.server)
+    result.problems += problems
+    entry["tables"], entry["exact"] = compared, record["exact"]
+    how = "row by row as counted" if record["exact"] else "there, though not counted exactly at the time"
+    if not problems:
+        result.lines.append(f"{compared} tables are {how}.")
+
+
+def _pages(scratch: Scratch, result: Result) -> None:
+    """Look into every table and index: what pg_amcheck finds is there in the backup too."""
+    done = tools.run(
+        [scratch.cluster.bin / "pg_amcheck", "--all", "--install-missing", "--jobs=2", "--no-strict-names"],
+        user=scratch.cluster.user,
+        env=scratch.server.variables,
+    )
+    if done.status == 2 or (done.status and done.out.strip()):
+        lines = [line.strip() for line in done.out.splitlines() if line.strip()]
+        result.problems.append(
+            f"Tables or indexes are damaged: {' '.join(lines)[:400]}. Which copy is good: drill an older one."
+        )
+    elif done.status:
+        result.problems.append(str(explain(done, "pg_amcheck")))
+    else:
+        result.lines.append("pg_amcheck finds no damage in tables and indexes.")
+
+
+def _assertions(config: Config, scratch: Scratch, result: Result, entry: dict[str, Any]) -> None:
+    """Ask what the site wants to be true of its data."""
+    there = scratch.server.databases()
+    for database, sql in config.assertions.items():
+        if database not in there:
+            result.problems.append(f"backup.assertions.{database}: the backup has no database {database}.")
+            continue
+        # Read-only, and in one transaction: it is a question.
+        done = scratch.server.run(f"BEGIN READ ONLY;\n{sql.strip().rstrip(';')};\nROLLBACK;", database, 600.0)
+        answer = done.out.strip()
+        if done.status:
+            result.problems.append(f"backup.assertions.{database} does not run: {done.last}")
+        elif answer != "t":
+            result.problems.append(f"backup.assertions.{database} says {answer[:80] or 'nothing'!r}, and not true.")
+    entry["assertions"] = len(config.assertions)
+    if config.assertions and not any("backup.assertions" in problem for problem in result.problems):
+        result.lines.append(f"{len(config.assertions)} assertions of the site hold.")
+
+
+def _checksums(scratch: Scratch, result: Result) -> None:
+    """Compare every page with its checksum."""
+    done = tools.run([scratch.cluster.bin / "pg_checksums", "--check", "-D", scratch.data], user=scratch.cluster.user)
+    if "not enabled" in done.text:
+        result.lines.append("The cluster has no page checksums: nothing to compare.")
+    elif done.status:
+        result.problems.append(f"Pages of the database are damaged: {done.last}.")
+    else:
+        result.lines.append("Every page has its checksum.")
+
+
+def _files(config: Config, where: str, result: Result, entry: dict[str, Any]) -> None:
+    """Read the files' repository whole, and compare it with its checksums; of a distant one a part."""
+    repository = restic.local(config) if where == "local" else restic.second(config)
+    if not repository.snapshots(restic.FILES, [config.host]):
+        result.problems.append(f"{repository.where} holds no files yet. Make a backup: flaskhost-backup files")
+        return
+    repository.check("" if where == "local" else "5%")
+    entry["files"] = True
+    result.lines.append(f"{repository.where} is whole.")

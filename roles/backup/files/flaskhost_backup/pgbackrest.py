@@ -1,0 +1,264 @@
+"""pgBackRest: what is in its repository, and the commands that back up and restore."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from flaskhost_backup import tools
+from flaskhost_backup.config import STANZA, BackupError, Config
+from flaskhost_backup.explain import explain
+from flaskhost_backup.tools import Done
+
+#: Seconds for a question.
+ASK_SECONDS = 120.0
+#: The name of a segment of the write-ahead log.
+SEGMENT = re.compile(r"[0-9A-F]{24}")
+
+
+@dataclass(frozen=True)
+class Backup:
+    """One backup of the cluster.
+
+    Attributes:
+        label: its name.
+        kind: full, diff or incr.
+        start: when it began, seconds since 1970.
+        stop: when it was whole.
+        start_lsn: the first position of the write-ahead log that it needs.
+        stop_lsn: the last one.
+        size: bytes of the cluster.
+        stored: bytes that it takes in the repository.
+        faulty: whether pages were damaged when it was made.
+        system: the cluster's system identifier.
+        timeline: the timeline that it was taken on.
+        first_wal: the first segment of the write-ahead log that it needs.
+    """
+
+    label: str
+    kind: str
+    start: int
+    stop: int
+    start_lsn: str
+    stop_lsn: str
+    size: int
+    stored: int
+    faulty: bool
+    system: str
+    timeline: int
+    first_wal: str = ""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is in a repository.
+
+    Attributes:
+        there: whether it has been made.
+        problem: why it cannot be read; empty where it can.
+        backups: the oldest first.
+        system: the system identifier of the cluster that it is for; empty where there is none.
+        version: that cluster's major version.
+        newest_wal: the name of the newest segment of the write-ahead log.
+    """
+
+    there: bool
+    problem: str
+    backups: tuple[Backup, ...]
+    system: str
+    version: str
+    newest_wal: str
+
+
+def parse_info(text: str) -> Info:
+    """Read what ``pgbackrest info --output=json`` says.
+
+    Raises:
+        ValueError, KeyError, TypeError, IndexError: it is something else.
+    """
+    stanza: dict[str, Any] = json.loads(text)[0]
+    state = stanza["repo"][0]["status"] if stanza.get("repo") else stanza["status"]
+    systems = {item["id"]: str(item["system-id"]) for item in stanza["db"]}
+    newest = stanza["db"][-1] if stanza["db"] else {}
+    # Each version of the cluster has an archive of its own; the last one is the present one's.
+    archives = [item for item in stanza["archive"] if item["database"]["id"] == newest.get("id")]
+    return Info(
+        there=state["code"] in (0, 2, 4),
+        problem=state["message"] if state["code"] == 99 else "",
+        backups=tuple(_backup(item, systems) for item in stanza["backup"]),
+        system=str(newest.get("system-id", "")),
+        version=str(newest.get("version", "")),
+        newest_wal=max((item.get("max") or "" for item in archives), default=""),
+    )
+
+
+def _backup(item: dict[str, Any], systems: dict[int, str]) -> Backup:
+    info, lsn = item["info"], item.get("lsn") or {}
+    return Backup(
+        label=item["label"],
+        kind=item["type"],
+        start=int(item["timestamp"]["start"]),
+        stop=int(item["timestamp"]["stop"]),
+        start_lsn=lsn.get("start") or "",
+        stop_lsn=lsn.get("stop") or "",
+        size=int(info["size"]),
+        stored=int(info["repository"].get("delta") or 0),
+        faulty=bool(item.get("error")),
+        system=systems.get(item["database"]["id"], ""),
+        timeline=int((item["archive"]["stop"] or "00000001")[:8], 16),
+        first_wal=item["archive"]["start"] or "",
+    )
+
+
+class PgBackRest:
+    """pgBackRest's commands for one repository of the cluster.
+
+    Args:
+        config: the program's configuration.
+        repository: another place of the repository than the usual one: one that was fetched, for instance.
+        where: what the operator calls the repository, with a capital letter.
+    """
+
+    def __init__(self, config: Config, repository: Path | None = None, where: str = "The local repository") -> None:
+        self.config, self.cluster = config, config.need_cluster()
+        self.repository = repository or config.database_repository
+        self.where = where if repository else f"{where} ({self.repository})"
+
+    def _command(self, verb: str, *arguments: str) -> list[str]:
+        return [
+            "pgbackrest",
+            f"--config={self.config.pgbackrest}",
+            f"--stanza={STANZA}",
+            *([f"--repo1-path={self.repository}"] if self.repository != self.config.database_repository else []),
+            *arguments,
+            verb,
+        ]
+
+    def _run(self, verb: str, *arguments: str, timeout: float | None = None, opened: bool = False) -> Done:
+        done = tools.run(self._command(verb, *arguments), user=self.cluster.user, timeout=timeout)
+        if done.status:
+            raise explain(done, self.where, self.repository, opened=opened)
+        return done
+
+    def info(self) -> Info:
+        """Ask what is in the repository.
+
+        Raises:
+            BackupError: it cannot be asked.
+        """
+        done = self._run("info", "--output=json", timeout=ASK_SECONDS)
+        try:
+            found = parse_info(done.out)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            if "FormatError" in done.out or "CryptoError" in done.out:
+                # It quotes what it could not decrypt, which is no JSON either.
+                raise explain(Done(1, "", done.out), self.where) from None
+            raise BackupError(
+                f"What pgBackRest says of its repository cannot be read ({type(error).__name__}).",
+                "Look yourself: sudo -u postgres pgbackrest info",
+            ) from None
+        if found.problem:
+            raise explain(Done(1, "", found.problem), self.where)
+        return found
+
+    def make(self) -> None:
+        """Make the repository for the cluster that runs here; one that is there stays."""
+        self._run("stanza-create", timeout=ASK_SECONDS)
+
+    def upgrade(self) -> None:
+        """Take in that the cluster has a new major version; the backups of the old one stay."""
+        self._run("stanza-upgrade", timeout=ASK_SECONDS)
+
+    def check(self) -> None:
+        """See that the write-ahead log arrives: PostgreSQL begins a new segment, and the old one is waited for."""
+        self._run("check", timeout=ASK_SECONDS)
+
+    def backup(self, kind: str) -> None:
+        """Make a backup.
+
+        Args:
+            kind: full or diff.
+        """
+        self._run("backup", f"--type={kind}")
+
+    def restore(self, folder: Path, *arguments: str) -> Done:
+        """Restore into an empty folder.
+
+        Args:
+            folder: the data folder to be; it belongs to postgres.
+            arguments: what to restore, and to which point.
+        """
+        # What there is was asked for before.
+        return self._run("restore", f"--pg1-path={folder}", *arguments, opened=True)
+
+    def verify(self) -> list[str]:
+        """Compare everything in the repository with its checksums.
+
+        Returns:
+            What is damaged or missing, a line each; empty when it is whole.
+        """
+        done = tools.run(self._command("verify", "--output=text"), user=self.cluster.user)
+        lines = [line.strip() for line in done.out.splitlines() if line.strip()]
+        if done.status and not lines:
+            raise explain(done, self.where)
+        if "status: error" not in lines and not done.status:
+            return []
+        return [line for line in lines if not line.startswith(("stanza:", "status:"))] or [done.last]
+
+    def push(self, segment: Path, data: Path) -> None:
+        """Put a finished segment into the repository that PostgreSQL did not get to hand over."""
+        command = [*self._command("archive-push", f"--pg1-path={data}"), str(segment)]
+        done = tools.run(command, user=self.cluster.user, timeout=ASK_SECONDS)
+        if done.status:
+            raise explain(done, self.where, self.repository)
+
+
+def segment_timeline(name: str) -> int:
+    """The timeline in the name of a segment."""
+    return int(name[:8], 16)
+
+
+def lsn(text: str) -> int:
+    """A position of the write-ahead log, as a number."""
+    high, _slash, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def gaps(repository: Path, since: str = "") -> tuple[list[str], list[str]]:
+    """The segments of the write-ahead log that are missing between two that are there, on each timeline.
+
+    Args:
+        repository: pgBackRest's repository, on this host.
+        since: the first segment that the newest backup needs.
+
+    Returns:
+        A sentence for each gap: those that the newest backup cannot be restored across, and older ones.
+    """
+    found: dict[tuple[str, int], set[int]] = {}
+    for archive, name in segments(repository):
+        numbers = found.setdefault((archive, segment_timeline(name)), set())
+        numbers.add(int(name[8:16], 16) * 256 + int(name[16:], 16))
+    new: list[str] = []
+    old: list[str] = []
+    for (_archive, timeline), numbers in sorted(found.items()):
+        for before, after in pairwise(sorted(numbers)):
+            if after != before + 1:
+                first = f"{timeline:08X}{(before + 1) // 256:08X}{(before + 1) % 256:08X}"
+                what = f"The write-ahead log has a gap: {after - before - 1} segments from {first} on are missing."
+                (new if first >= since else old).append(what)
+    return new[:10], old[:10]
+
+
+def segments(repository: Path) -> set[tuple[str, str]]:
+    """The segments of the write-ahead log in a repository on this host: each with the name of its archive."""
+    found = set()
+    for path in (repository / "archive" / STANZA).glob("*/*/*"):
+        name = path.name[:24]
+        # What is not finished, and half a segment of a timeline that was left, have other endings.
+        if SEGMENT.fullmatch(name) and path.name[24:25] in ("-", "") and not path.name.endswith(".tmp"):
+            found.add((path.parent.parent.name, name))
+    return found

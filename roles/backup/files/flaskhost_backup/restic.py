@@ -1,0 +1,257 @@
+"""restic: the files' repository here, and the second repository, which holds both files and the database's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flaskhost_backup import tools
+from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.explain import explain
+from flaskhost_backup.state import read_json
+from flaskhost_backup.tools import Done
+
+#: What snapshots of files are called, and those of the database's repository.
+FILES, DATABASE = "files", "database"
+#: Seconds for a question; a repository far away has to be connected to first.
+ASK_SECONDS = 180.0
+#: Seconds for one copy of the database's repository; one that hangs has to end before the next.
+COPY_SECONDS = 3600.0 * 6
+#: restic's exit status where some of the files could not be read.
+SOME_UNREAD = 3
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot.
+
+    Attributes:
+        id: its name.
+        at: when it was taken, seconds since 1970.
+        host: which host took it.
+        paths: what is in it.
+        tags: what it is called.
+    """
+
+    id: str
+    at: float
+    host: str
+    paths: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def system(self) -> str:
+        """The system identifier of the cluster whose repository is in it."""
+        return next((tag.partition("-")[2] for tag in self.tags if tag.startswith("system-")), "")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a backup of files has done.
+
+    Attributes:
+        snapshot: its name.
+        files: how many files are in it.
+        size: their bytes.
+        added: the bytes that were new.
+        warnings: what could not be read.
+    """
+
+    snapshot: str
+    files: int
+    size: int
+    added: int
+    warnings: tuple[str, ...] = ()
+
+
+def parse_snapshots(text: str) -> list[Snapshot]:
+    """Read what ``restic snapshots --json`` says, the oldest first."""
+    found: list[dict[str, Any]] = json.loads(text or "[]") or []
+    snapshots = [
+        Snapshot(
+            id=item["short_id"],
+            at=_seconds(item["time"]),
+            host=item["hostname"],
+            paths=tuple(item["paths"]),
+            tags=tuple(item.get("tags") or ()),
+        )
+        for item in found
+    ]
+    return sorted(snapshots, key=lambda item: item.at)
+
+
+def _seconds(text: str) -> float:
+    """A time as restic writes it, with nine digits of a second and an offset."""
+    head, _dot, tail = text.partition(".")
+    if tail:
+        digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
+        text = head + "." + digits[:6].ljust(6, "0") + tail[len(digits) :]
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+class Restic:
+    """restic's commands for one repository.
+
+    Args:
+        config: the program's configuration.
+        repository: as restic names it.
+        where: what the operator calls it, with a capital letter.
+        options: restic's ``-o`` options for it.
+    """
+
+    def __init__(self, config: Config, repository: str, where: str, options: Sequence[str] = ()) -> None:
+        self.config, self.repository, self.where, self.options = config, repository, where, options
+        self.folder = Path(repository) if repository.startswith("/") else None
+
+    def run(self, *arguments: str, timeout: float | None = None) -> Done:
+        """Run a command, and hand back how it has ended."""
+        config = self.config
+        variables = {
+            "RESTIC_REPOSITORY": self.repository,
+            "RESTIC_PASSWORD_FILE": str(config.secrets / "passphrase"),
+            "RESTIC_CACHE_DIR": str(config.cache),
+            "RESTIC_PROGRESS_FPS": "0.01",
+            "GOMAXPROCS": "2",
+        }
+        if self.repository == config.second:
+            variables |= {name: str(value) for name, value in read_json(config.secrets / "environment.json").items()}
+        options = [item for option in self.options for item in ("-o", option)]
+        return tools.run(["restic", *options, *arguments], env=variables, timeout=timeout)
+
+    def ask(self, *arguments: str, timeout: float | None = ASK_SECONDS) -> Done:
+        """Run a command that has to succeed.
+
+        Raises:
+            BackupError: it does not.
+        """
+        done = self.run(*arguments, timeout=timeout)
+        if done.status:
+            raise explain(done, self.where, self.folder)
+        return done
+
+    def make(self) -> bool:
+        """Make the repository.
+
+        Returns:
+            Whether it was made; one that is there stays.
+
+        Raises:
+            BackupError: it can be neither made nor opened.
+        """
+        done = self.run("cat", "config", timeout=ASK_SECONDS)
+        if not done.status:
+            return False
+        missing = "unable to open config file" in done.text or "repository does not exist" in done.text
+        if not missing or "onnection refused" in done.text or "no such host" in done.text:
+            raise explain(done, self.where, self.folder)
+        self.ask("init")
+        return True
+
+    def snapshots(self, tag: str, hosts: Iterable[str] = ()) -> list[Snapshot]:
+        """The snapshots of a kind, the oldest first.
+
+        Args:
+            tag: FILES or DATABASE.
+            hosts: whose; everybody's when empty.
+        """
+        wanted = [item for host in hosts for item in ("--host", host)]
+        return parse_snapshots(self.ask("snapshots", "--json", "--no-lock", "--tag", tag, *wanted).out)
+
+    def backup(
+        self, tags: Sequence[str], paths: Iterable[Path], exclude: Iterable[str] = (), timeout: float | None = None
+    ) -> Taken:
+        """Take a snapshot.
+
+        Args:
+            tags: what to call it.
+            paths: what to put into it; what is not there is left out.
+            exclude: patterns of what is left out.
+            timeout: seconds that it may take.
+
+        Raises:
+            BackupError: it failed; a file that vanished meanwhile is no failure, and one that cannot be read is.
+        """
+        there = [str(path) for path in paths if path.exists()]
+        if not there:
+            raise BackupError(
+                "Nothing of what is to be backed up is there.", "Run site.yml, which makes the apps' folders."
+            )
+        arguments = [item for tag in tags for item in ("--tag", tag)]
+        arguments += [item for pattern in exclude for item in ("--exclude", pattern)]
+        done = self.run(
+            "backup", "--json", "--quiet", "--host", self.config.host, *arguments, "--", *there, timeout=timeout
+        )
+        messages = tools.json_lines(done.out)
+        summary = next((item for item in messages if item.get("message_type") == "summary"), {})
+        if done.status == SOME_UNREAD and summary.get("snapshot_id"):
+            # Somebody may delete a file while it is read.
+            unread = tuple(line.strip() for line in done.err.splitlines() if line.strip())
+            if any("ermission denied" in line or "input/output error" in line for line in unread):
+                raise BackupError(
+                    f"{self.where}: some files could not be read: {unread[0][:200]}.", "Look at them: ls -l, and dmesg."
+                )
+        elif done.status or not summary.get("snapshot_id"):
+            raise explain(done, self.where, self.folder)
+        else:
+            unread = ()
+        return Taken(
+            snapshot=str(summary["snapshot_id"])[:8],
+            files=int(summary.get("total_files_processed") or 0),  # type: ignore[call-overload]
+            size=int(summary.get("total_bytes_processed") or 0),  # type: ignore[call-overload]
+            added=int(summary.get("data_added") or 0),  # type: ignore[call-overload]
+            warnings=unread,
+        )
+
+    def forget(self, tag: str, keep_days: int, *, prune: bool) -> None:
+        """Forget what is too old: all of the last day is kept, one of each day before, and three whatever their age."""
+        hours = ["--keep-within-hourly", "2d"] if tag == DATABASE else ["--keep-within", "1d"]
+        self.ask(
+            "forget", "--tag", tag, "--host", self.config.host, "--group-by", "host", "--keep-last", "3", *hours,
+            "--keep-within-daily", f"{keep_days}d", *(["--prune"] if prune else []), timeout=None,
+        )  # fmt: skip
+
+    def restore(self, snapshot: str, target: Path, include: Iterable[str] = ()) -> None:
+        """Restore a snapshot, or a part of it, below a folder, and compare what was written.
+
+        Args:
+            snapshot: its name.
+            target: the folder; a file has its whole path below it.
+            include: folders and files of the snapshot; all when empty.
+        """
+        wanted = [item for path in include for item in ("--include", path)]
+        self.ask("restore", snapshot, "--target", str(target), "--verify", *wanted, timeout=None)
+
+    def check(self, part: str = "") -> None:
+        """See that the repository is whole.
+
+        Args:
+            part: how much of the data is read and compared, such as ``5%``; all of it when empty.
+        """
+        data = f"--read-data-subset={part}" if part else "--read-data"
+        self.ask("check", data, timeout=None)
+
+    def unlock(self) -> None:
+        """Take away the locks of runs that were killed; a lock of a run that works stays."""
+        self.ask("unlock")
+
+
+def local(config: Config) -> Restic:
+    """The local repository of files."""
+    return Restic(config, str(config.files_repository), f"The local repository of files ({config.files_repository})")
+
+
+def second(config: Config) -> Restic:
+    """The second repository.
+
+    Raises:
+        BackupError: there is none.
+    """
+    if not config.second:
+        raise BackupError(
+            "There is no second repository.", "Set backup.second.repository, then run site.yml (docs/backup.md)."
+        )
+    return Restic(config, config.second, "The second repository", config.second_options)

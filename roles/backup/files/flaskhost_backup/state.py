@@ -1,0 +1,157 @@
+"""What the program remembers of its runs, and the lock that lets one of them work at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flaskhost_backup.config import BackupError
+
+#: The lock's file. The kernel lets go of it when its process ends, however it ends.
+LOCK = Path("/run/lock/flaskhost-backup.lock")
+#: Seconds to wait for another run, unless the caller says otherwise: a backup of a large database takes an hour.
+LOCK_SECONDS = 3600.0
+#: Restore points that are remembered for each app.
+POINTS = 50
+
+
+def utc(seconds: float) -> str:
+    """A time for people."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def stamp(seconds: float) -> str:
+    """A time for the name of a file or folder."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%SZ}"
+
+
+def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object; what cannot be read counts as never known."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+class State:
+    """What is remembered: a JSON file for each kind of run, so that no two runs write the same one.
+
+    Each holds the ``last`` run (``at``, ``ok``, ``seconds``, ``problems`` and what the run has to tell) and the last
+    ``good`` one.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, kind: str) -> dict[str, Any]:
+        """What is remembered of a kind of run: ``last`` and ``good``, each empty where there was none."""
+        found = read_json(self.folder / f"{kind}.json")
+        return {name: found.get(name) if isinstance(found.get(name), dict) else {} for name in ("last", "good")}
+
+    def note(self, kind: str, entry: Mapping[str, Any]) -> None:
+        """Remember a run."""
+        found = self.read(kind)
+        found["last"] = dict(entry)
+        if entry.get("ok"):
+            found["good"] = dict(entry)
+        write_json(self.folder / f"{kind}.json", found, 0o644)
+
+    def points(self) -> list[dict[str, Any]]:
+        """The restore points, the oldest first: ``name``, ``app``, ``release``, ``at``, ``lsn``, ``timeline``."""
+        found = read_json(self.folder / "points.json").get("points")
+        return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+    def add_point(self, point: Mapping[str, Any]) -> None:
+        """Remember a restore point, and forget the oldest of the same app beyond :data:`POINTS`."""
+        points = [item for item in self.points() if item.get("name") != point["name"]] + [dict(point)]
+        same = [item for item in points if item.get("app") == point["app"]]
+        drop = {item["name"] for item in same[:-POINTS]}
+        kept = [item for item in points if item.get("name") not in drop]
+        write_json(self.folder / "points.json", {"points": kept}, 0o644)
+
+
+@contextlib.contextmanager
+def lock(
+    who: str, path: Path = LOCK, seconds: float = LOCK_SECONDS, pause: Callable[[float], None] = time.sleep
+) -> Iterator[None]:
+    """Hold the lock while something is done.
+
+    Args:
+        who: the verb, for whoever finds the lock taken.
+        path: its file.
+        seconds: how long to wait for it.
+        pause: waits some seconds; another one in tests.
+
+    Raises:
+        BackupError: another run has it all the time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        waited = 0.0
+        while not _try(stream):
+            if waited >= seconds:
+                stream.seek(0)
+                holder = stream.read(100).strip() or "another run"
+                raise BackupError(
+                    f"Another run is at work: {holder}.",
+                    "Wait for it, then run the same command again: systemctl list-units 'flaskhost-backup@*'",
+                )
+            pause(min(1.0, seconds))
+            waited += min(1.0, seconds) or 1.0
+        stream.seek(0)
+        stream.truncate(0)
+        stream.write(f"{who}, process {os.getpid()}, since {utc(time.time())}\n")
+        stream.flush()
+        yield
+
+
+def _try(stream: Any) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def held(paths: list[Path]) -> Iterator[None]:
+    """Hold the locks of the apps' deploys, all or none: no release is made while data is restored.
+
+    Raises:
+        BackupError: a deploy is under way.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            if not path.parent.is_dir():
+                continue
+            stream = stack.enter_context(path.open("a+", encoding="utf-8"))
+            if not _try(stream):
+                raise BackupError(
+                    f"A deploy holds {path}.", "Wait until it has ended, then run the same command again."
+                )
+        yield

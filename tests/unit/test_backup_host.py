@@ -1,0 +1,304 @@
+"""What Ansible does of backups: settings, the files on a host, timers, requests, what status and audit tell."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import backup, backup_settings, clone_request, restore_request, status
+from ansible.module_utils.flaskhost.audit import backup as audit_backup
+
+NOW = 1_795_311_000.0
+PASSPHRASE = "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"
+APPS = {"shop": {}, "blog": {}}
+
+# --- Settings and files ----------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_says_nothing_has_no_backups_and_all_defaults() -> None:
+    for nothing in (None, {}):
+        found = backup_settings.settings(nothing)
+        assert (found["passphrase"], found["second"], found["keep_days"]) == ("", {}, 14)
+    found = backup_settings.settings({"second": {"repository": "s3:https://s/b", "environment": {"AWS_X": 5}}})
+    assert found["second"] == {
+        "repository": "s3:https://s/b", "ssh_key": "", "known_hosts": "", "environment": {"AWS_X": "5"}, "every": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("repository", "ends"),
+    [
+        ("sftp:backup@host:/x", "-l backup host -s sftp"),
+        ("sftp:host:x/y", "host -s sftp"),
+        ("sftp://backup@host:2222//x", "-p 2222 -l backup host -s sftp"),
+        ("sftp://backup@[2001:db8::1]:22//x", "-p 22 -l backup 2001:db8::1 -s sftp"),
+    ],
+)
+def test_ssh_is_told_whom_to_believe(repository: str, ends: str) -> None:
+    (option,) = backup.sftp_options({"repository": repository, "ssh_key": "KEY"})
+    assert option.startswith("sftp.command=ssh -o BatchMode=yes")
+    assert option.endswith(ends)
+    assert "StrictHostKeyChecking=yes" in option
+    assert "-i /etc/flaskhost/backup/ssh_key" in option
+
+
+def test_only_sftp_is_told_of_ssh_and_only_a_place_that_is_one() -> None:
+    assert backup.sftp_options({"repository": "s3:https://s/b"}) == backup.sftp_options({}) == []
+    for repository in ("sftp:host", "sftp://host", "sftp:a b:/x", "sftp:-oProxyCommand=x:/y z@h:/"):
+        with pytest.raises(backup.Refused, match="not to be understood"):
+            backup.sftp_options({"repository": repository})
+
+
+def files(**options: Any) -> dict[str, backup.File]:
+    given = {"passphrase": PASSPHRASE, "config": {"host": "h1"}, "pgbackrest": "pass=@PASSPHRASE@\n", **options}
+    return {file.path.name: file for file in backup.settings_files(given)}
+
+
+def test_secrets_are_in_files_that_only_root_reads_and_no_diff_shows() -> None:
+    second = {"repository": "sftp:a@h:/x", "ssh_key": "KEY", "known_hosts": "h k", "environment": {"A": "sesame"}}
+    found = files(second=second)
+    secret = [file for file in found.values() if any(word in file.text for word in (PASSPHRASE, "KEY", "sesame"))]
+    assert {file.path.name for file in secret} == {"passphrase", "ssh_key", "environment.json", "pgbackrest.conf"}
+    for file in secret:
+        assert not file.shown
+        assert file.diff()["after"] == "(not shown)\n"
+        assert (file.mode, file.group) == (
+            (0o640, "postgres") if file.path.name == "pgbackrest.conf" else (0o600, "root")
+        )
+    config = json.loads(found["backup.json"].text)
+    assert (config["enabled"], config["second"], config["host"]) == (True, "sftp:a@h:/x", "h1")
+
+
+def test_a_key_that_is_taken_away_is_emptied() -> None:
+    assert files()["ssh_key"].text == ""
+    assert files()["environment.json"].text == "{}\n"
+
+
+def test_without_a_passphrase_there_is_the_program_alone() -> None:
+    found = files(passphrase="")
+    assert list(found) == ["backup.json"]
+    assert json.loads(found["backup.json"].text)["enabled"] is False
+
+
+def test_a_passphrase_cannot_bring_settings_of_its_own() -> None:
+    with pytest.raises(backup.Refused, match="one line"):
+        files(passphrase=f"{PASSPHRASE}\nrepo1-path=/tmp")
+
+
+def test_a_file_is_written_whole_and_once(tmp_path: Path) -> None:
+    file = backup.File(tmp_path / "below" / "file", "text\n", 0o600)
+    assert not file.is_there()
+    file.write()
+    assert file.is_there()
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    file.path.chmod(0o644)
+    assert not file.is_there(), "others could read it"
+
+
+# --- Timers ----------------------------------------------------------------------------------------------------------
+
+
+class Systemd:
+    """systemd with some timers."""
+
+    def __init__(self, **timers: str) -> None:
+        self.timers = timers
+
+    def __call__(self, args: Sequence[str], **_options: Any) -> tuple[int, str, str]:
+        blocks = []
+        for name in args[4:]:
+            state = self.timers.get(name.removeprefix("flaskhost-backup-").removesuffix(".timer"), "")
+            active, enabled = ("active", "enabled") if state else ("inactive", "disabled")
+            blocks.append(
+                f"LoadState=loaded\nActiveState={active}\nUnitFileState={enabled}\nNeedDaemonReload=no\n"
+                "StateChangeTimestamp=Sat 2026-11-21 10:30:12.123456 UTC\n"
+            )
+        return 0, "\n".join(blocks), ""
+
+
+def test_timers_run_that_should_and_no_others() -> None:
+    wanted = {"flaskhost-backup-full.timer": True, "flaskhost-backup-copy.timer": False}
+    assert backup.timer_steps(Systemd(full="on"), wanted) == []
+    steps = backup.timer_steps(Systemd(copy="on"), wanted)
+    assert steps == [
+        ["systemctl", "daemon-reload"],
+        ["systemctl", "enable", "flaskhost-backup-full.timer"],
+        ["systemctl", "start", "flaskhost-backup-full.timer"],
+        ["systemctl", "disable", "--now", "flaskhost-backup-copy.timer"],
+    ]
+
+
+def test_the_programs_answer_is_read_and_its_refusal_told() -> None:
+    assert backup.ask(lambda *_a, **_o: (0, '{"changed": true}', ""), ["list"]) == {"changed": True}
+    with pytest.raises(backup.Refused, match=r"^No room"):
+        backup.ask(lambda *_a, **_o: (1, '{"problems": ["No room."]}', "<3>No room."), ["full"])
+    with pytest.raises(backup.Refused, match=r"^Traceback"):
+        backup.ask(lambda *_a, **_o: (1, "", "Traceback"), ["full"])
+
+
+# --- Requests --------------------------------------------------------------------------------------------------------
+
+
+def ask(**given: Any) -> dict[str, Any]:
+    return restore_request.request(given, APPS, "production1")
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({"confirm": "production1"}, ["restore", "--confirm=production1"]),
+        (
+            {"confirm": "production1", "from": "second", "of": "old1", "to": "2026-11-21T10:15:00"},
+            ["restore", "--from=second", "--of=old1", "--to=2026-11-21T10:15:00", "--confirm=production1"],
+        ),
+        (
+            {"confirm": "shop", "app": "shop", "release": "20261121T101500Z-1a2b3c4"},
+            ["restore", "--release=20261121T101500Z-1a2b3c4", "--app=shop", "--no-start", "--database=shop",
+             "--confirm=shop"],
+        ),
+        ({"beside": True, "accept_gap": "true"}, ["restore", "--accept-gap", "--beside"]),
+    ],
+)  # fmt: skip
+def test_a_restore_that_is_clear_is_handed_on(given: dict[str, Any], arguments: list[str]) -> None:
+    found = ask(**given)
+    assert (found["problem"], found["database"]) == ("", arguments)
+    assert found["replaces"] is not bool(given.get("beside"))
+
+
+def test_files_are_restored_beside_the_database_or_alone() -> None:
+    both = ask(confirm="shop", app="shop", what="both", to="2026-11-21")
+    assert both["files"] == ["restore-files", "--app=shop", "--to=2026-11-21", "--confirm=shop"]
+    assert both["database"] == ["restore", "--to=2026-11-21", "--database=shop", "--confirm=shop"]
+    alone = ask(confirm="shop", app="shop", what="files")
+    assert (alone["database"], alone["apps"]) == ([], ["shop"])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "confirm: this replaces the whole PostgreSQL cluster of production1"),
+        ({"confirm": "shop"}, "-e confirm=production1"),
+        ({"app": "shop", "confirm": "production1"}, "-e confirm=shop"),
+        ({"app": "shpo", "confirm": "shpo"}, "app: there is no app 'shpo'"),
+        ({"to": "2026-11-21", "_raw_params": "10:15"}, "to: words were lost"),
+        ({"to": "2026-11-21", "release": "20261121T101500Z-1a2b3c4"}, "release: it says another point than to"),
+        ({"what": "everything"}, "what: 'everything' is not one of"),
+        ({"what": "files"}, "app: say whose files"),
+        ({"what": "files", "app": "shop", "beside": True}, "what: files are restored"),
+        ({"release": "v1.4"}, "release: 'v1.4' is no release's name"),
+        ({"release": "20261121T101500Z-1a2b3c4"}, "app: say whose release"),
+        ({"label": "newest"}, "label: 'newest' is no backup's name"),
+        ({"from": "third"}, "from: 'third' is not one of"),
+        ({"timeout": "an hour", "beside": True}, "timeout: it is a number"),
+    ],
+)
+def test_a_restore_that_is_not_clear_touches_nothing(given: dict[str, Any], says: str) -> None:
+    found = ask(**given)
+    assert says in found["problem"]
+    assert (found["database"], found["files"], found["replaces"]) == ([], [], False)
+
+
+CLONE = {"app": "shop", "source": "inventories/production", "scrub": "s.sql", "confirm": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("given", "inventory", "allowed", "says"),
+    [
+        ({}, "/x/inventories/production", True, "production is never overwritten"),
+        ({}, "/x/inventories/staging", False, "clone_target: staging does not allow"),
+        ({"app": ""}, "/x/inventories/staging", True, "app: say which one"),
+        ({"source": ""}, "/x/inventories/staging", True, "source: say where"),
+        ({"source": "inventories/staging/"}, "/x/inventories/staging", True, "is the environment that is overwritten"),
+        ({"scrub": ""}, "/x/inventories/staging", True, "scrub: name the SQL"),
+        ({"confirm": ""}, "/x/inventories/staging", True, "-e confirm=shop"),
+        ({"_raw_params": "x"}, "/x/inventories/staging", True, "words were lost"),
+        ({}, "/x/inventories/staging", "true", ""),
+    ],
+)
+def test_a_clone_goes_one_way(given: dict[str, str], inventory: str, allowed: Any, says: str) -> None:
+    found = clone_request.problem(CLONE | given, APPS, inventory, allowed)
+    assert says in found
+    assert bool(found) is bool(says)
+
+
+def test_of_the_other_inventory_only_the_way_to_its_host_is_taken() -> None:
+    inventory = {
+        "db": {"children": ["server"]},
+        "server": {"hosts": ["production1"]},
+        "_meta": {
+            "hostvars": {"production1": {"ansible_host": "203.0.113.10", "ansible_user": "debian", "vault_x": "y"}}
+        },
+    }
+    assert clone_request.source(json.dumps(inventory)) == {
+        "name": "clone_source_production1",
+        "groups": "flaskhost_clone_source",
+        "ansible_host": "203.0.113.10",
+        "ansible_user": "debian",
+    }
+    with pytest.raises(ValueError, match="no host in the group db"):
+        clone_request.source("{}")
+
+
+# --- Status and audit ------------------------------------------------------------------------------------------------
+
+
+def answer(**changes: Any) -> str:
+    good = {"at": NOW - 7200, "ok": True, "problems": []}
+    found: dict[str, Any] = {"enabled": True, "database": True, "second": True, "problems": [], "lines": []}
+    for kind, *_rest in audit_backup.KINDS:
+        found[f"{kind}_state"] = {"good": good, "last": good}
+    return json.dumps({**found, **changes})
+
+
+FAILED = {"at": NOW, "ok": False, "problems": ["The repository is damaged."]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns"),
+    [
+        ({}, {"backup": "2 h", "drill": "2 h"}),
+        ({"drill_state": {"good": {}, "last": {}}}, {"backup": "2 h", "drill": ""}),
+        (
+            {"drill_state": {"good": {"at": NOW - 3 * 86400}, "last": FAILED}},
+            {"backup": "2 h", "drill": "3 d, then failed"},
+        ),
+        ({"drill_state": {"good": {}, "last": FAILED}}, {"backup": "2 h", "drill": "failed"}),
+        ({"enabled": False, "problems": ["There are no backups."]}, {"backup": "none", "drill": ""}),
+    ],
+)
+def test_status_tells_the_age_of_the_last_backup_and_drill(
+    tmp_path: Path, changes: dict[str, Any], columns: dict[str, str]
+) -> None:
+    program = tmp_path / "flaskhost-backup"
+    program.touch()
+    found, notes = status.backup_status(lambda *_a, **_o: (0, answer(**changes), ""), program, NOW)
+    assert found == columns
+    assert notes == changes.get("problems", [])
+    assert {"backup", "drill"} <= set(status.COLUMNS)
+
+
+def test_a_host_without_the_program_or_with_a_broken_one_is_no_failure(tmp_path: Path) -> None:
+    program = tmp_path / "flaskhost-backup"
+    assert status.backup_status(lambda *_a, **_o: (0, "", ""), program, NOW) == ({}, [])
+    program.touch()
+    found, notes = status.backup_status(lambda *_a, **_o: (1, "", "it is broken"), program, NOW)
+    assert (found, notes) == ({}, ["backups: it is broken"])
+
+
+def test_the_audit_fails_what_is_late_and_passes_the_rest() -> None:
+    scan = audit_backup.parse(answer(), NOW)
+    assert {finding.status for finding in scan.findings} == {"passed"}
+    assert (scan.ran, scan.score_text) == (True, "2 hours old")
+    late = audit_backup.parse(
+        answer(drill_state={"good": {}, "last": FAILED}, problems=["The last drill failed."], second=False), NOW
+    )
+    told = {finding.id: finding.status for finding in late.findings}
+    assert told == {
+        "database": "passed", "files": "passed", "drill": "failed", "late/1": "failed", "second": "note",
+    }  # fmt: skip
+    assert not audit_backup.parse("nonsense", NOW).ran
+    assert not audit_backup.parse('{"problem": "The configuration cannot be read."}', NOW).ran

@@ -1,0 +1,483 @@
+"""flaskhost-backup: what it understands of pgBackRest and restic, what it chooses, and what it says when they fail.
+
+The outputs are those of pgBackRest 2.45 and restic 0.14, taken down where they were made to fail.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flaskhost_backup import cli, counts, drill, pgbackrest, restic, restore, state, tools, verbs
+from flaskhost_backup.config import BackupError, Cluster, Config, parse
+from flaskhost_backup.explain import explain
+from flaskhost_backup.tools import Done
+
+NOW = 1_795_311_000.0
+SYSTEM = "7710797430735645469"
+
+
+def backup_item(label: str, stop: int, kind: str = "full", timeline: int = 1, first: int = 2) -> dict[str, Any]:
+    return {
+        "archive": {"start": f"{timeline:08X}{0:08X}{first:08X}", "stop": f"{timeline:08X}{0:08X}{first + 1:08X}"},
+        "database": {"id": 1, "repo-key": 1},
+        "error": False,
+        "info": {"size": 23177582, "repository": {"delta": 2843728, "size": 2843728}},
+        "label": label,
+        "lsn": {"start": "0/2000028", "stop": "0/3000050"},
+        "timestamp": {"start": stop - 2, "stop": stop},
+        "type": kind,
+    }
+
+
+def info_text(*backups: dict[str, Any], code: int = 0, message: str = "ok") -> str:
+    stanza = {
+        "archive": [
+            {"database": {"id": 1, "repo-key": 1}, "id": "15-1", "max": "00000002000000000000000A", "min": "1"}
+        ],
+        "backup": list(backups),
+        "db": [{"id": 1, "repo-key": 1, "system-id": int(SYSTEM), "version": "15"}],
+        "name": "main",
+        "repo": [{"cipher": "aes-256-cbc", "key": 1, "status": {"code": code, "message": message}}],
+        "status": {"code": code, "message": message},
+    }
+    return json.dumps([stanza])
+
+
+def info(*backups: dict[str, Any]) -> pgbackrest.Info:
+    return pgbackrest.parse_info(info_text(*backups))
+
+
+def settings(folder: Path, **more: Any) -> Config:
+    values: dict[str, Any] = {"host": "h1", "repository": str(folder / "repository"), "state": str(folder / "state")}
+    values |= {"secrets": str(folder / "secrets"), "cache": str(folder / "cache"), **more}
+    return parse(json.dumps(values))
+
+
+CLUSTER = {"version": "15", "data": "/nowhere/main", "start": ["true"], "stop": ["true"]}
+
+# --- What is read ----------------------------------------------------------------------------------------------------
+
+
+def test_pgbackrests_answer_is_understood() -> None:
+    found = info(backup_item("20261122-011444F", 1795310086))
+    assert (found.there, found.system, found.version, found.newest_wal) == (
+        True,
+        SYSTEM,
+        "15",
+        "00000002000000000000000A",
+    )
+    backup = found.backups[0]
+    assert (backup.label, backup.kind, backup.stop, backup.size, backup.timeline) == (
+        "20261122-011444F", "full", 1795310086, 23177582, 1,
+    )  # fmt: skip
+    missing = (
+        '[{"archive":[],"backup":[],"cipher":"aes-256-cbc","db":[],"name":"main","repo":[{"cipher":"aes-256-cbc",'
+        '"key":1,"status":{"code":1,"message":"missing stanza path"}}],"status":{"code":1,"lock":{"backup":'
+        '{"held":false}},"message":"missing stanza path"}}]'
+    )
+    assert not pgbackrest.parse_info(missing).there
+
+
+def test_restics_snapshots_are_understood() -> None:
+    text = json.dumps(
+        [
+            {
+                "time": "2026-11-22T01:15:25.118616885Z", "hostname": "h1", "paths": ["/srv/shop/data"],
+                "tags": ["database", "system-77"], "id": "fd5da33871", "short_id": "fd5da338",
+            },
+            {"time": "2026-11-22T03:15:25+02:00", "hostname": "h1", "paths": ["/x"], "id": "aa", "short_id": "aa"},
+        ]
+    )  # fmt: skip
+    found = restic.parse_snapshots(text)
+    assert [item.id for item in found] == ["aa", "fd5da338"], "the oldest first, whatever the zone"
+    assert found[1].system == "77"
+    assert found[1].at == pytest.approx(1795310125.118616)
+    assert restic.parse_snapshots("null") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-22 01:15:25", 1795310125),
+        ("2026-11-22T01:15:25", 1795310125),
+        ("2026-11-22 01:15:25 UTC", 1795310125),
+        ("2026-11-22T03:15:25+02:00", 1795310125),
+    ],
+)
+def test_a_time_without_a_zone_is_utc(text: str, seconds: int) -> None:
+    assert restore.parse_time(text, NOW) == seconds
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2030-01-01", "10:15"])
+def test_what_is_no_time_or_still_to_come_is_refused(text: str) -> None:
+    with pytest.raises(BackupError) as refused:
+        restore.parse_time(text, NOW)
+    assert refused.value.cure
+
+
+# --- What is chosen --------------------------------------------------------------------------------------------------
+
+THREE = (
+    backup_item("20261101-000000F", 1000),
+    backup_item("20261101-000000F_20261102-000000D", 2000, "diff"),
+    backup_item("20261103-000000F", 3000, timeline=2, first=9),
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "label"),
+    [
+        (restore.Target(), "20261103-000000F"),
+        (restore.Target("time", "2500"), "20261101-000000F_20261102-000000D"),
+        (restore.Target("time", "1500"), "20261101-000000F"),
+        (restore.Target("backup", "20261101-000000F"), "20261101-000000F"),
+        # Its timeline was left when the cluster was restored: a backup of the newer one does not lead to it.
+        (restore.Target("point", "shop@r", {"at": 9000, "timeline": 1}), "20261101-000000F_20261102-000000D"),
+    ],
+)
+def test_a_restore_begins_with_the_last_backup_before_its_target(target: restore.Target, label: str) -> None:
+    assert restore.choose(info(*THREE), target).label == label
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (restore.Target("time", "999"), "There is no backup from before 1970-01-01 00:16:39 UTC; the first one was"),
+        (restore.Target("backup", "20200101-000000F"), "There is no backup 20200101-000000F."),
+    ],
+)
+def test_a_target_before_the_first_backup_is_refused(target: restore.Target, says: str) -> None:
+    with pytest.raises(BackupError, match=says.replace(".", r"\.")):
+        restore.choose(info(*THREE), target)
+    with pytest.raises(BackupError, match="There is no backup yet"):
+        restore.choose(info(), restore.Target())
+
+
+def test_pgbackrest_is_told_the_very_point() -> None:
+    backup = info(*THREE).backups[0]
+    assert restore.arguments(backup, restore.Target("time", "1795310125.25")) == [
+        "--set=20261101-000000F", "--type=time", "--target=2026-11-22 01:15:25.250000+00", "--target-action=promote",
+    ]  # fmt: skip
+    point = restore.Target("point", "shop@r", {"timeline": 3})
+    assert restore.arguments(backup, point)[1:] == [
+        "--type=name", "--target=shop@r", "--target-timeline=3", "--target-action=promote",
+    ]  # fmt: skip
+    assert restore.arguments(backup, restore.Target()) == ["--set=20261101-000000F", "--type=default"]
+
+
+def test_a_drill_goes_to_where_the_rows_were_counted() -> None:
+    target = drill._target("L", {"point": "flaskhost-L", "timeline": 2})
+    assert (target.kind, target.value) == ("point", "flaskhost-L")
+    assert restore.choose(info(*THREE), target).label == "20261103-000000F"
+    assert drill._target("L", {}).kind == "backup"
+
+
+def test_a_release_is_found_by_its_name_and_app(tmp_path: Path) -> None:
+    config, now = settings(tmp_path), state.State(tmp_path / "state")
+    for app in ("blog", "shop"):
+        now.add_point({"name": f"{app}@r1", "app": app, "release": "r1", "at": 5, "timeline": 1})
+    assert restore.release_target(config, "shop", "r1").value == "shop@r1"
+    with pytest.raises(BackupError, match="Known are: r1;"):
+        restore.release_target(config, "shop", "r2")
+
+
+def test_old_points_of_the_same_app_are_forgotten(tmp_path: Path) -> None:
+    now = state.State(tmp_path)
+    now.add_point({"name": "blog@r", "app": "blog"})
+    for number in range(state.POINTS + 5):
+        now.add_point({"name": f"shop@{number}", "app": "shop"})
+    names = [item["name"] for item in now.points()]
+    assert len(names) == state.POINTS + 1
+    assert (names[0], names[1]) == ("blog@r", "shop@5")
+
+
+# --- The log ---------------------------------------------------------------------------------------------------------
+
+
+def archive(folder: Path, *names: str) -> Path:
+    place = folder / "archive" / "main" / "15-1" / "0000000100000000"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (place / name).touch()
+    return folder
+
+
+def test_a_gap_in_the_log_is_found(tmp_path: Path) -> None:
+    names = [f"00000001{0:08X}{number:08X}-abc.zst" for number in (1, 2, 3, 6, 7)]
+    archive(tmp_path, *names, "000000010000000000000004.partial-abc.zst", "000000010000000000000002.00000028.backup")
+    new, old = pgbackrest.gaps(tmp_path, f"00000001{0:08X}{2:08X}")
+    assert new == ["The write-ahead log has a gap: 2 segments from 000000010000000000000004 on are missing."]
+    assert old == []
+    # One that the newest backup does not need is no reason to fail.
+    assert pgbackrest.gaps(tmp_path, f"00000001{0:08X}{6:08X}") == ([], new)
+
+
+def test_the_log_goes_on_where_its_number_wraps(tmp_path: Path) -> None:
+    archive(tmp_path, f"00000001{0:08X}{0xFF:08X}-a.zst", f"00000001{1:08X}{0:08X}-a.zst")
+    archive(tmp_path, f"00000002{7:08X}{0:08X}-a.zst")
+    assert pgbackrest.gaps(tmp_path) == ([], []), "and another timeline begins where it begins"
+
+
+def test_a_restore_to_now_refuses_to_stop_at_a_gap_in_silence(tmp_path: Path) -> None:
+    archive(tmp_path, *(f"00000001{0:08X}{number:08X}-a.zst" for number in (2, 3, 5)))
+    backup = info(THREE[0]).backups[0]
+    with pytest.raises(BackupError, match="accept_gap"):
+        restore._no_gap(tmp_path, backup, accept=False)
+    assert "is not in the database" in restore._no_gap(tmp_path, backup, accept=True)[0]
+
+
+# --- What is said of failures ----------------------------------------------------------------------------------------
+
+FAILURES = {
+    "ERROR: [038]: unable to restore while PostgreSQL is running\n  HINT: presence of 'postmaster.pid'": (
+        "PostgreSQL runs on the data", "systemctl stop postgresql",
+    ),
+    "ERROR: [029]: unable to load info\n FormatError: key/value found outside of section":
+        ("The passphrase does not open the local repository.", "backup.passphrase"),
+    "Fatal: wrong password or no key found": ("The passphrase does not open the local repository.", "site.yml"),
+    "ERROR: [075]: unable to find backup set with stop time less than '2020-01-01 00:00:00+00'": (
+        "There is no backup from before 2020-01-01 00:00:00+00.", "flaskhost-backup list",
+    ),
+    "ERROR: [075]: no backup set found to restore": ("The local repository holds no backup.", "flaskhost-backup full"),
+    "FATAL:  recovery ended before configured recovery target was reached": ("The write-ahead log", "earlier time"),
+    "subprocess ssh: ssh: connect to host 127.0.0.1 port 9: Connection refused\nFatal: unable to open repository": (
+        "The local repository cannot be reached (Connection refused).", "flaskhost-backup copy",
+    ),
+    'Fatal: unable to open config file: Stat: Get "http://127.0.0.1:9/b": connect: connection refused':
+        ("The local repository cannot be reached (connection refused).", "flaskhost-backup copy"),
+    "client_loop: send disconnect: Broken pipe\nFatal: There were 3 errors": ("reached (Broken pipe)", "copy"),
+    "ERROR: [026]: error restoring '/x/base/5/2838': actual checksum 'd1ec' does not match '4ba0'": (
+        "The local repository is damaged", "flaskhost-backup full",
+    ),
+    "Pack ID does not match, want e61, got e99\nFatal: repository contains errors": ("is damaged", "second repository"),
+    "WARN: unable to check pg1: [DbConnectError] unable to connect to 'dbname='postgres' port=5542'": (
+        "PostgreSQL does not run.", "systemctl start postgresql",
+    ),
+    "unable to create lock in backend: repository is already locked by PID 880 on vm": ("Another run", "unlock"),
+    "write /x: No space left on device": ("There is no room left for the local repository.", "df -h"),
+    "ERROR: [028]: backup and archive info files exist but do not match the database": ("another cluster", "mv"),
+    "pgbackrest: there is no such program": ("A program is missing", "site.yml"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FAILURES, ids=lambda text: text[:40])
+def test_a_failure_is_one_sentence_and_the_next_command(text: str) -> None:
+    says, cure = FAILURES[text]
+    error = explain(Done(1, "", text), "The local repository")
+    assert says in error.reason
+    assert cure in error.cure
+    assert "\n" not in str(error)
+
+
+def test_what_nobody_knows_is_handed_on_in_one_line() -> None:
+    error = explain(Done(7, "", "noise\nERROR: [999]: the moon\x1b[2J is\nmore"), "The local repository")
+    assert error.reason == "The local repository: ERROR: [999]: the moon [2J is."
+
+
+def test_what_cannot_be_decrypted_is_damaged_where_the_passphrase_is_known_to_be_right() -> None:
+    done = Done(1, "", "ERROR: [029]: raised: [CryptoError] on retry after 0ms")
+    assert "passphrase" in explain(done, "The local repository").reason
+    assert "is damaged" in explain(done, "The local repository", opened=True).reason
+
+
+def test_a_full_disk_is_told_whatever_the_program_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 5})
+    monkeypatch.setattr("flaskhost_backup.explain.shutil.disk_usage", lambda _path: usage)
+    done = Done(1, "", "unable to create lock in backend")
+    assert "no room left" in explain(done, "The local repository", tmp_path).reason
+
+
+# --- What is remembered, and what is late ----------------------------------------------------------------------------
+
+
+def test_a_run_that_failed_does_not_make_the_last_good_one_forgotten(tmp_path: Path) -> None:
+    now = state.State(tmp_path)
+    now.note("database", {"at": 1, "ok": True})
+    now.note("database", {"at": 2, "ok": False, "problems": ["No."]})
+    assert (now.read("database")["good"]["at"], now.read("database")["last"]["at"]) == (1, 2)
+    (tmp_path / "database.json").write_text("{", encoding="utf-8")
+    assert now.read("database") == {"last": {}, "good": {}}
+
+
+def good(folder: Path, *kinds: str, at: float) -> None:
+    for kind in kinds:
+        state.State(folder / "state").note(kind, {"at": at, "ok": True, "problems": []})
+
+
+def test_a_backup_that_is_late_is_told(tmp_path: Path) -> None:
+    config = settings(tmp_path, cluster=CLUSTER, second="/elsewhere")
+    good(tmp_path, "database", "files", "copy", "second_files", "drill", at=NOW)
+    assert verbs.late(config, NOW + 600) == []
+    after = verbs.late(config, NOW + 27 * 3600)
+    assert [line.split(" is ")[0] for line in after] == [
+        "The last backup of the database", "The last backup of the files",
+        "The last copy of the files in the second repository", "The last copy of the database in the second repository",
+    ]  # fmt: skip
+    assert any("good drill" in line for line in verbs.late(config, NOW + 9 * 86400))
+
+
+def test_a_new_host_has_its_time(tmp_path: Path) -> None:
+    config = settings(tmp_path, cluster=CLUSTER)
+    state.write_json(tmp_path / "state" / "since.json", {"at": NOW})
+    assert verbs.late(config, NOW + 3600) == []
+    assert "has never been made" in verbs.late(config, NOW + 27 * 3600)[0]
+
+
+def test_without_a_passphrase_it_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings(tmp_path, enabled=False)
+    assert verbs.late(config, NOW) == verbs.prepare(config, dry=True, now=NOW).problems
+    (tmp_path / "config.json").write_text(
+        json.dumps({"host": "h1", "enabled": False, "state": str(tmp_path / "s"), "repository": str(tmp_path / "r")}),
+        encoding="utf-8",
+    )
+    assert cli.main(["check", "--config", str(tmp_path / "config.json")]) == 1
+    assert "backup.passphrase is not set" in capsys.readouterr().err
+
+
+def test_the_hook_is_told_what_is_wrong_and_nobody_else(tmp_path: Path) -> None:
+    script = tmp_path / "hook"
+    script.write_text(
+        f'#!/bin/sh\n(echo "$FLASKHOST_HOST $FLASKHOST_VERB $FLASKHOST_PROBLEM"; cat) > {tmp_path}/told\n'
+    )
+    script.chmod(0o755)
+    config = settings(tmp_path, hook=[str(script)])
+    assert verbs.tell(config, "full", verbs.Result()) == ""
+    assert not (tmp_path / "told").exists()
+    assert verbs.tell(config, "full", verbs.Result(problems=["Full."])) == ""
+    first, second = (tmp_path / "told").read_text().splitlines()
+    assert first == "h1 full Full."
+    assert json.loads(second) == {"host": "h1", "verb": "full", "problems": ["Full."]}
+    assert "hook" in verbs.tell(settings(tmp_path, hook=["/nowhere"]), "full", verbs.Result(problems=["x"]))
+
+
+def test_two_runs_do_not_work_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with state.lock("full", path), pytest.raises(BackupError, match="full, process"):  # noqa: SIM117 - the order counts
+        with state.lock("drill", path, 0.0, lambda _seconds: None):
+            pass
+    with state.lock("drill", path, 0.0):
+        pass
+
+
+def test_a_restore_waits_for_no_deploy(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with state.held([path]), pytest.raises(BackupError, match="A deploy holds"):  # noqa: SIM117 - the order counts
+        with state.held([path]):
+            pass
+
+
+def test_nothing_is_replaced_unless_somebody_says_so() -> None:
+    with pytest.raises(BackupError, match="--confirm h1"):
+        cli._confirmed("shop", "h1", "the cluster")
+    cli._confirmed("h1", "h1", "the cluster")
+
+
+# --- Taking back -----------------------------------------------------------------------------------------------------
+
+
+def test_a_restore_that_was_killed_is_taken_back(tmp_path: Path) -> None:
+    data, aside = tmp_path / "main", tmp_path / "main.before-x"
+    aside.mkdir()
+    (aside / "PG_VERSION").write_text("15")
+    data.mkdir()
+    (data / "half").touch()
+    config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
+    restore.Progress(config).note(data=str(data), aside=str(aside), new=True, running=False, units=[])
+    assert "in its place again" in restore.take_back(config)
+    assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
+    assert not aside.exists()
+    assert restore.take_back(config) == "", "and once is enough"
+
+
+def test_one_that_was_killed_before_anything_moved_loses_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "main"
+    data.mkdir()
+    (data / "PG_VERSION").write_text("15")
+    config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
+    # The name was noted, and the rename never came.
+    restore.Progress(config).note(data=str(data), aside=str(tmp_path / "main.before-x"), running=False)
+    restore.take_back(config)
+    assert (data / "PG_VERSION").exists()
+
+
+def test_what_is_put_aside_never_lands_on_another(tmp_path: Path) -> None:
+    for number in range(3):
+        folder = tmp_path / "main"
+        folder.mkdir()
+        (folder / str(number)).touch()
+        expected = restore._next(folder, "x")
+        assert str(verbs.move_aside(folder, "x")) == expected
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+# --- Counting --------------------------------------------------------------------------------------------------------
+
+
+class FakeServer:
+    """A cluster with some tables, and the rows that each has."""
+
+    def __init__(self, rows: dict[str, dict[str, int]]) -> None:
+        self.rows = rows
+
+    def databases(self) -> list[str]:
+        return list(self.rows)
+
+    def ask(self, sql: str, database: str, _timeout: float = 0) -> list[list[str]]:
+        if sql == counts.TABLES:
+            return [name.split(".") for name in self.rows[database]]
+        name = sql.split('ONLY "')[1].replace('"."', ".").rstrip('";')
+        return [[str(self.rows[database][name])]]
+
+
+RECORD = {"exact": True, "databases": {"shop": {"public.entry": 3, "public.none": 0, "public.slow": None}}}
+
+
+def test_the_same_rows_are_well() -> None:
+    server = FakeServer({"shop": {"public.entry": 3, "public.none": 0, "public.slow": 9}})
+    assert counts.compare(RECORD, server) == ([], 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "exact", "says"),
+    [
+        ({"public.entry": 2, "public.none": 0, "public.slow": 1}, True, "has 2 rows, and had 3"),
+        ({"public.none": 0, "public.slow": 1}, True, "public.entry of shop is missing"),
+        ({"public.entry": 0, "public.none": 0, "public.slow": 1}, False, "is empty, and had 3"),
+    ],
+)
+def test_a_row_that_is_missing_is_found(rows: dict[str, int], exact: bool, says: str) -> None:
+    problems, _compared = counts.compare({**RECORD, "exact": exact}, FakeServer({"shop": rows}))  # type: ignore[arg-type]
+    assert len(problems) == 1
+    assert says in problems[0]
+
+
+def test_counts_that_are_not_exact_are_not_held_against_it() -> None:
+    server = FakeServer({"shop": {"public.entry": 4, "public.none": 1, "public.slow": 1}})
+    assert counts.compare({**RECORD, "exact": False}, server) == ([], 2)  # type: ignore[arg-type]
+    assert counts.compare(RECORD, FakeServer({}))[0] == ["The database shop is missing."]  # type: ignore[arg-type]
+
+
+# --- The rest --------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_that_is_not_there_or_hangs_is_no_stack_trace() -> None:
+    assert tools.run(["/nowhere/program"]).status == 127
+    assert tools.run(["sleep", "5"], timeout=0.1).status == 124
+
+
+def test_a_scratch_cluster_reaches_nothing_of_the_real_one(tmp_path: Path) -> None:
+    from flaskhost_backup.cluster import Scratch  # noqa: PLC0415 - only here
+
+    scratch = Scratch(Cluster("15", tmp_path, (), ()), tmp_path / "scratch", 5434)
+    told = scratch.settings()
+    assert (told["archive_mode"], told["listen_addresses"], told["primary_conninfo"]) == ("off", "", "")
+    assert told["unix_socket_directories"] == str(tmp_path / "scratch" / "socket")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"host": "h", "cluster": {"version": "15"}}', '{"host": "h", "more": 1}'])
+def test_a_broken_configuration_is_one_sentence(text: str) -> None:
+    with pytest.raises(BackupError, match="cannot be read"):
+        parse(text)
