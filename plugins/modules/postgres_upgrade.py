@@ -36,7 +36,7 @@ from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.flaskhost import postgres_server as logic  # noqa: E402
-from ansible.module_utils.flaskhost.postgres_psql import as_postgres  # noqa: E402
+from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError, as_postgres  # noqa: E402
 from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
 
 ARGUMENT_SPEC = {
@@ -98,6 +98,7 @@ class Upgrade:
                 f"pg_dropcluster --stop {self.version} {self.name}"
             )
         self.room()
+        self.closed()
         if self.module.check_mode:
             return True
         move = ["pg_upgradecluster", "-v", self.version, "-m", self.module.params["method"], self.former, self.name]
@@ -123,6 +124,25 @@ class Upgrade:
             raise logic.ServerError(
                 f"the data takes {needed} MB, its copy a fifth more, and {free} MB are free on {logic.DATA}. "
                 "Make room, or give it a larger disk. Nothing was touched."
+            )
+
+    def closed(self) -> None:
+        """See that each database can be connected to: pg_upgrade refuses others, and a dump leaves them out in silence.
+
+        Raises:
+            ServerError: some cannot.
+        """
+        closed = "pg_database WHERE NOT datallowconn AND datname <> 'template0'"
+        try:
+            names = Psql(self.module.run_command, f"{self.former}/{self.name}").ask(
+                f"SELECT coalesce(json_agg(datname), '[]') FROM {closed}"  # noqa: S608 - our own words
+            )[0]
+        except PsqlError as error:
+            raise logic.ServerError(f"PostgreSQL {self.former} has to run to be moved. {error}") from error
+        if names:
+            raise logic.ServerError(
+                f"nobody may connect to {', '.join(names)}, which would not be moved. Open it, or drop it: "
+                f"ALTER DATABASE {names[0]} WITH ALLOW_CONNECTIONS true. Nothing was touched."
             )
 
     def back(self) -> bool:

@@ -29,7 +29,7 @@ class Host:
         monkeypatch.setattr(logic, "DATA", folder)
         monkeypatch.setattr(logic.clusters, "__defaults__", (folder / "etc",))
         self.calls: list[list[str]] = []
-        self.fails, self.megabytes = "", 10
+        self.fails, self.megabytes, self.closed = "", 10, "[]"
 
     def make(self, version: str, port: int, start: str) -> None:
         settings, data = self.folder / "etc" / version / "main", self.folder / "lib" / version
@@ -44,6 +44,8 @@ class Host:
             return 0, f"{self.megabytes}\t/x\n", ""
         if command[0] == "pg_lsclusters":
             return 0, "15 main 5432 online\n", ""
+        if "psql" in command:
+            return (0, f"{self.closed}\n", "") if self.closed else (2, "", "no server\n")
         self.calls.append(command)
         if self.fails and command[0] == self.fails:
             return 1, "", "it says why\n"
@@ -103,6 +105,14 @@ def test_check_mode_moves_nothing(host: Host) -> None:
 def test_without_room_for_a_copy_nothing_is_touched(host: Host) -> None:
     host.megabytes = 10**12
     assert "Nothing was touched" in host.run()["msg"]
+    assert host.calls == []
+
+
+def test_a_database_that_would_be_left_behind_is_named(host: Host) -> None:
+    host.closed = '["shop_old"]'
+    assert "ALTER DATABASE shop_old WITH ALLOW_CONNECTIONS true" in host.run()["msg"]
+    host.closed = ""
+    assert "has to run" in host.run()["msg"]
     assert host.calls == []
 
 
