@@ -81,6 +81,27 @@ def test_pgbackrests_answer_is_understood() -> None:
     assert not pgbackrest.parse_info(missing).there
 
 
+def test_a_host_that_moved_to_another_major_version_goes_on_copying(tmp_path: Path) -> None:
+    text = json.loads(info_text())
+    text[0]["db"].append({"id": 2, "repo-key": 1, "system-id": 42, "version": "17"})
+    found = pgbackrest.parse_info(json.dumps(text))
+    assert (found.system, found.version, found.former) == ("42", "17", (SYSTEM,))
+    config = settings(tmp_path, cluster=CLUSTER, second="/elsewhere")
+    held = [restic.Snapshot(id="aa", at=NOW, host="h1", tags=("database", f"system-{SYSTEM}"), paths=("/x",))]
+
+    class Second:
+        def snapshots(self, _tag: str, _hosts: list[str]) -> list[restic.Snapshot]:
+            return held
+
+    verbs._same_cluster(config, Second(), found)
+    another = pgbackrest.parse_info(info_text().replace(SYSTEM, "43"))
+    with pytest.raises(BackupError, match="another cluster"):
+        verbs._same_cluster(config, Second(), another)
+    # Who restores it into the place of the other has said that it is the one.
+    state.State(config.state).note("restore", {"at": NOW, "ok": True, "system": "43"})
+    verbs._same_cluster(config, Second(), another)
+
+
 def test_restics_snapshots_are_understood() -> None:
     text = json.dumps(
         [

@@ -64,6 +64,7 @@ class Info:
         system: the system identifier of the cluster that it is for; empty where there is none.
         version: that cluster's major version.
         newest_wal: the name of the newest segment of the write-ahead log.
+        former: the system identifiers that the cluster had before it was moved to another major version.
     """
 
     there: bool
@@ -72,6 +73,7 @@ class Info:
     system: str
     version: str
     newest_wal: str
+    former: tuple[str, ...] = ()
 
 
 def parse_info(text: str) -> Info:
@@ -93,6 +95,7 @@ def parse_info(text: str) -> Info:
         system=str(newest.get("system-id", "")),
         version=str(newest.get("version", "")),
         newest_wal=max((item.get("max") or "" for item in archives), default=""),
+        former=tuple(str(item["system-id"]) for item in stanza["db"][:-1]),
     )
 
 

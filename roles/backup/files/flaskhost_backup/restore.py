@@ -330,7 +330,7 @@ def in_place(
     result.lines += notes
     result.data["restore"] = {
         "at": now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text, "backup": backup.label,
-        "aside": str(aside or ""), "units": units, "point": wanted.point or {},
+        "aside": str(aside or ""), "units": units, "point": wanted.point or {}, "system": backup.system,
     }  # fmt: skip
     State(config.state).note("restore", result.data["restore"])
     return result
@@ -480,36 +480,49 @@ def _start(cluster: Cluster, timeout: float) -> str:
     Raises:
         BackupError: it does not, with what its log says.
     """
-    log = Path(f"/var/log/postgresql/postgresql-{cluster.version}-{cluster.name}.log")
-    seen = log.stat().st_size if log.exists() else 0
+    log = _Log(cluster)
     done = tools.run(cluster.start, timeout=timeout)
     server, end = Server(cluster), time.monotonic() + timeout
     while True:
         answer = server.run("SELECT pg_is_in_recovery()")
         if not answer.status and answer.out.strip() == "f":
-            found = re.findall(r"last completed transaction was at log time ([^\n]+)", _log_since(log, seen))
+            found = re.findall(r"last completed transaction was at log time ([^\n]+)", log.read())
             return found[-1].strip() if found else ""
         running = (cluster.data / "postmaster.pid").exists()
         if not running or time.monotonic() > end:
             break
         time.sleep(0.5)
-    lines = _log_since(log, seen).splitlines()
+    lines = log.read().splitlines()
     said = "\n".join([line for line in lines if re.search(r"FATAL|PANIC|ERROR", line)][-6:] or lines[-3:])
     if running:
         raise BackupError(
             f"The restored database has not recovered for {timeout:.0f} s.",
-            f"Look at {log}, and give it more time: -e timeout={timeout * 4:.0f}",
+            f"Look at its log, journalctl -u {log.unit}, and give it more time: -e timeout={timeout * 4:.0f}",
         )
     raise explain(Done(done.status or 1, "", said or done.text), "The restored database")
 
 
-def _log_since(log: Path, seen: int) -> str:
-    try:
-        with log.open(encoding="utf-8", errors="replace") as stream:
-            stream.seek(seen)
-            return stream.read()
-    except OSError:
-        return ""
+class _Log:
+    """What PostgreSQL says from now on: first into Debian's file, then, with our settings, to the journal.
+
+    Args:
+        cluster: the cluster.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.unit = f"postgresql@{cluster.version}-{cluster.name}.service"
+        self.file = Path(f"/var/log/postgresql/postgresql-{cluster.version}-{cluster.name}.log")
+        self.seen = self.file.stat().st_size if self.file.exists() else 0
+        self.since = f"--since=@{time.time():.6f}"
+
+    def read(self) -> str:
+        """Read it."""
+        text = ""
+        with contextlib.suppress(OSError), self.file.open(encoding="utf-8", errors="replace") as stream:
+            stream.seek(self.seen)
+            text = stream.read()
+        command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--unit={self.unit}", self.since]
+        return f"{text}\n{tools.run(command, timeout=60).out}"
 
 
 def _failed(config: Config, error: BaseException) -> BackupError:
@@ -842,14 +855,14 @@ def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None
 
 
 def rename(server: Server, old: str, new: str) -> None:
-    """Rename a database, and end who is in it; under a name of before nobody gets in by mistake."""
-    aside = "_before_" in new
+    """Rename a database, and end who is in it; under a name of before no app gets in by mistake."""
+    # Not closed for good: pg_upgrade refuses a database that nobody can connect to, and pg_dumpall leaves it out.
+    limit = 0 if "_before_" in new else -1
     server.ask(f"ALTER DATABASE {quoted(old)} WITH ALLOW_CONNECTIONS false")
     there = f"datname = {literal(old)} AND pid <> pg_backend_pid()"
     server.ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {there}")  # noqa: S608 - quoted
     server.ask(f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)}")
-    if not aside:
-        server.ask(f"ALTER DATABASE {quoted(new)} WITH ALLOW_CONNECTIONS true")
+    server.ask(f"ALTER DATABASE {quoted(new)} WITH CONNECTION LIMIT {limit} ALLOW_CONNECTIONS true")
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------

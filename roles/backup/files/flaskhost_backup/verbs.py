@@ -172,10 +172,10 @@ def _files(config: Config, repository: restic.Restic, *, prune: bool) -> tuple[s
 def _copy(config: Config, *, prune: bool) -> tuple[str, dict[str, Any]]:
     """Copy the database's repository, as it is: it is encrypted already, and restic encrypts it again."""
     second = restic.second(config)
-    system = PgBackRest(config).info().system
-    _same_cluster(config, second, system)
+    info = PgBackRest(config).info()
+    _same_cluster(config, second, info)
     taken = second.backup(
-        [restic.DATABASE, f"system-{system}"],
+        [restic.DATABASE, f"system-{info.system}"],
         [config.database_repository, config.records],
         [PARTIAL],
         timeout=restic.COPY_SECONDS,
@@ -185,23 +185,26 @@ def _copy(config: Config, *, prune: bool) -> tuple[str, dict[str, Any]]:
     return f"{second.where}: the database's repository, {human(taken.size)}, {human(taken.added)} new.", {
         "snapshot": taken.snapshot,
         "size": taken.size,
-        "system": system,
+        "system": info.system,
     }
 
 
-def _same_cluster(config: Config, second: restic.Restic, system: str) -> None:
-    """See that the second repository holds this cluster's backups and no other's.
+def _same_cluster(config: Config, second: restic.Restic, info: Info) -> None:
+    """See that the second repository holds this cluster's backups, or those of a major version before, and no other's.
 
     A host that was set up anew would else bury the backups that it is to be restored from under its own empty ones.
 
     Raises:
         BackupError: they are another one's.
     """
-    if State(config.state).read("copy")["good"].get("system") == system:
-        # Nobody asks a repository far away every five minutes what it was asked before.
+    ours = {info.system, *info.former}
+    state = State(config.state)
+    # Nobody asks a repository far away every five minutes what it was asked before; and who has restored another
+    # cluster into the place of this one has said which of them is meant.
+    if any(state.read(kind)["good"].get("system") in ours for kind in ("copy", "restore")):
         return
     found = second.snapshots(restic.DATABASE, [config.host])
-    if found and found[-1].system != system:
+    if found and found[-1].system not in ours:
         raise BackupError(
             f"The second repository holds backups of another cluster of {config.host}, the newest of "
             f"{utc(found[-1].at)}. Nothing is copied over them.",
