@@ -1,0 +1,134 @@
+"""What the tests of this scenario share: runs of the playbooks on one host, its backups, and who writes meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
+WRITER = Path(__file__).with_name("writer.py")
+#: What the writer was told is safe.
+NOTES = "/var/tmp/written"  # noqa: S108 - of the test, on its own host
+#: Molecule asks for colours, which would stand between the words that the tests look for.
+PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+
+
+def name_of(host: Any) -> str:
+    """The host's name in the inventory."""
+    return host.ansible.get_variables()["inventory_hostname"]
+
+
+def version_of(host: Any) -> str:
+    """PostgreSQL's major version on the host."""
+    return "15" if host.system_info.release.startswith("12") else "17"
+
+
+def play(playbook: str, name: str, *arguments: str, good: bool = True, **variables: Any) -> str:
+    """Run a playbook on one host; return all that it printed, with single spaces between the words."""
+    return run(playbook, INVENTORY, "--limit", f"{name},localhost", *arguments, good=good, **variables)
+
+
+def run(playbook: str, inventory: Path, *arguments: str, good: bool = True, **variables: Any) -> str:
+    """Run a playbook on an inventory; return all that it printed, with single spaces between the words."""
+    command = ["ansible-playbook", "--inventory", str(inventory), f"playbooks/{playbook}.yml"]
+    done = subprocess.run(
+        [*command, *arguments, "--extra-vars", json.dumps(variables)],
+        cwd=PROJECT,
+        env={**os.environ, **PLAIN},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert (done.returncode == 0) is good, done.stdout
+    assert "MODULE FAILURE" not in done.stdout
+    assert "Traceback" not in done.stdout
+    return " ".join(done.stdout.split())
+
+
+def sql(host: Any, text: str, database: str = "guestbook") -> str:
+    """Ask PostgreSQL, as its superuser."""
+    done = host.run("cd / && runuser -u postgres -- psql --no-psqlrc -qAt -v ON_ERROR_STOP=1 -c %s %s", text, database)
+    assert done.rc == 0, done.stderr
+    return done.stdout.strip()
+
+
+def backup(host: Any, *arguments: str, good: bool = True) -> str:
+    """Run flaskhost-backup; a run of the clock's may be at work, and is waited for."""
+    done = host.run(f"flaskhost-backup {' '.join(arguments)}")
+    assert (done.rc == 0) is good, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def settled(host: Any) -> None:
+    """Wait for the first backup, which site.yml has begun, or the one that a restore has."""
+    state = "activating"
+    for _second in range(180):
+        state = host.run("systemctl is-active flaskhost-backup@full.service").stdout.strip()
+        if state != "activating":
+            break
+        time.sleep(1)
+    assert state == "inactive", host.run("journalctl --no-pager -n 50 -u flaskhost-backup@full").stdout
+
+
+class Writer:
+    """A writer on the host, and the numbers that it was told are safe, which are kept outside of the database."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+        sql(host, "DROP TABLE IF EXISTS written; CREATE TABLE written (n bigint PRIMARY KEY);"
+                  "GRANT ALL ON written TO guestbook")  # fmt: skip
+        host.run(f"rm -f {NOTES}; install -o guestbook /dev/null {NOTES}")
+        script = base64.b64encode(WRITER.read_bytes()).decode()
+        host.run(f"echo {script} | base64 -d > /var/tmp/writer.py")
+        host.run(f"systemd-run --unit=writer --uid=guestbook --collect python3 /var/tmp/writer.py {NOTES}")
+
+    def numbers(self, until: float | None = None) -> list[int]:
+        """The acknowledged numbers, up to a time."""
+        lines = (line.split() for line in self.host.file(NOTES).content_string.splitlines())
+        return [int(number) for number, at in lines if until is None or float(at) <= until]
+
+    def stop(self) -> None:
+        """Let it end."""
+        self.host.run("systemctl stop writer")
+
+
+def rows(host: Any) -> list[int]:
+    """The numbers that are in the database."""
+    return [int(line) for line in sql(host, "SELECT n FROM written ORDER BY n").split()]
+
+
+def now(host: Any) -> float:
+    """The host's clock."""
+    return float(host.run("date +%s.%N").stdout)
+
+
+def utc(seconds: float) -> str:
+    """A time as restore.yml reads it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+
+def kill(host: Any, *, remove: bool = False) -> None:
+    """Kill PostgreSQL with all its processes, as a power failure does; and take its data away."""
+    version = version_of(host)
+    host.run("systemctl kill --signal=KILL postgresql@%s-main.service", version)
+    host.run("systemctl stop postgresql@%s-main.service", version)
+    if remove:
+        host.run("rm -rf /var/lib/postgresql/%s/main", version)
+
+
+def served(visitor: Any) -> None:
+    """See that the guestbook answers, with its database."""
+    assert visitor.ask("https://guestbook.test/readyz").status == 200
