@@ -28,5 +28,15 @@ def test_a_new_host_takes_the_place_of_a_lost_one(host, visitor):
     file = host.file(UPLOAD)
     assert (file.content_string, file.user, file.mode) == ("kept\n", "guestbook", 0o640)
     served(visitor)
+
+    # Sessions go on, too: the apps' keys are what they were.
+    keys = "cat /etc/flaskhost/guestbook/*"
+    assert host.run(keys).stdout != lost.run(keys).stdout
+    backup(host, "restore-files", "--app=flaskhost", "--from=second", f"--of={LOST}", "--confirm=flaskhost")
+    assert host.run(keys).stdout == lost.run(keys).stdout
+    play("site", name_of(host), store_folder=LOST)
+    served(visitor)
+    owner = "psql guestbook --command='CREATE TABLE owned (a int)' --command='DROP TABLE owned'"
+    assert "DROP TABLE" in play("run", name_of(host), app="guestbook", owner=True, command=owner, store_folder=LOST)
     settled(host)
     backup(host, "check")

@@ -91,6 +91,18 @@ def test_a_restore_wants_to_be_confirmed(host):
     assert host.run("systemctl is-active 'postgresql@*'").stdout.strip() == "active"
 
 
+def test_a_look_beside_leaves_the_real_one_alone(host, visitor):
+    before = sql(host, "SELECT pg_postmaster_start_time()")
+    output = play("restore", name_of(host), beside=True)
+    look = output.partition("Look at it: sudo -u postgres ")[2].partition(" DATABASE")[0]
+    assert host.run(f"cd / && runuser -u postgres -- {look} guestbook -Atc 'TABLE entry'").rc == 0
+    assert host.run("runuser -u guestbook -- ls /var/lib/flaskhost/backup/beside").rc != 0
+    assert sql(host, "SELECT pg_postmaster_start_time()") == before
+    served(visitor)
+    backup(host, "remove")
+    assert not host.file("/var/lib/flaskhost/backup/beside").exists
+
+
 def test_a_time_before_the_first_backup_is_refused_and_nothing_is_stopped(host, visitor):
     before = sql(host, "SELECT pg_postmaster_start_time()")
     output = play("restore", name_of(host), confirm=name_of(host), to="2026-01-01T00:00:00", good=False)
