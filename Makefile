@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RELEASE ?= trixie
 # The scenario hardening takes some 30 minutes more: make hardening.
-SCENARIO ?= --all --exclude hardening --exclude backup
+SCENARIO ?= --all --exclude hardening --exclude backup --exclude database_host
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
@@ -17,7 +17,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule hardening backup vm test bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule hardening database vm test bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,15 +65,15 @@ molecule: venv ## the Molecule scenarios (SCENARIO="-s default" for one)
 hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 30 minutes)
 	@$(MAKE) --no-print-directory molecule SCENARIO="-s hardening"
 
-backup: venv ## hosts whose data is lost and comes back, the drill, an upgrade of PostgreSQL (some 25 minutes)
-	@$(MAKE) --no-print-directory molecule SCENARIO="-s backup"
+database: venv ## data that is lost and comes back, the drill, an upgrade, a host of its own (some 30 minutes)
+	@$(MAKE) --no-print-directory molecule SCENARIO="-s backup -s database_host"
 
 vm: export MOLECULE_GLOB := molecule/machine/*/molecule.yml
 vm: export RELEASE := $(RELEASE)
 vm: venv ## a whole machine on QEMU: site.yml, audit, reboot; slow where it is emulated (RELEASE=bookworm for Debian 12)
 	molecule test --no-command-borders -s vm
 
-test: venv ## everything but make hardening, make backup and make vm: lint, unit tests, the sample app's tests, the Molecule scenarios
+test: venv ## everything but make hardening, make database and make vm: lint, unit tests, the sample app's tests, the Molecule scenarios
 	@$(PYTHON) scripts/stages.py lint unit sample-app-test molecule
 
 bench: venv ## seconds of a first and of a second run of site.yml on a bare host

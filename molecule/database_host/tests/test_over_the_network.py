@@ -1,0 +1,96 @@
+"""The apps' host reaches the database over TLS with a password, nobody else does; and the password changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import testinfra
+
+testinfra_hosts = ["ansible://fh-database-app"]
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+DATABASE = "fh-database-db"
+PASSWORDS = {"a": "6f1c0e9b5d3a48d7a2e4b8c1f0d69375", "b": "93b7d2c4e8f01a6b5c7d9e3f2a1b4c6d"}
+
+
+def database() -> Any:
+    """The database's host."""
+    return testinfra.get_host(f"ansible://{DATABASE}", ansible_inventory=str(INVENTORY), sudo=True)
+
+
+def play(playbook: str, *arguments: str, **variables: Any) -> str:
+    """Run a playbook on both hosts; return what it printed."""
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments,
+         "--extra-vars", json.dumps(variables)],
+        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    for password in PASSWORDS.values():
+        assert password not in done.stdout
+    return done.stdout
+
+
+def ask(host: Any, role: str, sql: str, options: str = "sslmode=require&channel_binding=require") -> Any:
+    """Ask the database from another host. The app's interpreter has a driver, and the host no psql."""
+    url = f"postgresql://guestbook-{role}:{PASSWORDS[role]}@{DATABASE}/guestbook?{options}"
+    code = f"import psycopg; print(psycopg.connect({url!r}, connect_timeout=5).execute({sql!r}).fetchone()[0])"
+    return host.run("set -- /srv/guestbook/slots/*/venv/bin/python; $1 -c %s", code)
+
+
+def sql(text: str) -> str:
+    """Ask it on its own host, as its superuser."""
+    done = database().run("cd / && runuser -u postgres -- psql -XqAt guestbook -c %s", text)
+    assert done.rc == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_app_serves_with_its_rows_on_the_other_host(visitor):
+    assert visitor.ask("https://guestbook.test/readyz").status == 200
+    assert (
+        sql("SELECT count(*) > 0 FROM pg_stat_activity WHERE client_addr IS NOT NULL AND usename = 'guestbook-a'")
+        == "t"
+    )
+    assert sql("SELECT tableowner FROM pg_tables WHERE tablename = 'entry'") == "guestbook"
+
+
+def test_every_connection_is_encrypted_and_its_password_is_scram(host):
+    assert ask(
+        host, "a", "SELECT version || ' ' || current_user FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+    ).stdout in ("TLSv1.3 guestbook\n")
+    refused = ask(host, "a", "SELECT 1", "sslmode=disable")
+    assert "no pg_hba.conf entry" in refused.stderr
+    assert "no encryption" in refused.stderr
+    assert sql("SELECT bool_and(rolpassword LIKE 'SCRAM-SHA-256%') FROM pg_authid WHERE rolpassword IS NOT NULL") == "t"
+
+
+def test_nobody_else_gets_to_the_port(host):
+    rules = database().run("nft list ruleset").stdout
+    own = host.run("hostname -I").stdout.split()[0]
+    assert any("5432" in line and own in line for line in rules.splitlines())
+    # From where the tests run: the network's other end, which is no host of the apps'.
+    address = database().run("hostname -I").stdout.split()[0]
+    outside = subprocess.run(
+        ["timeout", "4", "bash", "-c", f"exec 3<>/dev/tcp/{address}/5432"], capture_output=True, check=False
+    )
+    assert outside.returncode == 124, "dropped, not answered"
+
+
+def test_a_password_changes_without_a_pause(host, visitor):
+    both = {"postgres_logins": {"guestbook": PASSWORDS}}
+    assert ask(host, "b", "SELECT 1").rc != 0
+    play("site", "--tags", "postgres", **both)
+    assert ask(host, "a", "SELECT 1").stdout == "1\n"
+    assert ask(host, "b", "SELECT 1").stdout == "1\n"
+    play("deploy", guestbook_role="b", **both)
+    assert visitor.ask("https://guestbook.test/readyz").status == 200
+    assert sql("SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'guestbook-b'") == "t"
+    last = {"postgres_logins": {"guestbook": {"a": "", "b": PASSWORDS["b"]}}}
+    play("site", "--tags", "postgres", guestbook_role="b", **last)
+    assert ask(host, "a", "SELECT 1").rc != 0
+    assert visitor.ask("https://guestbook.test/readyz").status == 200
