@@ -27,6 +27,8 @@ ME = f"{getpass.getuser()}@{socket.gethostname()}"
 #: Made up for each run of the tests, so that no older log can hold it.
 TOKEN = hashlib.sha256(str(time.time()).encode()).hexdigest()
 FREEZE = "/etc/flaskhost/freeze.json"
+#: Of a host that nobody has given a passphrase.
+NO_BACKUPS = "There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."
 #: What is changed by nobody who was refused, or only looks: files, links, and the slots that run. The lock's file tells
 #: who had it last.
 STATE = f"""
@@ -148,7 +150,9 @@ def test_status_tells_what_serves_although_a_host_is_down(host, first, second, t
         "health": "200 ok",
         "previous healthy release": first,
         "cert days": str((ends - datetime.now(UTC)).days),
-        "notes": "maintenance",
+        "backup": "none",
+        "drill": "-",
+        "notes": f"maintenance; {NO_BACKUPS}",
     }
     assert state(host) == before
 
@@ -191,7 +195,8 @@ def test_frozen_app_is_left_alone_until_the_freeze_is_lifted(host, second, optio
     assert "changed=0" in again
     assert forced_status == 0, forced
     assert "run all the same" in forced
-    assert status_table(host, **app)[0]["notes"] == f"frozen until {until.replace('T', ' ')} UTC: the big sale"
+    frozen_until = f"frozen until {until.replace('T', ' ')} UTC: the big sale"
+    assert status_table(host, **app)[0]["notes"] == f"{frozen_until}; {NO_BACKUPS}"
     assert state(host) == before
     status, output = run("freeze", host, freeze="off", **app)
     assert status == 0, output
