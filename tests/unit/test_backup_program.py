@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flaskhost_backup import cli, counts, drill, pgbackrest, restic, restore, state, tools, verbs
+from flaskhost_backup import cli, counts, drill, pgbackrest, restic, restore_cluster, state, targets, tools, verbs, wal
 from flaskhost_backup.config import BackupError, Cluster, Config, parse
 from flaskhost_backup.explain import explain
 from flaskhost_backup.tools import Done
@@ -129,13 +129,13 @@ def test_restics_snapshots_are_understood() -> None:
     ],
 )
 def test_a_time_without_a_zone_is_utc(text: str, seconds: int) -> None:
-    assert restore.parse_time(text, NOW) == seconds
+    assert targets.parse_time(text, NOW) == seconds
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2030-01-01", "10:15"])
 def test_what_is_no_time_or_still_to_come_is_refused(text: str) -> None:
     with pytest.raises(BackupError) as refused:
-        restore.parse_time(text, NOW)
+        targets.parse_time(text, NOW)
     assert refused.value.cure
 
 
@@ -151,48 +151,48 @@ THREE = (
 @pytest.mark.parametrize(
     ("target", "label"),
     [
-        (restore.Target(), "20261103-000000F"),
-        (restore.Target("time", "2500"), "20261101-000000F_20261102-000000D"),
-        (restore.Target("time", "1500"), "20261101-000000F"),
-        (restore.Target("backup", "20261101-000000F"), "20261101-000000F"),
+        (targets.Target(), "20261103-000000F"),
+        (targets.Target("time", "2500"), "20261101-000000F_20261102-000000D"),
+        (targets.Target("time", "1500"), "20261101-000000F"),
+        (targets.Target("backup", "20261101-000000F"), "20261101-000000F"),
         # Its timeline was left when the cluster was restored: a backup of the newer one does not lead to it.
-        (restore.Target("point", "shop@r", {"at": 9000, "timeline": 1}), "20261101-000000F_20261102-000000D"),
+        (targets.Target("point", "shop@r", {"at": 9000, "timeline": 1}), "20261101-000000F_20261102-000000D"),
     ],
 )
-def test_a_restore_begins_with_the_last_backup_before_its_target(target: restore.Target, label: str) -> None:
-    assert restore.choose(info(*THREE), target).label == label
+def test_a_restore_begins_with_the_last_backup_before_its_target(target: targets.Target, label: str) -> None:
+    assert targets.choose(info(*THREE), target).label == label
 
 
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        (restore.Target("time", "999"), "There is no backup from before 1970-01-01 00:16:39 UTC; the first one was"),
-        (restore.Target("backup", "20200101-000000F"), "There is no backup 20200101-000000F."),
+        (targets.Target("time", "999"), "There is no backup from before 1970-01-01 00:16:39 UTC; the first one was"),
+        (targets.Target("backup", "20200101-000000F"), "There is no backup 20200101-000000F."),
     ],
 )
-def test_a_target_before_the_first_backup_is_refused(target: restore.Target, says: str) -> None:
+def test_a_target_before_the_first_backup_is_refused(target: targets.Target, says: str) -> None:
     with pytest.raises(BackupError, match=says.replace(".", r"\.")):
-        restore.choose(info(*THREE), target)
+        targets.choose(info(*THREE), target)
     with pytest.raises(BackupError, match="There is no backup yet"):
-        restore.choose(info(), restore.Target())
+        targets.choose(info(), targets.Target())
 
 
 def test_pgbackrest_is_told_the_very_point() -> None:
     backup = info(*THREE).backups[0]
-    assert restore.arguments(backup, restore.Target("time", "1795310125.25")) == [
+    assert targets.arguments(backup, targets.Target("time", "1795310125.25")) == [
         "--set=20261101-000000F", "--type=time", "--target=2026-11-22 01:15:25.250000+00", "--target-action=promote",
     ]  # fmt: skip
-    point = restore.Target("point", "shop@r", {"timeline": 3})
-    assert restore.arguments(backup, point)[1:] == [
+    point = targets.Target("point", "shop@r", {"timeline": 3})
+    assert targets.arguments(backup, point)[1:] == [
         "--type=name", "--target=shop@r", "--target-timeline=3", "--target-action=promote",
     ]  # fmt: skip
-    assert restore.arguments(backup, restore.Target()) == ["--set=20261101-000000F", "--type=default"]
+    assert targets.arguments(backup, targets.Target()) == ["--set=20261101-000000F", "--type=default"]
 
 
 def test_a_drill_goes_to_where_the_rows_were_counted() -> None:
     target = drill._target("L", {"point": "flaskhost-L", "timeline": 2})
     assert (target.kind, target.value) == ("point", "flaskhost-L")
-    assert restore.choose(info(*THREE), target).label == "20261103-000000F"
+    assert targets.choose(info(*THREE), target).label == "20261103-000000F"
     assert drill._target("L", {}).kind == "backup"
 
 
@@ -200,9 +200,9 @@ def test_a_release_is_found_by_its_name_and_app(tmp_path: Path) -> None:
     config, now = settings(tmp_path), state.State(tmp_path / "state")
     for app in ("blog", "shop"):
         now.add_point({"name": f"{app}@r1", "app": app, "release": "r1", "at": 5, "timeline": 1})
-    assert restore.release_target(config, "shop", "r1").value == "shop@r1"
+    assert targets.release_target(config, "shop", "r1").value == "shop@r1"
     with pytest.raises(BackupError, match="Known are: r1;"):
-        restore.release_target(config, "shop", "r2")
+        targets.release_target(config, "shop", "r2")
 
 
 def test_old_points_of_the_same_app_are_forgotten(tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_a_restore_to_now_refuses_to_stop_at_a_gap_in_silence(tmp_path: Path) ->
     archive(tmp_path, *(f"00000001{0:08X}{number:08X}-a.zst" for number in (2, 3, 5)))
     backup = info(THREE[0]).backups[0]
     with pytest.raises(BackupError, match="accept_gap"):
-        restore._no_gap(tmp_path, backup, accept=False)
-    assert "is not in the database" in restore._no_gap(tmp_path, backup, accept=True)[0]
+        wal.need_no_gap(tmp_path, backup, accept=False)
+    assert "is not in the database" in wal.need_no_gap(tmp_path, backup, accept=True)[0]
 
 
 # --- What is said of failures ----------------------------------------------------------------------------------------
@@ -406,11 +406,11 @@ def test_a_restore_that_was_killed_is_taken_back(tmp_path: Path) -> None:
     data.mkdir()
     (data / "half").touch()
     config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
-    restore.Progress(config).note(data=str(data), aside=str(aside), new=True, running=False, units=[])
-    assert "in its place again" in restore.take_back(config)
+    restore_cluster.Progress(config).note(data=str(data), aside=str(aside), new=True, running=False, units=[])
+    assert "in its place again" in restore_cluster.take_back(config)
     assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
     assert not aside.exists()
-    assert restore.take_back(config) == "", "and once is enough"
+    assert restore_cluster.take_back(config) == "", "and once is enough"
 
 
 def test_one_that_was_killed_before_anything_moved_loses_nothing(tmp_path: Path) -> None:
@@ -419,8 +419,8 @@ def test_one_that_was_killed_before_anything_moved_loses_nothing(tmp_path: Path)
     (data / "PG_VERSION").write_text("15")
     config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
     # The name was noted, and the rename never came.
-    restore.Progress(config).note(data=str(data), aside=str(tmp_path / "main.before-x"), running=False)
-    restore.take_back(config)
+    restore_cluster.Progress(config).note(data=str(data), aside=str(tmp_path / "main.before-x"), running=False)
+    restore_cluster.take_back(config)
     assert (data / "PG_VERSION").exists()
 
 
@@ -429,7 +429,7 @@ def test_what_is_put_aside_never_lands_on_another(tmp_path: Path) -> None:
         folder = tmp_path / "main"
         folder.mkdir()
         (folder / str(number)).touch()
-        expected = restore._next(folder, "x")
+        expected = restore_cluster._next(folder, "x")
         assert str(verbs.move_aside(folder, "x")) == expected
     assert len(list(tmp_path.iterdir())) == 3
 

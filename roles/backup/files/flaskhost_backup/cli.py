@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flaskhost_backup import config as configuration
-from flaskhost_backup import drill, restore, state, verbs
+from flaskhost_backup import (
+    drill,
+    restore_beside,
+    restore_cluster,
+    restore_database,
+    restore_files,
+    sources,
+    state,
+    targets,
+    verbs,
+)
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.verbs import Result
 
@@ -184,7 +194,7 @@ def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
         "point": lambda: verbs.point(settings, options.app, options.release, options.previous, now),
         "drill": lambda: drill.drill(settings, options.source, now, options.timeout),
         "take-in": lambda: _take_in(options, settings, now),
-        "remove": lambda: restore.remove_beside(settings),
+        "remove": lambda: restore_beside.remove_beside(settings),
         "restore": lambda: _restore(options, settings, now),
         "restore-files": lambda: _restore(options, settings, now),
     }
@@ -192,38 +202,38 @@ def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
 
 
 def _restore(options: argparse.Namespace, settings: Config, now: float) -> Result:
-    when = restore.parse_time(options.to, now) if options.to else None
+    when = targets.parse_time(options.to, now) if options.to else None
     if options.verb == "restore-files":
         if not options.folder:
             _confirmed(options.confirm, options.app, f"the files of {options.app}")
-        return restore.files(
+        return restore_files.files(
             settings, options.app, when=when, where=options.source, host=options.host, folder=options.folder, now=now
         )
 
-    def target(found: restore.Source) -> restore.Target:
+    def target(found: sources.Source) -> targets.Target:
         if options.release:
-            return restore.release_target(settings, options.app, options.release, found.points)
+            return targets.release_target(settings, options.app, options.release, found.points)
         if options.backup:
-            return restore.Target("backup", options.backup)
-        return restore.Target("time", str(when)) if when is not None else restore.Target()
+            return targets.Target("backup", options.backup)
+        return targets.Target("time", str(when)) if when is not None else targets.Target()
 
-    before = restore.parse_time(options.copy_before, now) if options.copy_before else None
+    before = targets.parse_time(options.copy_before, now) if options.copy_before else None
     where = {
         "where": options.source, "host": options.host, "before": before, "timeout": options.timeout, "now": now,
         "accept_gap": options.accept_gap, "start": not options.no_start,
     }  # fmt: skip
     if options.beside:
-        return restore.beside(settings, target, **where)
+        return restore_beside.beside(settings, target, **where)
     if options.database:
         _confirmed(options.confirm, options.database, f"the database {options.database}")
-        return restore.database(settings, options.database, target, **where)
+        return restore_database.database(settings, options.database, target, **where)
     _confirmed(options.confirm, settings.host, f"the whole PostgreSQL cluster of {settings.host}, with all databases")
-    return restore.in_place(settings, target, **where)
+    return restore_cluster.in_place(settings, target, **where)
 
 
 def _take_in(options: argparse.Namespace, settings: Config, now: float) -> Result:
     _confirmed(options.confirm, options.database, f"the database {options.database}")
-    return restore.take_in(settings, options.database, options.dump, options.scrub, now)
+    return restore_database.take_in(settings, options.database, options.dump, options.scrub, now)
 
 
 def _confirmed(given: str, wanted: str, what: str) -> None:

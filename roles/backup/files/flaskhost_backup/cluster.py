@@ -17,6 +17,8 @@ from flaskhost_backup.tools import Done
 
 #: Seconds for a question about the catalogue.
 ASK_SECONDS = 30.0
+#: Names of the sockets of scratch clusters; nothing listens on the network.
+BESIDE_PORT, DRILL_PORT, DATABASE_PORT = 5433, 5434, 5435
 #: Between the columns of an answer.
 SEPARATOR = "\x1f"
 #: What ends the answer of a session.

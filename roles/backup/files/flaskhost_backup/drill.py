@@ -6,12 +6,14 @@ import time
 from typing import Any
 
 from flaskhost_backup import counts, restic, tools
-from flaskhost_backup.cluster import Scratch, human
+from flaskhost_backup.cluster import DRILL_PORT, Scratch, human
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.explain import explain
 from flaskhost_backup.pgbackrest import gaps
-from flaskhost_backup.restore import DRILL_PORT, Source, Target, into_scratch, source
+from flaskhost_backup.restore_beside import into_scratch
+from flaskhost_backup.sources import Source, source
 from flaskhost_backup.state import State, read_json
+from flaskhost_backup.targets import Target
 from flaskhost_backup.verbs import Result, need_enabled
 
 

@@ -1,0 +1,87 @@
+"""A restore into a cluster beside the real one: for a look, for one database of it, and for the drill."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+
+from flaskhost_backup.cluster import BESIDE_PORT, Scratch, Server, need_room
+from flaskhost_backup.config import Config
+from flaskhost_backup.pgbackrest import Backup
+from flaskhost_backup.sources import Source, source
+from flaskhost_backup.targets import Target, arguments, choose, need_version
+from flaskhost_backup.verbs import Result, need_enabled
+from flaskhost_backup.wal import hand_over, need_whole_log
+
+
+def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target, timeout: float) -> Backup:
+    """Restore into a scratch cluster and start it.
+
+    Returns:
+        The backup that it was begun with.
+
+    Raises:
+        BackupError: it cannot be; the scratch cluster is gone.
+    """
+    cluster = config.need_cluster()
+    info = found.backrest.info()
+    backup = choose(info, target)
+    need_version(cluster, info)
+    need_room(scratch.folder.parent, backup.size, "A cluster beside the real one")
+    scratch.make()
+    try:
+        tablespaces = scratch.folder / "tablespaces"
+        tablespaces.mkdir(mode=0o700)
+        shutil.chown(tablespaces, cluster.user, cluster.user)
+        found.backrest.restore(
+            scratch.data, *arguments(backup, target), f"--tablespace-map-all={tablespaces}", "--archive-mode=off",
+        )  # fmt: skip
+        scratch.start(timeout)
+    except BaseException:
+        scratch.remove()
+        raise
+    return backup
+
+
+def beside(
+    config: Config,
+    target: Callable[[Source], Target],
+    *,
+    where: str,
+    host: str,
+    before: float | None,
+    timeout: float,
+    now: float,
+    accept_gap: bool = False,
+    start: bool = True,
+) -> Result:
+    """Restore into a cluster beside the real one, and leave it running for a look."""
+    need_enabled(config)
+    scratch = Scratch(config.need_cluster(), config.state / "beside", BESIDE_PORT)
+    began = time.monotonic()
+    with source(config, where, host, before) as found:
+        wanted = target(found)
+        if where == "local" and Server(config.need_cluster()).runs():
+            hand_over(Server(config.need_cluster()))
+        need_whole_log(found, wanted, accept_gap)
+        backup = into_scratch(config, scratch, found, wanted, timeout)
+    seconds = time.monotonic() - began
+    look = f"sudo -u {scratch.cluster.user} psql -h {scratch.socket} -p {scratch.port}"
+    return Result(
+        changed=True,
+        lines=[
+            f"A cluster beside the real one was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s.",
+            f"Look at it: {look} DATABASE",
+            "When you are done: flaskhost-backup remove",
+        ],
+        data={"beside": {"at": now, "socket": str(scratch.socket), "port": scratch.port}},
+    )
+
+
+def remove_beside(config: Config) -> Result:
+    """Delete the cluster beside the real one."""
+    scratch = Scratch(config.need_cluster(), config.state / "beside", BESIDE_PORT)
+    there = scratch.folder.exists()
+    scratch.remove()
+    return Result(changed=there, lines=["The cluster beside the real one is gone." if there else "There is none."])

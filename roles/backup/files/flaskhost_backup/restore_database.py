@@ -1,0 +1,179 @@
+"""One database in the place of the one that is there, from a backup or from another host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flaskhost_backup import tools
+from flaskhost_backup.cluster import DATABASE_PORT, Scratch, Server, literal, quoted
+from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.explain import explain
+from flaskhost_backup.restore_beside import into_scratch
+from flaskhost_backup.sources import Source, source
+from flaskhost_backup.state import State, held, stamp
+from flaskhost_backup.targets import Target
+from flaskhost_backup.units import start_units, stop_units
+from flaskhost_backup.verbs import Result, need_enabled, remove
+from flaskhost_backup.wal import hand_over, need_whole_log
+
+
+def database(
+    config: Config,
+    name: str,
+    target: Callable[[Source], Target],
+    *,
+    where: str,
+    host: str,
+    before: float | None,
+    timeout: float,
+    now: float,
+    accept_gap: bool = False,
+    start: bool = True,
+) -> Result:
+    """Restore one database, and leave the others as they are: by way of a cluster beside the real one.
+
+    The database that is there gets another name, and stays.
+
+    Raises:
+        BackupError: it cannot be; the database that was there is in its place.
+    """
+    need_enabled(config)
+    cluster = config.need_cluster()
+    server = Server(cluster)
+    if not server.runs():
+        raise BackupError(
+            "PostgreSQL does not run: one database alone can only be restored into a cluster that does.",
+            "Restore the whole cluster: playbooks/restore.yml without app; or start it: systemctl start postgresql",
+        )
+    app = next((item for item in config.apps if item.name == name), None)
+    scratch = Scratch(cluster, config.state / "database", DATABASE_PORT)
+    began = time.monotonic()
+    with held([app.lock] if app and app.lock else []), source(config, where, host, before) as found:
+        wanted = target(found)
+        if where == "local":
+            hand_over(server)
+        need_whole_log(found, wanted, accept_gap)
+        backup = into_scratch(config, scratch, found, wanted, timeout)
+        try:
+            if name not in scratch.server.databases():
+                raise BackupError(f"There was no database {name} then.", "Ask for a later time.")
+            dump = scratch.folder / "dump"
+            _dump(scratch, name, dump)
+            scratch.stop()
+            remove(scratch.data)
+            units = stop_units(list(app.units) if app else [])
+            try:
+                kept = replace(server, name, dump, stamp(now))
+            except BaseException:
+                start_units(units)
+                raise
+            if start:
+                start_units(units)
+        finally:
+            scratch.remove()
+    seconds = round(time.monotonic() - began, 1)
+    result = Result(changed=True)
+    result.lines = [f"The database {name} was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s."]
+    if kept:
+        result.lines.append(
+            f"The one that was there before: {kept}. When all is well: sudo -u {cluster.user} dropdb {kept}"
+        )
+    result.data["restore"] = {
+        "at": now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text, "backup": backup.label,
+        "database": name, "aside": kept, "units": units, "point": wanted.point or {},
+    }  # fmt: skip
+    State(config.state).note("restore", result.data["restore"])
+    return result
+
+
+def _dump(scratch: Scratch, name: str, path: Path) -> None:
+    cluster = scratch.cluster
+    done = tools.run(
+        [cluster.bin / "pg_dump", "--format=custom", "--create", "--compress=1", f"--file={path}", f"--dbname={name}"],
+        user=cluster.user,
+        env=scratch.server.variables,
+    )
+    if done.status:
+        raise explain(done, "The restored cluster")
+
+
+def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: float) -> Result:
+    """Put a database of another host's into the place of one that is here, scrubbed before an app sees it.
+
+    Args:
+        config: the configuration.
+        name: the database, here and there.
+        dump: made by ``pg_dump --format=custom --create``.
+        scrub: SQL that takes out what must not be here; None for none.
+        now: seconds since 1970.
+
+    Raises:
+        BackupError: it cannot be, or it cannot be scrubbed; the database that was here is in its place.
+    """
+    server = Server(config.need_cluster())
+    app = next((item for item in config.apps if item.name == name), None)
+    with held([app.lock] if app and app.lock else []):
+        units = stop_units(list(app.units) if app else [])
+        try:
+            kept = replace(server, name, dump, stamp(now), scrub)
+        finally:
+            start_units(units)
+    result = Result(changed=True, lines=[f"The database {name} was taken in{', and scrubbed' if scrub else ''}."])
+    if kept:
+        result.lines.append(f"The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}")
+    result.data["restore"] = {"at": now, "ok": True, "problems": [], "database": name, "aside": kept, "units": units}
+    return result
+
+
+def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None = None) -> str:
+    """Put a database from a dump into the place of the one that is there, which gets another name.
+
+    Args:
+        server: the cluster.
+        name: the database.
+        dump: made by ``pg_dump --format=custom --create``.
+        mark: ends the other name.
+        scrub: SQL to run in the new one, all of it or nothing, before anybody is let in.
+
+    Returns:
+        That name; empty where there was none.
+
+    Raises:
+        BackupError: it cannot be; the one that was there is in its place again.
+    """
+    kept = f"{name}_before_{mark.lower()}"
+    found = server.ask("SELECT datname FROM pg_database")
+    there = [name] in found
+    if there:
+        rename(server, name, kept)
+    # By its standard input: the file may be one that only root reads.
+    with dump.open("rb") as stream:
+        done = tools.run(
+            [server.cluster.bin / "pg_restore", "--create", "--exit-on-error", "--dbname=postgres"],
+            user=server.cluster.user,
+            env=server.variables,
+            stream=stream,
+        )
+    if not done.status and scrub:
+        done = server.run(f"BEGIN;\n{scrub.read_text(encoding='utf-8')}\n;COMMIT;\n", name, None)
+    if done.status:
+        problem = explain(done, f"The database {name}")
+        server.ask(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+        if there:
+            rename(server, kept, name)
+        raise BackupError(f"{problem.reason} What was there before is in its place again.", problem.cure)
+    server.ask("ANALYZE", name, None)
+    return kept if there else ""
+
+
+def rename(server: Server, old: str, new: str) -> None:
+    """Rename a database, and end who is in it; under a name of before no app gets in by mistake."""
+    # Not closed for good: pg_upgrade refuses a database that nobody can connect to, and pg_dumpall leaves it out.
+    limit = 0 if "_before_" in new else -1
+    server.ask(f"ALTER DATABASE {quoted(old)} WITH ALLOW_CONNECTIONS false")
+    there = f"datname = {literal(old)} AND pid <> pg_backend_pid()"
+    server.ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {there}")  # noqa: S608 - quoted
+    server.ask(f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)}")
+    server.ask(f"ALTER DATABASE {quoted(new)} WITH CONNECTION LIMIT {limit} ALLOW_CONNECTIONS true")

@@ -1,0 +1,98 @@
+"""A restore of an app's data folder, or of the configuration."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from flaskhost_backup import restic
+from flaskhost_backup.config import App, BackupError, Config
+from flaskhost_backup.sources import all_below
+from flaskhost_backup.state import held, stamp, utc
+from flaskhost_backup.units import start_units, stop_units
+from flaskhost_backup.verbs import Result, move_aside, need_enabled, remove
+
+
+def files(
+    config: Config, name: str, *, when: float | None, where: str, host: str, folder: Path | None, now: float
+) -> Result:
+    """Restore the data folder of an app, or what is kept of /etc/flaskhost.
+
+    Args:
+        config: the configuration.
+        name: the app; ``flaskhost`` for the configuration.
+        when: the newest snapshot that is not younger; the newest of all when None.
+        where: local or second.
+        host: whose backups; this host's own when empty.
+        folder: an empty folder to put it into for a look; into its place when None.
+        now: seconds since 1970.
+    """
+    need_enabled(config)
+    repository = restic.local(config) if where == "local" else restic.second(config)
+    app = None if name == "flaskhost" else config.app(name)
+    path = app.data if app else Path("/etc/flaskhost")
+    found = [
+        item for item in repository.snapshots(restic.FILES, [host or config.host]) if when is None or item.at <= when
+    ]
+    if not found:
+        limit = f" from before {utc(when)}" if when is not None else ""
+        raise BackupError(f"{repository.where} holds no files{limit}.", "What there is: flaskhost-backup list")
+    chosen = found[-1]
+    if not any(path.is_relative_to(item) for item in chosen.paths):
+        raise BackupError(f"{path} is not in the backup of {utc(chosen.at)}.", "What there is: flaskhost-backup list")
+    if folder:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise BackupError(f"{folder} is not empty.", "Name an empty folder, or a new one.")
+        repository.restore(chosen.id, folder, [str(path)])
+        return Result(changed=True, lines=[f"{path} of {utc(chosen.at)} is in {folder}{path}."])
+    return _files_in_place(config, repository, chosen, app=app, path=path, now=now)
+
+
+def _files_in_place(
+    config: Config, repository: restic.Restic, chosen: restic.Snapshot, *, app: App | None, path: Path, now: float
+) -> Result:
+    # Beside its place: what comes last is a rename, on the same disk.
+    fresh = path.with_name(f".{path.name}.restored")
+    with held([app.lock] if app and app.lock else []):
+        remove(fresh)
+        fresh.mkdir(mode=0o700)
+        try:
+            repository.restore(chosen.id, fresh, [str(path)])
+            inside = fresh / path.relative_to("/")
+            if not inside.is_dir():
+                raise BackupError(f"{path} is not in the backup of {utc(chosen.at)}.", "See: flaskhost-backup list")
+            _translate(inside, path)
+            if app is None and config.secrets.is_dir():
+                # The passphrase and its like are never in a backup.
+                shutil.copytree(config.secrets, inside / config.secrets.name, symlinks=True, dirs_exist_ok=True)
+                (inside / config.secrets.name).chmod(0o700)
+            units = stop_units(list(app.units) if app else [])
+            try:
+                aside = move_aside(path, stamp(now)) if os.path.lexists(path) else None
+                inside.rename(path)
+            finally:
+                start_units(units)
+        finally:
+            remove(fresh)
+    result = Result(changed=True, lines=[f"{path} is as it was at {utc(chosen.at)}."])
+    if aside:
+        result.lines.append(f"What was there before: {aside}. When all is well: rm -r {aside}")
+    result.data["restore"] = {"at": now, "ok": True, "problems": [], "path": str(path), "aside": str(aside or "")}
+    return result
+
+
+def _translate(restored: Path, there: Path) -> None:
+    """On another host the app's user may have another number: what was the owner's becomes the present owner's."""
+    try:
+        now, then = there.stat(), restored.stat()
+    except OSError:
+        return
+    if (now.st_uid, now.st_gid) == (then.st_uid, then.st_gid):
+        return
+    for path in all_below(restored):
+        status = path.lstat()
+        user = now.st_uid if status.st_uid == then.st_uid else -1
+        group = now.st_gid if status.st_gid == then.st_gid else -1
+        os.chown(path, user, group, follow_symlinks=False)

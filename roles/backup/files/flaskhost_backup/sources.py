@@ -1,0 +1,106 @@
+"""Where a restore of the database comes from: this host's repository, or a copy fetched from the second one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flaskhost_backup import restic
+from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.pgbackrest import PgBackRest
+from flaskhost_backup.state import read_json
+from flaskhost_backup.verbs import remove
+
+
+@dataclass(frozen=True)
+class Source:
+    """A repository of the database to restore from.
+
+    Attributes:
+        backrest: pgBackRest on it.
+        folder: where it is.
+        points: the points that are known in it; None for those of this host.
+        fetched: whether it was fetched from the second repository, and has to be put into place or removed.
+    """
+
+    backrest: PgBackRest
+    folder: Path
+    points: list[dict[str, Any]] | None = None
+    fetched: Path | None = None
+
+
+@contextlib.contextmanager
+def source(config: Config, where: str, host: str = "", before: float | None = None) -> Iterator[Source]:
+    """Have a repository to restore from, fetched where it is not on this host.
+
+    Args:
+        config: the configuration.
+        where: local or second.
+        host: whose backups; this host's own when empty.
+        before: the newest copy that is not younger, for a repository that has been damaged since.
+
+    Raises:
+        BackupError: there is none, or it cannot be fetched.
+    """
+    if where == "local":
+        yield Source(PgBackRest(config), config.database_repository)
+        return
+    fetched = config.repository / "fetched"
+    try:
+        yield _fetch(config, fetched, host or config.host, before)
+    finally:
+        remove(fetched)
+
+
+def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Source:
+    second = restic.second(config)
+    found = second.snapshots(restic.DATABASE, [host])
+    if before is not None:
+        found = [item for item in found if item.at <= before]
+    if not found:
+        others = sorted({item.host for item in second.snapshots(restic.DATABASE)} - {host})
+        hint = f" There are some of: {', '.join(others)} (-e of=NAME)." if others and before is None else ""
+        raise BackupError(
+            f"The second repository holds no backup of the database of {host}.{hint}",
+            "What there is: flaskhost-backup list",
+        )
+    remove(folder)
+    # Where it lies in the snapshot is where it was on the host that took it.
+    inside = Path(next((path for path in found[-1].paths if path.endswith("/postgres")), found[-1].paths[0]))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
+    # postgres has to get through to its own part of it.
+    folder.chmod(0o711)
+    second.restore(found[-1].id, folder)
+    cluster = config.need_cluster()
+    repository, records = folder / "postgres", folder / "records"
+    (folder / inside.relative_to("/")).rename(repository)
+    other = folder / inside.relative_to("/").parent / "records"
+    if other.exists():
+        other.rename(records)
+    _own(repository, cluster.user)
+    points = read_json(records / "points.list").get("points")
+    return Source(
+        PgBackRest(config, repository, "The copy that was fetched from the second repository"),
+        repository,
+        points if isinstance(points, list) else [],
+        folder,
+    )
+
+
+def _own(folder: Path, user: str) -> None:
+    """Give a folder with all that is in it to a user; numbers may differ between hosts."""
+    entry = pwd.getpwnam(user)
+    for path in all_below(folder):
+        os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+
+
+def all_below(folder: Path) -> Iterator[Path]:
+    yield folder
+    for parent, folders, files_in_it in os.walk(folder):
+        yield from (Path(parent) / name for name in (*folders, *files_in_it))

@@ -1,0 +1,132 @@
+"""To which point a restore goes, and which backup it begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from flaskhost_backup.config import BackupError, Cluster, Config
+from flaskhost_backup.pgbackrest import Backup, Info
+from flaskhost_backup.state import State, utc
+
+
+@dataclass(frozen=True)
+class Target:
+    """To which point a restore is to go.
+
+    Attributes:
+        kind: latest, time, point or backup.
+        value: the time in seconds since 1970, the point's name, or the backup's label.
+        release: where it is a point before a migration, the entry of :meth:`State.points`.
+    """
+
+    kind: str = "latest"
+    value: str = ""
+    point: dict[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """The point for people."""
+        if self.kind == "time":
+            return f"to {utc(float(self.value))}"
+        if self.kind == "point":
+            return f"to before the migration of {self.value}"
+        return "to now" if self.kind == "latest" else f"to the end of the backup {self.value}"
+
+
+def parse_time(text: str, now: float) -> float:
+    """Read a time; UTC where it names no zone.
+
+    Args:
+        text: such as ``2026-11-21 10:15``, ``2026-11-21T10:15:00+01:00``.
+        now: seconds since 1970.
+
+    Raises:
+        BackupError: it is none, or is still to come.
+    """
+    try:
+        found = datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
+    except ValueError:
+        raise BackupError(f"{text!r} is no time.", 'Write it as "2026-11-21 10:15:00", in UTC.') from None
+    seconds = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    if seconds > now:
+        raise BackupError(f"{utc(seconds)} is still to come.", "Without a time the newest state is restored.")
+    return seconds
+
+
+def release_target(config: Config, app: str, release: str, points: list[dict[str, Any]] | None = None) -> Target:
+    """Find the point before a release's migration.
+
+    Raises:
+        BackupError: there is none.
+    """
+    found = State(config.state).points() if points is None else points
+    names = [item for item in found if item.get("release") == release and app in ("", item.get("app"))]
+    if not names:
+        known = ", ".join(str(item["release"]) for item in found if app in ("", item.get("app")))
+        raise BackupError(
+            f"No point is known before the migration of {release}.",
+            f"Known are: {known or 'none'}; or name a time: flaskhost-backup list",
+        )
+    return Target("point", str(names[-1]["name"]), names[-1])
+
+
+def choose(info: Info, target: Target) -> Backup:
+    """Choose the backup to begin with.
+
+    Raises:
+        BackupError: there is none that lies before the target.
+    """
+    backups = [item for item in info.backups if item.system == info.system]
+    if not backups:
+        raise BackupError(
+            "There is no backup yet.",
+            "Make one: flaskhost-backup full; or use the second repository: playbooks/restore.yml -e from=second",
+        )
+    if target.kind == "backup":
+        chosen = [item for item in backups if item.label == target.value]
+        if not chosen:
+            raise BackupError(f"There is no backup {target.value}.", "What there is: flaskhost-backup list")
+        return chosen[-1]
+    if target.kind == "latest":
+        return backups[-1]
+    limit = float(target.value) if target.kind == "time" else float((target.point or {}).get("at") or 0)
+    before = [item for item in backups if item.stop < limit]
+    if target.kind == "point":
+        # On the timeline that the point is on, or on one that it came from.
+        before = [item for item in before if item.timeline <= int((target.point or {}).get("timeline") or 1 << 31)]
+    if not before:
+        raise BackupError(
+            f"There is no backup from before {utc(limit)}; the first one was whole at {utc(backups[0].stop)}.",
+            "Ask for a later time, or look into the second repository: playbooks/restore.yml -e from=second",
+        )
+    return before[-1]
+
+
+def need_version(cluster: Cluster, info: Info) -> None:
+    """See that the backup is of the major version that is here.
+
+    Raises:
+        BackupError: it is of another one.
+    """
+    if info.version and info.version != cluster.version:
+        raise BackupError(
+            f"The backup is of PostgreSQL {info.version}, and this host has {cluster.version}.",
+            f"Restore it on a host with PostgreSQL {info.version}, and upgrade there.",
+        )
+
+
+def arguments(backup: Backup, target: Target) -> list[str]:
+    """What pgBackRest is told of the target."""
+    found = [f"--set={backup.label}"]
+    if target.kind == "backup":
+        return [*found, "--type=immediate", "--target-action=promote"]
+    if target.kind == "time":
+        when = datetime.fromtimestamp(float(target.value), UTC)
+        return [*found, "--type=time", f"--target={when:%Y-%m-%d %H:%M:%S.%f}+00", "--target-action=promote"]
+    if target.kind == "point":
+        timeline = int((target.point or {}).get("timeline") or 0)
+        line = [f"--target-timeline={timeline}"] if timeline else []
+        return [*found, "--type=name", f"--target={target.value}", *line, "--target-action=promote"]
+    return [*found, "--type=default"]
