@@ -144,7 +144,7 @@ def test_the_programs_answer_is_read_and_its_refusal_told() -> None:
 
 
 def ask(**given: Any) -> dict[str, Any]:
-    return restore_request.request(given, APPS, "production1")
+    return restore_request.request(given, APPS, ["production1", "production2"])
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,19 @@ def test_a_restore_that_is_clear_is_handed_on(given: dict[str, Any], arguments: 
     found = ask(**given)
     assert (found["problem"], found["database"]) == ("", arguments)
     assert found["replaces"] is not bool(given.get("beside"))
+
+
+def test_of_several_clusters_the_one_that_was_named_is_replaced() -> None:
+    assert ask(confirm="production2")["database_hosts"] == ["production2"]
+    assert ask(confirm="shop", app="shop")["database_hosts"] == ["production1", "production2"]
+    assert ask(beside=True)["database_hosts"] == ["production1", "production2"]
+    assert ask(confirm="shop", app="shop", what="files")["database_hosts"] == []
+
+
+def test_without_a_database_host_only_files_can_be_restored() -> None:
+    assert "--limit" in restore_request.request({"beside": True}, APPS, [])["problem"]
+    found = restore_request.request({"app": "shop", "what": "files", "confirm": "shop"}, APPS, [])
+    assert (found["problem"], found["files"]) == ("", ["restore-files", "--app=shop", "--confirm=shop"])
 
 
 def test_files_are_restored_beside_the_database_or_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 #: The variables of the playbook, and what each is, for who has misspelt one.
@@ -25,30 +25,36 @@ _LABEL = re.compile(r"\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?")
 _RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
 
 
-def request(given: Mapping[str, Any], apps: Any, host: str) -> dict[str, Any]:
+def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str]) -> dict[str, Any]:
     """Understand what was asked.
 
     Args:
         given: the variables by their names, those of :data:`VARIABLES`, as texts or booleans; one that is not set is
             empty. And ``_raw_params``, into which Ansible puts the words of ``-e`` that belong to no variable.
         apps: ``flask_apps``.
-        host: the host whose data it is.
+        hosts: the database hosts of this run.
 
     Returns:
         ``problem``, a sentence that names the variable and the cure, empty when nothing is wrong; ``database`` and
-        ``files``, the arguments of flaskhost-backup, each empty where nothing is to be done; ``apps``, the names of
-        those whose data is replaced; ``release``, the one that is gone back behind; ``replaces``, whether anything is.
+        ``files``, the arguments of flaskhost-backup, each empty where nothing is to be done; ``database_hosts``,
+        where the first are for; ``apps``, the names of those whose data is replaced; ``release``, the one that is
+        gone back behind; ``replaces``, whether anything is.
     """
     values = {name: str(given.get(name) if given.get(name) is not None else "").strip() for name in VARIABLES}
     flags = {name: values[name].lower() in ("true", "yes", "on", "1") for name in ("beside", "accept_gap")}
     names = sorted(apps) if isinstance(apps, Mapping) else []
-    problem = next(_problems(given, values, flags, names, host), "")
+    problem = next(_problems(given, values, flags, names, hosts), "")
     if problem:
-        return {"problem": problem, "database": [], "files": [], "apps": [], "release": "", "replaces": False}
+        return {
+            "problem": problem, "database": [], "database_hosts": [], "files": [], "apps": [], "release": "",
+            "replaces": False,
+        }  # fmt: skip
     what = values["what"] or "database"
+    whole = not values["app"] and not flags["beside"]
     return {
         "problem": "",
         "database": _database(values, flags) if what in ("database", "both") else [],
+        "database_hosts": [] if what == "files" else [values["confirm"]] if whole else list(hosts),
         "files": _files(values) if what in ("files", "both") else [],
         "apps": [] if flags["beside"] else [values["app"]] if values["app"] else names,
         "release": "" if flags["beside"] else values["release"],
@@ -57,7 +63,7 @@ def request(given: Mapping[str, Any], apps: Any, host: str) -> dict[str, Any]:
 
 
 def _problems(
-    given: Mapping[str, Any], values: dict[str, str], flags: dict[str, bool], names: list[str], host: str
+    given: Mapping[str, Any], values: dict[str, str], flags: dict[str, bool], names: list[str], hosts: Sequence[str]
 ) -> Iterator[str]:
     if str(given.get("_raw_params") or "").strip():
         yield (
@@ -87,19 +93,19 @@ def _problems(
         yield f"from: {values['from']!r} is not one of local, second."
     if values["timeout"] and not (values["timeout"].isdigit() and int(values["timeout"])):
         yield "timeout: it is a number of seconds: -e timeout=3600"
-    if not flags["beside"] and (unconfirmed := _unconfirmed(values["confirm"], app, host)):
-        yield unconfirmed
+    yield from _unconfirmed(values, what, hosts, beside=flags["beside"])
 
 
-def _unconfirmed(confirm: str, app: str, host: str) -> str:
-    wanted = app or host
-    if confirm == wanted:
-        return ""
-    replaced = f"the data of {app} on {host}" if app else f"the whole PostgreSQL cluster of {host}, with every database"
-    return (
-        f"confirm: this replaces {replaced}. What is there now is put aside, and nothing of it deleted. "
-        f"If that is meant: -e confirm={wanted}. To look first: -e beside=true"
-    )
+def _unconfirmed(values: dict[str, str], what: str, hosts: Sequence[str], *, beside: bool) -> Iterator[str]:
+    if what != "files" and not hosts:
+        yield "hosts: no host of the group db is in this run. Name one in the inventory, or in --limit."
+    elif not beside and values["confirm"] not in ([values["app"]] if values["app"] else hosts):
+        wanted = values["app"] or hosts[0]
+        cluster = f"the whole PostgreSQL cluster of {wanted}, with every database"
+        yield (
+            f"confirm: this replaces {f'the data of {wanted}' if values['app'] else cluster}. What is there now is put "
+            f"aside, and nothing of it deleted. If that is meant: -e confirm={wanted}. To look first: -e beside=true"
+        )
 
 
 def _source(values: dict[str, str]) -> list[str]:
