@@ -9,6 +9,8 @@ import pytest
 
 SETTINGS = "/etc/sysctl.d/60-flaskhost.conf"
 BLOCKED = "/etc/modprobe.d/60-flaskhost.conf"
+#: What the kernel of a release of Debian does not have yet: io_uring can be switched off since Linux 6.6.
+NEWER_THAN_THE_KERNEL = {"12": {"kernel.io_uring_disabled"}}
 
 
 def properties(host, unit, *names):
@@ -98,7 +100,8 @@ def test_every_setting_of_the_kernel_is_in_force(host):
     for name, value in paths.items():
         pattern = re.compile(re.escape(name).replace(r"\*", r"[^.]+"))
         found = {real: is_now for real, is_now in has.items() if pattern.fullmatch(real)}
-        assert found, name
+        # The file says of each that it may be missing; a name with a mistake in it is found here.
+        assert found or name in NEWER_THAN_THE_KERNEL.get(host.system_info.release.partition(".")[0], ()), name
         wrong |= {real: is_now for real, is_now in found.items() if is_now != value}
     assert wrong == {}
 
