@@ -10,9 +10,11 @@ DOCUMENTATION = r"""
 module: postgres_server
 short_description: A PostgreSQL cluster that runs with its settings
 description:
-  - Writes a file of settings, C(pg_hba.conf) and a drop-in of the unit, and starts, reloads or restarts the cluster.
-  - It is restarted only where PostgreSQL itself says that a setting on the disk waits for that, or where its unit has
-    changed. A setting that PostgreSQL refuses is not put in place; one with which it does not start is taken back.
+  - Writes a file of settings, C(pg_hba.conf), the cluster's variables and a drop-in of the unit, and starts, reloads or
+    restarts the cluster.
+  - It is restarted only where PostgreSQL itself says that a setting on the disk waits for that, or where its unit or
+    its variables have changed. A setting that PostgreSQL refuses is not put in place; one with which it does not start
+    is taken back.
   - Stops before anything is touched where the cluster's data is another major version's.
 options:
   cluster: {description: "The cluster, as Debian names it: 17/main.", type: str, required: true}
@@ -29,6 +31,10 @@ options:
     suboptions: *file
   names_file:
     description: Which system users log in as which roles.
+    type: dict
+    suboptions: *file
+  environment_file:
+    description: The environment variables of its processes.
     type: dict
     suboptions: *file
   unit_file:
@@ -73,6 +79,7 @@ ARGUMENT_SPEC = {
     "settings_file": {"type": "dict", "options": FILE},
     "access_file": {"type": "dict", "options": FILE},
     "names_file": {"type": "dict", "options": FILE},
+    "environment_file": {"type": "dict", "options": FILE},
     "unit_file": {"type": "dict", "options": FILE},
     "enable_checksums": {"type": "bool", "default": False},
 }
@@ -108,6 +115,7 @@ class Server:
             {**(self.options["settings_file"] or {}), **own, "validate": as_postgres(judge)},
             {**(self.options["access_file"] or {}), **own},
             {**(self.options["names_file"] or {}), **own},
+            {**(self.options["environment_file"] or {}), **own},
             {**(self.options["unit_file"] or {}), "owner": "root", "group": "root", "mode": "0644"},
         ]
         return host_files.plan_files(item for item in wanted if "path" in item)
@@ -123,9 +131,10 @@ class Server:
         ]
         properties = service_state.parse_show(self.module.run_command(show, check_rc=True)[1])
         reload_files = [file["path"] for name in RELOADED if (file := self.options[name])]
-        drop_ins = [str(Path(self.options["unit_file"]["path"]).parent)] if self.options["unit_file"] else []
+        restart_files = [str(Path(self.options["unit_file"]["path"]).parent)] if self.options["unit_file"] else []
+        restart_files += [file["path"]] if (file := self.options["environment_file"]) else []
         # Debian's generator starts the cluster at boot, by its start.conf.
-        return service_state.steps(properties, False, reload_files, drop_ins)
+        return service_state.steps(properties, False, reload_files, restart_files)
 
     def ask(self) -> dict[str, Any]:
         """What the server says of its files; it has to run."""
