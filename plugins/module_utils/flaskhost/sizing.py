@@ -134,9 +134,9 @@ def postgres_settings(
     # Both slots run only during a deploy, so half of the connections work at a time. Manual 20.4.1: a query may take
     # it several times over, and hashes twice (hash_mem_multiplier): what is left is shared out once, by connection.
     work = _between(4, (postgres_mb - shared) // max(1, connections // SLOTS_AT_ONCE), 128)
-    # Measured: an index over 300 MB takes a tenth longer at 750 MB than at 256, since the runs that it sorts are far
-    # from fitting into the processor's caches. 256 MB hold 44 million dead rows for one go of VACUUM.
-    maintenance = _between(64, postgres_mb // 16, 256)
+    # Measured: an index over 300 MB takes a tenth longer at 256 MB than at 64, and a quarter longer at 750: what is
+    # sorted in one go is then far from fitting into the processor's caches. 64 MB hold 11 million dead rows for VACUUM.
+    maintenance = _between(64, postgres_mb // 64, 256)
     # Manual 30.5: checkpoints should come by the clock, not by the amount written. It is room on the disk, of which a
     # small server has little.
     wal_gb = next((size for least, size in ((15000, 8), (3500, 4), (1800, 2)) if memory_mb >= least), 1)
