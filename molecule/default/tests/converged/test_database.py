@@ -112,3 +112,13 @@ def test_every_connection_that_the_apps_can_open_is_accepted(host):
 def test_text_is_utf8(host):
     sql = "select pg_encoding_to_char(encoding) from pg_database where datname = 'guestbook'"
     assert psql(host, "postgres", "postgres", sql).stdout.strip() == "UTF8"
+
+
+def test_a_connection_keeps_the_memory_of_its_sorts(host):
+    """Else it is given back after each sort, and asked of the kernel again page by page: one fault for each 4 KB."""
+    faults = "select split_part(pg_read_file('/proc/self/stat'), ' ', 10)"
+    sort = "select count(*) from (select md5(n::text) from generate_series(1, 60000) as n order by 1 offset 0) as x"
+    commands = " ".join(f'--command "{sql}"' for sql in (sort, sort, faults, sort, faults))
+    answer = host.run(f"sudo -u postgres psql --tuples-only --no-align {commands}")
+    *_, before, _count, after = answer.stdout.split()
+    assert int(after) - int(before) < 100
