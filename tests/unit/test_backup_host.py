@@ -196,6 +196,7 @@ def test_files_are_restored_beside_the_database_or_alone() -> None:
         ({}, "confirm: this replaces the whole PostgreSQL cluster of production1"),
         ({"confirm": "shop"}, "-e confirm=production1"),
         ({"app": "shop", "confirm": "production1"}, "-e confirm=shop"),
+        ({"app": "shop"}, "confirm: this replaces the data of shop on production1, production2."),
         ({"app": "shpo", "confirm": "shpo"}, "app: there is no app 'shpo'"),
         ({"to": "2026-11-21", "_raw_params": "10:15"}, "to: words were lost"),
         ({"to": "2026-11-21", "release": "20261121T101500Z-1a2b3c4"}, "release: it says another point than to"),

@@ -102,9 +102,10 @@ def _unconfirmed(values: dict[str, str], what: str, hosts: Sequence[str], *, bes
     elif not beside and values["confirm"] not in ([values["app"]] if values["app"] else hosts):
         wanted = values["app"] or hosts[0]
         cluster = f"the whole PostgreSQL cluster of {wanted}, with every database"
+        data = f"the data of {wanted}{'' if what == 'files' else ' on ' + ', '.join(hosts)}"
         yield (
-            f"confirm: this replaces {f'the data of {wanted}' if values['app'] else cluster}. What is there now is put "
-            f"aside, and nothing of it deleted. If that is meant: -e confirm={wanted}. To look first: -e beside=true"
+            f"confirm: this replaces {data if values['app'] else cluster}. What is there now is put aside, and nothing "
+            f"of it deleted. If that is meant: -e confirm={wanted}. To look first: -e beside=true"
         )
 
 
