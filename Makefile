@@ -2,22 +2,23 @@
 
 PYTHON ?= python3
 RELEASE ?= trixie
-# The scenario hardening takes some 30 minutes more: make hardening.
-SCENARIO ?= --all --exclude hardening --exclude backup --exclude database_host
+# Two at a time, the longest first. What make deploy, hardening, database and vm add is not in here.
+SCENARIO ?= deploy acme default failures roles
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Ansible needs UTF-8, whatever the machine's language settings.
 export LC_ALL := C.UTF-8
-export PYTHONDONTWRITEBYTECODE := 1
+# Bytecode in one place, and none among the sources. Without any, a start of ansible-playbook costs twice as much.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 
 TESTBED := $(PYTHON) scripts/testbed.py
 LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule hardening database vm test bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy hardening database vm test bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,23 +59,27 @@ sample-app-test: venv ## the sample app's own tests
 	@$(PYTHON) scripts/venv.py .cache/venvs/sample_app sample_app/requirements-test.txt --uv .venv/bin/uv
 	cd sample_app && ../.cache/venvs/sample_app/bin/python -m pytest -p no:cacheprovider tests
 
-molecule: venv ## the Molecule scenarios (SCENARIO="-s default" for one)
+molecule: venv ## the Molecule scenarios (SCENARIO=default for one)
 	@$(TESTBED) ready --direct bookworm trixie
-	molecule test --no-command-borders $(SCENARIO)
+	@$(PYTHON) scripts/scenarios.py $(SCENARIO)
+
+deploy: export FLASKHOST_DEPLOY_EVERYWHERE := 1
+deploy: venv ## all of the scenario deploy on both of Debian's releases, and ten kills of each kind (some 30 minutes)
+	@$(MAKE) --no-print-directory molecule SCENARIO=deploy
 
 hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 30 minutes)
-	@$(MAKE) --no-print-directory molecule SCENARIO="-s hardening"
+	@$(MAKE) --no-print-directory molecule SCENARIO=hardening
 
 database: venv ## data that is lost and comes back, the drill, an upgrade, a host of its own (some 30 minutes)
-	@$(MAKE) --no-print-directory molecule SCENARIO="-s backup -s database_host"
+	@$(MAKE) --no-print-directory molecule SCENARIO="backup database_host"
 
 vm: export MOLECULE_GLOB := molecule/machine/*/molecule.yml
 vm: export RELEASE := $(RELEASE)
 vm: venv ## a whole machine on QEMU: site.yml, audit, reboot; slow where it is emulated (RELEASE=bookworm for Debian 12)
 	molecule test --no-command-borders -s vm
 
-test: venv ## everything but make hardening, make database and make vm: lint, unit tests, the sample app's tests, the Molecule scenarios
-	@$(PYTHON) scripts/stages.py lint unit sample-app-test molecule
+test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what deploy, hardening, database and vm add
+	@$(PYTHON) scripts/stages.py lint+unit sample-app-test molecule
 
 bench: venv ## seconds of a first and of a second run of site.yml on a bare host
 	benchmarks/provision --release $(RELEASE)
@@ -83,6 +88,6 @@ bench-deploy: venv ## deploys and rollbacks under load: requests lost, latency, 
 	benchmarks/deploy --release $(RELEASE)
 
 clean: ## remove .venv and what the tests have cached (make demo-down removes the hosts)
-	rm -rf .venv .cache/venvs .cache/collections .ruff_cache .ansible
+	rm -rf .venv .cache/venvs .cache/pycache .cache/collections .ruff_cache .ansible
 	find . -name __pycache__ -type d -not -path './.cache/*' -prune -exec rm -rf {} +
 	@rmdir .cache 2>/dev/null || echo "Kept .cache/testbed, the test hosts' key and images: make demo-down"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,7 +42,11 @@ def note(text: str) -> None:
 
 
 def guarded(main: Callable[[], int]) -> NoReturn:
-    """Run a script's main function and turn what goes wrong into one message and an exit status."""
+    """Run a script's main function and turn what goes wrong into one message and an exit status.
+
+    What ends it with SIGTERM, as `timeout` and CI do, is as Ctrl-C: what it has set up is taken down.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = main()
     except Problem as problem:

@@ -1,34 +1,47 @@
 #!/usr/bin/env python3
-"""Run make targets one after the other, stop at the first that fails, and say at the end what each took."""
+"""Run make targets one after the other, stop at the first that fails, and say at the end what each took.
+
+Those joined by a plus run side by side: lint+unit.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 
 from common import ROOT, guarded, say
+from side_by_side import Job, run, say_at_the_end, status_of
+
+
+def run_alone(job: Job) -> None:
+    """Run one, which has the terminal for itself."""
+    say(f"make {job.name}")
+    started = time.monotonic()
+    try:
+        job.status = subprocess.run(job.command, cwd=ROOT, check=False).returncode  # noqa: S603  # our own targets
+    except KeyboardInterrupt:
+        job.status = 130
+    job.seconds = time.monotonic() - started
 
 
 def main() -> int:
     """Run the targets that the command line names."""
-    table: list[str] = []
-    status = 0
-    for target in sys.argv[1:]:
-        say(f"make {target}")
-        started = time.monotonic()
-        try:
-            command = ["make", "--no-print-directory", target]
-            status = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603  # our own targets
-        except KeyboardInterrupt:
-            status = 130
-        table.append(f"  {target:<18}{'ok' if status == 0 else 'FAILED':<8}{time.monotonic() - started:7.1f} s")
-        if status != 0:
+    stages = [
+        [Job(target, ["make", "--no-print-directory", target]) for target in stage.split("+")] for stage in sys.argv[1:]
+    ]
+    jobs = [job for stage in stages for job in stage]
+    for stage in stages:
+        if len(stage) == 1:
+            run_alone(stage[0])
+        else:
+            run(stage, len(stage), threading.Event())
+            say_at_the_end(stage)
+        if status_of(stage) != 0:
             break
-    skipped = sys.argv[1 + len(table) :]
-    table += [f"  {target:<18}not run" for target in skipped]
-    print("\n" + "\n".join(table), flush=True)
-    return status
+    print("\n" + "\n".join(job.row() for job in jobs), flush=True)
+    return status_of(jobs)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ next request was written, is replaced by a new one: nobody has lost anything. On
 of the connection is a loss. A browser would ask once more where the method allows it; here it counts, since not every
 client does, and not every request may be asked twice.
 
-    python tests/load_client.py --domain hello.test --port 44312 --seconds 60
+    python tests/load_client.py --domain hello.test --port 14312 --seconds 60
 
 prints one JSON line at the end (see `Report`). In a test it runs beside the deploy, as a process of its own:
 
-    with Load("hello.test", 44312) as load:
+    with Load("hello.test", 14312) as load:
         deploy()
     assert load.report.lost == 0, load.report.text()
 """
@@ -55,12 +55,18 @@ SLOW_SECONDS, STREAM_SECONDS = 0.5, 1.0
 UPLOAD_BYTES, UPLOAD_PIECES, UPLOAD_SECONDS = 300_000, 10, 0.3
 #: Connections that are kept open at the least. With one or two that are always busy no idle one would ever be closed.
 POOL = 16
+#: Seconds after which a release that answers again was switched back to: nginx closes its last connections after one
+#: (roles/nginx), and no deploy is over within two.
+LINGER = 2.0
 #: The most that is written out of what can be many: lost requests, slowest requests.
 SHOWN_LOST, SHOWN_SLOWEST = 200, 10
 #: Seconds within which the site has to give its first answers.
 START_SECONDS = 15.0
 #: Milliseconds of delay of the client itself below which nobody asks why.
 NOTED_LAG_MS = 5.0
+#: Seconds of such a delay above which the requests of that time are left out. Made up for all at once they would be a
+#: flood, which no site has earned because the machine of its visitors stood still.
+SKIPPED_LAG = 0.25
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ class Plan:
         path: what a fast request asks for.
         only_fast: for an app without /slow, /upload and /stream.
         until_file: ends the load when it exists.
+        max_lag: ends the load when a request is lost and the client itself has been late by more than so many seconds:
+            the machine cannot make so many requests, and what becomes of them says nothing about the site. 0 for never.
         nice: the priority to ask for, as of nice(1): the visitors of a real site do not share its processors. Taken
             where the rights allow it.
         announce: write a first line when the site has given its first answers.
@@ -95,6 +103,7 @@ class Plan:
     path: str = "/whoami"
     only_fast: bool = False
     until_file: str = ""
+    max_lag: float = 0.0
     nice: int = -5
     announce: bool = False
 
@@ -123,6 +132,7 @@ class Report:
         slowest: the slowest fast requests: ``at``, ``ms``, ``connection``, ``release`` and ``lag_ms``, by how much the
             client itself was late in that time. A request that is as slow as the client was late says nothing.
         lag_ms: by how much the client was late at the worst.
+        skipped: requests that were due while it was late by more than `SKIPPED_LAG`, left out and counted nowhere else.
         replaced: kept connections that the server had closed while they were idle.
         rate: requests per second that were really sent.
         seconds: how long it took.
@@ -145,6 +155,7 @@ class Report:
     p99_ms: float = 0.0
     slowest: list[dict[str, Any]] = field(default_factory=list)
     lag_ms: float = 0.0
+    skipped: int = 0
     replaced: int = 0
     rate: float = 0.0
     seconds: float = 0.0
@@ -154,7 +165,8 @@ class Report:
         """The report in a few lines, for a test that failed."""
         lines = [
             f"{self.lost} of {self.requests} requests lost at {self.rate}/s: {self.reasons or 'none'}",
-            f"fast ones: half within {self.p50_ms} ms, the worst {self.worst_ms} ms; client late by {self.lag_ms} ms",
+            f"fast ones: half within {self.p50_ms} ms, the worst {self.worst_ms} ms; client late by {self.lag_ms} ms"
+            f" and {self.skipped} left out",
             f"answers by release: {self.releases}; switches: {self.switches}",
             *(f"lost: {item}" for item in self.lost_requests[:20]),
         ]
@@ -299,7 +311,7 @@ class Client:
         self.idle: deque[Connection] = deque()
         self.seen: list[Seen] = []
         self.lags: list[tuple[float, float]] = []  # when it was noticed, milliseconds
-        self.worst_lag, self.replaced = 0.0, 0
+        self.worst_lag, self.replaced, self.skipped, self.has_lost = 0.0, 0, 0, False
         self.in_flight: set[asyncio.Task[None]] = set()
         self.ending = asyncio.Event()
         self.payload = os.urandom(UPLOAD_BYTES // UPLOAD_PIECES) * UPLOAD_PIECES
@@ -406,6 +418,7 @@ class Client:
             release = await self.ask(kind, is_new)
         except Lost as lost:
             reason, release = str(lost), lost.release
+            self.has_lost = True
         self.seen.append(Seen(kind, is_new, at, began, (time.perf_counter() - began) * 1000, release, reason))
 
     # -- all of them ------------------------------------------------------------------------------------------------
@@ -451,16 +464,18 @@ class Client:
         began = time.perf_counter()
         number = 0
         while not self.ending.is_set():
-            after = number / self.plan.rate
+            after = (number + self.skipped) / self.plan.rate
             due = began + after
             if self.plan.requests and number >= self.plan.requests:
                 break
             # Not "due - began", which is rounded up or down as long as the machine has been running for.
             if self.plan.seconds and after >= self.plan.seconds:
                 break
-            await self.until(due)
+            late = await self.until(due)
             if self.ending.is_set():
                 break
+            if late > SKIPPED_LAG:
+                self.skipped += int(late * self.plan.rate)
             self.send(number)
             number += 1
         took = time.perf_counter() - began
@@ -472,15 +487,18 @@ class Client:
             connection.close()
         return self.report(number, took)
 
-    async def until(self, due: float) -> None:
-        """Sleep until a moment, and note by how much it was missed."""
+    async def until(self, due: float) -> float:
+        """Sleep until a moment; note and return the seconds by which it was missed."""
         # Late already: the others still get their turn.
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         now = time.perf_counter()
-        late = (now - due) * 1000
-        self.worst_lag = max(self.worst_lag, late)
-        if late > NOTED_LAG_MS:
-            self.lags.append((now, late))
+        late = now - due
+        self.worst_lag = max(self.worst_lag, late * 1000)
+        if late * 1000 > NOTED_LAG_MS:
+            self.lags.append((now, late * 1000))
+        if 0 < self.plan.max_lag * 1000 < self.worst_lag and self.has_lost:
+            self.ending.set()
+        return late
 
     def send(self, number: int) -> None:
         """Begin the request with this number."""
@@ -492,6 +510,7 @@ class Client:
             self.seen.append(
                 Seen(kind, is_new, time.time(), time.perf_counter(), 0.0, reason="not sent: too many wait")
             )
+            self.has_lost = True
             return
         task = asyncio.create_task(self.one(kind, is_new))
         self.in_flight.add(task)
@@ -536,6 +555,7 @@ class Client:
             p99_ms=round(fast[len(fast) * 99 // 100].ms, 1) if fast else 0.0,
             slowest=[shown(item, self.lags) for item in fast[: -SHOWN_SLOWEST - 1 : -1]],
             lag_ms=round(self.worst_lag, 1),
+            skipped=self.skipped,
             replaced=self.replaced,
             rate=round(number / took, 1) if took else 0.0,
             seconds=round(took, 2),
@@ -562,7 +582,7 @@ def switches(good: list[Seen]) -> list[tuple[float, str]]:
     """When which release took over, as the fast requests see it.
 
     For a second after a switch both releases answer, since the proxy goes on using its open connections. A switch is
-    when a release answers that did not answer the last one hundred requests.
+    when another release answers, and one that has not done so for `LINGER` seconds.
 
     Args:
         good: the requests that were not lost.
@@ -571,12 +591,12 @@ def switches(good: list[Seen]) -> list[tuple[float, str]]:
         The moment of each first answer of a release after another one, and the release.
     """
     fast = sorted((item for item in good if item.kind == "fast" and item.release), key=lambda item: item.ended)
-    recent: deque[str] = deque(maxlen=100)
+    before, last = "", dict[str, float]()
     found = []
     for item in fast:
-        if recent and item.release not in recent:
+        if before and item.release != before and item.ended - last.get(item.release, -LINGER) >= LINGER:
             found.append((item.ended, item.release))
-        recent.append(item.release)
+        before, last[item.release] = item.release, item.ended
     return found
 
 
@@ -623,6 +643,10 @@ class Load:
             _out, err = self.process.communicate()
             raise RuntimeError(f"The load has not begun: {err.strip()}")
         return self
+
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return not self.process or self.process.poll() is not None
 
     def stop(self) -> Report:
         """End it: what is under way gets its answer, or its time limit. The report is `report`, too.
@@ -691,17 +715,29 @@ def plan_of(words: list[str] | None = None) -> Plan:
     parser.add_argument("--path", default=Plan.path, help="what a fast request asks for")
     parser.add_argument("--only-fast", action="store_true", help="no slow ones, no uploads, no streams")
     parser.add_argument("--until-file", default=Plan.until_file, metavar="PATH", help="end when it exists")
+    parser.add_argument("--max-lag", type=float, default=Plan.max_lag, help="seconds; late and a loss end it")
     parser.add_argument("--nice", type=int, default=Plan.nice, help="the priority to ask for")
     parser.add_argument("--announce", action="store_true", help="write a line when the site has begun to answer")
     return Plan(**vars(parser.parse_args(words)))
 
 
+async def end_with(parent: int, client: Client) -> None:
+    """End the load when the process that has begun it is gone: nobody would end it any more."""
+    while os.getppid() == parent:
+        await asyncio.sleep(0.5)
+    client.ending.set()
+
+
 async def run_until_told(plan: Plan) -> Report:
-    """Run a plan; SIGTERM and SIGINT end it early."""
+    """Run a plan; SIGTERM and SIGINT end it early, and so does the end of the parent."""
     client = Client(plan)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, client.ending.set)
-    return await client.run()
+    orphaned = asyncio.create_task(end_with(os.getppid(), client))
+    try:
+        return await client.run()
+    finally:
+        orphaned.cancel()
 
 
 def main() -> int:

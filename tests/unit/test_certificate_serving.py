@@ -91,7 +91,7 @@ def test_where_nobody_serves_there_is_no_certificate(tmp_path: Path) -> None:
         begin = time.monotonic()
         assert served("shop.test", port, timeout=0.2) is None, "silent"
         assert not trusted("shop.test", None, port, timeout=0.2)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 5
     assert served("shop.test", port) is None, "closed"
     assert not trusted("shop.test", None, port)
     assert served("a..b", port) is None
@@ -135,7 +135,7 @@ def test_what_is_served_for_too_long_is_told_by_its_serial(server: Server) -> No
     begin = time.monotonic()
     with pytest.raises(CertificateError) as caught:
         prove(["shop.test"], NEW, port=server.port, patience=0.3)
-    assert 0.3 <= time.monotonic() - begin < 2
+    assert 0.3 <= time.monotonic() - begin < 20
     assert "shop.test is still served with another certificate" in caught.value.reason
     assert f"{OLD.serial:x}" in caught.value.reason
     assert f"{NEW.serial:x}" in caught.value.reason

@@ -284,5 +284,5 @@ def test_launcher_finds_its_parts_from_where_it_is(tmp_path: Path) -> None:
     (library / "__init__.py").write_text("")
     (library / "cli.py").write_text("def main(arguments):\n    print(arguments)\n    return 3\n")
     # Ruff: the program is the test's own copy.
-    done = subprocess.run([launcher, "check", "--json"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    done = subprocess.run([launcher, "check", "--json"], capture_output=True, text=True, timeout=300, check=False)  # noqa: S603
     assert (done.returncode, done.stdout) == (3, "['check', '--json']\n")

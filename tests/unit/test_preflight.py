@@ -709,6 +709,19 @@ SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
     ("missing", "backup.second.known_hosts", {"backup": BACKUP | {"second": {"repository": "sftp:ada@host:/x"}}}),
     ("missing", "backup.second.environment", {"backup": BACKUP | {"second": {"repository": "s3:https://host/x"}}}),
     (
+        "missing",
+        "backup.second.environment",
+        {
+            "backup": BACKUP
+            | {"second": {"repository": "rest:https://host/x", "environment": {"RESTIC_REST_USERNAME": "ada"}}}
+        },
+    ),
+    (
+        "secret_in_repo",
+        "backup.second.repository",
+        {"backup": BACKUP | {"second": {"repository": f"rest:https://ada:{SECRET}@host/x"}}},
+    ),
+    (
         "malformed",
         "backup.second.repository",
         {"backup": BACKUP | {"second": {"repository": "/var/backups/flaskhost/b"}}},
@@ -1412,15 +1425,20 @@ all:
 @pytest.fixture(scope="module")
 def refused_run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """The real playbook on two hosts that nobody can reach, with faults in what the user wrote."""
-    inventory = tmp_path_factory.mktemp("inventory") / "hosts.yml"
-    inventory.write_text(INVENTORY)
+    return run_preflight(tmp_path_factory.mktemp("inventory"), INVENTORY)
+
+
+def run_preflight(folder: Path, hosts: str) -> subprocess.CompletedProcess[str]:
+    """Run the real playbook on an inventory of this text."""
+    inventory = folder / "hosts.yml"
+    inventory.write_text(hosts)
     return subprocess.run(  # noqa: S603 - our own playbook
         [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "playbooks/preflight.yml"],
         cwd=ROOT,
         env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -1449,3 +1467,24 @@ def test_a_run_that_is_refused_has_one_failure_per_host_and_no_stack_trace(
     assert "unreachable=0" in output
     assert "Traceback" not in output
     assert "UNREACHABLE" not in output
+
+
+#: An SSH that is refused while Ansible still sends it the module, as happens on a busy machine.
+SSH_THAT_ENDS_SLOWLY = """\
+#!/bin/sh
+exec <&-
+sleep 0.3
+echo "ssh: connect to host 127.0.0.1 port 1: Connection refused" >&2
+exit 255
+"""
+
+
+def test_the_reason_of_ssh_is_told_though_it_ends_while_data_is_sent(tmp_path: Path) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(SSH_THAT_ENDS_SLOWLY)
+    ssh.chmod(0o755)
+    finished = run_preflight(tmp_path, INVENTORY.replace("vars:", f"vars:\n    ansible_ssh_executable: {ssh}", 1))
+    assert finished.returncode == 2, finished.stdout + finished.stderr
+    for host in ("web1", "web2"):
+        message = finished.stdout.partition(f"fatal: [{host}]")[2].partition("Nothing has been changed on")[0]
+        assert "port 1: Connection refused" in " ".join(message.split()), finished.stdout

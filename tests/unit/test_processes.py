@@ -195,7 +195,7 @@ def run_script(folder: Path, command: str, **options: Any) -> subprocess.Complet
     if not current.is_symlink():
         current.symlink_to("releases/one")
     call = ["/bin/sh", str(current / "processes/worker")]
-    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=10, **options)  # noqa: S603
+    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=120, **options)  # noqa: S603
 
 
 def test_a_script_stays_with_its_release(tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ class Workshop:
 
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    # A host has none; make sets it for this machine's own programs.
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
     return Workshop(tmp_path, monkeypatch)
 
 

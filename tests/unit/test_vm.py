@@ -72,10 +72,10 @@ def test_parts_of_the_disk_do_not_overlap():
 
 
 def test_command_forwards_each_port_on_this_computer_alone(home):
-    command = vm.machine_command(vm.Machine("one"), {22: 22070, 443: 44370}, ["-accel", "tcg"])
+    command = vm.machine_command(vm.Machine("one"), {22: 22070, 443: 14370}, ["-accel", "tcg"])
     network = next(word for word in command if word.startswith("user,"))
     assert "hostfwd=tcp:127.0.0.1:22070-:22" in network
-    assert "hostfwd=tcp:127.0.0.1:44370-:443" in network
+    assert "hostfwd=tcp:127.0.0.1:14370-:443" in network
     assert network.count("hostfwd") == network.count("127.0.0.1") == 2
     assert any(str(home / "one.disk") in word for word in command)
 

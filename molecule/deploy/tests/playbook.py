@@ -21,8 +21,18 @@ sys.path.insert(0, str(PROJECT / "tests"))
 
 from load_client import Load  # noqa: E402 - needs the path above
 
+#: `make deploy` runs every test on both of Debian's releases, and kills more often; the others, on one, are a part of
+#: `make test`.
+EVERYWHERE = bool(os.environ.get("FLASKHOST_DEPLOY_EVERYWHERE"))
+#: Requests a second where nothing or little is switched: the load is there to see a gap, and not to keep the host busy.
+LIGHT = 40
 #: Molecule asks for colours, which would stand between the words that the tests look for.
 PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+
+
+def hosts(release: str) -> list[str]:
+    """The hosts of a module's tests: that with one of Debian's releases, or both where everything is wanted."""
+    return [f"ansible://fh-deploy-{name}" for name in (("bookworm", "trixie") if EVERYWHERE else (release,))]
 
 
 def name_of(host: Any) -> str:
@@ -102,8 +112,8 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def load_on(visitor: Any, app: str = "hello", **options: Any) -> Load:
-    """A load on an app of the visitor's host; begins with ``with``."""
-    return Load(f"{app}.test", visitor.ports[443], **options)
+    """A load on an app of the visitor's host, a light one where nothing else is said; begins with ``with``."""
+    return Load(f"{app}.test", visitor.ports[443], **{"rate": LIGHT, **options})
 
 
 def slots(host: Any, app: str = "hello") -> tuple[str, str]:

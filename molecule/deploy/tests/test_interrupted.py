@@ -6,13 +6,13 @@ import random
 import time
 
 import pytest
-from playbook import deploy, finish, kill, leftovers, load_on, run, start
+from playbook import EVERYWHERE, deploy, finish, hosts, kill, leftovers, load_on, run, start
 
-#: How often on each of the two hosts; together ten times here and ten times there.
-MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or 5)
+testinfra_hosts = hosts("trixie")
+
+#: How often here, and how often there; ten times each where it is done on both hosts.
+MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or (5 if EVERYWHERE else 2))
 SEED = int(os.environ.get("FLASKHOST_SEED") or random.randrange(1_000_000))  # noqa: S311 - no secret
-#: A light load: it is there to see a gap, not to keep the host busy.
-LIGHT = {"rate": 25}
 #: Where Ansible unpacks the module while it runs; one that was killed leaves it there.
 PAYLOAD = "/tmp/ansible_flask_release_payload_*"
 VERSIONS = itertools.cycle(f"n{number}" for number in range(1, 25))
@@ -43,9 +43,10 @@ def seconds(host):
 
 @pytest.fixture
 def moments(seconds, request, capsys):
-    """Moments of a deploy, in seconds from its beginning."""
+    """Moments of a deploy, in seconds from its beginning: one out of each of as many equal parts."""
     chance = random.Random(f"{SEED} {request.node.nodeid}")  # noqa: S311 - no secret
-    chosen = [round(chance.uniform(0.3, seconds), 2) for _ in range(MOMENTS)]
+    part = (seconds - 0.3) / MOMENTS
+    chosen = [round(0.3 + part * (number + chance.random()), 2) for number in range(MOMENTS)]
     with capsys.disabled():
         print(f"\nFLASKHOST_SEED={SEED}, a deploy takes {seconds:.1f} s, kills after {chosen} s")
     return chosen
@@ -60,7 +61,7 @@ def goes_on(host, visitor, version, moment):
 
 
 def test_controller_that_is_killed(host, visitor, moments):
-    with load_on(visitor, **LIGHT) as load:
+    with load_on(visitor) as load:
         for moment in moments:
             version = next(VERSIONS)
             process = start("deploy", host, app="hello", version=version)
@@ -72,7 +73,7 @@ def test_controller_that_is_killed(host, visitor, moments):
 
 def test_module_that_is_killed_on_the_host(host, visitor, moments, seconds, capsys):
     killed = 0
-    with load_on(visitor, **LIGHT) as load:
+    with load_on(visitor) as load:
         for moment in moments:
             version = next(VERSIONS)
             host.run_expect([0], f"rm -rf {PAYLOAD}")

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from playbook import APPS, PROJECT, leftovers, run, serving, with_app
+from playbook import APPS, PROJECT, hosts, leftovers, run, serving, with_app
+
+testinfra_hosts = hosts("trixie")
 
 HEARTBEAT, FIRED, ENDED = (f"/srv/guestbook/data/{name}" for name in ("heartbeat", "fired", "ended"))
 #: A worker such as the guestbook might have: it reads the database, and finishes what it is at when it is told to end.

@@ -49,16 +49,12 @@ def state(host):
     return host.run(f"stat --format='%n %Z %N' {files} /srv/hello/live.sock").stdout
 
 
+# The others are in the scenario deploy, on both releases of Debian and with visitors.
 @pytest.mark.parametrize(
     ("tag", "step", "reason"),
     [
-        ("bad-import", "Start the {idle} slot", "No module named 'a_module_that_nobody_has'"),
         ("bad-object", "Start the {idle} slot", "Failed to find attribute 'app'"),
-        ("bad-answer", "Ask the {idle} slot for /", "got 500, wanted 200"),
-        ("bad-lock", "Build the environment", "flask==999.0"),
-        ("bad-release-command", "Run the release command", "the table is locked"),
         ("no-lock", "Build the environment", "no file that pins its dependencies"),
-        ("no-such-version", "Read the repository", "no branch or tag named 'no-such-version'"),
     ],
 )
 def test_broken_release_never_serves_and_says_why(host, visitor, tag, step, reason):

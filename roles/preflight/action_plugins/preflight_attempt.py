@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         try:
             result = self._execute_module(module_name=module, module_args=arguments, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
-            connected, refusal = False, str(error)
+            connected, refusal = False, self._reason(error)
         except AnsibleError as error:
             # A wrong sudo password; without become it is this machine that cannot even begin (no sshpass).
             connected, refusal = self._connection.become is not None, str(error)
@@ -53,3 +53,17 @@ class ActionModule(ActionBase):
             "refusal": refusal,
         }
         return {"changed": False, "ansible_facts": facts, "attempt": attempt}
+
+    def _reason(self, error: AnsibleConnectionFailure) -> str:
+        """Why the host was not reached, in the words of SSH.
+
+        Where SSH is ending while Ansible still sends it the module, Ansible says that the host cannot be reached "over
+        SSH" and no more (with a reason it is "over ssh: ..."); whether that happens depends on how busy this machine
+        is. Without data SSH says why.
+        """
+        if "can be reached over SSH" in str(error):
+            try:
+                self._connection.exec_command("true", sudoable=False)
+            except AnsibleConnectionFailure as reason:
+                return str(reason)
+        return str(error)
