@@ -6,6 +6,7 @@ The outputs are those of pgBackRest 2.45 and restic 0.14, taken down where they 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from flaskhost_backup.tools import Done
 
 NOW = 1_795_311_000.0
 SYSTEM = "7710797430735645469"
+REST_LOGIN = {"RESTIC_REST_USERNAME": "web1", "RESTIC_REST_PASSWORD": "p@ss/word"}
 
 
 def backup_item(label: str, stop: int, kind: str = "full", timeline: int = 1, first: int = 2) -> dict[str, Any]:
@@ -100,6 +102,21 @@ def test_a_host_that_moved_to_another_major_version_goes_on_copying(tmp_path: Pa
     # Who restores it into the place of the other has said that it is the one.
     state.State(config.state).note("restore", {"at": NOW, "ok": True, "system": "43"})
     verbs._same_cluster(config, Second(), another)
+
+
+@pytest.mark.parametrize(
+    ("repository", "variables", "expected"),
+    [
+        ("rest:https://h/x/", {}, "rest:https://h/x/"),
+        ("rest:https://h/x/", REST_LOGIN, "rest:https://web1:p%40ss%2Fword@h/x/"),
+        ("s3:https://h/x", REST_LOGIN, "s3:https://h/x"),
+        ("/elsewhere", REST_LOGIN, "/elsewhere"),
+    ],
+)
+def test_the_login_for_a_rest_server_comes_from_the_variables(
+    repository: str, variables: dict[str, str], expected: str
+) -> None:
+    assert restic.with_login(repository, variables) == expected
 
 
 def test_restics_snapshots_are_understood() -> None:
@@ -345,6 +362,39 @@ def test_a_new_host_has_its_time(tmp_path: Path) -> None:
     state.write_json(tmp_path / "state" / "since.json", {"at": NOW})
     assert verbs.late(config, NOW + 3600) == []
     assert "has never been made" in verbs.late(config, NOW + 27 * 3600)[0]
+
+
+def test_a_new_login_of_the_second_repository_is_tried_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the run of site.yml that has set a wrong one ends well, and the next copy fails."""
+    asked: list[str] = []
+
+    class Store(restic.Restic):
+        def make(self) -> bool:
+            asked.append(self.repository)
+            if "wrong" in login.read_text(encoding="utf-8"):
+                raise BackupError("The second repository cannot be reached (401 Unauthorized).", "See to it.")
+            return False
+
+    monkeypatch.setattr(restic, "second", lambda config: Store(config, config.second, "The second repository"))
+    config = settings(tmp_path, second="rest:https://store/h1/")
+    login = tmp_path / "secrets" / "environment.json"
+    login.parent.mkdir()
+    config.files_repository.mkdir(parents=True)
+    (config.files_repository / "config").touch()
+
+    def set_login(text: str) -> verbs.Result:
+        login.write_text(text, encoding="utf-8")
+        os.utime(login, (NOW + len(asked), NOW + len(asked)))
+        return verbs.prepare(config, dry=False, now=NOW)
+
+    assert set_login("right").problems == []
+    assert verbs.prepare(config, dry=False, now=NOW).changed is False
+    assert len(asked) == 1
+    for _run in range(2):
+        assert "401" in set_login("wrong").problems[0]
+    assert len(asked) == 3
+    assert set_login("right").problems == []
+    assert verbs.prepare(config, dry=False, now=NOW).changed is False
 
 
 def test_without_a_passphrase_it_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,39 +5,13 @@ What each host has comes back on it, and the password changes.
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
-import testinfra
+from hosts import DATABASE, PASSWORDS, database, play, sql
 
 testinfra_hosts = ["ansible://fh-database-app"]
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-DATABASE = "fh-database-db"
-PASSWORDS = {"a": "6f1c0e9b5d3a48d7a2e4b8c1f0d69375", "b": "93b7d2c4e8f01a6b5c7d9e3f2a1b4c6d"}
-
-
-def database() -> Any:
-    """The database's host."""
-    return testinfra.get_host(f"ansible://{DATABASE}", ansible_inventory=str(INVENTORY), sudo=True)
-
-
-def play(playbook: str, *arguments: str, **variables: Any) -> str:
-    """Run a playbook on both hosts; return what it printed."""
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments,
-         "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=900, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    for password in PASSWORDS.values():
-        assert password not in done.stdout
-    return done.stdout
 
 
 def ask(host: Any, role: str, sql: str, options: str = "sslmode=require&channel_binding=require") -> Any:
@@ -45,13 +19,6 @@ def ask(host: Any, role: str, sql: str, options: str = "sslmode=require&channel_
     url = f"postgresql://guestbook-{role}:{PASSWORDS[role]}@{DATABASE}/guestbook?{options}"
     code = f"import psycopg; print(psycopg.connect({url!r}, connect_timeout=5).execute({sql!r}).fetchone()[0])"
     return host.run("set -- /srv/guestbook/slots/*/venv/bin/python; $1 -c %s", code)
-
-
-def sql(text: str) -> str:
-    """Ask it on its own host, as its superuser."""
-    done = database().run("cd / && runuser -u postgres -- psql -XqAt guestbook -c %s", text)
-    assert done.rc == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_the_app_serves_with_its_rows_on_the_other_host(visitor):

@@ -47,8 +47,8 @@ BACKUP_OPTIONS: dict[str, Option] = {
             ),
             "environment": Option(
                 "dict",
-                "The variables that restic wants for it, AWS_ACCESS_KEY_ID for instance; the secret ones from "
-                "ansible-vault.",
+                "The variables that restic wants for it: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD; the secret ones from ansible-vault.",
                 {"AWS_ACCESS_KEY_ID": "backup", "AWS_SECRET_ACCESS_KEY": "{{ vault_backup_s3_secret }}"},
                 default={},
             ),

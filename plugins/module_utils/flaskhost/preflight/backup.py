@@ -22,6 +22,15 @@ _EXAMPLE_S3 = (
     "backup: {second: {repository: s3:https://s3.example.com/bucket/production1,\n"
     '         environment: {AWS_ACCESS_KEY_ID: backup, AWS_SECRET_ACCESS_KEY: "{{ vault_backup_s3_secret }}"}}}'
 )
+_EXAMPLE_REST = (
+    "backup: {second: {repository: rest:https://backup.example.com/production1,\n"
+    '         environment: {RESTIC_REST_USERNAME: web1, RESTIC_REST_PASSWORD: "{{ vault_backup_rest_secret }}"}}}'
+)
+#: What logs in, by how the repository's name begins.
+_LOGINS = {
+    "s3:": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "rest:": ("RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD"),
+}
 _PLACEHOLDERS = ("change", "replace", "passphrase", "password", "secret", "example", "your")
 
 
@@ -83,17 +92,30 @@ def _check_second(report: Report, value: dict[Any, Any]) -> None:
         if not get(second, str, "known_hosts") and not isinstance(second.get("known_hosts"), Unreadable):
             problem = "It is missing: without the other host's key nobody knows who gets the backups."
             report.add("missing", (*place, "known_hosts"), problem, _EXAMPLE_SECOND)
-    elif repository.startswith("s3:"):
-        given = get(second, dict, "environment") or {}
-        absent = [name for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name not in given]
-        if absent and not isinstance(second.get("environment"), Unreadable):
-            problem = f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: the store lets nobody in."
-            report.add("missing", (*place, "environment"), problem, _EXAMPLE_S3)
+    elif repository.startswith(tuple(_LOGINS)):
+        _check_login(report, repository, second)
     elif repository.startswith("/"):
         path = get(value, str, "path") or str(BACKUP_OPTIONS["path"].default)
         if repository == path or repository.startswith(f"{path}/"):
             problem = "It is within the first one: what takes one takes both."
             report.add("malformed", (*place, "repository"), problem, _EXAMPLE_SECOND)
+
+
+def _check_login(report: Report, repository: str, second: dict[Any, Any]) -> None:
+    """Check what logs in to a store: an address is not kept secret, so that it cannot be written there."""
+    place, kind = ("backup", "second"), repository.partition(":")[0] + ":"
+    example = _EXAMPLE_S3 if kind == "s3:" else _EXAMPLE_REST
+    if "@" in repository.partition("://")[2].partition("/")[0]:
+        problem = "There is a password in the address, which is shown by --diff, and stays in your inventory's history."
+        report.add("secret_in_repo", (*place, "repository"), problem, example)
+        return
+    given = get(second, dict, "environment") or {}
+    absent = [name for name in _LOGINS[kind] if name not in given]
+    # A server of one's own may let in who has a certificate, or who is on the same network.
+    wanted = kind == "s3:" or len(absent) == 1
+    if absent and wanted and not isinstance(second.get("environment"), Unreadable):
+        problem = f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: the store lets nobody in."
+        report.add("missing", (*place, "environment"), problem, example)
 
 
 def check_backup(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:

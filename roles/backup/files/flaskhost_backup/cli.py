@@ -218,17 +218,17 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
         return targets.Target("time", str(when)) if when is not None else targets.Target()
 
     before = targets.parse_time(options.copy_before, now) if options.copy_before else None
-    where = {
-        "where": options.source, "host": options.host, "before": before, "timeout": options.timeout, "now": now,
-        "accept_gap": options.accept_gap, "start": not options.no_start,
-    }  # fmt: skip
+    request = sources.Request(
+        target=target, where=options.source, host=options.host, before=before, timeout=options.timeout, now=now,
+        accept_gap=options.accept_gap, start=not options.no_start,
+    )  # fmt: skip
     if options.beside:
-        return restore_beside.beside(settings, target, **where)
+        return restore_beside.beside(settings, request)
     if options.database:
         _confirmed(options.confirm, options.database, f"the database {options.database}")
-        return restore_database.database(settings, options.database, target, **where)
+        return restore_database.database(settings, options.database, request)
     _confirmed(options.confirm, settings.host, f"the whole PostgreSQL cluster of {settings.host}, with all databases")
-    return restore_cluster.in_place(settings, target, **where)
+    return restore_cluster.in_place(settings, request)
 
 
 def _take_in(options: argparse.Namespace, settings: Config, now: float) -> Result:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from flaskhost_backup import tools
 from flaskhost_backup.config import BackupError, Config
@@ -93,6 +94,20 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
+def with_login(repository: str, variables: Mapping[str, str]) -> str:
+    """The address of a REST server with the log-in that the variables have; Debian 12's restic reads none.
+
+    Args:
+        repository: as restic names it.
+        variables: ``RESTIC_REST_USERNAME`` and ``RESTIC_REST_PASSWORD``, and others.
+    """
+    user, password = variables.get("RESTIC_REST_USERNAME", ""), variables.get("RESTIC_REST_PASSWORD", "")
+    scheme, there, rest = repository.partition("://")
+    if not (repository.startswith("rest:") and there and user):
+        return repository
+    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
+
+
 class Restic:
     """restic's commands for one repository.
 
@@ -119,6 +134,7 @@ class Restic:
         }
         if self.repository == config.second:
             variables |= {name: str(value) for name, value in read_json(config.secrets / "environment.json").items()}
+            variables["RESTIC_REPOSITORY"] = with_login(self.repository, variables)
         options = [item for option in self.options for item in ("-o", option)]
         return tools.run(["restic", *options, *arguments], env=variables, timeout=timeout)
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 
 from flaskhost_backup.cluster import BESIDE_PORT, Scratch, Server, need_room
 from flaskhost_backup.config import Config
 from flaskhost_backup.pgbackrest import Backup
-from flaskhost_backup.sources import Source, source
+from flaskhost_backup.sources import Request, Source, source
 from flaskhost_backup.targets import Target, arguments, choose, need_version
 from flaskhost_backup.verbs import Result, need_enabled
 from flaskhost_backup.wal import hand_over, need_whole_log
@@ -44,28 +43,17 @@ def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target
     return backup
 
 
-def beside(
-    config: Config,
-    target: Callable[[Source], Target],
-    *,
-    where: str,
-    host: str,
-    before: float | None,
-    timeout: float,
-    now: float,
-    accept_gap: bool = False,
-    start: bool = True,
-) -> Result:
+def beside(config: Config, request: Request) -> Result:
     """Restore into a cluster beside the real one, and leave it running for a look."""
     need_enabled(config)
     scratch = Scratch(config.need_cluster(), config.state / "beside", BESIDE_PORT)
     began = time.monotonic()
-    with source(config, where, host, before) as found:
-        wanted = target(found)
-        if where == "local" and Server(config.need_cluster()).runs():
+    with source(config, request.where, request.host, request.before) as found:
+        wanted = request.target(found)
+        if request.where == "local" and Server(config.need_cluster()).runs():
             hand_over(Server(config.need_cluster()))
-        need_whole_log(found, wanted, accept_gap)
-        backup = into_scratch(config, scratch, found, wanted, timeout)
+        need_whole_log(found, wanted, request.accept_gap)
+        backup = into_scratch(config, scratch, found, wanted, request.timeout)
     seconds = time.monotonic() - began
     look = f"sudo -u {scratch.cluster.user} psql -h {scratch.socket} -p {scratch.port}"
     return Result(
@@ -75,7 +63,7 @@ def beside(
             f"Look at it: {look} DATABASE",
             "When you are done: flaskhost-backup remove",
         ],
-        data={"beside": {"at": now, "socket": str(scratch.socket), "port": scratch.port}},
+        data={"beside": {"at": request.now, "socket": str(scratch.socket), "port": scratch.port}},
     )
 
 

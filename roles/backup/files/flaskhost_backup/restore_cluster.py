@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from flaskhost_backup.cluster import Server, need_room
 from flaskhost_backup.config import BackupError, Cluster, Config
 from flaskhost_backup.explain import explain
 from flaskhost_backup.pgbackrest import PgBackRest
-from flaskhost_backup.sources import Source, source
+from flaskhost_backup.sources import Request, Source, source
 from flaskhost_backup.state import State, held, read_json, stamp, write_json
-from flaskhost_backup.targets import Target, arguments, choose, need_version
+from flaskhost_backup.targets import arguments, choose, need_version
 from flaskhost_backup.tools import Done
 from flaskhost_backup.units import start_units, stop_units
 from flaskhost_backup.verbs import Result, move_aside, need_enabled, remove
@@ -48,30 +47,12 @@ class Progress:
         self.path.unlink(missing_ok=True)
 
 
-def in_place(
-    config: Config,
-    target: Callable[[Source], Target],
-    *,
-    where: str,
-    host: str,
-    before: float | None,
-    timeout: float,
-    now: float,
-    accept_gap: bool = False,
-    start: bool = True,
-) -> Result:
+def in_place(config: Config, request: Request) -> Result:
     """Restore the whole cluster into its place; the data that is there is put aside, and nothing of it deleted.
 
     Args:
         config: the configuration.
-        target: works out the target, given the source.
-        where: local or second.
-        host: whose backups; this host's own when empty.
-        before: for the second repository, the newest copy that is not younger.
-        timeout: seconds that the recovery may take.
-        now: seconds since 1970.
-        accept_gap: restore to now although a part of the log is missing, and what came after it is lost.
-        start: whether the apps are started again; not where an earlier release of them comes next.
+        request: what was asked for.
 
     Raises:
         BackupError: it cannot be; what was there before is in its place again.
@@ -80,8 +61,8 @@ def in_place(
     cluster = config.need_cluster()
     take_back(config)
     locks = [app.lock for app in config.apps if app.lock]
-    with held(locks), source(config, where, host, before) as found:
-        wanted = target(found)
+    with held(locks), source(config, request.where, request.host, request.before) as found:
+        wanted = request.target(found)
         server = Server(cluster)
         # All that can be found out is found out before anything is stopped.
         info = found.backrest.info()
@@ -94,26 +75,26 @@ def in_place(
         progress = Progress(config)
         progress.note(units=units, running=server.runs())
         try:
-            if where == "local" and server.runs():
+            if request.where == "local" and server.runs():
                 notes += hand_over(server)
-            if where == "local":
+            if request.where == "local":
                 # Before PostgreSQL stops, too: its last checkpoint writes over segments that it has handed over.
                 complete(found.backrest, found.folder, cluster, cluster.data, info)
             _stop(cluster)
-            if where == "local":
+            if request.where == "local":
                 notes += complete(found.backrest, found.folder, cluster, cluster.data, info)
             if wanted.kind == "latest":
-                notes += need_no_gap(found.folder, backup, accept=accept_gap)
-            aside = _swap(config, cluster, found, progress, now)
+                notes += need_no_gap(found.folder, backup, accept=request.accept_gap)
+            aside = _swap(config, cluster, found, progress, request.now)
             done = found.backrest if not found.fetched else PgBackRest(config)
             done.restore(cluster.data, *arguments(backup, wanted))
-            if aside and where == "local":
+            if aside and request.where == "local":
                 salvage(cluster, config.database_repository, aside, info)
-            last = _start(cluster, timeout)
+            last = _start(cluster, request.timeout)
         except (BackupError, OSError) as error:
             raise _failed(config, error) from None
         progress.done()
-    if start:
+    if request.start:
         start_units(units)
     seconds = round(time.monotonic() - began, 1)
     result = Result(changed=True)
@@ -124,8 +105,9 @@ def in_place(
         result.lines.append(f"The data that was there before: {aside}. When all is well: rm -r {aside}")
     result.lines += notes
     result.data["restore"] = {
-        "at": now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text, "backup": backup.label,
-        "aside": str(aside or ""), "units": units, "point": wanted.point or {}, "system": backup.system,
+        "at": request.now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text,
+        "backup": backup.label, "aside": str(aside or ""), "units": units, "point": wanted.point or {},
+        "system": backup.system,
     }  # fmt: skip
     State(config.state).note("restore", result.data["restore"])
     return result

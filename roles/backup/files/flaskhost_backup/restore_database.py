@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from flaskhost_backup import tools
@@ -11,27 +10,14 @@ from flaskhost_backup.cluster import DATABASE_PORT, Scratch, Server, literal, qu
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.explain import explain
 from flaskhost_backup.restore_beside import into_scratch
-from flaskhost_backup.sources import Source, source
+from flaskhost_backup.sources import Request, source
 from flaskhost_backup.state import State, held, stamp
-from flaskhost_backup.targets import Target
 from flaskhost_backup.units import start_units, stop_units
 from flaskhost_backup.verbs import Result, need_enabled, remove
 from flaskhost_backup.wal import hand_over, need_whole_log
 
 
-def database(
-    config: Config,
-    name: str,
-    target: Callable[[Source], Target],
-    *,
-    where: str,
-    host: str,
-    before: float | None,
-    timeout: float,
-    now: float,
-    accept_gap: bool = False,
-    start: bool = True,
-) -> Result:
+def database(config: Config, name: str, request: Request) -> Result:
     """Restore one database, and leave the others as they are: by way of a cluster beside the real one.
 
     The database that is there gets another name, and stays.
@@ -50,12 +36,15 @@ def database(
     app = next((item for item in config.apps if item.name == name), None)
     scratch = Scratch(cluster, config.state / "database", DATABASE_PORT)
     began = time.monotonic()
-    with held([app.lock] if app and app.lock else []), source(config, where, host, before) as found:
-        wanted = target(found)
-        if where == "local":
+    with (
+        held([app.lock] if app and app.lock else []),
+        source(config, request.where, request.host, request.before) as found,
+    ):
+        wanted = request.target(found)
+        if request.where == "local":
             hand_over(server)
-        need_whole_log(found, wanted, accept_gap)
-        backup = into_scratch(config, scratch, found, wanted, timeout)
+        need_whole_log(found, wanted, request.accept_gap)
+        backup = into_scratch(config, scratch, found, wanted, request.timeout)
         try:
             if name not in scratch.server.databases():
                 raise BackupError(f"There was no database {name} then.", "Ask for a later time.")
@@ -65,11 +54,11 @@ def database(
             remove(scratch.data)
             units = stop_units(list(app.units) if app else [])
             try:
-                kept = replace(server, name, dump, stamp(now))
+                kept = replace(server, name, dump, stamp(request.now))
             except BaseException:
                 start_units(units)
                 raise
-            if start:
+            if request.start:
                 start_units(units)
         finally:
             scratch.remove()
@@ -81,8 +70,8 @@ def database(
             f"The one that was there before: {kept}. When all is well: sudo -u {cluster.user} dropdb {kept}"
         )
     result.data["restore"] = {
-        "at": now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text, "backup": backup.label,
-        "database": name, "aside": kept, "units": units, "point": wanted.point or {},
+        "at": request.now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text,
+        "backup": backup.label, "database": name, "aside": kept, "units": units, "point": wanted.point or {},
     }  # fmt: skip
     State(config.state).note("restore", result.data["restore"])
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from flaskhost_backup import restic
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.pgbackrest import PgBackRest
 from flaskhost_backup.state import read_json
+from flaskhost_backup.targets import Target
 from flaskhost_backup.verbs import remove
 
 
@@ -32,6 +33,31 @@ class Source:
     folder: Path
     points: list[dict[str, Any]] | None = None
     fetched: Path | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A restore of the database, as it was asked for.
+
+    Attributes:
+        target: works out to which point, given the source.
+        where: local or second.
+        host: whose backups; this host's own when empty.
+        before: for the second repository, the newest copy that is not younger, in seconds since 1970.
+        timeout: seconds that the recovery may take.
+        now: seconds since 1970.
+        accept_gap: restore to now although a part of the log is missing, and what came after it is lost.
+        start: whether the apps are started again; not where an earlier release of them comes next.
+    """
+
+    target: Callable[[Source], Target]
+    where: str
+    host: str
+    before: float | None
+    timeout: float
+    now: float
+    accept_gap: bool = False
+    start: bool = True
 
 
 @contextlib.contextmanager

@@ -322,8 +322,11 @@ def _prepare_cluster(config: Config, result: Result, *, dry: bool) -> None:
 
 
 def _prepare_second(config: Config, result: Result, *, dry: bool) -> None:
+    """Make the second repository, or see that it opens: once, and again when its log-in or the passphrase is new."""
     path = config.state / "second.json"
-    if read_json(path).get("repository") == config.second:
+    written = max((file.stat().st_mtime for file in config.secrets.glob("*")), default=0.0)
+    wanted = {"repository": config.second, "login_written": written}
+    if wanted.items() <= read_json(path).items():
         return
     result.changed = True
     if dry:
@@ -331,7 +334,7 @@ def _prepare_second(config: Config, result: Result, *, dry: bool) -> None:
     try:
         second = restic.second(config)
         made = second.make()
-        write_json(path, {"repository": config.second, "at": time.time()})
+        write_json(path, {**wanted, "at": time.time()})
         result.lines.append(f"{second.where} {'was made' if made else 'is there, and opens'}.")
     except BackupError as error:
         result.problems.append(str(error))

@@ -1,0 +1,47 @@
+"""What the tests of this scenario share: the two hosts, runs of the playbooks, and the database."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import testinfra
+
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+DATABASE = "fh-database-db"
+PASSWORDS = {"a": "6f1c0e9b5d3a48d7a2e4b8c1f0d69375", "b": "93b7d2c4e8f01a6b5c7d9e3f2a1b4c6d"}
+
+
+def connect(name: str) -> Any:
+    """A host of the inventory, with root's rights."""
+    return testinfra.get_host(f"ansible://{name}", ansible_inventory=str(INVENTORY), sudo=True)
+
+
+def database() -> Any:
+    """The database's host."""
+    return connect(DATABASE)
+
+
+def play(playbook: str, *arguments: str, **variables: Any) -> str:
+    """Run a playbook on both hosts; return what it printed."""
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments,
+         "--extra-vars", json.dumps(variables)],
+        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    for password in PASSWORDS.values():
+        assert password not in done.stdout
+    return done.stdout
+
+
+def sql(text: str) -> str:
+    """Ask it on its own host, as its superuser."""
+    done = database().run("cd / && runuser -u postgres -- psql -XqAt guestbook -c %s", text)
+    assert done.rc == 0, done.stderr
+    return done.stdout.strip()
