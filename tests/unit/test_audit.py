@@ -85,6 +85,35 @@ def test_lynis_says_which_value_it_wants() -> None:
     )
 
 
+#: Of five tests, two of which have no word in the report, and one is only in the log: it was skipped.
+LYNIS_LOG = """2026-11-23 04:58:50 Performing test ID AUTH-9204 (Check users with an UID of zero)
+2026-11-23 04:58:50 Hardening: assigned maximum number of hardening points for this item (2). Currently having 2 points (out of 2)
+2026-11-23 04:58:51 Skipped test SSH-7440 (Check OpenSSH option: AllowUsers and AllowGroups)
+2026-11-23 04:58:51 Performing test ID USB-3000 (Check for presence of USBGuard)
+2026-11-23 04:58:51 Result: USBGuard not found
+2026-11-23 04:58:51 Hardening: assigned partial number of hardening points (0 of 8). Currently having 2 points (out of 10)
+2026-11-23 04:58:51 Performing test ID KRNL-6000 (Check sysctl key pairs in scan profile)
+2026-11-23 04:58:51 Result: sysctl key net.core.bpf_jit_harden has a different value than expected in scan profile
+2026-11-23 04:58:51 Hardening: assigned partial number of hardening points (0 of 1). Currently having 2 points (out of 11)
+2026-11-23 04:58:51 Hardening: assigned partial number of hardening points (1 of 3). Currently having 3 points (out of 14)
+2026-11-23 04:58:52 Performing test ID MACF-6290 (Check for implemented MAC framework)
+2026-11-23 04:58:52 Hardening: assigned partial number of hardening points (2 of 3). Currently having 5 points (out of 17)
+"""  # noqa: E501 - as Lynis writes it
+
+
+def test_points_that_lynis_takes_without_a_word_are_findings() -> None:
+    scan = audit.parse_lynis(LYNIS.replace("|AUTH-9204|", "|AUTH-9204|USB-3000|"), LYNIS_LOG)
+    assert (scan.most_points, scan.missing_points) == (17, {"USB-3000": 8, "KRNL-6000": 3, "MACF-6290": 1})
+    found = {finding.id: finding for finding in scan.findings}
+    assert found["USB-3000"].status == found["MACF-6290"].status == FAILED
+    assert found["USB-3000"].title == "Check for presence of USBGuard"
+    assert found["USB-3000"].detail == "8 points are missing; Lynis says no more than: USBGuard not found"
+    assert found["MACF-6290"].detail == "1 point is missing; Lynis says no more."
+    # Of these it says more.
+    assert "KRNL-6000" not in found
+    assert found["AUTH-9204"].status == PASSED
+
+
 @pytest.mark.parametrize("text", ["", "lynis_version=3.0.8\n", LYNIS.replace("finish=true\n", "")])
 def test_a_lynis_that_broke_off_passes_nothing(text: str) -> None:
     assert not audit.parse_lynis(text).ran
@@ -392,7 +421,7 @@ def test_a_host_of_which_nothing_is_seen_passes_nothing() -> None:
 
 
 def test_a_scan_survives_its_journey() -> None:
-    scan = audit.parse_lynis(LYNIS)
+    scan = audit.parse_lynis(LYNIS, LYNIS_LOG)
     assert from_dict(json.loads(json.dumps(scan.as_dict()))) == scan
     assert from_dict({**scan.as_dict(), "later": 1}) == scan
 

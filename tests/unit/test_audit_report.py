@@ -147,6 +147,26 @@ def test_a_rule_is_not_rounded_up() -> None:
     assert build(scan(*many, ("x", FAILED, "low")))["scans"][0]["share"].startswith("99 %")
 
 
+def test_the_index_without_what_is_waived_is_told_beside_the_whole_one() -> None:
+    found = [("A", PASSED, "info"), ("FILE-1", FAILED, "low"), ("SSH-1/Port", FAILED, "low")]
+    index = {"score": 50.0, "score_text": "index 50 of 100", "most_points": 20}
+    points = {**index, "missing_points": {"FILE-1": 4, "SSH-1": 6}}
+    one = build(scan(*found, **points), rules=[waiver()])["scans"][0]
+    assert (one["score_without_waived"], one["score"]) == (62, 50.0)
+    assert one["score_text"] == "index 50 of 100, 62 without the waived"
+    # Of a test with several findings, of which one is not waived, no point is left out.
+    several = [*found, ("FILE-1/tmp", FAILED, "low")]
+    one = build(scan(*several, **points), rules=[waiver(id="FILE-1")])["scans"][0]
+    assert one["score_text"] == "index 50 of 100"
+    one = build(scan(*found, **points), rules=[waiver(id="*")])["scans"][0]
+    assert one["score_text"] == "index 50 of 100, 100 without the waived"
+    assert build(scan(*found, **points))["scans"][0]["score_text"] == "index 50 of 100"
+    # Where nothing is left of it there is no share to tell.
+    nothing = scan(("A", FAILED, "low"), **{**index, "missing_points": {"A": 20}})
+    one = build(nothing, rules=[waiver(id="A")])["scans"][0]
+    assert "score_without_waived" not in one
+
+
 def test_changes_are_told() -> None:
     before = build(
         scan(("gone", FAILED, "low"), ("FILE-1", FAILED, "low"), ("broke", PASSED, "info"), score_text="index 60"),

@@ -212,10 +212,10 @@ class Host:
     def lynis(self) -> Scan:
         """Run Lynis, from its unpacked folder where it is not installed."""
         program = Path(self.program("lynis"))
-        report = self.work / "lynis-report.dat"
+        report, log = self.work / "lynis-report.dat", self.work / "lynis.log"
         share = self.root / "usr/share/lynis"
         words = [str(program), "audit", "system", "--quick", "--quiet", "--no-colors", "--cronjob",
-                 "--logfile", "/dev/null", "--report-file", str(report)]  # fmt: skip
+                 "--logfile", str(log), "--report-file", str(report)]  # fmt: skip
         if program.is_relative_to(self.root):
             # It takes its tests and its profile from where it stands then; a profile of the host's is left out.
             shutil.copy(self.root / "etc/lynis/default.prf", share / "default.prf")
@@ -234,7 +234,7 @@ class Host:
             return not_run("lynis", lynis.TITLE, errors)
         if not report.exists():
             return not_run("lynis", lynis.TITLE, f"It wrote no report: {errors or out}")
-        return lynis.parse(report.read_text(encoding="utf-8", errors="replace"))
+        return lynis.parse(*(path.read_text(encoding="utf-8", errors="replace") for path in (report, log)))
 
     def openscap(self, profiles: Sequence[str], content: Path) -> list[Scan]:
         """Evaluate OpenSCAP's profiles, each by itself: they set the same rules' values differently.

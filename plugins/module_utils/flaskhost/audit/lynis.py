@@ -1,23 +1,29 @@
-"""Lynis: what its report file (``lynis-report.dat``) says."""
+"""Lynis: what its report file (``lynis-report.dat``) says, and its log of the points that it has not given."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Finding, Scan, not_run, shorten
 
 TITLE = "Lynis"
 #: How a line of the report becomes a finding: the status is always failed, the severity is its kind's.
 KINDS = {"warning": "high", "suggestion": "low"}
+#: In the log, where a test begins, and where it gives points: "(2 of 3)" of them, or all "(3)".
+BEGINS = re.compile(r"Performing test ID ([A-Z]+-\d+) \((.*)\)")
+GIVES = re.compile(r"Hardening: assigned (?:maximum|partial) number of hardening points .*?\((?:(\d+) of )?(\d+)\)")
 
 
-def parse(text: str) -> Scan:
+def parse(text: str, log: str = "") -> Scan:
     """Read a report.
 
-    A test that was executed and has neither a warning nor a suggestion counts as passed; that is how Lynis counts too.
+    A test that was executed, has neither a warning nor a suggestion and has given all its points counts as passed.
+    Lynis takes points for some things without a word in its report; they are findings here.
 
     Args:
         text: the report file: ``key=value`` lines, ``warning[]=TEST|message|details|solution|``.
+        log: its log, where the points are.
     """
     values: dict[str, str] = {}
     findings: dict[str, Finding] = {}
@@ -41,7 +47,11 @@ def parse(text: str) -> Scan:
         findings.pop(test, None)
     for name, finding in details.items():
         findings.setdefault(name, finding)
+    most, missing, reasons = _points(log)
     loud = {name.partition("/")[0] for name in findings}
+    for test in missing.keys() - loud:
+        findings[test] = _silent(test, missing[test], *reasons[test])
+    loud |= missing.keys()
     executed = [test for test in values.get("tests_executed", "").split("|") if test]
     findings |= {test: Finding(test, f"Test {test}", PASSED, "info") for test in executed if test not in loud}
     # Lynis looks for a newer Lynis too, which says nothing about the host.
@@ -50,8 +60,38 @@ def parse(text: str) -> Scan:
     index = int(values["hardening_index"])
     return Scan(
         "lynis", TITLE, version=values.get("lynis_version", ""), score=float(index), score_text=f"index {index} of 100",
-        findings=list(findings.values()),
+        most_points=most, missing_points=dict(missing), findings=list(findings.values()),
     )  # fmt: skip
+
+
+def _points(log: str) -> tuple[int, Counter[str], dict[str, tuple[str, str]]]:
+    """Read the points.
+
+    Returns:
+        How many there are, how many each test has not given, and of those tests what they are about and what was said
+        last before that.
+    """
+    test = about = said = ""
+    most, missing, reasons = 0, Counter[str](), dict[str, tuple[str, str]]()
+    for line in log.splitlines():
+        # Behind the day and the time.
+        words = " ".join(line.split(" ")[2:]).strip()
+        if begins := BEGINS.match(words):
+            (test, about), said = begins.groups(), ""
+        elif gives := GIVES.match(words):
+            possible = int(gives[2])
+            most += possible
+            if kept := possible - int(gives[1] or possible):
+                missing[test] += kept
+                reasons.setdefault(test, (about, said))
+        elif words.startswith("Result: "):
+            said = words.removeprefix("Result: ")
+    return most, missing, reasons
+
+
+def _silent(test: str, points: int, about: str, said: str) -> Finding:
+    what = f"{points} {'point is' if points == 1 else 'points are'} missing; Lynis says no more"
+    return Finding(test, shorten(about), FAILED, "low", shorten(f"{what} than: {said}" if said else f"{what}."))
 
 
 def _finding(kind: str, value: str) -> Finding:

@@ -58,6 +58,9 @@ class Scan:
         version: of the scanner, and of its rules.
         score: its own figure, where it has one.
         score_text: that figure as people read it.
+        most_points: where its figure is the share of the points that it gives, how many there are.
+        missing_points: by test, those of them that it did not give; what the finding says that begins with the test's
+            name, or several findings together.
         findings: what it found.
         notes: what is worth knowing about the scan.
         seconds: how long it took.
@@ -71,6 +74,8 @@ class Scan:
     version: str = ""
     score: float | None = None
     score_text: str = ""
+    most_points: int = 0
+    missing_points: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: int = 0

@@ -210,10 +210,22 @@ def file_name(host: str) -> str:
 
 
 def _figures(scan: Scan) -> dict[str, Any]:
-    return {
+    within = scan.most_points - _waived_points(scan)
+    figures: dict[str, Any] = {}
+    if 0 < within < scan.most_points:
+        figures["score_without_waived"] = 100 * (scan.most_points - sum(scan.missing_points.values())) // within
+        figures["score_text"] = f"{scan.score_text}, {figures['score_without_waived']} without the waived"
+    return figures | {
         "passed": scan.count(PASSED), "failed": scan.count(FAILED), "waived": scan.count(WAIVED),
         "out_of_reach": sum(finding.out_of_reach for finding in scan.findings), "share": _share(scan),
     }  # fmt: skip
+
+
+def _waived_points(scan: Scan) -> int:
+    """The missing points of the tests of which all that was found is waived."""
+    judged = [finding for finding in scan.findings if finding.status in (FAILED, WAIVED)]
+    left = {finding.id.partition("/")[0].partition("#")[0] for finding in judged if finding.status == FAILED}
+    return sum(points for test, points in scan.missing_points.items() if test not in left)
 
 
 def _share(scan: Scan) -> str:
