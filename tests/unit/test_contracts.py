@@ -219,6 +219,16 @@ def optional_parts_have_a_fallback(role: Role) -> Iterator[str]:
                 yield f"{path.name} reads {place}, which may be left out, without a default: {line.strip()}"
 
 
+def options_of_yes_or_no_are_read_as_such(role: Role) -> Iterator[str]:
+    """The word "false", as -e option=false hands it over, is true to a template and no condition to a task."""
+    names = "|".join(name for name, option in role.options.items() if option["type"] == "bool")
+    read = re.compile(rf"(?<!\w)({names})\b(?!\s*\|\s*bool\b)")
+    for path in role.files("tasks", "templates", "vars", "handlers") if names else []:
+        for line in path.read_text().splitlines():
+            if (found := read.search(line)) and not line.lstrip().startswith("#"):
+                yield f"{path.name} reads {found[1]} without | bool: {line.strip()}"
+
+
 # --- The tasks -------------------------------------------------------------------------------------------------------
 
 
@@ -362,6 +372,7 @@ RULES: list[Rule] = [
     names_have_the_roles_prefix,
     every_option_is_read,
     optional_parts_have_a_fallback,
+    options_of_yes_or_no_are_read_as_such,
     no_tags_inside,
     files_are_short,
     modules_have_their_full_name,
@@ -416,7 +427,7 @@ GOOD_ROLE = {
         shop_open: true
         """,
     "vars/main.yml": """
-        __shop_door: "{{ 'open' if shop_open else ansible_facts['env'] }}"
+        __shop_door: "{{ 'open' if shop_open | bool else ansible_facts['env'] }}"
         __shop_lists: "{{ ansible_play_hosts | map('extract', hostvars, ['__shop_list', 'dest']) }}"
         """,
     "tasks/main.yml": """
@@ -489,6 +500,7 @@ BREAKS = [
     (names_have_the_roles_prefix, "tasks/main.yml", "import_tasks: configure.yml", "set_fact: {fact: 1}", "fact"),
     (every_option_is_read, "vars/main.yml", "shop_open", "shop_opened", "shop_open"),
     (optional_parts_have_a_fallback, "templates/list.j2", " | default(1)", "", "price"),
+    (options_of_yes_or_no_are_read_as_such, "vars/main.yml", "shop_open | bool", "shop_open", "shop_open"),
     (no_tags_inside, "tasks/configure.yml", "register: __shop_list", "tags: shop", "tags"),
     (files_are_short, "tasks/main.yml", "- name: Configure", "#\n" * 40 + "- name: Configure", "than 40"),
     (files_are_short, "tasks/configure.yml", "- name: Configure", "#\n" * 100 + "- name: Configure", "than 99"),

@@ -45,6 +45,17 @@ def test_what_the_kernel_does_is_what_is_written(web):
     assert seen > 30
 
 
+def test_no_file_of_the_distribution_makes_less_of_it_at_the_next_boot(web):
+    """A container has its host's values for these: what systemd would set is what counts."""
+    read = re.findall(r"(?m)^(fs\.protected_\w+) *= *(\d)", web.run("systemd-analyze cat-config sysctl.d"))
+    assert dict(read) == {
+        "fs.protected_fifos": "2",
+        "fs.protected_hardlinks": "1",
+        "fs.protected_regular": "2",
+        "fs.protected_symlinks": "1",
+    }
+
+
 @pytest.mark.parametrize("module", ["usb-storage", "dccp", "cramfs"])
 def test_a_module_is_not_loaded_even_when_asked_for(web, module):
     name = module.replace("-", "_")
