@@ -12,8 +12,9 @@ wanted, and a request that could not be sent since too many were waiting.
 
 Connections are kept as a browser keeps them. One that the server has closed while it was idle, before anything of the
 next request was written, is replaced by a new one: nobody has lost anything. Once the request has been written, an end
-of the connection is a loss. A browser would ask once more where the method allows it; here it counts, since not every
-client does, and not every request may be asked twice.
+of the connection is a loss. A browser would ask once more; here it counts, since not every client does, and not every
+request may be asked twice. `--resend` is for where a server cannot do better: nginx that is reloaded closes the idle
+connections at once, and what was on its way over one of them has not been seen by anybody.
 
     python tests/load_client.py --domain hello.test --port 14312 --seconds 60
 
@@ -85,6 +86,8 @@ class Plan:
         path: what a fast request asks for.
         only_fast: for an app without /slow, /upload and /stream.
         until_file: ends the load when it exists.
+        resend: ask once more, over a new connection, where a kept one has ended before anything of the answer came, as
+            browsers do: a server that closes idle connections cannot know what is on its way to it (RFC 9112, 9.3.1).
         max_lag: ends the load when a request is lost and the client itself has been late by more than so many seconds:
             the machine cannot make so many requests, and what becomes of them says nothing about the site. 0 for never.
         nice: the priority to ask for, as of nice(1): the visitors of a real site do not share its processors. Taken
@@ -103,6 +106,7 @@ class Plan:
     path: str = "/whoami"
     only_fast: bool = False
     until_file: str = ""
+    resend: bool = False
     max_lag: float = 0.0
     nice: int = -5
     announce: bool = False
@@ -134,6 +138,7 @@ class Report:
         lag_ms: by how much the client was late at the worst.
         skipped: requests that were due while it was late by more than `SKIPPED_LAG`, left out and counted nowhere else.
         replaced: kept connections that the server had closed while they were idle.
+        resent: requests that were made once more (see `Plan.resend`), by kind.
         rate: requests per second that were really sent.
         seconds: how long it took.
         nice: the client's priority.
@@ -157,6 +162,7 @@ class Report:
     lag_ms: float = 0.0
     skipped: int = 0
     replaced: int = 0
+    resent: dict[str, int] = field(default_factory=dict)
     rate: float = 0.0
     seconds: float = 0.0
     nice: int = 0
@@ -166,7 +172,7 @@ class Report:
         lines = [
             f"{self.lost} of {self.requests} requests lost at {self.rate}/s: {self.reasons or 'none'}",
             f"fast ones: half within {self.p50_ms} ms, the worst {self.worst_ms} ms; client late by {self.lag_ms} ms"
-            f" and {self.skipped} left out",
+            f" and {self.skipped} left out; made once more: {self.resent or 'none'}",
             f"answers by release: {self.releases}; switches: {self.switches}",
             *(f"lost: {item}" for item in self.lost_requests[:20]),
         ]
@@ -184,6 +190,10 @@ class Lost(Exception):
     def __init__(self, reason: str, release: str = "") -> None:
         super().__init__(reason)
         self.release = release
+
+
+class Unanswered(Lost):
+    """A request whose connection has ended before anything of an answer came."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +275,9 @@ class Connection:
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError as error:
-            raise Lost("closed within the headers" if error.partial else "closed without an answer") from None
+            if error.partial:
+                raise Lost("closed within the headers") from None
+            raise Unanswered("closed without an answer") from None
         first, *lines = head.decode("latin-1").split("\r\n")
         try:
             status = int(first.split(" ", 2)[1])
@@ -312,6 +324,7 @@ class Client:
         self.seen: list[Seen] = []
         self.lags: list[tuple[float, float]] = []  # when it was noticed, milliseconds
         self.worst_lag, self.replaced, self.skipped, self.has_lost = 0.0, 0, 0, False
+        self.resent: Counter[str] = Counter()
         self.in_flight: set[asyncio.Task[None]] = set()
         self.ending = asyncio.Event()
         self.payload = os.urandom(UPLOAD_BYTES // UPLOAD_PIECES) * UPLOAD_PIECES
@@ -364,7 +377,10 @@ class Client:
         Raises:
             Lost: the request is lost.
         """
-        await self.write(connection, kind)
+        try:
+            await self.write(connection, kind)
+        except (ConnectionResetError, BrokenPipeError):
+            raise Unanswered("reset") from None
         answer = await connection.answer()
         release = answer.headers.get("x-release", "")
         if fault := self.fault(kind, answer):
@@ -392,8 +408,16 @@ class Client:
         connection: Connection | None = None
         try:
             async with asyncio.timeout(self.plan.timeout):
-                connection = None if is_new else await self.kept()
-                connection = connection or await Connection.open(self.plan, self.context)
+                if connection := None if is_new else await self.kept():
+                    try:
+                        return await self.exchange(connection, kind)
+                    except Unanswered:
+                        if not self.plan.resend:
+                            raise
+                        self.resent[kind] += 1
+                        connection.close()
+                        connection = None
+                connection = await Connection.open(self.plan, self.context)
                 return await self.exchange(connection, kind)
         except TimeoutError:
             raise Lost("timed out") from None
@@ -557,6 +581,7 @@ class Client:
             lag_ms=round(self.worst_lag, 1),
             skipped=self.skipped,
             replaced=self.replaced,
+            resent=dict(self.resent),
             rate=round(number / took, 1) if took else 0.0,
             seconds=round(took, 2),
             nice=os.getpriority(os.PRIO_PROCESS, 0),
@@ -715,6 +740,7 @@ def plan_of(words: list[str] | None = None) -> Plan:
     parser.add_argument("--path", default=Plan.path, help="what a fast request asks for")
     parser.add_argument("--only-fast", action="store_true", help="no slow ones, no uploads, no streams")
     parser.add_argument("--until-file", default=Plan.until_file, metavar="PATH", help="end when it exists")
+    parser.add_argument("--resend", action="store_true", help="once, what a kept connection left unanswered")
     parser.add_argument("--max-lag", type=float, default=Plan.max_lag, help="seconds; late and a loss end it")
     parser.add_argument("--nice", type=int, default=Plan.nice, help="the priority to ask for")
     parser.add_argument("--announce", action="store_true", help="write a line when the site has begun to answer")

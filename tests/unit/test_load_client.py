@@ -366,6 +366,60 @@ def test_kept_connection_that_was_closed_while_idle_is_replaced(context: ssl.SSL
     assert report.replaced >= 5
 
 
+class Crossing(Site):
+    """A server that closes a connection when its second request begins to come, as if it had done so just before."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        whole = reader.readuntil
+        asked = 0
+
+        async def readuntil(separator: bytes = b"\n") -> bytes:
+            nonlocal asked
+            asked += 1
+            head = await whole(separator)
+            if asked > 1:
+                raise ConnectionResetError
+            return head
+
+        reader.readuntil = readuntil  # type: ignore[method-assign, assignment]
+        await super().serve(reader, writer)
+
+
+@pytest.mark.parametrize("kind", ["fast", "upload"])
+def test_request_that_crosses_with_the_end_of_its_connection_is_lost_or_made_once_more(
+    context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(load_client, "EVERY", {kind: 1})
+    monkeypatch.setattr(load_client, "UPLOAD_SECONDS", 0.1)
+    monkeypatch.setattr(Client, "kind", lambda self, number: kind)
+
+    async def ask(resend: bool) -> tuple[Client, str]:
+        async with Crossing(context, well) as site:
+            client = Client(Plan(DOMAIN, site.port, resend=resend))
+            await client.ask("fast", True)
+            await client.one(kind, False)
+            for connection in client.idle:
+                connection.close()
+            return client, client.seen[0].reason
+
+    client, reason = asyncio.run(ask(False))
+    assert reason in {"fast": ("closed without an answer",), "upload": ("closed without an answer", "reset")}[kind]
+    client, reason = asyncio.run(ask(True))
+    assert (reason, client.resent) == ("", {kind: 1})
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"), [(hang_up, "closed without an answer"), (cut_off_head, "closed within the headers")]
+)
+def test_what_a_new_connection_or_half_an_answer_has_lost_is_not_made_once_more(
+    context: ssl.SSLContext, behaviour: Behaviour, reason: str
+) -> None:
+    report, site = load(context, behaviour, requests=10, only_fast=True, resend=True)
+    assert report.reasons == {reason: 10}
+    once_more = 5 if behaviour is hang_up else 0
+    assert (report.resent, len(site.requests)) == ({"fast": once_more} if once_more else {}, 10 + once_more)
+
+
 def test_connection_that_the_server_will_close_is_not_used_again(context: ssl.SSLContext) -> None:
     async def last(request: Request) -> tuple[bytes, bool]:
         # It says so and waits for the client.

@@ -37,7 +37,7 @@ class _Request(QuicConnectionProtocol):
         if isinstance(event, ConnectionTerminated):
             self.headers.cancel()
         for part in self._http.handle_event(event):
-            if isinstance(part, HeadersReceived):
+            if isinstance(part, HeadersReceived) and not self.headers.done():
                 self.headers.set_result({name.decode(): value.decode() for name, value in part.headers})
 
     def send(self, domain: str, path: str) -> None:
