@@ -95,8 +95,19 @@ def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str
     return app_model.peer_networks(hosts, host, variables)
 
 
+def flask_hosts_with_repository(hosts: list[str], host: str, variables: Any) -> list[str]:
+    """Say which other hosts have the second repository of a host; see :func:`preflight.hosts_with_repository`."""
+    return preflight.hosts_with_repository(hosts, host, variables)
+
+
 def flask_app_problems(
-    values: Any, names: list[str], facts: Any = None, web: bool = True, database: bool = True
+    values: Any,
+    names: list[str],
+    facts: Any = None,
+    web: bool = True,
+    database: bool = True,
+    *,
+    same_repository: list[str] | None = None,
 ) -> list[preflight.Problem]:
     """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
@@ -107,10 +118,13 @@ def flask_app_problems(
         facts: the host's facts.
         web: whether the host is one that visitors come to.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
+        same_repository: the other hosts whose backups would go to the same second repository.
     """
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
     site = dict(zip(names[1:], settings, strict=True))
-    return preflight.find_problems(apps, site, facts, PROJECT_DIR, names[0], web=web, database=database)
+    return preflight.find_problems(
+        apps, site, facts, PROJECT_DIR, names[0], web=web, database=database, same_repository=same_repository or []
+    )
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
@@ -172,6 +186,7 @@ class FilterModule:
             "flask_clone_source": flask_clone_source,
             "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
+            "flask_hosts_with_repository": flask_hosts_with_repository,
             "flask_peer_networks": flask_peer_networks,
             "flask_peers": flask_peers,
             "flask_status_apps": flask_status_apps,

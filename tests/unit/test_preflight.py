@@ -803,7 +803,7 @@ def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed:
 
 #: The kind, where it is told, what is changed in the good app, and the settings.
 #: An app without a word about its database, on a host that has no PostgreSQL.
-ELSEWHERE = "database_elsewhere"
+ELSEWHERE, SHARED_REPOSITORY = "database_elsewhere", "shared_repository"
 #: An app with the name of another app's role in PostgreSQL.
 ROLE_NAME = "app_name_is_role"
 SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
@@ -1035,7 +1035,7 @@ def kinds_in_the_source() -> set[str]:
 
 def test_every_kind_is_tested() -> None:
     faults = [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *SITE_FAULTS, *FACT_FAULTS, *REFUSALS]
-    tested = {ROLE_NAME, ELSEWHERE, *(kind for kind, *_rest in faults)}
+    tested = {ROLE_NAME, ELSEWHERE, SHARED_REPOSITORY, *(kind for kind, *_rest in faults)}
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25
 
@@ -1294,6 +1294,36 @@ def test_the_reason_of_a_failed_template_is_not_shown_where_it_may_hold_a_secret
     assert "the variable v is not defined" in problems[-1]["problem"]
 
 
+def backing_up_to(repository: Any) -> dict[str, Any]:
+    return {"backup": {"second": {"repository": repository}}}
+
+
+def test_hosts_do_not_share_a_second_repository() -> None:
+    one = "sftp:backup@203.0.113.20:/flaskhost"
+    variables = {
+        "web1": backing_up_to(one),
+        "web2": backing_up_to(f"{one}/"),
+        "web3": backing_up_to(f"{one}/web3"),
+        "web4": {},
+        "web5": {"backup": "yes"},
+        "web6": backing_up_to(one),
+    }
+    assert preflight.hosts_with_repository(variables, "web1", variables) == ["web2", "web6"]
+    assert preflight.hosts_with_repository(["web1", "web3"], "web1", variables) == []
+    for host in ("web3", "web4", "web5"):
+        assert preflight.hosts_with_repository(variables, host, variables) == []
+    # A path is another place on each host.
+    local = {"web1": backing_up_to("/mnt/disk"), "web2": backing_up_to("/mnt/disk")}
+    assert preflight.hosts_with_repository(local, "web1", local) == []
+
+
+def test_a_shared_second_repository_is_told_with_its_hosts(project: Path) -> None:
+    shared = ["web2", "web6"]
+    problems = preflight.find_problems(good_apps(), GOOD_SETTINGS, GOOD_FACTS, project, same_repository=shared)
+    assert found(problems) == {(SHARED_REPOSITORY, "backup.second.repository")}
+    assert "web2, web6" in problems[0]["problem"]
+
+
 CYCLIC: list[Any] = []
 CYCLIC.append(CYCLIC)
 SCALARS = [
@@ -1408,8 +1438,13 @@ INVENTORY = """\
 all:
   vars:
     preflight_apps_variable: sites
-    preflight_settings_variables: [admin_users, timezone]
+    preflight_settings_variables: [admin_users, timezone, backup]
+    preflight_same_repository: >-
+      {{ ansible_play_hosts_all | flask_hosts_with_repository(inventory_hostname, hostvars) }}
     timezone: "{{ vault_zone }}"
+    backup:
+      passphrase: kP4vXq7uJm2s9TzR
+      second: {repository: "sftp:backup@203.0.113.20:/flaskhost", known_hosts: 203.0.113.20 ssh-ed25519 AAAA}
     sites:
       shop:
         domains: [shop.localhost]
@@ -1447,7 +1482,7 @@ def test_a_run_that_is_refused_tells_each_host_everything(refused_run: subproces
     assert refused_run.returncode == 2, refused_run.stdout + refused_run.stderr
     for host in ("web1", "web2"):
         message = refused_run.stdout.partition(f"fatal: [{host}]")[2].partition("Nothing has been changed on")[0]
-        assert f"Preflight has found 4 problems on the way to {host}." in message
+        assert f"Preflight has found 6 problems on the way to {host}." in message
         for part in (
             "There is no log-in as op to 127.0.0.1, port 1",
             "Connection refused",
@@ -1455,6 +1490,9 @@ def test_a_run_that_is_refused_tells_each_host_everything(refused_run: subproces
             "sites.shop.secrets.TOKEN",
             "the variable vault_token is not defined",
             "the variable vault_zone is not defined",
+            "backup.passphrase",
+            f"backup.second.repository What is wrong: {'web2' if host == 'web1' else 'web1'} would use it too.",
+            "/flaskhost/{{ inventory_hostname }}",
         ):
             assert part in " ".join(message.split()), part
 

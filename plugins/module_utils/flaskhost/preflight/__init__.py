@@ -15,13 +15,13 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .access import find_access_problems
 from .apps import check_apps, check_between_apps
-from .backup import check_backup
+from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
 from .certificates import check_certificates
 from .host import check_facts
@@ -29,7 +29,15 @@ from .postgres import check_database_elsewhere, check_role_names
 from .report import Problem, Report, Unreadable, read, read_item
 from .settings import SETTINGS, check_settings
 
-__all__ = ["Problem", "Unreadable", "find_access_problems", "find_problems", "read_item", "render"]
+__all__ = [
+    "Problem",
+    "Unreadable",
+    "find_access_problems",
+    "find_problems",
+    "hosts_with_repository",
+    "read_item",
+    "render",
+]
 
 
 def find_problems(
@@ -41,6 +49,7 @@ def find_problems(
     *,
     web: bool = True,
     database: bool = True,
+    same_repository: Iterable[str] = (),
 ) -> list[Problem]:
     """Find every problem of the apps, the settings and the host.
 
@@ -54,6 +63,7 @@ def find_problems(
         web: whether the host is one that visitors come to; only of such a one it is said that it cannot do what the
             settings say of TLS.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
+        same_repository: the other hosts whose backups would go to the same second repository.
 
     Returns:
         The problems, each with its ``kind`` (a stable word), ``path``, ``problem`` and ``example``, in the order of the
@@ -65,6 +75,7 @@ def find_problems(
     settings = read(report, (), settings)
     check_apps(report, apps_variable, apps, Path(project_dir))
     check_settings(report, settings)
+    check_own_repository(report, same_repository)
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)

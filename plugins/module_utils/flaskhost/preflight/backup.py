@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from ..backup import Refused, sftp_options
 from ..backup_settings import BACKUP_OPTIONS
-from .report import Report, Unreadable, closest, get, show, type_name
+from .report import Report, Unreadable, closest, get, read_item, show, type_name
 from .schema import check_options, wrong_type
 
 #: Characters. Whoever copies the repository may guess as long as they like: 20 of openssl's are 120 bits.
@@ -116,6 +117,44 @@ def _check_login(report: Report, repository: str, second: dict[Any, Any]) -> Non
     if absent and wanted and not isinstance(second.get("environment"), Unreadable):
         problem = f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: the store lets nobody in."
         report.add("missing", (*place, "environment"), problem, example)
+
+
+def hosts_with_repository(hosts: Iterable[str], host: str, variables: Any) -> list[str]:
+    """Say which other hosts have the second repository of a host.
+
+    Args:
+        hosts: the names of the hosts to look at.
+        host: the host's own name.
+        variables: each host's variables, worked out when they are read. What cannot be worked out is nothing here: the
+            check of that host reports it.
+
+    Returns:
+        Their names; none where the repository is a path, which each host has for itself.
+    """
+    own = _repository(variables, host)
+    if not own or own.startswith("/"):
+        return []
+    return [str(other) for other in hosts if other != host and _repository(variables, other) == own]
+
+
+def _repository(variables: Any, host: str) -> str:
+    value = variables
+    for step in (host, "backup", "second", "repository"):
+        value = read_item(value, step)
+    return value.rstrip("/") if isinstance(value, str) else ""
+
+
+def check_own_repository(report: Report, others: Iterable[str]) -> None:
+    """Check that the second repository is the host's own.
+
+    Args:
+        report: where problems go.
+        others: the hosts that have the same, as :func:`hosts_with_repository` finds them.
+    """
+    if names := ", ".join(others):
+        problem = f"{names} would use it too. Hosts that make one repository at the same moment destroy it."
+        cure = "repository: sftp:backup@203.0.113.20:/flaskhost/{{ inventory_hostname }}"
+        report.add("shared_repository", ("backup", "second", "repository"), problem, cure)
 
 
 def check_backup(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:
