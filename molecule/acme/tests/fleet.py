@@ -325,7 +325,7 @@ def start_authorities(ca: Any, webs: list[Web]) -> dict[str, str]:
 
 def eventually(question: Callable[[], Any], wanted: Any) -> None:
     """nginx takes new settings in a moment after it was told to."""
-    for _attempt in range(50):
+    for _attempt in range(200):
         if (answer := question()) == wanted:
             return
         time.sleep(0.1)

@@ -184,7 +184,7 @@ def test_migration_that_waits_for_a_lock_gives_up(host, visitor, tmp_path):
     )
     try:
         locks = "select count(*) from pg_locks where relation = 'entry'::regclass and granted"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while sql(host, locks) == "0":
             assert time.monotonic() < deadline
         # Readers wait behind the migration while it waits.
@@ -197,8 +197,8 @@ def test_migration_that_waits_for_a_lock_gives_up(host, visitor, tmp_path):
     assert "guestbook was not released. Run the release command" in output
     assert "lock timeout" in output
     assert report.lost == 0, report.text()
-    # Two seconds, and what has piled up.
-    assert report.worst_ms < 8000, report.text()
+    # Two seconds, and what has piled up; not what the client's own machine stood still for.
+    assert report.worst_ms - report.lag_ms < 8000, report.text()
     assert sql(host, "select version_num from alembic_version") == "0001"
 
 

@@ -64,7 +64,7 @@ def local(host, what, address="[::1]"):
 
 def eventually(question, wanted):
     """nginx takes new settings in a moment after it was told to."""
-    for _attempt in range(50):
+    for _attempt in range(200):
         if (answer := question()) == wanted:
             return
         time.sleep(0.1)
@@ -155,7 +155,7 @@ def test_requests_in_flight_finish(host, visitor, switch):
     def ask_slowly():
         while not ends.is_set():
             try:
-                answer = visitor.ask(f"{HELLO}slow?seconds=2")
+                answer = visitor.ask(f"{HELLO}slow?seconds=4")
                 answers.append((answer.status, answer.body))
             except (OSError, http.client.HTTPException) as error:
                 answers.append((0, repr(error)))
@@ -165,7 +165,7 @@ def test_requests_in_flight_finish(host, visitor, switch):
     for asker in askers:
         asker.start()
     try:
-        time.sleep(1)
+        time.sleep(2.5)
         host.run_expect([0], f"mv {FOLDER}/ready {FOLDER}/page.html")
         assert visitor.ask(HELLO).status == 503
         time.sleep(1.5)
