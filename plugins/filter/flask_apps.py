@@ -64,9 +64,9 @@ def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
     return backup_settings.settings(settings)
 
 
-def flask_restore_request(given: dict[str, Any], apps: Any, hosts: list[str]) -> dict[str, Any]:
+def flask_restore_request(given: dict[str, Any], apps: Any, hosts: list[str], time: str = "") -> dict[str, Any]:
     """Understand what playbooks/restore.yml was asked; see :func:`restore_request.request`."""
-    return restore_request.request(given, apps or {}, hosts)
+    return restore_request.request(given, apps or {}, hosts, time)
 
 
 def flask_clone_problem(given: dict[str, Any], apps: Any, inventory: str, allowed: Any) -> str:

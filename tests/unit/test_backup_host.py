@@ -169,6 +169,15 @@ def test_a_restore_that_is_clear_is_handed_on(given: dict[str, Any], arguments: 
     assert found["replaces"] is not bool(given.get("beside"))
 
 
+def test_where_an_apps_host_knows_the_time_of_a_migration_it_is_gone_back_to() -> None:
+    given = {"confirm": "shop", "app": "shop", "release": "20261121T101500Z-1a2b3c4"}
+    found = restore_request.request(given, APPS, ["production1"], "2026-11-21T10:15:00.123456")
+    assert found["database"] == [
+        "restore", "--to=2026-11-21T10:15:00.123456", "--no-start", "--database=shop", "--confirm=shop",
+    ]  # fmt: skip
+    assert (found["release_app"], ask(beside=True)["release_app"]) == ("shop", "")
+
+
 def test_of_several_clusters_the_one_that_was_named_is_replaced() -> None:
     assert ask(confirm="production2")["database_hosts"] == ["production2"]
     assert ask(confirm="shop", app="shop")["database_hosts"] == ["production1", "production2"]

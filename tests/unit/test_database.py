@@ -29,8 +29,9 @@ URL = "postgresql://shop:hun%24ter@db.example:5433/orders?sslmode=require"
         ("postgresql+psycopg2:///shop", "PGDATABASE=shop"),
         ("postgres://%2Fvar%2Frun%2Fpostgresql/shop", "PGHOST=/var/run/postgresql PGDATABASE=shop"),
         (
-            "postgresql://shop:hun%24ter@db.example:5433/orders?sslmode=require&application_name=x",
-            "PGUSER=shop PGPASSWORD=hun$ter PGHOST=db.example PGPORT=5433 PGDATABASE=orders PGSSLMODE=require",
+            "postgresql://shop:hun%24ter@db.example:5433/orders?sslmode=require&channel_binding=require&application_name=x",
+            "PGUSER=shop PGPASSWORD=hun$ter PGHOST=db.example PGPORT=5433 PGDATABASE=orders PGSSLMODE=require"
+            " PGCHANNELBINDING=require",
         ),
         ("sqlite:////srv/shop/data/shop.db", ""),
         ("mysql://shop@localhost/shop", ""),
@@ -87,6 +88,15 @@ def test_without_a_client_or_with_a_broken_url_nothing_is_known(monkeypatch: pyt
     assert "hun" not in str(caught.value)
     for url in ("", "sqlite:///x", "mysql://shop@localhost/shop"):
         assert Database(url, "shop", "shop").revision() == ""
+
+
+def test_the_time_is_the_databases(psql: Make, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    assert psql(f"cat > {said}; echo 2026-11-21T10:15:00.123456").time() == "2026-11-21T10:15:00.123456"
+    assert "clock_timestamp() AT TIME ZONE 'UTC'" in said.read_text()
+    assert psql("echo no", url="sqlite:///x").time() == ""
+    with pytest.raises(Unanswered, match="no route to host"):
+        psql("echo 'psql: error: no route to host' >&2; exit 2").time()
 
 
 def test_a_warning_is_no_revision(psql: Make) -> None:

@@ -634,9 +634,32 @@ def test_a_point_that_cannot_be_noted_keeps_back_no_release(
     assert not any("no point" in warning for warning in site.deploy(release_command="true").warnings)
 
 
-def test_without_backups_or_a_database_of_the_hosts_own_no_point_is_noted(site: Site, backups: Path) -> None:
+def test_of_a_database_elsewhere_the_time_of_the_migration_is_noted(
+    site: Site, backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one that has failed half-way."""
     site.options["database_per_host"] = False
-    site.deploy(release_command="true")
+    monkeypatch.setattr(database.Database, "time", lambda _self: "2026-11-21T10:15:00.123456")
+    first = site.deploy(release_command="true")
+    site.change({"shop.py": "app = 43\n"})
+    site.refused(release_command="false")
+    records = {record.id: record for record in site.store.all_records()}
+    assert records.pop(first.release).migrates_from == ""
+    (second,) = records.values()
+    assert (second.restore_time, second.migrates_from) == ("2026-11-21T10:15:00.123456", first.release)
+    assert not backups.exists(), "the backups of this host have nothing to do with it"
+
+
+def test_a_database_elsewhere_that_does_not_say_the_time_keeps_back_no_release(
+    site: Site, backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unanswered(_self: object) -> str:
+        raise database.Unanswered("no route to host")
+
+    site.options["database_per_host"] = False
+    monkeypatch.setattr(database.Database, "time", unanswered)
+    outcome = site.deploy(release_command="true")
+    assert any("no point was noted" in warning and "no route" in warning for warning in outcome.warnings)
     assert not backups.exists()
 
 
@@ -1644,8 +1667,9 @@ def test_a_deploy_only_warns_where_the_schema_is_not_to_be_had(site: Site) -> No
     outcome = site.deploy(release_command="touch $HOME/released")
     assert_in_order(site, outcome)
     assert (site.root / "data/released").exists()
-    (warning,) = outcome.warnings
-    assert "could not be asked" in warning
+    schema_warning, time_warning = outcome.warnings
+    assert "could not be asked" in schema_warning
+    assert "no point was noted" in time_warning
     assert (outcome.schema_before, outcome.schema_after) == ("", "")
 
 

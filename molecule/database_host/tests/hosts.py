@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import testinfra
+import yaml
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
 DATABASE = "fh-database-db"
 PASSWORDS = {"a": "6f1c0e9b5d3a48d7a2e4b8c1f0d69375", "b": "93b7d2c4e8f01a6b5c7d9e3f2a1b4c6d"}
 

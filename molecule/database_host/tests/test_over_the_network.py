@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import Any
 
-from hosts import DATABASE, PASSWORDS, database, play, sql
+from hosts import APPS, DATABASE, PASSWORDS, database, play, sql
 
 testinfra_hosts = ["ansible://fh-database-app"]
 
@@ -70,6 +70,29 @@ def test_rows_and_uploads_come_back_each_on_its_own_host(host, visitor):
     assert "The database guestbook was restored" in output
     assert "/srv/guestbook/data is as it was" in output
     assert visitor.ask("https://guestbook.test/").status == 200, "the maintenance page is gone"
+
+
+def test_a_migration_is_undone_and_the_release_before_it_serves_again(host, visitor):
+    """The apps' host knows when it was, and the database's has the log."""
+    play("backup", kind="full")
+    served_before = host.run("readlink /srv/guestbook/current").stdout.strip()
+    sql("DELETE FROM entry; INSERT INTO entry (author, message, created_at) VALUES ('a', 'before', now())")
+    harmful = 'sh -c \'psql "$DATABASE_URL" --command="DELETE FROM entry"\''
+    apps = {"guestbook": {**APPS["guestbook"], "release_command": harmful}}
+    output = play("deploy", app="guestbook", flask_apps=apps)
+    assert "without the database's lock" not in output
+    assert "no point was noted" not in output
+    release = host.run("readlink /srv/guestbook/current").stdout.strip()
+    assert release != served_before
+    assert sql("SELECT count(*) FROM entry") == "0"
+
+    # What the operator does first; the database can be asked for its schema, so that it is not refused.
+    play("rollback", app="guestbook")
+    assert host.run("readlink /srv/guestbook/current").stdout.strip() == served_before
+    play("restore", app="guestbook", confirm="guestbook", release=release.rpartition("/")[2])
+    assert sql("SELECT message FROM entry") == "before"
+    assert host.run("readlink /srv/guestbook/current").stdout.strip() == served_before
+    assert visitor.ask("https://guestbook.test/readyz").status == 200, "the maintenance page is gone"
 
 
 def test_a_password_changes_without_a_pause(host, visitor):

@@ -1,4 +1,4 @@
-"""What a deploy asks of the app's PostgreSQL: the lock of the release command, and the schema's revision."""
+"""What a deploy asks of the app's PostgreSQL: the lock of the release command, the schema's revision, and the time."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _VARIABLES = {
     "dbname": "PGDATABASE",
     "sslmode": "PGSSLMODE",
     "sslrootcert": "PGSSLROOTCERT",
+    "channel_binding": "PGCHANNELBINDING",
     "options": "PGOPTIONS",
 }
 _REVISION = re.compile(r"""^revision\s*(?::\s*\w+\s*)?=\s*['"]([^'"]+)['"]""", re.MULTILINE)
@@ -126,16 +127,32 @@ class Database:
         Raises:
             Unanswered: there should be a PostgreSQL, and it could not be asked.
         """
-        if not self.meant:
-            return ""
-        if not self.there:
-            raise Unanswered("psql is not installed" if self.variables else "its URL is none that psql understands")
         question = (
             "SELECT CASE WHEN to_regclass('alembic_version') IS NULL THEN 'SELECT NULL WHERE false'"
             " ELSE 'SELECT version_num FROM alembic_version ORDER BY 1' END \\gexec\n"
         )
+        return ",".join(self._ask("asks for the schema", question).split())
+
+    def time(self) -> str:
+        """The time by the database's own clock, which a restore to a time goes by.
+
+        Returns:
+            UTC, such as ``2026-11-21T10:15:00.123456``; empty where there is no PostgreSQL.
+
+        Raises:
+            Unanswered: there should be a PostgreSQL, and it could not be asked.
+        """
+        question = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US');\n"
+        return self._ask("asks for the time", question).strip()
+
+    def _ask(self, who: str, question: str) -> str:
+        """Ask one question; the answer is empty where there is no PostgreSQL."""
+        if not self.meant:
+            return ""
+        if not self.there:
+            raise Unanswered("psql is not installed" if self.variables else "its URL is none that psql understands")
         # Not among the answers: PostgreSQL warns of a collation that was updated, for instance.
-        process = self._start("asks for the schema", errors=subprocess.PIPE)
+        process = self._start(who, errors=subprocess.PIPE)
         try:
             out, err = process.communicate(f"SET statement_timeout = '{TIMEOUT}s';\n{question}", timeout=3 * TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -144,7 +161,7 @@ class Database:
             raise Unanswered(f"it has not answered for {3 * TIMEOUT} s") from None
         if process.returncode:
             raise Unanswered(f"PostgreSQL says: {tail(err, 3) or 'nothing'}")
-        return ",".join(out.split())
+        return out
 
     @contextmanager
     def lock(self, who: str, timeout: int) -> Iterator[None]:

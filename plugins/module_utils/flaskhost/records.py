@@ -42,6 +42,8 @@ class Record:
         schema_before: the revision of the database's schema before that command; empty when unknown.
         schema_after: the revision after it.
         restore_point: the point in the database's log right before that command; empty where there is none.
+        restore_time: the time right before it by the clock of a database on another host, UTC; empty where it is not.
+        migrates_from: the release that served then.
         failed: why it was taken out of service; empty when it was not. It is not gone back to without being named.
         parts: the digest of each part of the identity, to tell what a new release differs in.
     """
@@ -63,6 +65,8 @@ class Record:
     schema_before: str = ""
     schema_after: str = ""
     restore_point: str = ""
+    restore_time: str = ""
+    migrates_from: str = ""
     failed: str = ""
     parts: dict[str, str] = field(default_factory=dict)
 

@@ -515,25 +515,34 @@ class Deployment:
         with database.lock(f"deploy of {options['by'] or options['app']}", wait):
             before = self._schema(database)
             if database.meant:
-                self._point(record)
+                self._point(record, database)
             self._run_release_command(record, limited(command, wait, limit))
             after = self._schema(database)
         record.schema_before, record.schema_after = before, after
         self.outcome.schema_before, self.outcome.schema_after = before, after
         self.store.write(record)
 
-    def _point(self, record: Record) -> None:
-        """Put a point into the database's log that a restore can go to; a deploy goes on without it."""
-        if not self.options.get("database_per_host") or not BACKUPS.exists():
-            return
-        arguments = ["point", "--app", self.options["app"], "--release", record.id]
-        arguments += ["--previous", self.slots.release(self.slots.live()) or ""]
-        status, out, err = self.run([str(BACKUPS), *arguments])
-        if not status:
-            record.restore_point = f"{self.options['app']}@{record.id}"
-        elif "backup.passphrase is not set" not in err:
+    def _point(self, record: Record, database: Database) -> None:
+        """Note where the database could go back to before this migration; a deploy goes on without it."""
+        served = self.slots.release(self.slots.live()) or ""
+        problem = ""
+        if not self.options.get("database_per_host"):
+            try:
+                record.restore_time, record.migrates_from = database.time(), served
+            except Unanswered as reason:
+                problem = str(reason)
+            # Before the command: one that breaks off half-way has to be gone back behind, too.
+            self.store.write(record)
+        elif BACKUPS.exists():
+            arguments = ["point", "--app", self.options["app"], "--release", record.id, "--previous", served]
+            status, out, err = self.run([str(BACKUPS), *arguments])
+            if not status:
+                record.restore_point = f"{self.options['app']}@{record.id}"
+            elif "backup.passphrase is not set" not in err:
+                problem = tail(err or out, 1)
+        if problem:
             self.outcome.warnings.append(
-                f"no point was noted that the database could go back to before this migration: {tail(err or out, 1)}"
+                f"no point was noted that the database could go back to before this migration: {problem}"
             )
 
     def _schema(self, database: Database) -> str:

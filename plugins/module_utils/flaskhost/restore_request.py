@@ -25,7 +25,7 @@ _LABEL = re.compile(r"\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?")
 _RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
 
 
-def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str]) -> dict[str, Any]:
+def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str = "") -> dict[str, Any]:
     """Understand what was asked.
 
     Args:
@@ -33,12 +33,13 @@ def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str]) -> dict[s
             empty. And ``_raw_params``, into which Ansible puts the words of ``-e`` that belong to no variable.
         apps: ``flask_apps``.
         hosts: the database hosts of this run.
+        time: when the migration of ``release`` began, where the database's own host does not know of it.
 
     Returns:
         ``problem``, a sentence that names the variable and the cure, empty when nothing is wrong; ``database`` and
         ``files``, the arguments of flaskhost-backup, each empty where nothing is to be done; ``database_hosts``,
         where the first are for; ``apps``, the names of those whose data is replaced; ``release``, the one that is
-        gone back behind; ``replaces``, whether anything is.
+        gone back behind, and ``release_app``, whose it is; ``replaces``, whether anything is.
     """
     values = {name: str(given.get(name) if given.get(name) is not None else "").strip() for name in VARIABLES}
     flags = {name: values[name].lower() in ("true", "yes", "on", "1") for name in ("beside", "accept_gap")}
@@ -47,17 +48,18 @@ def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str]) -> dict[s
     if problem:
         return {
             "problem": problem, "database": [], "database_hosts": [], "files": [], "apps": [], "release": "",
-            "replaces": False,
+            "release_app": "", "replaces": False,
         }  # fmt: skip
     what = values["what"] or "database"
     whole = not values["app"] and not flags["beside"]
     return {
         "problem": "",
-        "database": _database(values, flags) if what in ("database", "both") else [],
+        "database": _database(values, flags, time) if what in ("database", "both") else [],
         "database_hosts": [] if what == "files" else [values["confirm"]] if whole else list(hosts),
         "files": _files(values) if what in ("files", "both") else [],
         "apps": [] if flags["beside"] else [values["app"]] if values["app"] else names,
-        "release": "" if flags["beside"] else values["release"],
+        "release": values["release"],
+        "release_app": (values["app"] or names[0]) if values["release"] else "",
         "replaces": not flags["beside"],
     }
 
@@ -114,19 +116,20 @@ def _source(values: dict[str, str]) -> list[str]:
     return found + ([f"--of={values['of']}"] if values["of"] else [])
 
 
-def _database(values: dict[str, str], flags: dict[str, bool]) -> list[str]:
+def _database(values: dict[str, str], flags: dict[str, bool], time: str) -> list[str]:
     found = ["restore", *_source(values)]
+    target = values if not time else {**values, "to": time, "release": ""}
     for name, option in (
         ("to", "to"),
         ("release", "release"),
         ("label", "backup"),
         ("copy_before", "copy-before"),
     ):
-        if values[name]:
-            found.append(f"--{option}={values[name]}")
+        if target[name]:
+            found.append(f"--{option}={target[name]}")
     found += [f"--timeout={values['timeout']}"] if values["timeout"] else []
     found += ["--accept-gap"] if flags["accept_gap"] else []
-    if values["release"] and values["app"]:
+    if target["release"] and values["app"]:
         found.append(f"--app={values['app']}")
     if flags["beside"]:
         return [*found, "--beside"]
