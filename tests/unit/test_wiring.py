@@ -494,6 +494,27 @@ def test_what_an_app_says_arrives(variables: dict[str, Any]) -> None:
     assert site["domains"] == ["full.test", "www.full.test"]
 
 
+@pytest.mark.parametrize(
+    ("options", "there"),
+    [
+        ({}, True),
+        ({"database": False}, False),
+        ({"database": False, "secrets": {"DATABASE_URL": "postgresql://shop:sesame@db.test/shop"}}, True),
+        ({"database": False, "env": {"DATABASE_URL": "postgresql+psycopg://db.test/shop"}}, True),
+        ({"database": False, "env": {"DATABASE_URL": "mysql://db.test/shop"}}, False),
+    ],
+)
+def test_postgresqls_client_is_there_for_each_app_that_has_one(
+    variables: dict[str, Any], options: dict[str, Any], there: bool
+) -> None:
+    """Deploys ask it for the lock, the schema and the time, wherever the database is."""
+    loader = DataLoader()
+    role = loader.load_from_file(str(ROOT / "roles" / "app" / "vars" / "main.yml"), trusted_as_template=True)
+    given = handed(variables, "app", flask_apps={"blog": app("blog", database=False), "shop": app("shop", **options)})
+    packages = Templar(loader=loader, variables={**role, **given}).template(role["__app_packages"])
+    assert packages == ["git", *(["postgresql-client"] if there else [])]
+
+
 def test_what_roles_share_is_the_same_for_all(variables: dict[str, Any]) -> None:
     apps = SITES["one app"]
     values = {role: handed(variables, role, flask_apps=apps) for role in ROLES}

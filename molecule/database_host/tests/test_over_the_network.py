@@ -15,7 +15,7 @@ testinfra_hosts = ["ansible://fh-database-app"]
 
 
 def ask(host: Any, role: str, sql: str, options: str = "sslmode=require&channel_binding=require") -> Any:
-    """Ask the database from another host. The app's interpreter has a driver, and the host no psql."""
+    """Ask the database from another host, as the app does, by its driver."""
     url = f"postgresql://guestbook-{role}:{PASSWORDS[role]}@{DATABASE}/guestbook?{options}"
     code = f"import psycopg; print(psycopg.connect({url!r}, connect_timeout=5).execute({sql!r}).fetchone()[0])"
     return host.run("set -- /srv/guestbook/slots/*/venv/bin/python; $1 -c %s", code)
@@ -86,7 +86,7 @@ def test_a_migration_is_undone_and_the_release_before_it_serves_again(host, visi
     assert release != served_before
     assert sql("SELECT count(*) FROM entry") == "0"
 
-    # What the operator does first; the database can be asked for its schema, so that it is not refused.
+    # What the operator does first. The database can be asked for its schema, and so it is not refused.
     play("rollback", app="guestbook")
     assert host.run("readlink /srv/guestbook/current").stdout.strip() == served_before
     play("restore", app="guestbook", confirm="guestbook", release=release.rpartition("/")[2])
