@@ -657,8 +657,12 @@ def test_a_database_elsewhere_that_does_not_say_the_time_keeps_back_no_release(
         raise database.Unanswered("no route to host")
 
     site.options["database_per_host"] = False
+    monkeypatch.setattr(database.Database, "time", lambda _self: "2026-11-21T10:15:00.123456")
+    site.refused(release_command="test -e $HOME/second-try")
+    (site.root / "data/second-try").touch()
     monkeypatch.setattr(database.Database, "time", unanswered)
-    outcome = site.deploy(release_command="true")
+    outcome = site.deploy(release_command="test -e $HOME/second-try")
+    assert site.record(outcome.release).restore_time == "", "the first try's is too early by now"
     assert any("no point was noted" in warning and "no route" in warning for warning in outcome.warnings)
     assert not backups.exists()
 

@@ -527,8 +527,10 @@ class Deployment:
         served = self.slots.release(self.slots.live()) or ""
         problem = ""
         if not self.options.get("database_per_host"):
+            # What an earlier try has noted holds no more: the former release has gone on writing since.
+            record.restore_time, record.migrates_from = "", served
             try:
-                record.restore_time, record.migrates_from = database.time(), served
+                record.restore_time = database.time()
             except Unanswered as reason:
                 problem = str(reason)
             # Before the command: one that breaks off half-way has to be gone back behind, too.
