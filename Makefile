@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RELEASE ?= trixie
 # Two at a time, the longest first. What make deploy, hardening, database and vm add is not in here.
-SCENARIO ?= deploy acme default failures roles
+SCENARIO ?= deploy acme default tenants failures roles
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
