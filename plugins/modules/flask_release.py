@@ -81,7 +81,8 @@ options:
   server_config: {description: The app server's configuration; copied into the release., type: path, required: true}
   socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
   live_socket: {description: The link that nginx connects through., type: path, required: true}
-  gate_address: {description: Where nginx listens for this host alone; empty to leave it out., type: str, default: ""}
+  gate_address: {description: "Where nginx listens for root alone, unix: and a path; empty to leave it out.", type: str,
+                 default: ""}
   access_log: {description: nginx' log of the app., type: path, default: /nonexistent}
   host: {description: The app's canonical domain., type: str, required: true}
   health: {description: "path, status, body, probes, timeout and settle of the gate.", type: dict, required: true}

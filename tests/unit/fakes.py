@@ -223,6 +223,8 @@ class FakeHost:
         self.timers: set[str] = set()
         #: Slots that do not answer although they run.
         self.mute: set[str] = set()
+        #: Whether nginx has a listener for the gate.
+        self.nginx = True
         #: What systemd and others say of a command that fails, by a word of it: ``{"daemon-reload": "no room"}``.
         self.refuses: dict[str, str] = {}
         #: At this call, counted from 1, the module is killed: amid or after what the command does.

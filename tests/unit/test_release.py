@@ -61,6 +61,7 @@ def load_module() -> Any:
 
 
 MODULE = load_module()
+GATE = "unix:/var/lib/nginx/gate/gate.sock"
 
 
 class Site:
@@ -75,6 +76,7 @@ class Site:
         self.host.quick = True
         self.monkeypatch = monkeypatch
         self.answer(self.host.probe)
+        monkeypatch.setattr(release, "listens", lambda address: address == GATE and self.host.nginx)
         monkeypatch.setattr(freeze.check, "__defaults__", (folder / "freeze.json", None))
         # Nobody pulls the plug here, and hundreds of runs would wait for the disk.
         monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
@@ -112,7 +114,7 @@ class Site:
             "unit_files": [str(self.unit_file)],
             "units_dir": str(self.units),
             "access_log": str(self.access_log),
-            "gate_address": "127.0.0.1:7999",
+            "gate_address": GATE,
             "watch": 0,
             "server_config": str(self.config),
             "socket_dir": str(folder / "run"),
@@ -1050,6 +1052,31 @@ def test_a_reboot_brings_back_what_served(site: Site) -> None:
     site.host.reboot()
     assert site.host.served() == second.release
     assert not site.deploy().changed
+
+
+def test_nothing_is_migrated_for_a_gate_that_nginx_has_no_listener_for(site: Site) -> None:
+    """It is stopped, or has the settings of an earlier version of Flaskhost, whose gate was a port."""
+    first = site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+    site.host.nginx = False
+    with pytest.raises(ReleaseError, match="nginx does not listen on unix:") as caught:
+        site.deploy(release_command="touch $HOME/upgraded")
+    assert "--tags nginx" in caught.value.cure
+    assert "What served before still serves." in caught.value.cure
+    assert site.host.served() == first.release
+    assert not (site.root / "data/upgraded").exists()
+    site.host.nginx = True
+    assert_in_order(site, site.deploy(release_command="touch $HOME/upgraded"))
+    assert (site.root / "data/upgraded").exists()
+
+
+def test_a_gate_that_a_killed_run_left_open_is_closed(site: Site) -> None:
+    site.deploy()
+    for verb in ("deploy", "rollback"):
+        (site.root / "gate.sock").symlink_to("anywhere")
+        with suppress(ReleaseError):
+            site.deploy(verb=verb)
+        assert not os.path.lexists(site.root / "gate.sock")
 
 
 def test_the_slot_that_should_serve_is_not_switched_off_for_a_bad_answer(

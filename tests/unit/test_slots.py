@@ -10,8 +10,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from ansible.module_utils.flaskhost.runner import ReleaseError
 from ansible.module_utils.flaskhost.slots import Slots, probe, replace_link
 
 HOST = "www.shop.example"
+GATE = "unix:/var/lib/nginx/gate/gate.sock"
 HEALTH = {"path": "/healthz", "status": 200, "probes": 3, "timeout": 5}
 
 
@@ -277,7 +280,7 @@ def test_a_slot_that_crashes_between_two_answers_is_noticed(app: App, serve: Cal
 
 def test_the_slot_is_asked_once_through_nginx(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
-    answers = {"127.0.0.1:7999": (502, "Bad Gateway")}
+    answers = {GATE: (502, "Bad Gateway")}
 
     def answer(path: str, _url: str, host: str, *_: float) -> tuple[int, str]:
         link = app.root / "gate.sock"
@@ -287,19 +290,38 @@ def test_the_slot_is_asked_once_through_nginx(app: App, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(slots, "probe", answer)
     with pytest.raises(ReleaseError, match=r"got 502(?s:.*)through nginx"):
-        app.slots.gate("green", HOST, HEALTH, "127.0.0.1:7999")
+        app.slots.gate("green", HOST, HEALTH, GATE)
     # The link leads to the slot before nginx is asked, and not before the slot itself is good.
-    assert asked == [(app.slots.socket("green"), "")] * 3 + [("127.0.0.1:7999", app.slots.socket("green"))]
+    assert asked == [(app.slots.socket("green"), "")] * 3 + [(GATE, app.slots.socket("green"))]
     answers.clear()
-    app.slots.gate("green", HOST, HEALTH, "127.0.0.1:7999")
+    app.slots.gate("green", HOST, HEALTH, GATE)
 
 
-def test_a_listener_of_nginx_is_asked_over_tcp(app: App) -> None:
-    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
-        server.requests, server.answers = [], [(200, "ok")]
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        assert probe(f"127.0.0.1:{server.server_address[1]}", "/healthz", HOST) == (200, "ok")
-        assert server.requests[0][1]["Host"] == HOST
+@pytest.mark.parametrize("status", [200, 500])
+def test_the_link_of_the_gate_is_gone_when_the_gate_is_over(
+    app: App, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """nginx's listener leads through it, past the site's password and limits."""
+    seen: list[bool] = []
+
+    def answer(path: str, *_: Any) -> tuple[int, str]:
+        seen.append((app.root / "gate.sock").is_symlink())
+        return (status if path == GATE else 200), ""
+
+    monkeypatch.setattr(slots, "probe", answer)
+    with pytest.raises(ReleaseError) if status != 200 else nullcontext():
+        app.slots.gate("green", HOST, HEALTH, GATE)
+    assert seen[-1]
+    assert not os.path.lexists(app.root / "gate.sock")
+
+
+def test_a_listener_of_nginx_is_asked_by_the_address_that_nginx_has(app: App, serve: Callable[..., Server]) -> None:
+    address = f"unix:{app.slots.socket('green')}"
+    assert not slots.listens(address)
+    server = serve((200, "ok"))
+    assert slots.listens(address)
+    assert probe(address, "/healthz", HOST) == (200, "ok")
+    assert server.requests[0][1]["Host"] == HOST
 
 
 def test_no_socket_is_no_answer(app: App) -> None:
@@ -316,6 +338,79 @@ def test_a_slot_that_never_answers_is_waited_for_so_long_and_no_longer(app: App)
         with pytest.raises(ReleaseError, match=r"got no answer(?s:.*)TimeoutError"):
             app.slots.gate("green", HOST, {**HEALTH, "timeout": 1})
         assert 0.9 < time.monotonic() - began < 20
+
+
+DRIPS = {
+    "status line": (b"HTTP/1.1 200 ", b"O"),
+    "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "more and more headers": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", b"x"),
+    "body without a length": (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "to be continued": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@contextmanager
+def dripping(path: str, first: bytes, then: bytes, wait: float) -> Iterator[None]:
+    """A server that sends a beginning, and then the same bytes again and again, for ten seconds at most."""
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        end = time.monotonic() + 10
+        with connection, suppress(OSError):
+            connection.recv(9999)
+            connection.sendall(first)
+            while not over.is_set() and time.monotonic() < end:
+                connection.sendall(then)
+                if wait:
+                    over.wait(wait)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while not over.is_set():
+                connection, _ = listener.accept()
+                threading.Thread(target=drip, args=(connection,), daemon=True).start()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        threading.Thread(target=accept, daemon=True).start()
+        yield
+        over.set()
+
+
+@pytest.mark.parametrize("kind", DRIPS)
+def test_an_app_that_drips_is_waited_for_so_long_and_no_longer(app: App, kind: str) -> None:
+    """A byte now and then begins the timeout of a socket again: it would hold deploys, watch and status without end."""
+    with dripping(app.slots.socket("green"), *DRIPS[kind], wait=0.1):
+        began = time.monotonic()
+        status, reason = probe(app.slots.socket("green"), "/", HOST, 1)
+        assert time.monotonic() - began < 3
+    assert (status, reason.partition(":")[0]) == (0, "TimeoutError")
+
+
+def test_an_app_that_drips_holds_the_gate_for_its_timeout(app: App) -> None:
+    with dripping(app.slots.socket("green"), *DRIPS["body"], wait=0.1):
+        began = time.monotonic()
+        with pytest.raises(ReleaseError, match=r"got no answer(?s:.*)TimeoutError"):
+            app.slots.gate("green", HOST, {**HEALTH, "timeout": 1})
+        assert time.monotonic() - began < 4
+
+
+def test_a_response_without_end_is_given_up(app: App) -> None:
+    with dripping(app.slots.socket("green"), b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, wait=0):
+        assert probe(app.slots.socket("green"), "/", HOST, 5) == (0, "HTTPException: the response is too long")
+
+
+def test_a_slot_of_slow_answers_is_not_settled_for_longer_than_said(
+    app: App, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve((200, "ok"))
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + 0.5 * len(server.requests))
+    monkeypatch.setattr(slots, "time", clock)
+    app.slots.gate("green", HOST, {**HEALTH, "probes": 1}, settle=2)
+    assert len(server.requests) == 1 + 4
 
 
 def test_what_is_no_http_is_no_answer(app: App) -> None:

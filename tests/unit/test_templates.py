@@ -21,6 +21,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+GATE = "unix:/var/lib/nginx/gate/gate.sock"
 DEBIAN = {"12": {"distribution_major_version": "12"}, "13": {"distribution_major_version": "13"}}
 
 
@@ -99,7 +100,7 @@ def site(name: str = "shop", **changes: Any) -> dict[str, Any]:
         "body_mb": 16,
         "timeout": 30,
         "access_log": f"/logs/{name}.log",
-        "gate_address": "127.0.0.1:7999",
+        "gate_address": GATE,
         "gate_socket": f"/srv/{name}/gate.sock",
         "maintenance": f"/srv/{name}/maintenance",
         "hsts_map": f"/tls/{name}/hsts.map",
@@ -149,7 +150,7 @@ def test_http2_in_the_form_that_this_nginx_knows(debian: str, listens: list[Any]
 def test_without_ipv6_nothing_listens_on_it(debian: str) -> None:
     assert nginx(site(), debian=debian, nginx_ipv6=True).deep("listen", "[::]:80")
     ports = {line.words[1] for line in nginx(site(), debian=debian, nginx_ipv6=False).deep("listen")}
-    assert ports == {"80", "443", "127.0.0.1:7999"}
+    assert ports == {"80", "443", GATE}
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -308,10 +309,10 @@ def test_the_log_names_the_release_and_its_file_is_the_sites() -> None:
 
 
 def test_the_gate_is_asked_like_the_site() -> None:
-    """Over the loopback alone, and as if over HTTPS: else an app that forces HTTPS answers with a redirect."""
+    """As if over HTTPS: else an app that forces HTTPS answers with a redirect."""
     http = nginx(site(), site("my-blog"))
     for name in ("shop", "my-blog"):
-        gate, visitors = server(http, f"{name}.test", "127.0.0.1:7999"), server(http, f"{name}.test", "443")
+        gate, visitors = server(http, f"{name}.test", GATE), server(http, f"{name}.test", "443")
         assert gate.one("server_name").words[1:] == [f"{name}.test"], "the other names redirect"
         assert gate.one("access_log").words[1] == "off"
         (place,), (real, missing) = proxied(gate), proxied(visitors)
@@ -320,17 +321,19 @@ def test_the_gate_is_asked_like_the_site() -> None:
         upstream = http.one("upstream", f"flask-{name}_gate")
         assert [item.words for item in upstream.block] == [["server", f"unix:/srv/{name}/gate.sock", "max_fails=0"]]
         sent, usual = ({item.words[1]: item.words[2] for item in at.all("proxy_set_header")} for at in (place, real))
-        assert sent == {**usual, "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443"}
+        # A client on a unix socket has no address, which an app could not read.
+        client = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1"}
+        assert sent == {**usual, **client, "X-Forwarded-Proto": "https", "X-Forwarded-Port": "443"}
         assert place.one("proxy_read_timeout") == real.one("proxy_read_timeout")
 
 
 def test_an_unknown_name_is_refused_at_the_gate() -> None:
-    http = nginx(site(), site("hello"), site("elsewhere", gate_address="127.0.0.1:7998"), bare("open"))
-    for address in ("127.0.0.1:7999", "127.0.0.1:7998"):
+    http = nginx(site(), site("hello"), site("elsewhere", gate_address="unix:/run/other.sock"), bare("open"))
+    for address in (GATE, "unix:/run/other.sock"):
         (refusing,) = [item for item in http.all("server") if item.all("listen", address, "default_server")]
         assert refusing.one("return").words[1] == "444"
         assert not refusing.all("location")
-    assert len(http.deep("listen", "127.0.0.1:7999")) == 3
+    assert len(http.deep("listen", GATE)) == 3
 
 
 def test_without_a_gate_nothing_listens_for_it() -> None:
@@ -353,7 +356,7 @@ def test_the_page_closes_the_site_and_not_the_gate() -> None:
         assert visitors.one("location", "=", page).all("internal")
         for place in ("/", "@app"):
             assert not visitors.one("location", place).all("error_page"), "an app's own 503 stays its own"
-        for address, port in (("127.0.0.1:7999", "gate"), ("80", "challenges")):
+        for address, port in ((GATE, "gate"), ("80", "challenges")):
             assert "maintenance" not in str(server(http, f"{name}.test", address)), port
     assert "proxy_intercept_errors" not in str(http)
 
@@ -455,7 +458,7 @@ def test_an_address_may_be_the_canonical_name() -> None:
     assert proxied(server(http, "[2001:db8::5]", "443"))
     plain = server(http, "[2001:db8::5]", "80")
     assert plain.one("location", "/").one("return").words[2] == "https://[2001:db8::5]$request_uri"
-    assert names(server(http, "[2001:db8::5]", "127.0.0.1:7999")) == ["[2001:db8::5]"]
+    assert names(server(http, "[2001:db8::5]", GATE)) == ["[2001:db8::5]"]
 
 
 HSTS = "Strict-Transport-Security"
@@ -629,7 +632,7 @@ def test_what_reaches_the_app_is_counted_for_each_site_and_address() -> None:
         ["zone=flaskhost_my_blog_rate", "nodelay"]
     ]
     assert server(http, "shop.test", "443").one("limit_conn").words[1:] == ["flaskhost_shop_connections", "150"]
-    for port in ("80", "127.0.0.1:7999"):
+    for port in ("80", GATE):
         assert "limit_" not in str(server(http, "shop.test", port)), "a gate that refuses would stop every deploy"
 
 
@@ -699,7 +702,7 @@ def test_who_may_see_it_is_asked_in_every_place_that_serves() -> None:
         assert not place.all("satisfy"), "both are asked for"
         if place.all("proxy_pass"):
             assert place.one("proxy_set_header", "Authorization").words[2] == ""
-    for port in ("80", "127.0.0.1:7999"):
+    for port in ("80", GATE):
         assert "auth_basic" not in str(server(http, "shop.test", port))
     assert not serving(http, "my-blog.test")[0].all("auth_basic")
     assert "$6$" not in str(http), "the hashes are in a file of their own"

@@ -16,6 +16,7 @@ testinfra_hosts = ["ansible://fh-deploy-trixie"]
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
 HELLO = "https://hello.test/"
+GATE = "/var/lib/nginx/gate/gate.sock"
 FOLDER = "/srv/hello/maintenance"
 
 
@@ -113,17 +114,23 @@ def test_only_the_app_is_closed(host, visitor, switch):
     assert visitor.ask("https://guestbook.test/").status == 200
     assert visitor.ask("http://hello.test/.well-known/acme-challenge/token").body == "proof\n"
     assert visitor.ask("http://hello.test/").status == 301
-    gate = "--header 'Host: hello.test' http://127.0.0.1:7999/headers"
+    gate = f"--unix-socket {GATE} --header 'Host: hello.test' http://hello.test/headers"
     assert local(host, gate) == "200"
     seen = json.loads(host.run(f"curl --silent {gate}").stdout)
+    host.run_expect([0], "rm /srv/hello/gate.sock")
     assert (seen["scheme"], seen["host"]) == ("https", "hello.test")
     host.run_expect([0], "rm /var/www/acme/.well-known/acme-challenge/token")
 
 
 def test_gate_is_the_hosts_own(host):
+    """And root's: what a neighbor meets there is in molecule/tenants/tests/test_gate.py."""
     address = host.run("hostname --all-ip-addresses").stdout.split()[0]
-    assert host.run(f"curl --silent --max-time 5 --header 'Host: hello.test' http://{address}:7999/").rc == 7
-    assert host.run("curl --silent --max-time 5 --header 'Host: nobody.test' http://127.0.0.1:7999/").rc in (52, 56)
+    for name in (address, "127.0.0.1"):
+        assert host.run(f"curl --silent --max-time 5 --header 'Host: hello.test' http://{name}:7999/").rc == 7
+    ask = f"curl --silent --max-time 5 --unix-socket {GATE}"
+    # 7: no connection. 52 and 56: a connection that ends without a word.
+    assert host.run(f"{ask} --header 'Host: nobody.test' http://nobody.test/").rc in (52, 56)
+    assert host.run(f"setpriv --reuid=nobody --clear-groups {ask} http://hello.test/").rc == 7
 
 
 def test_testers_see_the_app_and_nobody_else_does(host, visitor, switch):

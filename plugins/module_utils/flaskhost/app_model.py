@@ -25,8 +25,9 @@ DATABASE_VARIABLES = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URI")
 #: The port after which PgBouncer's local socket is named.
 POOL_PORT = 6432
 
-#: Where nginx hands requests to the slot that is being gated: the loopback, which only the host itself can reach.
-GATE_ADDRESS = "127.0.0.1:7999"
+#: Where nginx hands requests to the slot that is being gated. The folder of the socket is root's and closed: on a port
+#: of the loopback any app could send requests to any other one, past its password and its limits.
+GATE_ADDRESS = "unix:/var/lib/nginx/gate/gate.sock"
 
 #: Names that an app may not take, since it names a system user, a database and folders: the users and groups of
 #: Debian's base-passwd and systemd, those of the packages that the roles install, PostgreSQL's own databases and

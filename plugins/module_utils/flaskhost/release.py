@@ -42,7 +42,7 @@ from ansible.module_utils.flaskhost.database import (
 from ansible.module_utils.flaskhost.lock import KEEP_SECONDS, Lock, Locked
 from ansible.module_utils.flaskhost.records import Record, Store
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, as_owner, sandboxed, stop_tasks, tail
-from ansible.module_utils.flaskhost.slots import Slots, is_good, probe
+from ansible.module_utils.flaskhost.slots import Slots, is_good, listens, probe
 from ansible.module_utils.flaskhost.watch import AccessLog, Traffic, verdict
 
 #: All phases in their order.
@@ -191,6 +191,8 @@ class Deployment:
         return self.outcome
 
     def _run_phases(self, phases: list[str]) -> None:
+        # A run that was killed at the gate has left it open.
+        self.slots.close_gate()
         if phases == [RETURN]:
             self._return_from(self.options["release"], self.options["previous"])
             return
@@ -200,6 +202,7 @@ class Deployment:
             record = find()
             if not record:
                 return
+            self._see_listener()
         else:
             record = self._named(self.options["release"])
         self.outcome.changed = True
@@ -586,6 +589,20 @@ class Deployment:
                 "Run the release command",
                 f"'{record.release_command}' ended with {status}:\n{tail(out + err)}",
                 f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}",
+            )
+
+    def _see_listener(self) -> None:
+        """Stop before the release command where the gate could not pass: nginx has no listener for it.
+
+        Raises:
+            ReleaseError: it has none.
+        """
+        address = self.options["gate_address"]
+        if address and not listens(address):
+            raise ReleaseError(
+                "Look for nginx",
+                f"nginx does not listen on {address}: it is stopped, or its settings are an earlier version's.",
+                f"Run site.yml (with --tags nginx to leave the apps as they are), then the same command. {self.still}",
             )
 
     # -- gate ---------------------------------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 
 #: Bytes of a body that a probe reads.
 BODY_BYTES = 64 * 1024
+#: Bytes of a whole response that a probe reads, headers included; a response in small chunks is longer than its body.
+RESPONSE_BYTES = 1024 * 1024
+#: What the address of a listener begins with, as in nginx's settings; its path follows.
+UNIX = "unix:"
 #: Seconds between two questions while a slot has to go on answering.
 SETTLE_INTERVAL = 0.25
 #: Seconds that nginx may go on using a connection to the slot that served before: half a second until it no longer puts
@@ -27,22 +31,50 @@ KEEPALIVE_SECONDS = 1.1
 CURE = "Correct the release and run the same command again. What served before still serves."
 
 
+class BoundedSocket(socket.socket):
+    """A stream over a Unix socket that ends at a deadline, and after so many bytes.
+
+    The timeout of a plain socket begins again with every byte: an app that sends one now and then is waited for without
+    end.
+
+    Args:
+        timeout: seconds for everything: the connection, the request and the response.
+        size: bytes that are read at most.
+    """
+
+    def __init__(self, timeout: float, size: int) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.deadline, self.left = time.monotonic() + timeout, size
+        self.settimeout(timeout)
+
+    def recv_into(self, *args: Any) -> int:
+        """Read as the plain socket does, with the time that is left; http.client reads by this call alone."""
+        remaining = self.deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("timed out: the response did not end in time")
+        self.settimeout(remaining)
+        count = super().recv_into(*args)
+        self.left -= count
+        if self.left < 0:
+            raise http.client.HTTPException("the response is too long")
+        return count
+
+
 class UnixConnection(http.client.HTTPConnection):
     """An HTTP connection over a Unix socket.
 
     Args:
         path: the socket's path.
-        timeout: seconds that one operation may take.
+        timeout: seconds for the connection, the request and the response together.
     """
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
-        self.path = path
+        self.path, self.seconds = path, timeout
 
     def connect(self) -> None:
         """Connect to the socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        self.sock = BoundedSocket(self.seconds, RESPONSE_BYTES)
         self.sock.connect(self.path)
 
 
@@ -52,10 +84,10 @@ def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, st
     Without the name ``TRUSTED_HOSTS`` answers 400, and without the protocol an app that forces HTTPS answers 302.
 
     Args:
-        path: the slot's socket, or the address and port of a listener (``127.0.0.1:7999``).
+        path: the slot's socket, or the address of a listener as nginx writes it (``unix:`` and a path).
         url: the path to ask for.
         host: the app's canonical domain.
-        timeout: seconds.
+        timeout: seconds for the whole response.
 
     Returns:
         The status (0 where there is no answer) and the beginning of the body, or the reason.
@@ -68,11 +100,7 @@ def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, st
         "User-Agent": "flaskhost-gate",
         "Connection": "close",
     }
-    connection: http.client.HTTPConnection
-    if path.startswith("/"):
-        connection = UnixConnection(path, timeout)
-    else:
-        connection = http.client.HTTPConnection(path, timeout=timeout)
+    connection = UnixConnection(path.removeprefix(UNIX), timeout)
     try:
         connection.request("GET", urllib.parse.quote(url, safe="/%:@!$&'()*+,;=?"), headers=headers)
         answer = connection.getresponse()
@@ -81,6 +109,11 @@ def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, st
         return 0, f"{type(error).__name__}: {error}"
     finally:
         connection.close()
+
+
+def listens(address: str) -> bool:
+    """Whether the socket of a listener (``unix:`` and a path) is there."""
+    return Path(address.removeprefix(UNIX)).is_socket()
 
 
 def replace_link(link: Path, target: str) -> bool:
@@ -211,7 +244,7 @@ class Slots:
             host: the app's canonical domain.
             health: ``path``, ``status``, ``body`` (a text that it holds), ``probes`` (good answers in a row) and
                 ``timeout`` (seconds for all of them).
-            address: where nginx listens for this host alone; empty to leave nginx out.
+            address: where nginx listens for root alone (``unix:`` and a path); empty to leave nginx out.
             settle: seconds that it has to go on answering, and its service not to restart.
 
         Raises:
@@ -231,18 +264,29 @@ class Slots:
         if good < health["probes"]:
             found = f"{good} of {health['probes']} answers in a row were good after {health['timeout']} s"
             raise self._bad(slot, health, found, (status, body), began)
+        until = time.monotonic() + settle
         for _number in range(int(settle / SETTLE_INTERVAL)):
             self.pause(SETTLE_INTERVAL)
+            if time.monotonic() > until:
+                # Each answer took its time, and all were good.
+                break
             status, body = probe(self.socket(slot), health["path"], host)
             if not is_good(status, body, health):
                 raise self._bad(slot, health, "it answered well at first, and then no more", (status, body), began)
         if address:
-            replace_link(self.gate_socket, self.socket(slot))
-            status, body = probe(address, health["path"], host)
+            try:
+                replace_link(self.gate_socket, self.socket(slot))
+                status, body = probe(address, health["path"], host)
+            finally:
+                self.close_gate()
             if not is_good(status, body, health):
                 raise self._bad(slot, health, f"asked through nginx ({address})", (status, body), began)
         if self.invocation(slot) != invocation:
             raise self._bad(slot, health, "its service has crashed and was started again", (status, body), began)
+
+    def close_gate(self) -> None:
+        """Remove the link to the slot that was gated: nginx's listener leads nowhere between two deploys."""
+        self.gate_socket.unlink(missing_ok=True)
 
     def _bad(self, slot: str, health: Mapping[str, Any], found: str, last: tuple[int, str], began: int) -> ReleaseError:
         status, body = last
