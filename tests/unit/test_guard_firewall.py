@@ -66,3 +66,50 @@ def test_rfc_4890_is_kept(kind: str) -> None:
 
 def test_redirects_are_not_taken() -> None:
     assert not [line for line in chain("input") if "redirect" in line]
+
+
+def fallback(**variables: Any) -> list[str]:
+    """The lines of what is loaded where the rules do not load."""
+    text = render("firewall", "fallback.nft.j2", CAME_BY, **variables)
+    return [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("egress", ["open", "listed"])
+def test_the_fallback_lets_ssh_in_and_has_nothing_that_can_fail(egress: str) -> None:
+    lines = fallback(firewall_egress=egress, firewall_public_ports=[80, 443])
+    assert lines[:3] == ["table inet flaskhost", "delete table inet flaskhost", "table inet flaskhost {"]
+    assert "type filter hook input priority filter; policy drop;" in lines
+    assert [line for line in lines if line.startswith("tcp dport") and "53" not in line] == [
+        "tcp dport 22 accept",
+        "tcp dport 2222 accept",
+    ]
+    # No sets, no rates, no reject, no index of an interface: each needs something that may be missing at boot.
+    for line in lines:
+        assert not any(word in line for word in ("{ ", "limit", "update", "reject", "iif ", "oif ", "counter")), line
+    assert ("type filter hook output priority filter; policy drop;" in lines) is (egress == "listed")
+
+
+def test_the_metadata_service_is_roots() -> None:
+    for lines in (chain("metadata", firewall_metadata_addresses=["192.0.2.9"]), fallback()):
+        # Before the owner is looked at only what answers, and names, DHCP and the time.
+        owner = next(number for number, line in enumerate(lines) if line.startswith("meta skuid"))
+        assert lines[owner] in ("meta skuid { 0 } accept", "meta skuid 0 accept")
+    assert chain("output_metadata", firewall_metadata_addresses=["192.0.2.9", "fd00::9"])[1:] == [
+        "ip daddr 192.0.2.9 goto metadata",
+        "ip6 daddr fd00::9 goto metadata",
+    ]
+    assert chain("metadata")[-1].startswith("counter reject")
+    assert not chain("metadata", firewall_metadata_addresses=[])
+    assert not [line for line in fallback(firewall_metadata_addresses=[]) if "skuid" in line]
+
+
+def test_a_user_who_is_named_reaches_the_metadata_service_and_one_who_is_missing_is_no_obstacle() -> None:
+    """By number: a name that is gone at the next boot would keep the rules from loading."""
+    accounts = {
+        "results": [
+            {"item": "shop", "ansible_facts": {"getent_passwd": {"shop": ["x", "1001", "1001", "", "/", "/bin/sh"]}}},
+            {"item": "gone", "ansible_facts": {"getent_passwd": {"gone": None}}},
+            {"item": "other", "skipped": True},
+        ]
+    }
+    assert "meta skuid { 0, 1001 } accept" in chain("metadata", __firewall_metadata_accounts=accounts)

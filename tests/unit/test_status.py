@@ -32,6 +32,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder, self.root, self.units = folder, folder / "srv/shop", folder / "system"
         self.active, self.enabled = {"flask-shop@blue.service"}, {"flask-shop@blue.service"}
+        self.rules = True
         self.calls: list[list[str]] = []
         self.ends = "Dec 18 10:00:00 2026 GMT"
         (folder / "run").mkdir()
@@ -79,6 +80,8 @@ class Site:
 
     def run(self, args: Sequence[str], **_options: Any) -> tuple[int, str, str]:
         self.calls.append(list(args))
+        if args[0] == "/usr/sbin/nft":
+            return (0 if self.rules else 1), "", ""
         if args[0] == str(self.program):
             return 1, self.certificates, "<3>what a person reads"
         if args[1] == "is-failed":
@@ -153,6 +156,23 @@ def test_a_live_release_is_told_with_all_there_is_to_know(site: Site, serving: t
         "notes": [],
     }
     assert serving.seen == [("/healthz", "shop.test", "https")]
+
+
+@pytest.mark.parametrize(
+    ("failed", "rules", "note"),
+    [
+        (False, True, ""),
+        (True, True, "firewall rules failed to load, all but SSH is blocked"),
+        (True, False, "FIREWALL NOT LOADED, every port is open"),
+        # Somebody has deleted all tables: systemd does not notice.
+        (False, False, "FIREWALL NOT LOADED, every port is open"),
+    ],
+)
+def test_a_firewall_that_is_not_loaded_is_reported(site: Site, failed: bool, rules: bool, note: str) -> None:
+    (site.units / status.FIREWALL).touch()
+    site.failed, site.rules = {status.FIREWALL} if failed else set(), rules
+    notes = site.row()["notes"]
+    assert [item.partition(":")[0] for item in notes] == ([note] if note else [])
 
 
 def test_nothing_is_changed(site: Site, serving: type[Answer]) -> None:

@@ -1193,9 +1193,10 @@ def test_the_port_that_the_operator_came_in_by_stays_open(connection: str, ports
 def test_the_table_is_ours_and_drops_what_nobody_asked_for() -> None:
     lines = rules()
     assert lines[:3] == ["table inet flaskhost", "delete table inet flaskhost", "table inet flaskhost {"]
-    (chain,) = [line for line in lines if line.startswith("type filter hook")]
-    assert "hook input" in chain
-    assert chain.endswith("policy drop;")
+    assert [line for line in lines if line.startswith("type filter hook")] == [
+        "type filter hook input priority filter; policy drop;",
+        "type filter hook output priority filter - 1; policy accept;",
+    ]
     unit_file = render("firewall", "flaskhost-firewall.service.j2")
     for line in [*lines, *unit_file.splitlines()]:
         assert line.startswith("#") or "flush" not in line

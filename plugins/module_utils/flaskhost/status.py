@@ -39,6 +39,9 @@ COLUMNS = {
 #: What knows how the certificates do, and the unit that renews them.
 CERTIFICATES = Path("/usr/local/sbin/flaskhost-certificates")
 RENEWAL = "flaskhost-certificates-renew.service"
+#: The unit that loads the firewall's rules, and the command that shows whether they are loaded.
+FIREWALL = "flaskhost-firewall.service"
+RULES = ("/usr/sbin/nft", "--stateless", "--terse", "list", "table", "inet", "flaskhost")
 #: What knows how the backups do.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 #: What stands where there is nothing to tell.
@@ -82,6 +85,7 @@ def read(
         answers = list(pool.map(_health, apps))
     worries = _certificate_notes(run, certificates)
     kept, kept_notes = backup_status(run, backups, now)
+    kept_notes = firewall_notes(run, units_dir) + kept_notes
     return [
         _row(run, app, answer, units_dir, now)
         | kept
@@ -93,6 +97,17 @@ def read(
         }
         for app, answer in zip(apps, answers, strict=True)
     ]
+
+
+def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> list[str]:
+    """Find out whether the firewall's rules are loaded; a host that has no firewall of ours yet has no note."""
+    if not (units_dir / FIREWALL).exists():
+        return []
+    if run(list(RULES))[0]:
+        return [f"FIREWALL NOT LOADED, every port is open: systemctl restart {FIREWALL}"]
+    if not run(["systemctl", "is-failed", "--quiet", FIREWALL])[0]:
+        return [f"firewall rules failed to load, all but SSH is blocked: journalctl -u {FIREWALL}"]
+    return []
 
 
 def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, str], list[str]]:

@@ -29,6 +29,7 @@ from ansible.module_utils.flaskhost.audit import (
     updates,
 )
 from ansible.module_utils.flaskhost.audit.model import Scan, not_run
+from ansible.module_utils.flaskhost.status import firewall_notes
 
 #: Not /tmp or /run: both may be mounted noexec.
 STATE = Path("/var/lib")
@@ -313,7 +314,11 @@ class Host:
         """Ask the kernel what listens."""
         words = ["ss", "--no-header", "--tcp", "--udp", "--listening", "--numeric", "--processes"]
         status, out, errors = self.run(words, 60)
-        return listeners.parse(out, expected) if not status else not_run("listeners", listeners.TITLE, errors)
+        if status:
+            return not_run("listeners", listeners.TITLE, errors)
+        found = listeners.parse(out, expected)
+        found.findings += listeners.firewall(firewall_notes(lambda words, **_options: self.run(words, 60)))
+        return found
 
     def updates(self) -> Scan:
         """Ask apt, with the fresh lists, what waits."""

@@ -46,6 +46,12 @@ def parse(text: str, expected: Collection[int]) -> Scan:
     )  # fmt: skip
 
 
+def firewall(problems: Collection[str]) -> list[Finding]:
+    """Report what is wrong with the firewall in front of all that listens."""
+    advice = "Run site.yml with --tags firewall; docs/access.md says more."
+    return [Finding("firewall", problem, FAILED, "high", "", advice) for problem in problems]
+
+
 def _is_local(address: str) -> bool:
     bare = address.strip("[]").partition("%")[0]
     try:
