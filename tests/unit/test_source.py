@@ -377,6 +377,17 @@ def test_a_whole_commit_asks_nobody(tmp_path: Path) -> None:
     assert source.resolve_commit(nobody, tmp_path, "https://example.invalid/x.git", "a" * 40) == "a" * 40
 
 
+@pytest.mark.parametrize("url", ["http://h.test/shop.git", "git://h.test/shop.git"])
+@pytest.mark.parametrize("version", ["main", "v1", "a" * 39, "A" * 40])
+def test_a_version_that_can_be_forged_on_the_way_is_not_asked_for(tmp_path: Path, url: str, version: str) -> None:
+    def run(*_: Any, **__: Any) -> tuple[int, str, str]:
+        raise AssertionError("nobody is asked")
+
+    with pytest.raises(ReleaseError, match="can be forged on the way"):
+        source.resolve_commit(run, tmp_path / "none", url, version)
+    assert source.resolve_commit(run, tmp_path / "none", url, "a" * 40) == "a" * 40
+
+
 def test_a_short_commit_is_known_once_it_was_fetched(repository: Repository) -> None:
     commit = repository.commit("one")
     with pytest.raises(ReleaseError, match=f"has no branch or tag named '{commit[:9]}'") as caught:

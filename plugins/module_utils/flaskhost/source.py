@@ -363,6 +363,18 @@ def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> st
     return found.format(secrets_dir=hosts.group(1) if hosts else "/root/.ssh")
 
 
+def needs_commit(url: str, version: str) -> bool:
+    """Whether a version of a repository may be a forged one: anybody on the way can answer for the server.
+
+    Only a whole commit is then safe: it is the digest of what git gets.
+
+    Args:
+        url: the repository's URL.
+        version: a branch, a tag or a commit.
+    """
+    return url.startswith(("http://", "git://")) and not _COMMIT.fullmatch(version)
+
+
 def resolve_commit(
     run: Run, repository: Path, url: str, version: str, environment: Mapping[str, str] | None = None
 ) -> str:
@@ -383,6 +395,12 @@ def resolve_commit(
     """
     if _COMMIT.fullmatch(version):
         return version
+    if needs_commit(url, version):
+        raise ReleaseError(
+            "Read the repository",
+            f"{version!r} of a repository that is read over {url.partition(':')[0]}:// can be forged on the way.",
+            "Use the https:// or git@ URL in source.repo, or name a whole commit of 40 digits in source.version.",
+        )
     asked = ["ls-remote", "--", url, version, f"{version}^{{}}"]
     variables = {**_GIT_ENVIRONMENT, **(environment or {})}
     status, out, err = run([*_GIT, *asked], environ_update=variables)
