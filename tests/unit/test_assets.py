@@ -113,3 +113,100 @@ def test_a_release_without_static_files_takes_those_of_others(tmp_path: Path) ->
     store.write(Record("new", "new", "", ""))
     assets.share(store, "new", "one")
     assert [path.name for path in (store.path("new") / "static").iterdir()] == ["a.css"]
+
+
+# -- what an app does to its data while root looks at it --------------------------------------------------------------
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder of another app's, with a file that root alone reads."""
+    folder = tmp_path / "etc/flaskhost/victim"
+    write(folder, secret_key="the victim's")
+    (folder / "secret.key").chmod(0o600)
+    return folder
+
+
+def untouched(victim: Path) -> bool:
+    status = (victim / "secret.key").lstat()
+    return (stat.S_IMODE(status.st_mode), status.st_nlink) == (0o600, 1)
+
+
+def test_a_recorded_path_is_not_followed_to_another_apps_files(tmp_path: Path, victim: Path) -> None:
+    """The code has a link through a persistent folder, in which the app has pointed the next one elsewhere since."""
+    store = Store(tmp_path / "shop")
+    store.releases.mkdir(parents=True)
+    release(store, "honest", 1, a_css="a")
+    release(store, "new", 3, n_css="n")
+    code, data = store.path("old") / "src", tmp_path / "shop/data/instance"
+    data.mkdir(parents=True)
+    (code / "shop").mkdir(parents=True)
+    (code / "instance").symlink_to(data)
+    (code / "shop/static").symlink_to("../instance/x")
+    (store.path("old") / "static").mkdir()
+    store.write(Record("old", "old", "", "", created=2, static="src/shop/static"))
+    (data / "x").symlink_to(victim)
+    assets.share(store, "new", "old")
+    assets.share(store, "old", "new")
+    assert sorted(path.name for path in (store.path("new") / "static").iterdir()) == ["a.css", "n.css"]
+    assert untouched(victim)
+
+
+def test_a_link_that_an_earlier_version_has_recorded_counts_inside_of_the_code(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.releases.mkdir()
+    release(store, "new", 2, n_css="n")
+    write(store.path("old") / "src/assets/build", a_css="a")
+    (store.path("old") / "src/static").symlink_to("assets/build")
+    store.write(Record("old", "old", "", "", created=1, static="src/static"))
+    assets.share(store, "new", "")
+    assert sorted(path.name for path in (store.path("new") / "static").iterdir()) == ["a.css", "n.css"]
+
+
+@pytest.mark.parametrize("inside", ["shop/static", "shop/link/static", "link/static"])
+def test_no_part_of_a_published_path_may_be_a_link(tmp_path: Path, victim: Path, inside: str) -> None:
+    code = tmp_path / "code"
+    (code / "shop").mkdir(parents=True)
+    (victim.parent / "static").symlink_to(victim)
+    place = code / inside
+    link, target = (place, victim) if inside == "shop/static" else (place.parent, victim.parent)
+    link.symlink_to(target)
+    published = tmp_path / "published"
+    assert not assets.publish(place, published, code)
+    assert not published.exists()
+    assert untouched(victim)
+
+
+@pytest.mark.parametrize("when", ["folder", "file"])
+def test_a_link_that_comes_in_while_root_walks_is_not_followed(
+    tmp_path: Path, victim: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Once root has seen what is there, the app puts a link in its place."""
+    code, published = write(tmp_path / "code", deep__secret_key="mine", a_css="a"), tmp_path / "published"
+    real, place, swapped = os.path.lexists, code / ("deep" if when == "folder" else "deep/secret.key"), []
+
+    def lexists(path: Path) -> bool:
+        # Asked right before a file is published.
+        if path.name == "secret.key" and not swapped:
+            swapped.append(place.rename(tmp_path / "aside"))
+            place.symlink_to(victim if when == "folder" else victim / "secret.key")
+        return real(path)
+
+    monkeypatch.setattr(os.path, "lexists", lexists)
+    assets.publish(code, published)
+    assert swapped
+    assert (published / "a.css").is_file()
+    assert when == "folder" or not (published / "deep/secret.key").exists()
+    assert untouched(victim)
+
+
+def test_files_that_are_not_roots_own_are_not_published(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root gives files away")
+    code = write(tmp_path / "code", a_css="a", theirs_css="b", theirs__c_css="c")
+    os.chown(code / "theirs.css", 4242, 4343)
+    os.chown(code / "theirs", 4242, 4343)
+    os.mkfifo(code / "pipe")
+    assets.publish(code, tmp_path / "published")
+    assert [path.name for path in (tmp_path / "published").rglob("*")] == ["a.css"]
+    assert stat.S_IMODE((code / "theirs.css").stat().st_mode) == 0o640

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import source
+from ansible.module_utils.flaskhost import assets, source
 from ansible.module_utils.flaskhost.build import Build
 from ansible.module_utils.flaskhost.records import RECORD, Record, Store
 from ansible.module_utils.flaskhost.runner import ReleaseError
@@ -55,14 +55,14 @@ class Bench:
             "timers": {},
         }
 
-    def make(self, **options: Any) -> Record:
+    def make(self, run: Callable[..., tuple[int, str, str]] | None = None, **options: Any) -> Record:
         code = self.folder / "code"
         for name, text in self.files.items():
             (code / name).parent.mkdir(parents=True, exist_ok=True)
             (code / name).write_text(text, encoding="utf-8")
         source.pack_folder(code, self.folder / "a.tar.gz")
         values = {**self.options, "archive": str(self.folder / "a.tar.gz"), **options}
-        build = Build(self.host, values, self.store, self.notes.append)
+        build = Build(run or self.host, values, self.store, self.notes.append)
         return build.make("identity", {"code": "1"}, "abcdef0123", {"NAME": "value"})
 
 
@@ -139,7 +139,11 @@ def test_a_full_disk_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatc
     real: Callable[..., Any] = getattr(os, where)
 
     def full(*arguments: Any, **options: Any) -> Any:
-        inside = not arguments or any("releases/2" in str(item) for item in arguments)
+        # By a path, or by the descriptor of a folder and a name.
+        folders = [
+            Path(f"/proc/self/fd/{item}").readlink() for name, item in options.items() if name.endswith("dir_fd")
+        ]
+        inside = not arguments or any("releases/2" in str(item) for item in (*arguments, *folders))
         if inside and (bench.store.releases / "20270115T080000Z-abcdef0").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*arguments, **options)
@@ -161,3 +165,123 @@ def test_half_a_release_of_a_killed_run_goes(bench: Bench) -> None:
     assert [path.name for path in bench.store.releases.iterdir()] == [record.id]
     assert bench.host.calls[0] == ["systemctl", "stop", f"flask-{USER}_task-*.service"]
     assert (bench.store.path(record.id) / RECORD).exists()
+
+
+# -- a source, or a running app, that wants more than its own ---------------------------------------------------------
+
+
+def test_static_files_behind_a_persistent_folder_are_not_published(bench: Bench) -> None:
+    """The link passes, since it stays in the code as it is shipped; what it leads to is then the app's to exchange."""
+    victim = bench.folder / "victim"
+    victim.mkdir()
+    (victim / "secret").write_text("the victim's")
+    (victim / "secret").chmod(0o600)
+    data = bench.root / "data/instance"
+    data.mkdir()
+    # In the new release's code while root looks, so that the path is fine; it is known beforehand, but for the second.
+    (data / "x").symlink_to("../../releases/20270115T080000Z-abcdef0/src/shop/public")
+    bench.files |= {"instance/x/a.css": "a", "shop/public/b.css": "b"}
+    (bench.folder / "code/shop").mkdir(parents=True)
+    (bench.folder / "code/shop/static").symlink_to("../instance/x")
+    record = bench.make(persistent=["instance"])
+    (data / "x").unlink()
+    (data / "x").symlink_to(victim)
+    folder = bench.store.path(record.id)
+    assert (folder / "src/shop/static").resolve() == victim
+    other = bench.make()
+    assets.share(bench.store, other.id, record.id)
+    assert record.static == ""
+    assert not list(bench.store.releases.glob("*/static/secret"))
+    assert stat.S_IMODE((victim / "secret").stat().st_mode) == 0o600
+
+
+def test_static_files_behind_a_link_in_the_code_are_published(bench: Bench) -> None:
+    bench.files |= {"assets/build/a.css": "a"}
+    (bench.folder / "code/shop").mkdir(parents=True)
+    (bench.folder / "code/shop/static").symlink_to("../assets/build")
+    record = bench.make(persistent=["instance", "assets/build/uploads"])
+    assert record.static == "src/assets/build"
+    assert (bench.store.path(record.id) / "static/a.css").read_text() == "a"
+
+
+@pytest.mark.parametrize("link", ["../instance", "../media"])
+def test_a_persistent_folder_behind_a_link_is_refused(bench: Bench, link: str) -> None:
+    """Root would remove and make folders through a path that the app points where it likes."""
+    victim = bench.folder / "victim"
+    (victim / "uploads").mkdir(parents=True)
+    (victim / "uploads/file").write_text("the victim's")
+    (bench.root / "data/instance").symlink_to(victim)
+    (bench.root / "data/app/static/uploads").mkdir(parents=True)
+    bench.files |= {"instance/uploads/a": "a", "media/uploads/a": "a"}
+    (bench.folder / "code/app").mkdir(parents=True)
+    (bench.folder / "code/app/static").symlink_to(link)
+    with pytest.raises(ReleaseError, match="app/static/uploads, and app/static is a link to"):
+        bench.make(persistent=["instance", "app/static/uploads"])
+    assert (victim / "uploads/file").read_text() == "the victim's"
+    assert not (victim / "uploads").is_symlink()
+    assert list(bench.store.releases.iterdir()) == []
+
+
+def test_the_apps_links_in_its_data_are_not_followed(bench: Bench) -> None:
+    """Not even to see what is there: root may look where the app may not."""
+    data = bench.root / "data"
+    (data / "instance").symlink_to("/nowhere")
+    (data / "media").symlink_to(bench.folder)
+    record = bench.make(persistent=["instance", "media/uploads"])
+    app = bench.store.path(record.id) / "app"
+    assert (app / "instance").readlink() == data / "instance"
+    assert (app / "media/uploads").readlink() == data / "media/uploads"
+    assert ["test", "-e", str(data / "media/uploads")] in [
+        call[call.index("--") + 1 :] for call in bench.host.calls if "--" in call
+    ]
+
+
+def test_packages_and_locks_come_from_the_code_and_not_from_the_apps_data(bench: Bench) -> None:
+    """The app could put a package of its own there, or exchange the file while root reads it."""
+    data = bench.root / "data/instance"
+    (data / "wheels").mkdir(parents=True)
+    (data / "wheels/evil-1-py3-none-any.whl").touch()
+    os.mkfifo(data / "requirements.txt")
+    bench.files |= {"instance/wheels/good-1-py3-none-any.whl": "", "instance/requirements.txt": "flask==3.1.3\n"}
+    seen: list[list[str]] = []
+
+    def run(args: list[str], **options: Any) -> tuple[int, str, str]:
+        if "--find-links" in args:
+            seen.append([path.name for path in Path(args[args.index("--find-links") + 1]).iterdir()])
+        return bench.host(args, **options)
+
+    options = {"wheelhouse": "instance/wheels", "requirements": "instance/requirements.txt"}
+    record = bench.make(persistent=["instance"], run=run, **options)
+    assert seen
+    assert all(names == ["good-1-py3-none-any.whl"] for names in seen)
+    assert (bench.store.path(record.id) / "app/instance").resolve() == data
+
+
+def test_code_is_closed_to_others_until_it_is_sealed(bench: Bench) -> None:
+    """Meanwhile it has the modes of the archive, which may give a file to everybody or let it run as root."""
+    modes: list[int] = []
+
+    def run(args: list[str], **options: Any) -> tuple[int, str, str]:
+        answer = bench.host(args, **options)
+        if "--extract" in args:
+            folder = next(item for item in args if item.startswith("--directory="))
+            modes.append(stat.S_IMODE(Path(folder.partition("=")[2]).parent.stat().st_mode))
+        return answer
+
+    record = bench.make(run=run)
+    assert modes == [0o700]
+    assert stat.S_IMODE(bench.store.path(record.id).stat().st_mode) == 0o755
+
+
+def test_a_subdir_that_is_a_link_is_resolved(bench: Bench) -> None:
+    bench.files |= {"web/shop.py": "app = 1\n", "web/requirements.txt": "flask==3.1.3\n"}
+    (bench.folder / "code").mkdir()
+    (bench.folder / "code/present").symlink_to("web")
+    record = bench.make(source_subdir="present", persistent=["instance"])
+    assert (bench.store.path(record.id) / "app").readlink() == Path("src/web")
+
+
+def test_a_procfile_without_end_is_refused(bench: Bench) -> None:
+    bench.files["Procfile"] = "worker: " + "x" * 70_000
+    with pytest.raises(ReleaseError, match="Procfile is longer than 64 KB"):
+        bench.make()

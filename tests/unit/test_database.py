@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -220,3 +221,18 @@ def test_a_lock_is_never_held_by_way_of_a_pool() -> None:
     assert "PGPORT" not in database.Database(url, "shop", "shop").variables
     other = "postgresql://shop@db1:6432/shop"
     assert database.Database(other, "shop", "shop").variables["PGPORT"] == "6432", "of another's we know nothing"
+
+
+def test_migrations_behind_a_link_are_not_read(tmp_path: Path) -> None:
+    """The app could have put a pipe there, for which root would wait for ever with the deploy's lock in its hand."""
+    (tmp_path / "data").mkdir()
+    os.mkfifo(tmp_path / "data/pipe.py")
+    (tmp_path / "data/b.py").write_text("revision = 'linked'\n")
+    app = tmp_path / "app"
+    (app / "migrations/versions").mkdir(parents=True)
+    (app / "other").mkdir()
+    (app / "other/versions").symlink_to(tmp_path / "data")
+    (app / "migrations/versions/a.py").write_text("revision = 'a1'\n")
+    (app / "migrations/versions/b.py").symlink_to(tmp_path / "data/b.py")
+    os.mkfifo(app / "migrations/versions/pipe.py")
+    assert known_revisions(app) == {"a1"}

@@ -89,6 +89,39 @@ def test_permissions_are_only_taken_away(tmp_path: Path) -> None:
     assert host_files.plan_modes([{**wanted[0], "group": "nobody-has-this"}]) == []
 
 
+def test_a_mode_is_not_set_through_a_link_that_came_in_since(tmp_path: Path) -> None:
+    """The file lies in somebody's home folder, who exchanges it after root has looked."""
+    (tmp_path / "victim").touch(mode=0o600)
+    (tmp_path / ".bashrc").touch()
+    (tmp_path / ".bashrc").chmod(0o777)
+    wanted = [{"path": str(tmp_path / ".bash*"), "owner": "", "group": "", "mode": "0740"}]
+    changes = host_files.plan_modes(wanted)
+    assert [change.path for change in changes] == [str(tmp_path / ".bashrc")]
+    (tmp_path / ".bashrc").unlink()
+    (tmp_path / ".bashrc").symlink_to(tmp_path / "victim")
+    host_files.apply(changes, run)
+    assert (tmp_path / "victim").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_is_not_given_away_through_a_link_in_a_services_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """postgres owns the folder of its settings, and exchanges the file that root has just written there."""
+    (tmp_path / "victim").touch(mode=0o600)
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        name = Path(f"/proc/self/fd/{descriptor}").readlink()
+        name.unlink()
+        name.symlink_to(tmp_path / "victim")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    host_files.apply(host_files.plan_files([file(tmp_path / "a.conf", "x\n", mode="0644")]), run)
+    assert (tmp_path / "a.conf").is_symlink()
+    assert (tmp_path / "victim").stat().st_mode & 0o777 == 0o600
+
+
 # --- The kernel's settings -------------------------------------------------------------------------------------------
 
 

@@ -429,6 +429,13 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("placeholder_repo", A + "source.repo", {"source": {"path": GONE, "repo": "https://git.example.com/s.git"}}),
     ("placeholder_repo", A + "source.repo", {"source": {"path": GONE, "repo": "git@github.com:your-org/shop.git"}}),
     ("secret_in_repo", A + "source.repo", {"source": {"path": GONE, "repo": f"https://ada:{SECRET}@git.test/s"}}),
+    ("forgeable_version", A + "source.version", {"source": SSH_REPO | {"repo": "http://h.test/a"}}),
+    ("forgeable_version", A + "source.version", {"source": SSH_REPO | {"repo": "git://h.test/a", "version": "v1"}}),
+    (
+        "forgeable_version",
+        A + "source.version",
+        {"source": SSH_REPO | {"repo": "http://h.test/a", "version": "1" * 39}},
+    ),
     ("two_sources", A + "source", {"source": {"archive": "dist/shop-1.0.tar.gz", "checksum": EMPTY}}),
     ("version_without_repo", A + "source.version", {"source": ARCHIVE | {"version": "v1"}}),
     ("archive_without_checksum", A + "source.checksum", {"source": ARCHIVE | {"checksum": GONE}}),

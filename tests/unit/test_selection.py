@@ -55,6 +55,12 @@ def test_what_is_clear_is_accepted(given: dict[str, Any], apps: Any, verb: str) 
         ({"version": "v2"}, {"blog": {}}, "deploy", "blog does not come from a git repository"),
         ({"app": "shop", "version": "--upload-pack=x"}, APPS, "deploy", "is no branch, tag or commit"),
         ({"app": "shop", "version": "v1 v2"}, APPS, "deploy", "is no branch, tag or commit"),
+        (
+            {"version": "v2"},
+            {"a": {"source": {"repo": "http://h.test/a"}}},
+            "deploy",
+            "Name a whole commit (40 digits)",
+        ),
         ({"app": "shop", "release": "../../etc"}, APPS, "rollback", "is no release's name"),
         ({"app": "shop", "release": "v1"}, APPS, "rollback", RELEASE),
     ],

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import ansible.module_utils
 import pytest
@@ -268,11 +269,13 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     assert list((tmp_path / "outside").iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"no archive at all", b"\x1f\x8b\x08\x00broken"])
-def test_a_damaged_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"no archive at all", "tar says"), (b"\x1f\x8b\x08\x00broken", "gzip: ")]
+)
+def test_a_damaged_archive_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "a.tar.gz").write_bytes(content)
-    with pytest.raises(ReleaseError, match="tar says"):
+    with pytest.raises(ReleaseError, match=said):
         source.unpack_archive(run_command, tmp_path / "a.tar.gz", tmp_path / "there")
 
 
@@ -281,7 +284,7 @@ def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     whole = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "there").mkdir()
-    with pytest.raises(ReleaseError, match="tar says"):
+    with pytest.raises(ReleaseError, match="gzip: "):
         source.unpack_archive(run_command, tmp_path / "a.tar.gz", tmp_path / "there")
 
 
@@ -372,6 +375,17 @@ def test_a_whole_commit_asks_nobody(tmp_path: Path) -> None:
         raise AssertionError
 
     assert source.resolve_commit(nobody, tmp_path, "https://example.invalid/x.git", "a" * 40) == "a" * 40
+
+
+@pytest.mark.parametrize("url", ["http://h.test/shop.git", "git://h.test/shop.git"])
+@pytest.mark.parametrize("version", ["main", "v1", "a" * 39, "A" * 40])
+def test_a_version_that_can_be_forged_on_the_way_is_not_asked_for(tmp_path: Path, url: str, version: str) -> None:
+    def run(*_: Any, **__: Any) -> tuple[int, str, str]:
+        raise AssertionError("nobody is asked")
+
+    with pytest.raises(ReleaseError, match="can be forged on the way"):
+        source.resolve_commit(run, tmp_path / "none", url, version)
+    assert source.resolve_commit(run, tmp_path / "none", url, "a" * 40) == "a" * 40
 
 
 def test_a_short_commit_is_known_once_it_was_fetched(repository: Repository) -> None:
@@ -737,6 +751,110 @@ def test_a_damaged_xz_is_refused(tmp_path: Path) -> None:
             unpacked(tmp_path, tmp_path / "a.tar.xz")
         assert not list((tmp_path / "release").glob("*.tar"))
         shutil.rmtree(tmp_path / "release")
+
+
+# -- an archive that holds more than it shows -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gz", "xz", ""])
+def test_an_archive_that_fills_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(source, "LARGEST_SOURCE", 4 * 1024**2)
+    with tarfile.open(tmp_path / "a.tar", f"w:{kind}") as tar:
+        tar.addfile(tarfile.TarInfo("small"))
+        bomb = tarfile.TarInfo("bomb")
+        bomb.size = 64 * 1024**2
+        tar.addfile(bomb, BytesIO(bytes(bomb.size)))
+    there = tmp_path / "release/src"
+    there.mkdir(parents=True)
+    with pytest.raises(ReleaseError, match=r"larger than 4 MB unpacked"):
+        source.unpack_archive(run_command, tmp_path / "a.tar", there)
+    assert [path.name for path in (tmp_path / "release").rglob("*")] == ["src"]
+
+
+def test_an_archive_of_too_many_files_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "MOST_ENTRIES", 10)
+    names = [str(number) for number in range(10)]
+    (tmp_path / "there").mkdir()
+    source.unpack_archive(run_command, archive_of(tmp_path / "a.tar", *map(tarfile.TarInfo, names)), tmp_path / "there")
+    (tmp_path / "more").mkdir()
+    members = [tarfile.TarInfo(name) for name in [*names, "one more"]]
+    with pytest.raises(ReleaseError, match="more than 10 files"):
+        source.unpack_archive(run_command, archive_of(tmp_path / "b.tar", *members), tmp_path / "more")
+    assert list((tmp_path / "more").iterdir()) == []
+
+
+def test_a_name_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ReleaseError, match="larger than"):
+        archive = archive_of(tmp_path / "a.tar", tarfile.TarInfo("x" * 2 * 1024**2))
+        source.unpack_archive(run_command, archive, tmp_path / "there")
+
+
+def test_folders_that_lie_too_deep_are_refused_and_gone(tmp_path: Path) -> None:
+    """Python's own way to remove them fails at some thousand, and would at every later deploy."""
+    there = tmp_path / "release/src"
+    there.mkdir(parents=True)
+
+    def run(args: list[str], **options: Any) -> tuple[int, str, str]:
+        answer = run_command(args, **options)
+        if "--extract" in args:
+            # What links in an archive can make of names that tar itself takes.
+            script = 'cd "$0"; for i in $(seq 1500); do mkdir d; cd -P d; done'
+            run_command(["/bin/sh", "-c", script, str(there)])
+        return answer
+
+    with pytest.raises(ReleaseError, match="deep in each other"):
+        source.unpack_archive(run, archive_of(tmp_path / "a.tar"), there)
+    shutil.rmtree(tmp_path / "release")
+
+
+def test_a_second_name_of_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
+    """To seal it would give the other file to the app's group; those between files of the source are fine."""
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "there").mkdir()
+    inside = tarfile.TarInfo("b")
+    inside.type, inside.linkname = tarfile.LNKTYPE, "a"
+    archive = archive_of(tmp_path / "a.tar", tarfile.TarInfo("a"), inside)
+    source.unpack_archive(run_command, archive, tmp_path / "there")
+    assert (tmp_path / "there/a").samefile(tmp_path / "there/b")
+
+    def run(args: list[str], **options: Any) -> tuple[int, str, str]:
+        (tmp_path / "here/c").hardlink_to(tmp_path / "secret")
+        return run_command(args, **options)
+
+    (tmp_path / "here").mkdir()
+    with pytest.raises(ReleaseError, match="c is a hard link to a file outside of the source"):
+        source.unpack_archive(run, archive, tmp_path / "here")
+
+
+def test_a_commit_whose_tree_has_no_end_is_refused(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree that is named ten times in one that is named ten times: some bytes of objects, and a thousand files."""
+    monkeypatch.setattr(source, "LARGEST_SOURCE", 256 * 1024)
+    repository.commit("one")
+    tree = repository.git("rev-parse", "HEAD^{tree}")
+    for _level in range(3):
+        (tmp_path / "entries").write_text("".join(f"040000 tree {tree}\t{number}\n" for number in range(10)))
+        command = ["/bin/sh", "-c", 'exec git -C "$0" mktree <"$1"', str(repository.folder), str(tmp_path / "entries")]
+        tree = run_command(command, check_rc=True)[1].strip()
+    commit = repository.git("commit-tree", "-m", "bomb", tree)
+    repository.git("update-ref", "refs/heads/bomb", commit)
+    repository.fetch(commit)
+    there = tmp_path / "there"
+    there.mkdir()
+    with pytest.raises(ReleaseError, match="larger than 0 MB unpacked"):
+        source.unpack_commit(run_command, repository.bare, commit, there)
+
+
+def test_two_streams_of_xz_are_one_archive(tmp_path: Path) -> None:
+    content = archive_of(tmp_path / "a.tar", tarfile.TarInfo("a")).read_bytes()
+    (tmp_path / "a.tar.xz").write_bytes(lzma.compress(content[:700]) + bytes(8) + lzma.compress(content[700:]))
+    (tmp_path / "there").mkdir()
+    source.unpack_archive(run_command, tmp_path / "a.tar.xz", tmp_path / "there")
+    assert (tmp_path / "there/a").is_file()
 
 
 # -- a private repository -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -213,6 +214,50 @@ def test_files_that_take_each_other_in_come_to_an_end(workshop: Workshop) -> Non
     workshop.requirements("-r ../requirements.txt\n-r b.txt\n", "sub/a.txt")
     workshop.requirements("-r ../sub/a.txt\n-r missing.txt\n", "sub/b.txt")
     assert len(workshop.key(requirements)) == 16
+
+
+@pytest.mark.parametrize("line", ["-r {outside}", "-c ../../../outside.txt", "-r link.txt", "-r /proc/kmsg"])
+def test_root_reads_no_file_outside_of_the_source(workshop: Workshop, line: str) -> None:
+    outside = workshop.folder / "outside.txt"
+    outside.write_text("secret==1\n", encoding="utf-8")
+    (workshop.code / "link.txt").symlink_to(outside)
+    requirements = workshop.requirements(line.format(outside=outside) + "\n")
+    with pytest.raises(ReleaseError, match="outside of the source"):
+        workshop.key(requirements)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "uv.lock"])
+def test_a_lock_that_fills_the_memory_is_refused(workshop: Workshop, name: str) -> None:
+    requirements = workshop.requirements("flask==3.1.3\n", name)
+    with requirements.open("r+b") as stream:
+        stream.truncate(8 * 1024**3)
+    with pytest.raises(ReleaseError, match=f"{name} is longer than 16384 KB"):
+        workshop.key(requirements)
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [("requirements.txt", "\n"), ("pyproject.toml", "{"), ("pyproject.toml", ",")]
+)
+def test_no_lock_keeps_root_busy(workshop: Workshop, name: str, unit: str) -> None:
+    """A regular expression that begins anew at each character and reads to the end takes hours."""
+    requirements = workshop.requirements(unit * 1_000_000, name)
+    began = time.monotonic()
+    workshop.key(requirements)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ('lib = { path = "../lib" }', True),
+        ('lib = {editable = true, path="../lib"}', True),
+        ("lib = { workspace = true }", True),
+        ('dependencies = ["lib @ file:///lib"]', True),
+        ('lib = { git = "https://example.com/path" }', False),
+    ],
+)
+def test_local_code_in_a_project_is_seen(text: str, local: bool) -> None:
+    assert bool(virtualenv._LOCAL_CODE["pyproject.toml"].search(text)) == local
 
 
 def test_included_files_count_whatever_the_first_one_is_called(workshop: Workshop) -> None:
@@ -606,3 +651,46 @@ def test_the_content_of_the_wheelhouse_is_part_of_the_name(workshop: Workshop, w
     workshop.wheel(wheelhouse, "flask", "3.1.3", build="+2")
     assert next(wheelhouse.glob("flask*")).stat().st_size == before
     assert len({first, second, key(wheelhouse)}) == 3
+
+
+def test_a_mark_of_the_builder_does_not_outlast_a_run_that_is_killed(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment is root's from the beginning of the seal on; what is in it is not yet."""
+    target = workshop.folder / "venvs/planted"
+    (target / "lib").mkdir(parents=True)
+    (target / virtualenv.MARK).touch()
+    for path in (target, target / "lib", target / virtualenv.MARK):
+        workshop.owners[path] = (UID, GID)
+    given = os.chown
+
+    def killed(path: Path, *numbers: int, **options: bool) -> None:
+        if path != target:
+            raise KeyboardInterrupt
+        given(path, *numbers, **options)
+
+    monkeypatch.setattr(os, "chown", killed)
+    with pytest.raises(KeyboardInterrupt):
+        workshop.builder()._seal(target)
+    assert workshop.owners[target] == (0, 0)
+    assert not virtualenv.is_whole(target)
+
+
+def test_a_mark_that_is_not_roots_counts_for_nothing(workshop: Workshop) -> None:
+    target = workshop.folder / "venvs/planted"
+    target.mkdir(parents=True)
+    (target / virtualenv.MARK).touch()
+    assert virtualenv.is_whole(target)
+    workshop.owners[target / virtualenv.MARK] = (UID, GID)
+    assert not virtualenv.is_whole(target)
+
+
+def test_a_second_name_of_another_file_is_not_given_to_root(workshop: Workshop) -> None:
+    """Where fs.protected_hardlinks is off, a package that is built could name any file of the same disk."""
+    target = workshop.folder / "venvs/linked"
+    target.mkdir(parents=True)
+    (workshop.folder / "shadow").write_text("secret", encoding="utf-8")
+    (target / "shadow").hardlink_to(workshop.folder / "shadow")
+    with pytest.raises(ReleaseError, match="is a hard link"):
+        workshop.builder()._seal(target)
+    assert target / "shadow" not in workshop.owners

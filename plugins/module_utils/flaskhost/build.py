@@ -12,10 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost import assets, environment, processes, source, virtualenv
+from ansible.module_utils.flaskhost import assets, environment, processes, source, tree, virtualenv
 from ansible.module_utils.flaskhost.records import Record, Store
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
 from ansible.module_utils.flaskhost.slots import replace_link
+
+#: Bytes of a Procfile that are read.
+_LONGEST_PROCFILE = 64 * 1024
 
 
 class Build:
@@ -67,21 +70,32 @@ class Build:
         folder, subdir = self.store.path(record.id), self.options["source_subdir"]
         code = folder / "src"
         self.note("Fetch the code")
-        code.mkdir(parents=True, mode=0o755)
+        # Closed to everybody else until the modes and owners in it are ours, and not those of an archive.
+        folder.mkdir(parents=True, mode=0o700)
+        code.mkdir(mode=0o755)
         self._fetch(record.revision, code)
-        app_dir = code / subdir
-        if not app_dir.is_dir():
+        # Without the links that the source may have on the way: the app's own folders come in the places of some.
+        app_dir, top = Path(os.path.realpath(code / subdir)), Path(os.path.realpath(code))
+        if not app_dir.is_dir() or not app_dir.is_relative_to(top):
             raise ReleaseError("Unpack the code", f"it has no folder {subdir!r}.", "Correct source.subdir.")
+        self._check_persistent(app_dir)
         group = grp.getgrnam(self.user).gr_gid
         source.seal(code, group)
-        self._persist(app_dir)
-        replace_link(folder / "app", f"src/{subdir}".rstrip("/"))
+        folder.chmod(0o755)
+        inside = app_dir.relative_to(top)
+        replace_link(folder / "app", str("src" / inside))
+        # All that root reads of the code it reads before the folders of data are linked in: behind those links the app
+        # can exchange whatever it likes meanwhile.
+        static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
         self.note("Build the environment")
-        record.venv = self._build(app_dir, code, group).name
+        record.venv = self._build(app_dir, top, group).name
         replace_link(folder / "venv", f"../../venvs/{record.venv}")
         self.note("Complete the release")
-        self._static(record, app_dir, code, folder)
         self._commands(record, app_dir, folder)
+        self._persist(app_dir)
+        (folder / "static").mkdir(mode=0o755)
+        if static and assets.publish(static, folder / "static", top):
+            record.static = str("src" / static.relative_to(top))
         if Path(self.options["server_config"]).exists():
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
@@ -125,16 +139,42 @@ class Build:
         self.warnings += [warning] if warning else []
         source.unpack_commit(self.run, repository, revision, code, replaced)
 
+    def _check_persistent(self, app_dir: Path) -> None:
+        """Refuse persistent folders behind a link, which may lead into another one of them: where the app can write."""
+        for name in map(Path, self.options["persistent"]):
+            for above in [path for path in reversed(name.parents) if (app_dir / path).is_symlink()]:
+                raise ReleaseError(
+                    "Unpack the code",
+                    f"persistent names {name}, and {above} is a link to {(app_dir / above).readlink()} in the source.",
+                    "Name the folder by its own path in persistent, or make the link a folder.",
+                )
+            # It gives way to the data anyhow, and is the only link that may lead out of the code.
+            if (app_dir / name).is_symlink():
+                (app_dir / name).unlink()
+
     def _persist(self, app_dir: Path) -> None:
         """Put links to the data folder where the app expects the folders that outlast a release."""
-        for name in self.options["persistent"]:
-            kept, place = self.data / name, app_dir / name
-            if not kept.exists():
-                self._make_data(kept, place)
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            replace_link(place, str(kept))
+        for name in map(Path, self.options["persistent"]):
+            kept = self.data / name
+            if not self._has_data(name):
+                self._make_data(kept, app_dir / name)
+            with tree.folder(app_dir, name.parent, make=True) as parent:
+                tree.remove(name.name, parent)
+                os.symlink(kept, name.name, dir_fd=parent)
+
+    def _has_data(self, name: Path) -> bool:
+        """Whether a folder of data is there. A link of the app's or of the operator's counts, and is not followed."""
+        try:
+            # An operator may have moved the whole of it to another disk.
+            with tree.folder(Path(os.path.realpath(self.data)), name.parent) as parent:
+                os.stat(name.name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            # Behind a link: what is there, the app's own user may see.
+            test = ["test", "-e", str(self.data / name)]
+            return self.run(sandboxed(test, user=self.user, directory="/"))[0] == 0
+        return True
 
     def _make_data(self, kept: Path, place: Path) -> None:
         """Make a folder of data, with what the code brings along for it; as the app's user, who owns what is there."""
@@ -170,24 +210,19 @@ class Build:
             python=options["python"],
             index_url=options["index_url"],
             wheelhouse=virtualenv.find_wheelhouse(app_dir, options["wheelhouse"], code),
+            top=code,
         )
         built = builder.build(app_dir, requirements, options["extra_packages"], options["server_package"])
         self.warnings += builder.warnings
         return built
-
-    def _static(self, record: Record, app_dir: Path, code: Path, folder: Path) -> None:
-        (folder / "static").mkdir(mode=0o755)
-        found = assets.find_folder(app_dir, code, self.options["wsgi"], self.options["static_path"])
-        if found:
-            record.static = str(found.relative_to(folder))
-            assets.publish(found, folder / "static")
 
     def _commands(self, record: Record, app_dir: Path, folder: Path) -> None:
         """Write down what else the release runs: its processes, its timers, its release command."""
         procfile = app_dir / "Procfile"
         lines = {}
         if procfile.is_file() and not procfile.is_symlink():
-            lines = processes.read_procfile(procfile.read_text(encoding="utf-8", errors="replace"))
+            text = source.read_text(procfile, _LONGEST_PROCFILE, "Read the processes")
+            lines = processes.read_procfile(text)
         record.processes = processes.wanted(self.options["processes"], lines)
         record.timers = {name: dict(timer) for name, timer in self.options["timers"].items()}
         record.memory_mb, record.drain = self.options["memory_mb"], self.options["drain"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from ansible.module_utils.flaskhost import tree
 from ansible.module_utils.flaskhost.runner import ReleaseError, tail
 
 #: The port after which PgBouncer's local socket is named, of which every transaction may be another connection.
@@ -30,6 +32,8 @@ _VARIABLES = {
     "channel_binding": "PGCHANNELBINDING",
     "options": "PGOPTIONS",
 }
+#: Bytes of a migration that are read; its revision stands at the beginning.
+_LONGEST_REVISION = 256 * 1024
 _REVISION = re.compile(r"""^revision\s*(?::\s*\w+\s*)?=\s*['"]([^'"]+)['"]""", re.MULTILINE)
 
 
@@ -62,10 +66,17 @@ def connection_variables(url: str) -> dict[str, str]:
 
 
 def known_revisions(app_dir: Path) -> set[str]:
-    """The revisions of Alembic (Flask-Migrate) that a release's code has, read without running it."""
+    """The revisions of Alembic (Flask-Migrate) that a release's code has, read without running it.
+
+    No link is followed: behind one may be the app's data, with a pipe that nobody writes to, or a file without end.
+    """
     found: set[str] = set()
-    for path in app_dir.rglob("versions/*.py"):
-        found.update(_REVISION.findall(path.read_text(encoding="utf-8", errors="replace")))
+    for root, _directories, files, here in os.fwalk(os.path.realpath(app_dir), follow_symlinks=False):
+        if Path(root).name != "versions":
+            continue
+        for name in (item for item in files if item.endswith(".py")):
+            with suppress(OSError), tree.regular_file(name, here) as file, open(file, "rb", closefd=False) as stream:
+                found.update(_REVISION.findall(stream.read(_LONGEST_REVISION).decode("utf-8", "replace")))
     return found
 
 

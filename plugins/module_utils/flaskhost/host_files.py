@@ -175,9 +175,10 @@ def write(change: Change, run: Run) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(change.after or "")
             file.flush()
+            # By the descriptor: the folder may be one of a service's own user, who could exchange the name for a link.
+            os.fchown(file.fileno(), *change.owner)
+            os.fchmod(file.fileno(), change.mode)
             os.fsync(file.fileno())
-        os.chown(name, *change.owner)
-        Path(name).chmod(change.mode)
         if change.validate:
             status, out, err = run([part.replace("%s", name) for part in change.validate])
             if status:
@@ -201,8 +202,18 @@ def apply(changes: Iterable[Change], run: Run) -> None:
         elif change.before is not None:
             Path(change.path).unlink(missing_ok=True)
         else:
-            os.chown(change.path, *change.owner, follow_symlinks=False)
-            Path(change.path).chmod(change.mode)
+            _set_mode(change)
+
+
+def _set_mode(change: Change) -> None:
+    """Give a file or folder its owner and mode, unless a link has come in its place since it was planned."""
+    descriptor = os.open(change.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            os.chown(f"/proc/self/fd/{descriptor}", *change.owner)
+            Path(f"/proc/self/fd/{descriptor}").chmod(change.mode)
+    finally:
+        os.close(descriptor)
 
 
 def diff(change: Change) -> dict[str, str]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.flaskhost import source
 from ansible.module_utils.flaskhost.app_model import APP_OPTIONS
 
 #: Verbs that are meant for one app at a time: what is right for one is hardly ever right for all.
@@ -49,13 +50,20 @@ def problem(given: Mapping[str, Any], apps: Any, verb: str) -> str:
 
 
 def _version_problem(version: str, app: str, apps: Mapping[str, Any]) -> str:
-    if not (apps[app].get("source") or {}).get("repo"):
+    repo = str((apps[app].get("source") or {}).get("repo") or "")
+    if not repo:
         return (
             f"version: {app} does not come from a git repository, so that it has no versions. "
             "Leave version out, or give the app a source.repo."
         )
     if not re.fullmatch(APP_OPTIONS["source"].options["version"].pattern, version):
         return f"version: {version!r} is no branch, tag or commit: -e version=v1.4.0"
+    if source.needs_commit(repo, version):
+        return (
+            f"version: {app} is read over {repo.partition(':')[0]}://, where anyone on the network path can serve "
+            f"other code as {version!r}. Name a whole commit (40 digits), or use https:// or SSH in "
+            f"flask_apps.{app}.source.repo."
+        )
     return ""
 
 

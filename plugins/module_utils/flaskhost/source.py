@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import lzma
 import os
@@ -15,10 +16,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from typing import IO
 
 from ansible.module_utils.flaskhost.environment import write_private
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
@@ -40,7 +43,18 @@ _CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _LARGEST_DOWNLOAD = 2 * 1024**3
 #: Seconds without a byte, and for the whole of a download.
 _STALLED, _LONGEST_DOWNLOAD = 30, 900
-_XZ = b"\xfd7zXZ\0"
+#: Bytes of a source once it is unpacked, and things in it. A few kilobytes can unpack to more than any disk holds.
+LARGEST_SOURCE, MOST_ENTRIES = 2 * 1024**3, 250_000
+#: Folders in each other: some of Python's own functions call themselves once for each.
+DEEPEST_SOURCE = 100
+#: Bytes of a name or another property that stands before a member of an archive; tar keeps it in memory.
+_LONGEST_PROPERTY = 1024**2
+#: Bytes of memory that decompressing may take; xz -9 takes 65 MB.
+_XZ_MEMORY = 256 * 1024**2
+_XZ, _GZIP = b"\xfd7zXZ\0", b"\x1f\x8b"
+_BLOCK = 1024 * 1024
+#: Members that say something of the next one, or of all: long names, and what POSIX' pax adds.
+_PROPERTIES = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
 def folder_files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
@@ -349,6 +363,18 @@ def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> st
     return found.format(secrets_dir=hosts.group(1) if hosts else "/root/.ssh")
 
 
+def needs_commit(url: str, version: str) -> bool:
+    """Whether a version of a repository may be a forged one: anybody on the way can answer for the server.
+
+    Only a whole commit is then safe: it is the digest of what git gets.
+
+    Args:
+        url: the repository's URL.
+        version: a branch, a tag or a commit.
+    """
+    return url.startswith(("http://", "git://")) and not _COMMIT.fullmatch(version)
+
+
 def resolve_commit(
     run: Run, repository: Path, url: str, version: str, environment: Mapping[str, str] | None = None
 ) -> str:
@@ -369,6 +395,12 @@ def resolve_commit(
     """
     if _COMMIT.fullmatch(version):
         return version
+    if needs_commit(url, version):
+        raise ReleaseError(
+            "Read the repository",
+            f"{version!r} of a repository that is read over {url.partition(':')[0]}:// can be forged on the way.",
+            "Use the https:// or git@ URL in source.repo, or name a whole commit of 40 digits in source.version.",
+        )
     asked = ["ls-remote", "--", url, version, f"{version}^{{}}"]
     variables = {**_GIT_ENVIRONMENT, **(environment or {})}
     status, out, err = run([*_GIT, *asked], environ_update=variables)
@@ -457,8 +489,11 @@ def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, re
     """
     archive = destination.with_name("source.tar")
     git = [*_GIT, "--git-dir", str(repository), "archive", "--format=tar", f"--output={archive}", commit]
-    status, _out, err = run(git)
+    # One small tree, named over and over in others, makes an archive without end.
+    status, _out, err = run(["prlimit", f"--fsize={LARGEST_SOURCE}", *git])
     if status:
+        if archive.is_file() and archive.stat().st_size >= LARGEST_SOURCE:
+            raise _too_large()
         raise ReleaseError("Unpack the code", f"git archive says: {tail(err, 5)}", "Run the same command again.")
     unpack_archive(run, archive, destination, replaced)
     archive.unlink()
@@ -477,51 +512,170 @@ def unpack_archive(
         strip: leave out a single folder at the top, as an sdist and the archives of GitHub and GitLab have it.
 
     Raises:
-        ReleaseError: the archive is damaged, the disk is full, a link in it leads out of the folder, or something in
-            it is no file, folder or link.
+        ReleaseError: the archive is damaged, the disk is full, a link in it leads out of the folder, something in it is
+            no file, folder or link, or there is more in it than :data:`LARGEST_SOURCE` and the other limits allow.
     """
-    with archive.open("rb") as stream:
-        compressed_by_xz = stream.read(len(_XZ)) == _XZ
-    plain = _expand_xz(archive, destination.with_name("source.xz.tar")) if compressed_by_xz else archive
-    tar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions"]
-    status, _out, err = run([*tar, f"--directory={destination}", f"--file={plain}"])
-    if compressed_by_xz:
-        plain.unlink()
+    plain = _expand(archive, destination.with_name("source.plain.tar"))
+    try:
+        _check_members(plain)
+        # For what an archive can claim and not hold: a file full of holes, or a name that fills the memory.
+        limits = ["prlimit", f"--fsize={LARGEST_SOURCE}", f"--as={1024**3}"]
+        tar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions"]
+        status, _out, err = run([*limits, *tar, f"--directory={destination}", f"--file={plain}"])
+    finally:
+        if plain != archive:
+            plain.unlink()
     if status:
         cure = "Correct the source (a .tar.gz, .tar.xz or .tar), or make room."
         raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", cure)
     if strip:
         # Before the links are looked at: one that led to the top folder's neighbour would lead out afterwards.
         _strip_top(destination)
-    inside, left_out = Path(os.path.realpath(destination)), {destination / item for item in replaced}
-    for root, directories, files in os.walk(destination):
+    _check_tree(run, destination, {destination / item for item in replaced})
+
+
+def _check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
+    """Refuse what does not belong into code, or leads out of it; the arguments are those of :func:`unpack_archive`."""
+    inside = Path(os.path.realpath(folder))
+    links: dict[int, tuple[int, Path]] = {}
+    for root, directories, files in os.walk(folder):
+        if len(Path(root).relative_to(folder).parts) > DEEPEST_SOURCE:
+            # Not shutil.rmtree(), which fails at this depth, and would fail at the next deploy, too.
+            run(["rm", "--recursive", "--force", "--one-file-system", str(folder)])
+            raise ReleaseError(
+                "Unpack the code",
+                f"its folders lie more than {DEEPEST_SOURCE} deep in each other.",
+                "Take the deepest folders out of the source.",
+            )
         for path in (Path(root) / name for name in directories + files):
-            mode = path.lstat().st_mode
+            status = path.lstat()
+            mode = status.st_mode
             if not _is_plain(mode) and not stat.S_ISDIR(mode):
                 raise ReleaseError(
                     "Unpack the code",
-                    f"{path.relative_to(destination)} is a device, a pipe or a socket.",
+                    f"{path.relative_to(folder)} is a device, a pipe or a socket.",
                     "Take it out of the source.",
                 )
+            if status.st_nlink > 1 and not stat.S_ISDIR(mode):
+                links[status.st_ino] = (links.get(status.st_ino, (status.st_nlink, path))[0] - 1, path)
             # Not Path.resolve(), which raises where a link leads to itself.
             target = Path(os.path.realpath(path))
             if stat.S_ISLNK(mode) and path not in left_out and not target.is_relative_to(inside):
                 raise ReleaseError(
                     "Unpack the code",
-                    f"{path.relative_to(destination)} is a link to {path.readlink()}, outside of the source.",
+                    f"{path.relative_to(folder)} is a link to {path.readlink()}, outside of the source.",
                     "Take the link out, or name the folder in persistent.",
                 )
+    if outside := [path for missing, path in links.values() if missing]:
+        raise ReleaseError(
+            "Unpack the code",
+            f"{outside[0].relative_to(folder)} is a hard link to a file outside of the source.",
+            "Take it out of the source.",
+        )
 
 
-def _expand_xz(archive: Path, plain: Path) -> Path:
-    """Decompress here what tar would call xz for, which a small Debian has not."""
+def _too_large() -> ReleaseError:
+    return ReleaseError(
+        "Unpack the code",
+        f"the source is larger than {LARGEST_SOURCE >> 20} MB unpacked, or has more than {MOST_ENTRIES} files.",
+        "Take out of the source what is no code; data belongs into a folder that persistent names.",
+    )
+
+
+def _expand(archive: Path, plain: Path) -> Path:
+    """Decompress an archive, up to a limit; tar has none, and would call xz for xz, which a small Debian has not.
+
+    Args:
+        archive: the archive.
+        plain: where to write it.
+
+    Returns:
+        The file that is not compressed, which is ``archive`` itself where that is none.
+    """
+    with archive.open("rb") as stream:
+        magic = stream.read(len(_XZ))
+    if magic != _XZ and not magic.startswith(_GZIP):
+        return archive
+    name, size = "xz" if magic == _XZ else "gzip", 0
     try:
-        with lzma.open(archive) as packed, plain.open("wb") as stream:
-            shutil.copyfileobj(packed, stream, 1024 * 1024)
-    except (lzma.LZMAError, EOFError, OSError) as error:
+        with archive.open("rb") as packed, plain.open("wb") as stream:
+            for block in _xz_blocks(packed) if magic == _XZ else _gzip_blocks(packed):
+                size += stream.write(block)
+                if size > LARGEST_SOURCE:
+                    raise _too_large()
+    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         plain.unlink(missing_ok=True)
-        raise ReleaseError("Unpack the code", f"xz: {error}", "Correct the source, or make room.") from None
+        raise ReleaseError("Unpack the code", f"{name}: {error}", "Correct the source, or make room.") from None
+    except ReleaseError:
+        plain.unlink()
+        raise
     return plain
+
+
+def _gzip_blocks(packed: IO[bytes]) -> Iterator[bytes]:
+    with gzip.open(packed) as stream:
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+def _xz_blocks(packed: IO[bytes]) -> Iterator[bytes]:
+    """As lzma.open() has them, which takes as much memory as the file says that it needs."""
+    rest = b""
+    while data := rest or packed.read(_BLOCK):
+        # Zeros may stand between the streams of one file, and at its end.
+        rest = data.lstrip(b"\0")
+        if not rest:
+            continue
+        data, unpacker = rest, lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+        while not unpacker.eof:
+            yield unpacker.decompress(data, _BLOCK)
+            data = packed.read(_BLOCK) if unpacker.needs_input else b""
+            if unpacker.needs_input and not data and not unpacker.eof:
+                raise EOFError("the file ends too early")
+        rest = unpacker.unused_data
+
+
+def _check_members(plain: Path) -> None:
+    """Refuse an archive that holds too much, before anything of it is on the disk."""
+    if plain.stat().st_size > LARGEST_SOURCE:
+        raise _too_large()
+    with plain.open("rb") as stream:
+        for _number in range(MOST_ENTRIES + 1):
+            block = stream.read(tarfile.BLOCKSIZE)
+            if not block.strip(b"\0"):
+                # Two such blocks end an archive, and nothing behind the first one counts. One that is empty is none.
+                return
+            try:
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.TarError as error:
+                raise ReleaseError(
+                    "Unpack the code",
+                    f"tar says: it is no whole archive ({error}).",
+                    "Correct the source (a .tar.gz, .tar.xz or .tar), or make room.",
+                ) from None
+            if member.size < 0 or (not member.isreg() and member.size > _LONGEST_PROPERTY):
+                raise _too_large()
+            if member.isreg() or member.type not in tarfile.SUPPORTED_TYPES or member.type in _PROPERTIES:
+                stream.seek(-(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, os.SEEK_CUR)
+    raise _too_large()
+
+
+def read_text(path: Path, longest: int, step: str) -> str:
+    """Read a text of the source, which has to be of a size that fits into memory.
+
+    Args:
+        path: the file.
+        longest: bytes.
+        step: the step, for the message.
+
+    Raises:
+        ReleaseError: it is longer.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(longest + 1)
+    if len(content) > longest:
+        raise ReleaseError(step, f"{path.name} is longer than {longest >> 10} KB.", "Shorten it.")
+    return content.decode("utf-8", "replace")
 
 
 def _strip_top(folder: Path) -> None:

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, tail
-from ansible.module_utils.flaskhost.source import file_digest
+from ansible.module_utils.flaskhost.source import file_digest, read_text
 
 #: Written last: an environment without it was interrupted, and is built anew.
 MARK = ".complete"
 #: The files that may pin the dependencies, the most exact one first.
 CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
+#: Bytes of a file that pins dependencies, and of one with a project's settings: what root reads has to fit into memory.
+_LONGEST_LOCK, _LONGEST_SETTINGS = 16 * 1024**2, 1024**2
 #: What in such a file takes in code that lies beside it (`-e .`, `./library`, a path source), by the file's name; the
 #: project itself in its own lock does not.
 _LOCAL_CODE = {
     "uv.lock": re.compile(r'source = \{ (?:editable|directory|path) = "(?!\.")'),
-    "pyproject.toml": re.compile(r"\{[^}]*\b(?:path|workspace)\s*=|@\s*file:"),
+    "pyproject.toml": re.compile(r"[{,]\s*(?:path|workspace)\s*=|@\s*file:"),
     "": re.compile(
-        r"^\s*(?:-e|--editable|(?:[\w.,\[\]-]+\s*@\s*)?(?:file:|\.{0,2}/|\.\s*(?:[\[;#]|$))|[\w.-]+/)", re.MULTILINE
+        r"^[ \t]*(?:-e|--editable|(?:[\w.,\[\]-]+\s*@\s*)?(?:file:|\.{0,2}/|\.\s*(?:[\[;#]|$))|[\w.-]+/)", re.MULTILINE
     ),
 }
 
@@ -51,9 +53,13 @@ def find_requirements(folder: Path, named: str = "", top: Path | None = None) ->
 
 def _has_dependencies(path: Path) -> bool:
     try:
-        return bool(tomllib.loads(path.read_text(encoding="utf-8")).get("project", {}).get("dependencies"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return bool(tomllib.loads(_read(path, _LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
+    except tomllib.TOMLDecodeError:
         return False
+
+
+def _read(path: Path, longest: int = _LONGEST_LOCK) -> str:
+    return read_text(path, longest, "Build the environment")
 
 
 def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path | None:
@@ -104,8 +110,12 @@ def installed_version(environment: Path, package: str) -> str:
 
 
 def is_whole(environment: Path) -> bool:
-    """Whether an environment was built to its end: it has the mark, and is root's, so that nobody else set it."""
-    return (environment / MARK).is_file() and environment.stat().st_uid == 0
+    """Whether an environment was built to its end: it has the mark, and both are root's, so that nobody else set it."""
+    try:
+        mark = (environment / MARK).stat(follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISREG(mark.st_mode) and mark.st_uid == 0 and environment.stat().st_uid == 0
 
 
 def remove(environment: Path) -> None:
@@ -127,6 +137,7 @@ class Builder:
         python: the path of the interpreter.
         index_url: the package index; empty for uv's own default and the host's uv.toml.
         wheelhouse: a folder with all packages, which are then taken from there and from nowhere else.
+        top: the folder of the whole source; a file that lies elsewhere is not taken in. The lock's when left out.
     """
 
     def __init__(
@@ -141,10 +152,11 @@ class Builder:
         python: str,
         index_url: str = "",
         wheelhouse: Path | None = None,
+        top: Path | None = None,
     ) -> None:
         self.run, self.user, self.group, self.folder, self.cache = run, user, group, folder, cache
         self.uv, self.python, self.index_url = uv, python, index_url
-        self.wheelhouse = wheelhouse
+        self.wheelhouse, self.top = wheelhouse, top
         self.warnings: list[str] = []
 
     def key(
@@ -165,13 +177,13 @@ class Builder:
             # Not names and sizes: a wheel that is built again has the name of the first, and often its size. The
             # digests cost a second for a gigabyte, and only when there is a release to build.
             parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
-        files = [requirements, *_included(requirements)]
+        texts = {path: _read(path) for path in [requirements, *_included(requirements, self.top)]}
         local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
-        if any(local.search(path.read_text(encoding="utf-8", errors="replace")) for path in files):
+        if any(local.search(text) for text in texts.values()):
             # The code of this release is in the environment, which thus is of no use to another one.
             parts.append(str(requirements))
         digest = hashlib.sha256("\0".join(parts).encode())
-        for path in files:
+        for path in texts:
             digest.update(path.read_bytes())
         return digest.hexdigest()[:16]
 
@@ -261,16 +273,25 @@ class Builder:
 
     def _seal(self, target: Path) -> None:
         """Give the whole environment to root, writable to nobody else, and mark it."""
+        builder = target.stat().st_uid
         # From the top down: a folder is root's before it is read, so that nobody exchanges what is in it meanwhile.
         os.chown(target, 0, 0)
+        # A package may have put a file or a link there while it was built; one that is root's would count.
+        (target / MARK).unlink(missing_ok=True)
         for root, directories, files in os.walk(target):
             for path in (Path(root) / name for name in directories + files):
+                status = path.stat(follow_symlinks=False)
+                if status.st_uid not in (builder, 0) or (status.st_nlink > 1 and stat.S_ISREG(status.st_mode)):
+                    # uv copies: a second name of a file somewhere else would be given to root there, too.
+                    raise ReleaseError(
+                        "Build the environment",
+                        f"{path.relative_to(target)} is a hard link, or somebody else's file.",
+                        "Take the package that makes it while it is built out of the dependencies.",
+                    )
                 os.chown(path, 0, 0, follow_symlinks=False)
-                mode = path.lstat().st_mode
+                mode = status.st_mode
                 if not stat.S_ISLNK(mode) and mode & 0o7022:
                     path.chmod(mode & 0o755)
-        # A package may have put a file or a link there while it was built.
-        (target / MARK).unlink(missing_ok=True)
         (target / MARK).touch(mode=0o644, exist_ok=False)
 
 
@@ -295,7 +316,7 @@ def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
 def _toml(path: Path) -> dict[str, Any]:
     """A TOML file's content; of one that is damaged its text, and of one that is not there nothing."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = _read(path, _LONGEST_SETTINGS)
     except OSError:
         return {}
     try:
@@ -304,16 +325,29 @@ def _toml(path: Path) -> dict[str, Any]:
         return {"damaged": text}
 
 
-def _included(requirements: Path) -> list[Path]:
-    """The files that a requirements file takes in with -r or -c, and theirs, each once."""
+def _included(requirements: Path, top: Path | None = None) -> list[Path]:
+    """The files that a requirements file takes in with -r or -c, and theirs, each once.
+
+    Raises:
+        ReleaseError: one of them lies outside of the source, where root would read what the app may not.
+    """
     found: list[Path] = []
+    inside = (top or requirements.parent).resolve()
     queue = [] if requirements.suffix in (".lock", ".toml") else [requirements]
     while queue:
         here = queue.pop()
-        for line in here.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in _read(here).splitlines():
             match = re.match(r"\s*(?:-[rc][\s=]*|--(?:requirement|constraint)[\s=]+)(\S+)", line)
-            path = (here.parent / match.group(1)).resolve() if match else None
-            if path and path.is_file() and path not in found and path != requirements.resolve():
+            if not match or "://" in match.group(1):
+                continue
+            path = Path(os.path.realpath(here.parent / match.group(1)))
+            if not path.is_relative_to(inside):
+                raise ReleaseError(
+                    "Build the environment",
+                    f"{here.name} takes in {match.group(1)}, which is outside of the source.",
+                    "Put that file into the source, and name it by its path there.",
+                )
+            if path.is_file() and path not in found and path != requirements.resolve():
                 found.append(path)
                 queue.append(path)
     return sorted(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import source as sources
 from .. import virtualenv
-from .report import Place, Report, closest, get, path_text, snippet
+from .report import Place, Report, closest, get, path_text, show, snippet
 from .rules import EXAMPLE_ARCHIVE, EXAMPLE_REPO
 
 _EXAMPLE_PATH = "source: {path: sample_app}"
@@ -46,7 +46,14 @@ def check_source(report: Report, place: Place, app: dict[Any, Any], project_dir:
     if "repo" in given and "version" not in given:
         problem = "It names a repo without a version: the branch, tag or commit to run."
         report.add("repo_without_version", (*here, "version"), problem, example)
-    repo = get(source, str, "repo") or ""
+    repo, version = get(source, str, "repo") or "", get(source, str, "version") or ""
+    if version and report.clean((*here, "repo")) and sources.needs_commit(repo, version):
+        problem = (
+            f"{repo.partition(':')[0]}:// is not encrypted: anyone on the network path can serve other code as "
+            f"{show(version)}. Use https:// or SSH, or name a whole commit (40 digits), which git verifies."
+        )
+        works = f"source: {{repo: {re.sub('^[a-z]+', 'https', repo)}, version: {version}}}"
+        report.add("forgeable_version", (*here, "version"), problem, works)
     if repo and report.clean((*here, "repo")) and not re.match(r"(?i)ssh://|[^/]+@", repo):
         for key in sorted(given & {"key", "known_hosts"}):
             problem = f"{key} is for a repository that is read over SSH, and the URL of repo is of another kind."

@@ -1,0 +1,89 @@
+"""Files and folders reached by descriptors: no link is followed on the way, whoever makes one, and whenever.
+
+For what root does below a folder in which somebody else may write, or to which a link of somebody else's may lead. A
+path that is checked first and used afterwards can lead elsewhere by then.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextmanager
+def folder(top: Path, inside: PurePath | str = "", make: bool = False) -> Iterator[int]:
+    """Open a folder below another one, a component at a time, none of which may be a link.
+
+    Args:
+        top: where to begin; the folders above it are trusted.
+        inside: the folder, relative to ``top``.
+        make: create the components that are missing, with mode 0755.
+
+    Yields:
+        Its descriptor, which is closed at the end.
+
+    Raises:
+        OSError: a component is not there, is a link, or is no folder.
+    """
+    descriptor = os.open(top, _FOLDER)
+    try:
+        for name in PurePath(inside).parts:
+            if name in ("..", "/"):
+                raise NotADirectoryError(errno.ENOTDIR, "leads out of the folder", str(top / inside))
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=descriptor)
+            below = os.open(name, _FOLDER, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def regular_file(name: str, parent: int) -> Iterator[int]:
+    """Open a file for reading, unless it is a link, a pipe, a device or anything else.
+
+    Args:
+        name: the file's name.
+        parent: the descriptor of its folder.
+
+    Yields:
+        Its descriptor, which is closed at the end.
+
+    Raises:
+        OSError: it is not there, or is no regular file.
+    """
+    # Without O_NONBLOCK a pipe would be waited for.
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", name)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def remove(name: str, parent: int) -> None:
+    """Remove a file, a link or a folder with all that is in it; nothing where it is not there.
+
+    Args:
+        name: its name.
+        parent: the descriptor of its folder.
+    """
+    try:
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(name, dir_fd=parent)
+    else:
+        os.unlink(name, dir_fd=parent)
