@@ -14,6 +14,7 @@ export LC_ALL := C.UTF-8
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 
 TESTBED := $(PYTHON) scripts/testbed.py
+CERTBOT := roles/certbot/files
 LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-version 3.11 \
   --custom-compile-command "make lock"
 
@@ -27,9 +28,19 @@ venv: ## make .venv from requirements.txt (nothing happens while the lock is the
 	@command -v $(PYTHON) >/dev/null || { echo "ERROR: there is no $(PYTHON) here. Cure: apt-get install python3" >&2; exit 1; }
 	@$(PYTHON) scripts/venv.py .venv requirements.txt --require-hashes
 
-lock: venv ## renew requirements.txt from pyproject.toml, and the list of the role certbot from its own
+lock: venv ## renew requirements.txt from pyproject.toml, and the roles' lists of packages with their hashes
 	$(LOCK) --output-file requirements.txt pyproject.toml
-	$(LOCK) --output-file roles/certbot/files/requirements.txt roles/certbot/files/requirements.in
+	$(LOCK) --output-file roles/python/files/requirements.txt roles/python/files/requirements.in
+	$(LOCK) --output-file roles/app/files/server.txt roles/app/files/server.in
+	$(LOCK) --output-file $(CERTBOT)/requirements.txt $(CERTBOT)/requirements.in
+	@# Of each plugin what certbot's own list lacks, in certbot's version.
+	@for list in $(CERTBOT)/dns/*.txt; do \
+	  echo "$$list"; \
+	  sed -n "s/^certbot==/certbot-dns-$$(basename "$$list" .txt)==/p" $(CERTBOT)/requirements.in \
+	    | $(LOCK) --no-annotate --constraints $(CERTBOT)/requirements.txt \
+	        $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' $(CERTBOT)/requirements.txt) \
+	        --output-file "$$list" - >/dev/null || exit 1; \
+	done
 	@$(MAKE) --no-print-directory venv
 
 testbed: venv ## make what test hosts need: Docker engine, images, SSH key

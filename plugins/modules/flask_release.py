@@ -58,6 +58,10 @@ options:
   wheelhouse: {description: A folder of the code with all packages., type: str, default: ""}
   extra_packages: {description: Packages on top of it., type: list, elements: str, default: []}
   server_package: {description: "The application server, pinned.", type: str, required: true}
+  server_lock:
+    description: The application server and its dependencies, pinned, with the hashes that they are verified by.
+    type: str
+    required: true
   uv: {description: The path of uv., type: path, required: true}
   python: {description: The path of the interpreter., type: path, default: /usr/bin/python3}
   index_url: {description: The package index; empty for the host's own., type: str, default: ""}
@@ -101,6 +105,7 @@ EXAMPLES = r"""
     source_version: v1.4.0
     wsgi: shop:create_app()
     server_package: gunicorn==27.0.1
+    server_lock: "{{ lookup('ansible.builtin.file', 'server.txt') }}"
     uv: /opt/uv/bin/uv
     unit: flask-shop
     server_config: /etc/gunicorn/shop.conf.py
@@ -163,6 +168,7 @@ ARGUMENT_SPEC = {
     "wheelhouse": {"type": "str", "default": ""},
     "extra_packages": {"type": "list", "elements": "str", "default": []},
     "server_package": {"type": "str", "required": True},
+    "server_lock": {"type": "str", "required": True},
     "uv": {"type": "path", "required": True},
     "python": {"type": "path", "default": "/usr/bin/python3"},
     "index_url": {"type": "str", "default": ""},

@@ -44,6 +44,7 @@ class Bench:
             "persistent": [],
             "extra_packages": [],
             "server_package": "gunicorn==27.0.1",
+            "server_lock": "gunicorn==27.0.1 --hash=sha256:" + "0" * 64,
             "uv": "/opt/uv/bin/uv",
             "python": "/usr/bin/python3",
             "cache_dir": str(folder / "cache"),

@@ -83,6 +83,15 @@ LEAF, CHAIN = (
 #: Its key's middle, by which a message that shows a part of the key is found out.
 KEY_PART = PAIR["key"].splitlines()[1]
 EMAIL = "ops@shop.localhost"
+HETZNER = "certbot-dns-hetzner==3.0.0 --hash=sha256:" + "0123456789abcdef" * 4
+#: What uv pip compile --universal --generate-hashes prints.
+UV_OUTPUT = """\
+certbot-dns-hetzner==3.0.0 \\
+    --hash=sha256:{0} \\
+    --hash=sha256:{0}
+soupsieve==2.10 ; python_full_version < '3.11.5' \\
+    --hash=sha256:{0}
+""".format("0123456789abcdef" * 4)
 DNS = {"plugin": "rfc2136", "credentials": {"dns_rfc2136_server": "10.0.0.53", "dns_rfc2136_secret": SECRET}}
 KEY = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + bytes(range(32))).decode() + " ada@laptop"
 #: The checksum of an empty file, as the project's archive is one.
@@ -224,6 +233,7 @@ def test_the_demo_has_no_problem() -> None:
         {"domains": ["xn--bcher-kva.test", "a.b.localhost"]},
         {"wsgi": "shop:create_app('production')"},
         {"wheelhouse": "vendor/wheels"},
+        {"extra_packages": ["a==1", HETZNER, "b[x]==2 \\\n    --hash=sha256:" + "0" * 64 + "\n"]},
         {"source": {"path": GONE, "archive": "dist/shop-1.0.tar.gz", "checksum": EMPTY}},
         {"source": {"path": GONE, "archive": "dist/shop-1.0.tar.gz", "checksum": "sha256:" + EMPTY[7:].upper()}},
         {"source": {"path": GONE, "archive": "https://h.test/shop/tarball/v1", "checksum": EMPTY, "subdir": "web"}},
@@ -292,6 +302,8 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("out_of_range", A + "workers", {"workers": 10**6}),
     ("out_of_range", A + "limits.body", {"limits": {"body": 10**9}}),
     ("malformed", A + "extra_packages[0]", {"extra_packages": ["psycopg"]}),
+    ("malformed", A + "extra_packages[0]", {"extra_packages": ["psycopg==3.3.9 --hash=sha256:0123"]}),
+    ("malformed", A + "extra_packages[0]", {"extra_packages": ["psycopg==3.3.9\n--index-url=https://index.test"]}),
     ("out_of_range", A + "limits.rate", {"limits": {"rate": -1}}),
     ("malformed", A + "login.paths[0]", {"login": {"paths": ["login"]}}),
     ("malformed", A + "login.paths[1]", {"login": {"paths": ["/login", "https://shop.localhost/sign-in"]}}),
@@ -651,24 +663,35 @@ SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
     ),
     ("malformed", "acme.dns.plugin", {"acme": {"dns": {"plugin": "certbot-dns-rfc2136"}}}),
     ("malformed", "acme.dns.plugin", {"acme": {"dns": {"plugin": "a b"}}}),
-    ("malformed", "acme.dns.package", {"acme": {"dns": {"plugin": "x", "package": "--index-url=https://a.test"}}}),
-    ("out_of_range", "acme.dns.propagation", {"acme": {"dns": {"plugin": "x", "propagation": 9999}}}),
-    ("wrong_type", "acme.dns.credentials", {"acme": {"dns": {"plugin": "x", "credentials": f"dns_x = {SECRET}"}}}),
     (
-        "bad_credential",
-        "acme.dns.credentials.dns_x",
-        {"acme": {"dns": {"plugin": "x", "credentials": {"dns_x": [SECRET]}}}},
+        "malformed",
+        "acme.dns.package",
+        {"acme": {"dns": {"plugin": "hetzner", "package": "certbot-dns-hetzner==3.0.0"}}},
     ),
-    ("bad_credential", "acme.dns.credentials.dns_x", {"acme": {"dns": {"plugin": "x", "credentials": {"dns_x": ""}}}}),
+    ("malformed", "acme.dns.package", {"acme": {"dns": {"plugin": "hetzner", "package": f"{HETZNER}\ntldextract==5"}}}),
+    ("malformed", "acme.dns.package", {"acme": {"dns": {"plugin": "hetzner", "package": f"{HETZNER}\n-r x.txt"}}}),
+    ("malformed", "acme.dns.package", {"acme": {"dns": {"plugin": "ovh", "package": "--index-url=https://a.test"}}}),
+    ("out_of_range", "acme.dns.propagation", {"acme": {"dns": {"plugin": "ovh", "propagation": 9999}}}),
+    ("wrong_type", "acme.dns.credentials", {"acme": {"dns": {"plugin": "ovh", "credentials": f"dns_x = {SECRET}"}}}),
     (
         "bad_credential",
         "acme.dns.credentials.dns_x",
-        {"acme": {"dns": {"plugin": "x", "credentials": {"dns_x": f"{SECRET}\ndns_y = 1"}}}},
+        {"acme": {"dns": {"plugin": "ovh", "credentials": {"dns_x": [SECRET]}}}},
+    ),
+    (
+        "bad_credential",
+        "acme.dns.credentials.dns_x",
+        {"acme": {"dns": {"plugin": "ovh", "credentials": {"dns_x": ""}}}},
+    ),
+    (
+        "bad_credential",
+        "acme.dns.credentials.dns_x",
+        {"acme": {"dns": {"plugin": "ovh", "credentials": {"dns_x": f"{SECRET}\ndns_y = 1"}}}},
     ),
     (
         "bad_credential",
         'acme.dns.credentials["dns x"]',
-        {"acme": {"dns": {"plugin": "x", "credentials": {"dns x": SECRET}}}},
+        {"acme": {"dns": {"plugin": "ovh", "credentials": {"dns x": SECRET}}}},
     ),
     ("undefined", "acme.root", {"acme": {"root": preflight.Unreadable("'v' is undefined")}}),
     ("wrong_choice", "tls_policy", {"tls_policy": "old"}),
@@ -845,11 +868,12 @@ SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("half_account", "acme.external_account.hmac_key", {}, {"acme": {"external_account": {"key_id": "kid"}}}),
     ("half_account", "acme.external_account.key_id", {}, {"acme": {"external_account": {"hmac_key": SECRET}}}),
     ("dns_without_name", "acme.dns.plugin", {}, {"acme": {"dns": {"credentials": {"dns_x": SECRET}}}}),
+    ("dns_without_hashes", "acme.dns.package", {}, {"acme": {"dns": {"plugin": "hetzner"}}}),
     (
         "package_without_pinned",
         "acme.dns.package",
         {},
-        {"acme": {"certbot": "package", "dns": {"plugin": "hetzner", "package": "certbot-dns-hetzner==3.0.0"}}},
+        {"acme": {"certbot": "package", "dns": {"plugin": "hetzner", "package": HETZNER}}},
     ),
     ("http3_too_old", "http3", {}, {"http3": True}),
     ("profile_too_old", "acme.profile", {}, {"acme": {"certbot": "package", "profile": "shortlived"}}),
@@ -874,10 +898,12 @@ def test_one_fault_between_an_app_and_the_site(
         ({"domains": ["10.0.0.7"]}, {"acme": {"directory": "https://10.0.0.5:14000/dir", "root": CHAIN}}),
         ({}, {"acme": {"external_account": {"key_id": "kid", "hmac_key": SECRET}, "key_type": "rsa2048"}}),
         ({"tls": {"mode": "selfsigned", "challenge": "dns"}, "domains": ["10.0.0.7"]}, {"acme": {}}),
-        ({"tls": PAIR}, {"acme": {"dns": DNS | {"package": "certbot-dns-hetzner==3.0.0", "propagation": 0}}}),
+        ({"tls": PAIR}, {"acme": {"dns": DNS | {"package": HETZNER, "propagation": 0}}}),
         ({}, {"tls_policy": "modern", "http3": False, "acme": {"strict": True, "dns": None}}),
+        ({}, {"acme": {"certbot": "package", "dns": {"plugin": "gandi"}}}),
+        ({}, {"acme": {"dns": {"plugin": "hetzner", "package": UV_OUTPUT}}}),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_an_authority_that_is_in_order(project: Path, changes: dict[str, Any], site: dict[str, Any]) -> None:
     assert preflight.find_problems(good_apps(changes), {"acme_email": EMAIL} | site, GOOD_FACTS, project) == []

@@ -106,6 +106,7 @@ class Site:
             "by": "ada@laptop",
             "wsgi": "shop:app",
             "server_package": "gunicorn==27.0.1",
+            "server_lock": "gunicorn==27.0.1 --hash=sha256:" + "0" * 64,
             "uv": "/opt/uv/bin/uv",
             "persistent": ["instance"],
             "environment": {"FLASK_APP": "shop:app"},

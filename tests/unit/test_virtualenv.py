@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -108,6 +110,7 @@ class Workshop:
         self.folder = folder
         self.owners = fake_owners(monkeypatch)
         self.calls: list[Unit] = []
+        self.server_lock = ""
         self.code = folder / "releases/1/src"
         self.code.mkdir(parents=True)
         for variable in [name for name in os.environ if name.startswith(("UV_", "PIP_", "VIRTUAL_ENV"))]:
@@ -124,20 +127,28 @@ class Workshop:
             python=python,
             index_url=f"file://{self.folder}/index",
             wheelhouse=wheelhouse,
+            server_lock=self.server_lock or self.pinned("gunicorn", "27.0.1"),
         )
 
-    def publish(self, name: str, version: str) -> None:
+    def pinned(self, name: str, version: str) -> str:
+        """A package as a lock has it: with the hash of its file in the index, or of nothing if there is none."""
+        wheel = self.folder / f"index/{name}/{name}-{version}-py3-none-any.whl"
+        digest = hashlib.sha256(wheel.read_bytes() if wheel.exists() else b"").hexdigest()
+        return f"{name}=={version} --hash=sha256:{digest}"
+
+    def publish(self, name: str, version: str, needs: str = "") -> None:
         """Put a package into the index: a module of its name that knows its version."""
         shelf = self.folder / "index" / name
-        self.wheel(shelf, name, version)
+        self.wheel(shelf, name, version, needs=needs)
         links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(shelf.glob("*.whl")))
         (shelf / "index.html").write_text(links, encoding="utf-8")
 
-    def wheel(self, folder: Path, name: str, version: str, build: str = "") -> Path:
+    def wheel(self, folder: Path, name: str, version: str, build: str = "", needs: str = "") -> Path:
         """Make a package: a module of its name that knows its version and, if it has one, its build."""
         folder.mkdir(parents=True, exist_ok=True)
         info = f"{name}-{version}.dist-info"
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        metadata += f"Requires-Dist: {needs}\n" if needs else ""
         wheel = folder / f"{name}-{version}-py3-none-any.whl"
         with zipfile.ZipFile(wheel, "w") as archive:
             archive.writestr(f"{name}/__init__.py", f"version = {version + build!r}\n")
@@ -158,6 +169,10 @@ class Workshop:
         self, requirements: Path, extra: list[str] | None = None, builder: virtualenv.Builder | None = None
     ) -> Path:
         return (builder or self.builder()).build(self.code, requirements, extra or [], SERVER)
+
+    def forge(self, name: str, version: str) -> None:
+        """Exchange a package in the index for another one of the same name and version."""
+        self.wheel(self.folder / "index" / name, name, version, build="-forged")
 
     def key(self, requirements: Path, extra: list[str] | None = None, server: str = SERVER) -> str:
         return self.builder().key(requirements, extra or [], server)
@@ -342,6 +357,7 @@ def test_settings_above_the_lock_and_beside_the_app_count(workshop: Workshop) ->
     app = workshop.code / "services/shop"
     app.mkdir(parents=True)
     requirements = workshop.requirements("flask\n", "requirements/production.txt")
+    workshop.publish("gunicorn", "27.0.1")
     builder, keys = workshop.builder(), set()
     keys.add(builder.key(requirements, [], SERVER, app))
     workshop.requirements("[tool.uv]\nno-binary = true\n", "pyproject.toml")
@@ -350,7 +366,6 @@ def test_settings_above_the_lock_and_beside_the_app_count(workshop: Workshop) ->
     keys.add(last := builder.key(requirements, [], SERVER, app))
     assert len(keys) == 3
     workshop.publish("flask", "3.1.3")
-    workshop.publish("gunicorn", "27.0.1")
     assert builder.build(app, requirements, [], SERVER).name == last
 
 
@@ -494,6 +509,37 @@ def test_an_environment_that_is_removed_in_part_is_not_whole(
     assert not virtualenv.is_whole(built)
 
 
+def test_a_server_that_is_not_the_one_of_the_lock_is_refused(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    builder, requirements = workshop.builder(), workshop.requirements("")
+    workshop.forge("gunicorn", "27.0.1")
+    with pytest.raises(ReleaseError, match="Hash mismatch"):
+        workshop.build(requirements, builder=builder)
+    # Installed by its hash, the same one is not in the way.
+    assert version_of(workshop.build(requirements), "gunicorn") == "27.0.1-forged"
+
+
+def test_what_the_server_depends_on_is_in_its_lock_or_is_refused(workshop: Workshop) -> None:
+    for name in ("gunicorn", "helper"):
+        workshop.publish(name, "27.0.1")
+    shelf = workshop.folder / "index/gunicorn"
+    workshop.wheel(shelf, "gunicorn", "27.0.1", needs="helper")
+    with pytest.raises(ReleaseError, match="no trusted hash was provided for: `helper`"):
+        workshop.build(workshop.requirements(""))
+    workshop.server_lock = "\n".join(workshop.pinned(name, "27.0.1") for name in ("gunicorn", "helper"))
+    assert version_of(workshop.build(workshop.requirements("")), "helper") == "27.0.1"
+
+
+@pytest.mark.parametrize("lock", ["", "gunicorn==27.0.10 --hash=sha256:00", "# gunicorn==27.0.1"])
+def test_a_server_without_hashes_is_not_installed(workshop: Workshop, lock: str) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    builder = workshop.builder()
+    builder.server_lock = lock
+    with pytest.raises(ReleaseError, match=r"gunicorn==27.0.1 has no hashes"):
+        workshop.build(workshop.requirements(""), builder=builder)
+    assert workshop.calls == []
+
+
 def test_an_older_server_in_the_lock_gives_way_and_the_play_says_so(workshop: Workshop) -> None:
     for version in ("9.0.0", "27.0.1"):
         workshop.publish("gunicorn", version)
@@ -559,6 +605,70 @@ def test_a_long_output_is_cut_to_its_last_lines(workshop: Workshop) -> None:
         workshop.build(workshop.requirements(""), builder=workshop.builder(uv=str(uv)))
     assert caught.value.reason.startswith("uv venv ended with 2:\n87\n")
     assert caught.value.reason.endswith("\nthe reason")
+
+
+# -- extra packages with hashes -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stocked(workshop: Workshop) -> Workshop:
+    """An index with what an app, its driver and its server need; the driver needs a library that the lock has."""
+    for name, version in [("flask", "3.1.3"), ("library", "1.0"), ("library", "2.0"), ("gunicorn", "27.0.1")]:
+        workshop.publish(name, version)
+    workshop.publish("driver", "1.0", needs="library")
+    return workshop
+
+
+def hashed_lock(workshop: Workshop) -> Path:
+    return workshop.requirements(f"{workshop.pinned('flask', '3.1.3')}\n{workshop.pinned('library', '1.0')}\n")
+
+
+def test_extra_packages_with_hashes_are_verified_together_with_the_lock(stocked: Workshop) -> None:
+    builder = stocked.builder()
+    entry = stocked.pinned("driver", "1.0").replace(" --hash", " \\\n    --hash") + "\n"
+    built = stocked.build(hashed_lock(stocked), [entry], builder)
+    assert (version_of(built, "driver"), version_of(built, "library")) == ("1.0", "1.0")
+    assert builder.warnings == []
+
+
+def test_an_extra_package_that_was_exchanged_is_refused(stocked: Workshop) -> None:
+    entry = stocked.pinned("driver", "1.0")
+    stocked.forge("driver", "1.0")
+    for lock in (hashed_lock(stocked), stocked.requirements("flask==3.1.3\nlibrary==1.0\n", "plain.txt")):
+        with pytest.raises(ReleaseError, match="Hash mismatch"):
+            stocked.build(lock, [entry])
+
+
+def test_what_an_extra_package_with_hashes_depends_on_has_hashes_too(stocked: Workshop) -> None:
+    lock = stocked.requirements(stocked.pinned("flask", "3.1.3") + "\n")
+    entry = stocked.pinned("driver", "1.0")
+    with pytest.raises(ReleaseError, match="no trusted hash was provided for: `library`"):
+        stocked.build(lock, [entry])
+    built = stocked.build(lock, [entry, stocked.pinned("library", "2.0")])
+    assert version_of(built, "library") == "2.0"
+
+
+def test_extra_packages_without_hashes_beside_a_lock_with_some_are_installed_with_a_warning(stocked: Workshop) -> None:
+    builder = stocked.builder()
+    built = stocked.build(hashed_lock(stocked), ["driver==1.0"], builder)
+    assert version_of(built, "driver") == "1.0"
+    assert len(builder.warnings) == 1
+    assert "installed unverified: driver==1.0. requirements.txt has hashes." in builder.warnings[0]
+    # The cure is a command that prints what to write.
+    command = builder.warnings[0].rpartition("output of: ")[2].replace("uv pip", f"{UV} pip")
+    printed = run_command(["sh", "-c", f"{command} --index-url file://{stocked.folder}/index -q"], check_rc=True)[1]
+    entries = ["".join(part) for part in re.findall(r"(?m)^(\S+)((?: \\\n +--hash=\S+)+)", printed)]
+    assert [entry.split("==")[0] for entry in entries] == ["driver", "library"]
+    builder = stocked.builder()
+    lock = stocked.requirements(stocked.pinned("flask", "3.1.3") + "\n")
+    assert version_of(stocked.build(lock, entries, builder), "driver") == "1.0"
+    assert builder.warnings == []
+
+
+def test_extra_packages_beside_a_lock_without_hashes_need_none(stocked: Workshop) -> None:
+    builder = stocked.builder()
+    stocked.build(stocked.requirements("flask==3.1.3\n"), ["driver==1.0"], builder)
+    assert builder.warnings == []
 
 
 # -- a wheelhouse ---------------------------------------------------------------------------------------------------

@@ -74,6 +74,13 @@ class Option:
     options: dict[str, Option] = field(default_factory=dict)
 
 
+#: A pinned package as a requirements file has it, and the hashes that may follow, on lines of their own too.
+_PINNED = r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9,._-]+\])?==[A-Za-z0-9.+!_-]+"
+_HASH = r"(?:[\s\\]+--hash=sha256:[0-9a-f]{64})"
+#: The DNS plugins of certbot's makers: the lists in roles/certbot/files/dns, which a unit test compares.
+DNS_PLUGINS = (
+    "cloudflare digitalocean dnsimple dnsmadeeasy gehirn google linode luadns nsone ovh rfc2136 route53 sakuracloud"
+).split()
 _RELATIVE_PATH = r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\s\"'\\$;{}]+"
 _URL_PATH = r"/[^\s\"'\\$;{}?#]*"
 #: A name of the DNS as RFC 1123, 2.1, has it, in lower case and with two labels at least; the last is no number.
@@ -177,10 +184,11 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "extra_packages": Option(
         "list",
-        "Pinned packages to install on top of the app's own, a database driver for instance.",
+        "Pinned packages to install on top of the app's own, a database driver for instance; with hashes if the lock "
+        "has some.",
         ["psycopg[binary]==3.3.9"],
         default=[],
-        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9,._-]+\])?==[A-Za-z0-9.+!_-]+",
+        pattern=rf"{_PINNED}{_HASH}*\s*",
     ),
     "persistent": Option(
         "list",
@@ -632,10 +640,10 @@ ACME_OPTIONS: dict[str, Option] = {
             ),
             "package": Option(
                 "str",
-                "The Python package of the plugin, with its version, where it is not one of certbot's own.",
-                "certbot-dns-hetzner==3.0.0",
+                "The packages of a plugin that is not one of certbot's own, pinned, each with its hashes.",
+                "certbot-dns-hetzner==3.0.0 --hash=sha256:" + "0123456789abcdef" * 4,
                 default="",
-                pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9,._-]+\])?(?:==[A-Za-z0-9.+!_-]+)?",
+                pattern=rf"(?:{_PINNED}(?: ?; ?[^\\\n]*?)?{_HASH}+\s*)+",
             ),
         },
     ),

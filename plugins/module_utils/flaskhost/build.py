@@ -211,6 +211,7 @@ class Build:
             index_url=options["index_url"],
             wheelhouse=virtualenv.find_wheelhouse(app_dir, options["wheelhouse"], code),
             top=code,
+            server_lock=options["server_lock"],
         )
         built = builder.build(app_dir, requirements, options["extra_packages"], options["server_package"])
         self.warnings += builder.warnings

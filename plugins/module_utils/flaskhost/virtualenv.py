@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ansible.module_utils.flaskhost.source import file_digest, read_text
 
 #: Written last: an environment without it was interrupted, and is built anew.
 MARK = ".complete"
+#: What a package that is verified has in a requirements file, and in uv.lock.
+_HASHED = re.compile(r"--hash=|\bhash = \"")
 #: The files that may pin the dependencies, the most exact one first.
 CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
 #: Bytes of a file that pins dependencies, and of one with a project's settings: what root reads has to fit into memory.
@@ -138,6 +141,7 @@ class Builder:
         index_url: the package index; empty for uv's own default and the host's uv.toml.
         wheelhouse: a folder with all packages, which are then taken from there and from nowhere else.
         top: the folder of the whole source; a file that lies elsewhere is not taken in. The lock's when left out.
+        server_lock: the application server and its dependencies, pinned, with their hashes.
     """
 
     def __init__(
@@ -153,10 +157,11 @@ class Builder:
         index_url: str = "",
         wheelhouse: Path | None = None,
         top: Path | None = None,
+        server_lock: str = "",
     ) -> None:
         self.run, self.user, self.group, self.folder, self.cache = run, user, group, folder, cache
         self.uv, self.python, self.index_url = uv, python, index_url
-        self.wheelhouse, self.top = wheelhouse, top
+        self.wheelhouse, self.top, self.server_lock = wheelhouse, top, server_lock
         self.warnings: list[str] = []
 
     def key(
@@ -171,7 +176,7 @@ class Builder:
         status, version, err = self.run([self.python, "-c", question])
         if status:
             raise ReleaseError("Build the environment", f"{self.python} does not run: {tail(err, 3)}", "Install it.")
-        parts = [version, requirements.name, *sorted(extra_packages), server_package]
+        parts = [version, requirements.name, *sorted(extra_packages), server_package, self.server_lock]
         parts += _uv_settings(requirements, app_dir or requirements.parent)
         if self.wheelhouse:
             # Not names and sizes: a wheel that is built again has the name of the first, and often its size. The
@@ -193,7 +198,7 @@ class Builder:
         Args:
             app_dir: the app's folder in the new release.
             requirements: the file that pins the dependencies.
-            extra_packages: pinned packages to put on top.
+            extra_packages: pinned packages to put on top. If all have hashes, nothing without one is installed.
             server_package: the application server, pinned; an equal or newer one in the lock is kept.
 
         Returns:
@@ -202,11 +207,23 @@ class Builder:
         Raises:
             ReleaseError: the dependencies cannot be resolved, downloaded or built.
         """
+        if not self.wheelhouse and server_package not in re.findall(r"^\S+", self.server_lock, re.MULTILINE):
+            raise ReleaseError(
+                "Build the environment",
+                f"{server_package} has no hashes to verify it by.",
+                "In the role app, pin the same version in files/server.txt and in server_package.",
+            )
         target = self.folder / self.key(requirements, extra_packages, server_package, app_dir)
         if is_whole(target):
             return target
         if target.exists():
             remove(target)
+        extra_file, server_file = target / "extra-packages.txt", target / "server.txt"
+        target.mkdir(parents=True)
+        # While the folder is still root's.
+        for path, lines in ((extra_file, map(_one_line, extra_packages)), (server_file, [self.server_lock])):
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            path.chmod(0o644)
         for path in (target, self.cache):
             path.mkdir(parents=True, exist_ok=True)
             shutil.chown(path, self.user, self.group)
@@ -222,19 +239,41 @@ class Builder:
         if self.wheelhouse:
             install += ["--no-index", "--find-links", str(self.wheelhouse)]
         self._uv(*install, "-r", str(locked), directory=app_dir, target=target)
-        on_top = list(extra_packages)
+        if extra_packages:
+            options = self._extra_options(requirements, locked, extra_packages)
+            self._uv(*install, "-r", str(extra_file), *options, directory=app_dir, target=target)
         name, _, wanted = server_package.partition("==")
         present = installed_version(target, name)
         if version_tuple(present) < version_tuple(wanted):
-            on_top.append(server_package)
             if present:
                 self.warnings.append(
                     f"{requirements.name} pins {name} {present}; this release runs {wanted}, the oldest that is served."
                 )
-        if on_top:
-            self._uv(*install, *on_top, directory=app_dir, target=target)
+            # A wheelhouse is part of the app's code, and may hold a server that its owner has built.
+            server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(server_file)]
+            self._uv(*install, *server, directory=app_dir, target=target)
         self._seal(target)
         return target
+
+    def _extra_options(self, requirements: Path, locked: Path, extra_packages: list[str]) -> list[str]:
+        """What makes uv verify the extra packages; warn if they have no hashes and the lock has."""
+        # The release's own files: what uv has exported lies in a folder that the app's user can write.
+        files = [requirements, *_included(requirements)]
+        lock_has_hashes = any(_HASHED.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
+        bare = [entry.strip() for entry in extra_packages if not _HASHED.search(entry)]
+        if not bare:
+            # The lock's hashes count for what the extra packages depend on.
+            return ["--require-hashes", *(["--constraint", str(locked)] if lock_has_hashes else [])]
+        if lock_has_hashes or len(bare) < len(extra_packages):
+            lines = "\\n".join(bare)
+            self.warnings.append(
+                f"extra_packages without hashes are installed unverified: {', '.join(bare)}. "
+                f"{requirements.name if lock_has_hashes else 'Another of them'} has hashes. Add these packages to the "
+                f"app's lock, or replace their entries with the output of: printf '{lines}' | uv pip compile "
+                "--generate-hashes --no-header --no-annotate "
+                f"--python-version {sys.version_info[0]}.{sys.version_info[1]} -"
+            )
+        return []
 
     def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> None:
         environment = {
@@ -311,6 +350,11 @@ def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
             # Not the folder's name, which is another one in each release.
             found += [json.dumps(item, sort_keys=True, default=str) for item in settings if item]
     return found
+
+
+def _one_line(entry: str) -> str:
+    """A requirement with its hashes as one line, whatever the lines that it was written in."""
+    return " ".join(entry.replace("\\", " ").split())
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -8,9 +8,16 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from ..app_model import ACME_OPTIONS, is_address, is_wildcard
+from ..app_model import ACME_OPTIONS, DNS_PLUGINS, is_address, is_wildcard
 from .report import Place, Report, get, path_text, show, snippet
-from .rules import EXAMPLE_ACCOUNT, EXAMPLE_CERTIFICATE, EXAMPLE_DOMAIN, EXAMPLE_EMAIL, EXAMPLE_TLS_KEY
+from .rules import (
+    EXAMPLE_ACCOUNT,
+    EXAMPLE_CERTIFICATE,
+    EXAMPLE_DOMAIN,
+    EXAMPLE_EMAIL,
+    EXAMPLE_TLS_KEY,
+    plugin_packages_example,
+)
 
 #: The release that lacks what later ones have: its nginx 1.22 knows no HTTP/3 (1.25 was the first that did), and its
 #: certbot 2.1 no profiles (4.0 was the first).
@@ -226,6 +233,14 @@ def _check_authority(report: Report, acme: Mapping[Any, Any], addresses: bool) -
         problem = "The other options of dns are those of a plugin, and none is named."
         report.add("dns_without_name", ("acme", "dns", "plugin"), problem, _EXAMPLE_DNS)
     debian = get(acme, str, "certbot") == "package"
+    plugin = get(dns, str, "plugin")
+    unknown = plugin and plugin not in DNS_PLUGINS and report.clean(("acme", "dns", "plugin"))
+    if unknown and not debian and not dns.get("package"):
+        problem = (
+            f"{show(plugin)} is not one of the plugins that Flaskhost has hashes of: {', '.join(DNS_PLUGINS)}. "
+            "For another one, name its packages with their hashes."
+        )
+        report.add("dns_without_hashes", ("acme", "dns", "package"), problem, plugin_packages_example(plugin))
     if debian and get(dns, str, "package"):
         problem = "With the distribution's certbot a plugin is a package of its own, and this has no effect."
         report.add("package_without_pinned", ("acme", "dns", "package"), problem, "acme: {certbot: pinned}")

@@ -327,6 +327,28 @@ def _plugin(value: str) -> Fault | None:
     return None
 
 
+def _plugin_packages(value: str) -> Fault | None:
+    """What is wrong with the packages of a DNS plugin that Flaskhost has no list of."""
+    if re.fullmatch(ACME_OPTIONS["dns"].options["package"].pattern, value):
+        return None
+    name = found.group() if (found := re.match(r"[A-Za-z0-9][\w.-]*(?:==[\w.+!-]+)?", value)) else "certbot-dns-name"
+    problem = (
+        f"{show(value)} is not a list of pinned packages that have hashes, and root installs no package unverified. "
+        "It has to name each package that the plugin needs."
+    )
+    return Fault("malformed", problem, plugin_packages_example(name))
+
+
+def plugin_packages_example(name: str) -> str:
+    """How ``acme.dns.package`` is written for a plugin, or for the package of one."""
+    package = name if name.startswith("certbot") else f"certbot-dns-{name}"
+    return (
+        "package: |  # below it, indented, the output of this command in the project's folder:\n"
+        f"# echo {package} | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header "
+        "--no-annotate --constraints roles/certbot/files/requirements.txt -"
+    )
+
+
 def credential_fault(name: Any, value: Any) -> str:
     """What is wrong with a line of a DNS plugin's INI file; empty when nothing. The value is never shown."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_:.-]*", name):
@@ -644,6 +666,7 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("acme", "root"): _root,
     ("acme", "external_account", "hmac_key"): _hmac_key,
     ("acme", "dns", "plugin"): _plugin,
+    ("acme", "dns", "package"): _plugin_packages,
     ("admin_users", "name"): _admin_name,
     ("admin_users", "keys"): _ssh_key,
     ("firewall_allow", "from"): _network,

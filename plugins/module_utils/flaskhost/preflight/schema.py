@@ -29,6 +29,8 @@ _MULTILINE: frozenset[Place] = frozenset(
         ("tls", "certificate"),
         ("tls", "key"),
         ("acme", "root"),
+        ("acme", "dns", "package"),
+        ("extra_packages",),
         ("backup", "second", "ssh_key"),
         ("backup", "second", "known_hosts"),
     }
