@@ -941,6 +941,12 @@ def test_a_jail_is_there_for_what_is_watched() -> None:
     assert found["flaskhost-probes"]["backend"] == "polling"
 
 
+def test_the_jail_of_ssh_believes_only_what_journald_knows_itself() -> None:
+    """A process chooses its own name and its identifier, and any process may write to the journal."""
+    fields = [match.partition("=")[0] for match in jails()["sshd"]["journalmatch"].split(" + ")]
+    assert set(fields) == {"_SYSTEMD_UNIT", "_SYSTEMD_SLICE"}
+
+
 @pytest.mark.parametrize(
     ("connection", "ignored", "ports"),
     [
