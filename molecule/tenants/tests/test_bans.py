@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from strangers import GUESSER, NOBODY, Strangers, eventually, strangers_of
+from strangers import BYSTANDER, GUESSER, HOST, NOBODY, Strangers, eventually, strangers_of
 from tenants import attack
 
 
@@ -17,7 +18,7 @@ def strangers(host: Any) -> Iterator[Strangers]:
         yield visitors
 
 
-#: What the hostile app writes in the name of sshd, by both protocols of the journal. The child calls itself as sshd does.
+#: What the hostile app writes in the name of sshd, by both protocols of the journal. The child has sshd's name.
 FORGE = """
 import os, socket, time
 for name in ("sshd", "sshd-session"):
@@ -56,3 +57,68 @@ def test_an_app_cannot_write_in_the_name_of_sshd(host: Any, visitor: Any, strang
     assert not strangers.is_refused(GUESSER, 443)
     assert not strangers.banned(NOBODY)
     assert NOBODY not in host.check_output("fail2ban-client banned")
+
+
+#: The hostile app reports the client that it responds to.
+ACCUSE = """
+from flask import after_this_request
+@after_this_request
+def accuse(response):
+    response.headers["X-Flaskhost-Login"] = "failed"
+    return response
+print("wrong")
+"""
+#: What the role once asked apps for, with the address of somebody else, as an app writes what a visitor has typed.
+OLD_LINE = f"flaskhost: log-in failed from {NOBODY}"
+
+
+def statuses(strangers: Strangers, address: str, *urls: str) -> list[str]:
+    return [strangers.ask(address, url)[0][:3] for url in urls]
+
+
+def test_an_app_bans_a_client_from_its_own_site_only(host: Any, visitor: Any, strangers: Strangers) -> None:
+    lines = f"for _time in range(10): os.write(2, b'for eve\\n{OLD_LINE}\\n')"
+    assert attack(visitor, lines) == ""
+    assert OLD_LINE in host.run("journalctl --since -1m --output cat").stdout
+    # Neither a line nor a header of a visitor's is a report.
+    forged = shlex.quote('X-Flaskhost-Login: failed","login":"failed"')
+    assert strangers.ask(BYSTANDER, "https://mallory.test/", "--header", forged, times=5)[-1].startswith("200 ")
+    arguments = ["--data-binary", shlex.quote(ACCUSE), "--include"]
+    for response in strangers.ask(GUESSER, "https://mallory.test/run", *arguments, times=5):
+        assert "wrong" in response or response.startswith("403 ")
+        assert "x-flaskhost-login" not in response.lower(), "no visitor gets to see it"
+    everywhere = ("https://mallory.test/", "https://mallory.test/static/x.css", "https://mallory.test/.env")
+    eventually(lambda: statuses(strangers, GUESSER, *everywhere), ["403"] * 3)
+    assert statuses(strangers, GUESSER, "https://alice.test/") == ["200"]
+    assert statuses(strangers, BYSTANDER, "https://mallory.test/", "https://alice.test/") == ["200", "200"]
+    assert not strangers.is_refused(GUESSER, 22)
+    assert not strangers.banned(GUESSER)
+    assert NOBODY not in host.check_output("fail2ban-client banned")
+    assert not strangers.banned(NOBODY)
+    # It outlasts a restart, and ends by the same command as all bans.
+    host.check_output("systemctl restart fail2ban")
+    eventually(lambda: statuses(strangers, GUESSER, everywhere[0]), ["403"])
+    host.check_output(f"fail2ban-client unban {GUESSER}")
+    assert statuses(strangers, GUESSER, everywhere[0]) == ["200"]
+
+
+@pytest.mark.parametrize(
+    ("jail", "paths"),
+    [("missing", "page-[1-40]"), ("probes", "{wp-login,xmlrpc,setup}.php")],
+    ids=["missing", "probes"],
+)
+def test_what_an_app_answers_counts_for_its_own_site_only(strangers: Strangers, jail: str, paths: str) -> None:
+    """A hostile app refuses every page, to a payment provider or a search engine that its neighbor needs as well."""
+    strangers.ask(GUESSER, f"https://mallory.test/{paths}", "--output", "/dev/null")
+    eventually(lambda: statuses(strangers, GUESSER, "https://mallory.test/"), ["403"])
+    assert GUESSER in strangers.host.check_output(f"fail2ban-client status {jail}-mallory")
+    assert statuses(strangers, GUESSER, "https://alice.test/") == ["200"]
+    assert not strangers.banned(GUESSER)
+
+
+def test_a_scanner_of_addresses_is_refused_by_the_firewall(strangers: Strangers) -> None:
+    """Names that no site has are the web server's own business, and bans for them close all sites."""
+    strangers.run(f"curl --silent --max-time 5 --interface {GUESSER} 'http://{HOST}/{{a,b,c}}.php'")
+    eventually(lambda: strangers.is_refused(GUESSER, 443))
+    assert not strangers.is_refused(GUESSER, 22)
+    assert statuses(strangers, BYSTANDER, "https://alice.test/") == ["200"]

@@ -762,6 +762,7 @@ def app_record(
         gate_socket=f"{root}/gate.sock",
         access_log=f"/var/log/nginx/{name}.access.log",
         maintenance=f"{root}/maintenance",
+        bans={jail: f"/var/lib/fail2ban/sites/{name}/{jail}" for jail in ("login", "missing", "probes")},
         slots=f"{root}/slots",
         socket_dir=f"/run/{unit}",
         unit=unit,
