@@ -108,6 +108,7 @@ def flask_app_problems(
     database: bool = True,
     *,
     same_repository: list[str] | None = None,
+    accounts: Any = None,
 ) -> list[preflight.Problem]:
     """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
@@ -119,12 +120,30 @@ def flask_app_problems(
         web: whether the host is one that visitors come to.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         same_repository: the other hosts whose backups would go to the same second repository.
+        accounts: the users and groups that the host has under the apps' names.
     """
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
     site = dict(zip(names[1:], settings, strict=True))
     return preflight.find_problems(
-        apps, site, facts, PROJECT_DIR, names[0], web=web, database=database, same_repository=same_repository or []
+        apps,
+        site,
+        facts,
+        PROJECT_DIR,
+        names[0],
+        web=web,
+        database=database,
+        same_repository=same_repository or [],
+        accounts=accounts,
     )
+
+
+def flask_app_names(values: Any) -> list[str]:
+    """Say which names to look for on a host; see :func:`preflight.names_to_look_up`.
+
+    Args:
+        values: the apps as ``query('ansible.builtin.vars', ...)`` hands them out, the only value.
+    """
+    return preflight.names_to_look_up(preflight.read_item(values, 0))
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
@@ -175,6 +194,7 @@ class FilterModule:
         return {
             "flask_acme_settings": flask_acme_settings,
             "flask_app_access_problems": flask_app_access_problems,
+            "flask_app_names": flask_app_names,
             "flask_app_pick": flask_app_pick,
             "flask_app_problem_report": flask_app_problem_report,
             "flask_app_problems": flask_app_problems,

@@ -14,10 +14,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.flaskhost import accounts as host_accounts
 from ansible.module_utils.flaskhost import app_model, preflight
 from ansible.module_utils.flaskhost.preflight import rules, settings
 from cryptography import x509
@@ -571,6 +573,10 @@ MAPPING_FAULTS: list[tuple[str, str, Any]] = [
     ("bad_app_name", "flask_apps[true]", {True: OTHER_APP}),
     ("bad_app_name", 'flask_apps["a b"]', {"a b": OTHER_APP}),
     ("reserved_app_name", "flask_apps.postgres", {"postgres": OTHER_APP}),
+    *(
+        ("reserved_app_name", f"flask_apps.{name}", {name: OTHER_APP})
+        for name in ("docker", "lxd", "vagrant", "ec2-user", "ubuntu")
+    ),
     ("app_name_is_admin", "flask_apps.ada", {"ada": OTHER_APP}),
     (
         "addresses_of_two_apps",
@@ -836,6 +842,7 @@ def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed:
 ELSEWHERE, SHARED_REPOSITORY = "database_elsewhere", "shared_repository"
 #: An app with the name of another app's role in PostgreSQL.
 ROLE_NAME = "app_name_is_role"
+ACCOUNT = "account_exists"
 SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("acme_without_email", A + "tls.mode", {"tls": {"mode": "acme"}}, {"acme": {"strict": True}}),
     (
@@ -1068,7 +1075,7 @@ def kinds_in_the_source() -> set[str]:
 
 def test_every_kind_is_tested() -> None:
     faults = [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *SITE_FAULTS, *FACT_FAULTS, *REFUSALS]
-    tested = {ROLE_NAME, ELSEWHERE, SHARED_REPOSITORY, *(kind for kind, *_rest in faults)}
+    tested = {ROLE_NAME, ACCOUNT, ELSEWHERE, SHARED_REPOSITORY, *(kind for kind, *_rest in faults)}
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25
 
@@ -1559,3 +1566,52 @@ def test_the_reason_of_ssh_is_told_though_it_ends_while_data_is_sent(tmp_path: P
     for host in ("web1", "web2"):
         message = finished.stdout.partition(f"fatal: [{host}]")[2].partition("Nothing has been changed on")[0]
         assert "port 1: Connection refused" in " ".join(message.split()), finished.stdout
+
+
+# --- Accounts of the host ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("account", "word"),
+    [
+        ({"home": "/home/todo", "group": False}, "user"),
+        ({"home": "/srv/other/data", "group": False}, "user"),
+        ({"home": "", "group": False}, "user"),
+        ({"home": None, "group": True}, "group"),
+        ({"home": "/srv/todo/data", "group": True}, "group"),
+    ],
+)
+def test_an_app_takes_over_no_account_of_the_host(project: Path, account: dict[str, Any], word: str) -> None:
+    apps = {**good_apps(), "todo": OTHER_APP}
+    accounts = {"todo": account}
+    (problem,) = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, accounts=accounts)
+    assert (problem["kind"], problem["path"]) == (ACCOUNT, "flask_apps.todo")
+    assert f"The host has a {word} todo" in problem["problem"]
+    assert problem["example"].startswith("todo-app")
+
+
+def test_an_app_may_have_its_own_account(project: Path) -> None:
+    size = {"workers": 1, "threads": 1, "memory_mb": 1, "connections": 1, "owner_connections": 1}
+    home = app_model.app_record("todo", OTHER_APP, size)["data"]
+    apps = {**good_apps(), "todo": OTHER_APP}
+    for accounts in ({"todo": {"home": home, "group": False}}, {}, None, {"todo": None}, [], {"x": {"home": "/x"}}):
+        assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, accounts=accounts) == []
+
+
+def test_names_are_read_without_the_values() -> None:
+    apps = {"shop": object(), 1: {}, "s" * 50: {}, "a b": {}, "\u00fc": {}}
+    assert preflight.names_to_look_up(apps) == ["shop", "a b"]
+    for nothing in (None, "", [], preflight.Unreadable("x")):
+        assert preflight.names_to_look_up(nothing) == []
+
+
+def test_accounts_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = {"shop": SimpleNamespace(pw_dir="/srv/shop/data", pw_gid=7), "ada": SimpleNamespace(pw_dir="/a", pw_gid=8)}
+    groups = {"shop": SimpleNamespace(gr_gid=7), "ada": SimpleNamespace(gr_gid=9), "docker": SimpleNamespace(gr_gid=3)}
+    monkeypatch.setattr(host_accounts.pwd, "getpwnam", users.__getitem__)
+    monkeypatch.setattr(host_accounts.grp, "getgrnam", groups.__getitem__)
+    assert host_accounts.accounts(["shop", "ada", "docker", "nobody-has-it"]) == {
+        "shop": {"home": "/srv/shop/data", "group": False},
+        "ada": {"home": "/a", "group": True},
+        "docker": {"home": None, "group": True},
+    }

@@ -801,6 +801,7 @@ def access(path: str = "/", status: int = 404, address: str = "198.51.100.7", **
         "request_time": "0.003",
         "upstream_response_time": "0.002",
         "upstream_status": str(status),
+        "flaskhost_login": "",
         "upstream_http_server": "20261121T183900-1a2b3c4",
         "http_user_agent": "curl/7.88.1",
         **changes,
@@ -813,7 +814,7 @@ def test_the_lines_of_these_tests_are_those_of_the_log() -> None:
     real = (
         '{"time":"2026-11-21T18:39:00+00:00","request_id":"a34814a36d1ee12c106b7679bb6fb749","remote_addr":"198.51.100.7",'
         '"host":"shop.test","method":"GET","path":"/","protocol":"HTTP/2.0","status":429,"bytes":162,"request_time":0.000,'
-        '"upstream_time":"","upstream_status":"","release":"","user_agent":"curl/7.88.1"}'
+        '"upstream_time":"","upstream_status":"","login":"","release":"","user_agent":"curl/7.88.1"}'
     )
     empty = {"upstream_response_time": "", "upstream_status": "", "upstream_http_server": "", "request_time": "0.000"}
     assert access(status=429, **empty) == real
@@ -857,7 +858,7 @@ def test_a_limit_counts_where_nginx_refused_and_not_the_app() -> None:
     assert banned("limits", access(status=429), access(status=503, upstream_status="")) == []
 
 
-@pytest.mark.parametrize("mode", ["probes", "missing", "limits"])
+@pytest.mark.parametrize("mode", ["probes", "missing", "limits", "login"])
 @pytest.mark.parametrize("part", ["/.php", "/.a", ".css", "/", '"', "\\"])
 def test_a_path_made_for_it_does_not_hold_up_fail2ban(mode: str, part: str) -> None:
     """Four times as long as nginx lets one be: where the time grows with the square, it is ten seconds."""
@@ -867,10 +868,11 @@ def test_a_path_made_for_it_does_not_hold_up_fail2ban(mode: str, part: str) -> N
     assert time.process_time() - began < 2
 
 
-@pytest.mark.parametrize("mode", ["probes", "missing", "limits"])
+@pytest.mark.parametrize("mode", ["probes", "missing", "limits", "login"])
 def test_nobody_gets_another_one_banned(mode: str) -> None:
     forged = (
         '","remote_addr":"192.0.2.66","host":"x","method":"GET","path":"/wp-login.php","protocol":"x","status":404,"'
+        'bytes":1,"request_time":0.1,"upstream_time":"0.1","upstream_status":"404","login":"failed","release":"'
     )
     lines = [
         access(forged, 200),
@@ -883,34 +885,37 @@ def test_nobody_gets_another_one_banned(mode: str) -> None:
     assert "192.0.2.66" not in banned(mode, access(forged), access("/.env", http_user_agent=forged))
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    [
-        "",
-        "[2026-11-21 10:30:12,123] WARNING in auth: ",
-        "WARNING:shop.auth:",
-        "[2026-11-21 10:30:12 +0000] [123] [WARNING] ",
-    ],
-)
-def test_an_app_says_that_a_log_in_has_failed(prefix: str) -> None:
-    """A line of the journal as filtersystemd.py puts it together: host, identifier, process, message."""
-    head, failed = "web1 gunicorn[123]: ", "flaskhost: log-in failed from"
-    assert banned("login", f"{head}{prefix}{failed} 198.51.100.7") == ["198.51.100.7"]
-    assert banned("login", f"{head}{prefix}{failed} 2001:db8::7") == ["2001:db8::7"]
-    for line in (
-        f"{head}{prefix}the user {failed} 192.0.2.66",
-        f"{head}{prefix}{failed} 192.0.2.66 for ada",
-        f"{head}{prefix}{failed} nobody",
-        f"{head}{prefix}{failed} 198.51.100.7 {failed} 192.0.2.66",
-    ):
-        assert banned("login", line) == [], line
+def test_an_app_reports_the_client_that_it_responds_to() -> None:
+    lines = (access("/login", status, flaskhost_login="failed") for status in (200, 302, 401, 500))
+    assert banned("login", *lines) == ["198.51.100.7"] * 4
+    assert banned("login", access("/login", address="2001:db8::7", flaskhost_login="failed")) == ["2001:db8::7"]
+    assert banned("login", access("/login", 401), access("/login", http_user_agent="failed")) == []
 
 
-def test_the_guides_tell_apps_the_line_that_is_read() -> None:
+def test_the_guides_tell_apps_the_header_that_is_read() -> None:
+    http = nginx(site())
+    (variable,) = [item for item in http.all("map") if item.words[2] == "$flaskhost_login"]
+    assert {item.words[0]: item.words[1] for item in variable.block} == {"default": "", "failed": "failed"}
     for guide in ("docs/apps.md", "roles/fail2ban/README.md"):
         text = (ROLES.parent / guide).read_text()
-        (line,) = re.findall(r'app\.logger\.warning\("(.*)", request\.remote_addr\)', text)
-        assert banned("login", "web1 gunicorn[1]: " + line % "198.51.100.7") == ["198.51.100.7"]
+        ((name, value),) = set(re.findall(r'response\.headers\["([\w-]+)"\] = "(\w+)"', text))
+        assert variable.words[1] == "$upstream_http_" + name.lower().replace("-", "_")
+        assert value == "failed"
+        assert all(place.all("proxy_hide_header", name) for place in proxied(server(http, "shop.test", "443")))
+
+
+def test_a_banned_address_gets_nothing_of_its_site() -> None:
+    http = nginx(site(bans={"login": "/bans/shop/login", "probes": "/bans/shop/probes"}), site("my-blog"))
+    answering = server(http, "shop.test", "443")
+    checks = answering.all("if", "(-f")
+    folders = [item.words[2].removesuffix(")") for item in checks if "$flaskhost_address" in item.words[2]]
+    assert folders == ["/bans/shop/login/$flaskhost_address", "/bans/shop/probes/$flaskhost_address"]
+    assert all(item.one("return").words[1] == "403" for item in checks[:2])
+    assert "$flaskhost_address" not in str(server(http, "my-blog.test", "443"))
+    name = http.one("map", "$remote_addr").block[1].words[0].removeprefix("~").replace("(?<", "(?P<")
+    assert re.search(name, "::ffff:192.0.2.7")["flaskhost_mapped"] == "192.0.2.7"  # type: ignore[index]
+    assert not re.search(name, "2001:db8::ffff:1")
+    assert "$flaskhost_address" not in str(nginx(site()))
 
 
 def jails(connection: str = "", **variables: Any) -> dict[str, dict[str, str]]:
@@ -922,26 +927,45 @@ def jails(connection: str = "", **variables: Any) -> dict[str, dict[str, str]]:
 
 
 WATCHED = {
-    "fail2ban_access_logs": ["/logs/access.log", "/logs/shop.log"],
+    "fail2ban_access_logs": ["/logs/access.log"],
     "fail2ban_error_logs": ["/logs/error.log"],
-    "fail2ban_login_units": ["flask-shop@blue.service", "flask-shop@green.service"],
+    "fail2ban_sites": [
+        {
+            "name": name,
+            "access_log": f"/logs/{name}.log",
+            "bans": {jail: f"/bans/{name}/{jail}" for jail in ("login", "missing", "probes")},
+        }
+        for name in ("shop", "hello")
+    ],
 }
 
 
 def test_a_jail_is_there_for_what_is_watched() -> None:
     assert list(jails()) == ["sshd"]
     found = jails(**WATCHED)
-    web = {"flaskhost-probes", "flaskhost-missing", "flaskhost-limits", "nginx-http-auth", "flaskhost-login"}
-    assert set(found) == {"sshd"} | web
+    web = {"flaskhost-probes", "flaskhost-missing", "flaskhost-limits", "nginx-http-auth"}
+    sites = {f"{jail}-{name}": (jail, name) for jail in ("login", "missing", "probes") for name in ("shop", "hello")}
+    assert set(found) == {"sshd", *web, *sites}
+    nothing = "/etc/fail2ban/filter.d/flaskhost.conf"
     for name in web:
         assert (found[name]["port"], found[name]["protocol"]) == ("80,443", "tcp,udp"), "SSH stays open"
-        first, *logs = found[name].get("logpath", "/x").split("\n")
-        assert name == "flaskhost-login" or (first == "/etc/fail2ban/filter.d/flaskhost.conf" and logs)
-    assert found["flaskhost-login"]["journalmatch"] == (
-        "_SYSTEMD_UNIT=flask-shop@blue.service + _SYSTEMD_UNIT=flask-shop@green.service"
-    )
+        assert found[name]["logpath"].startswith(f"{nothing}\n/logs/")
+        assert "action" not in found[name]
+    # No app has a say in what nginx itself refuses. A flood has to end at the firewall.
+    assert found["flaskhost-limits"]["logpath"].split()[1:] == ["/logs/access.log", "/logs/shop.log", "/logs/hello.log"]
+    for name, (jail, site_name) in sites.items():
+        assert found[name]["logpath"].split() == [nothing, f"/logs/{site_name}.log"]
+        assert found[name]["action"] == f'flaskhost-site[bans="/bans/{site_name}/{jail}"]', "no two share a folder"
+        assert found[name]["filter"] == f"flaskhost[mode={jail}]"
+    assert found["sshd"]["bantime.overalljails"] == "false", "an app does not make the bans of others longer"
     assert found["sshd"]["backend"] == "systemd"
     assert found["flaskhost-probes"]["backend"] == "polling"
+
+
+def test_the_jail_of_ssh_believes_only_what_journald_knows_itself() -> None:
+    """A process chooses its own name and its identifier, and any process may write to the journal."""
+    fields = [match.partition("=")[0] for match in jails()["sshd"]["journalmatch"].split(" + ")]
+    assert set(fields) == {"_SYSTEMD_UNIT", "_SYSTEMD_SLICE"}
 
 
 @pytest.mark.parametrize(

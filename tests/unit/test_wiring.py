@@ -363,19 +363,21 @@ def test_the_demos_host_is_open_to_visitors(variables: dict[str, Any]) -> None:
 def test_fail2ban_reads_what_the_host_writes(variables: dict[str, Any]) -> None:
     sites = {"shop": app("shop"), "hello": app("hello", database=False)}
     values = handed(variables, "fail2ban", flask_apps=sites)
-    assert values["fail2ban_access_logs"] == [
-        "/var/log/nginx/access.log",
-        "/var/log/nginx/hello.access.log",
-        "/var/log/nginx/shop.access.log",
-    ]
+    assert values["fail2ban_access_logs"] == ["/var/log/nginx/access.log"]
     assert values["fail2ban_error_logs"] == []
-    assert values["fail2ban_login_units"] == [
-        f"flask-{name}@{slot}.service" for name in ("hello", "shop") for slot in ("blue", "green")
+    assert [(item["name"], item["access_log"]) for item in values["fail2ban_sites"]] == [
+        ("hello", "/var/log/nginx/hello.access.log"),
+        ("shop", "/var/log/nginx/shop.access.log"),
     ]
+    looked_for = {item["name"]: item["bans"] for item in handed(variables, "nginx", flask_apps=sites)["nginx_sites"]}
+    assert {item["name"]: item["bans"] for item in values["fail2ban_sites"]} == looked_for
+    folders = [folder for bans in looked_for.values() for folder in bans.values()]
+    assert len(set(folders)) == 6
+    assert all(folder.startswith("/var/lib/fail2ban/") for folder in folders), "the service writes nowhere else"
     staging = {"shop": app("shop", basic_auth={"ada": "$6$salt$hash"})}
     assert handed(variables, "fail2ban", flask_apps=staging)["fail2ban_error_logs"] == ["/var/log/nginx/error.log"]
     database = handed(variables, "fail2ban", groups={**variables["groups"], "web": [], "app": []}, flask_apps=staging)
-    assert database["fail2ban_access_logs"] == database["fail2ban_login_units"] == database["fail2ban_error_logs"] == []
+    assert database["fail2ban_access_logs"] == database["fail2ban_sites"] == database["fail2ban_error_logs"] == []
     assert handed(variables, "fail2ban", ssh_port=2222)["fail2ban_ssh_ports"] == [2222]
 
 

@@ -61,17 +61,27 @@ def attack_flood(attacker, web):
 
 @pytest.mark.parametrize(
     ("attack", "jail"),
-    [
-        (attack_probes, "flaskhost-probes"),
-        (attack_missing, "flaskhost-missing"),
-        (attack_login, "flaskhost-login"),
-        (attack_flood, "flaskhost-limits"),
-    ],
+    [(attack_probes, "probes-doors"), (attack_missing, "missing-doors"), (attack_login, "login-doors")],
 )
-def test_who_attacks_the_web_server_is_refused_there(web, attacker, attack, jail):
+def test_who_attacks_a_site_is_refused_there(web, attacker, attack, jail):
     attack(attacker, web)
-    eventually(lambda: is_banned(attacker, web), True)
+    pages = [{"path": "/"}, {"path": "/static/plain.txt"}, {"path": "/upload", "method": "POST", "size": 10}]
+    eventually(lambda: [answer[0] for answer in attacker.ask(web, *pages)], [403, 403, 403])
     assert attacker.address in web.run(f"fail2ban-client status {jail}")
+    # The other sites of the host do not know of it, nor does SSH.
+    assert not is_banned(attacker, web)
+    assert attacker.ask(web, {"name": "staging.test"})[0][0] == 401
+    assert attacker.knock(web, 22) == ["SSH-"]
+    assert web.visitor.ask("https://doors.test/").status == 200
+    web.run(f"fail2ban-client unban {attacker.address}")
+    assert attacker.address not in web.run(f"fail2ban-client status {jail}")
+    assert attacker.ask(web, {"path": "/static/plain.txt"})[0][0] == 200
+
+
+def test_who_floods_a_site_is_refused_by_the_web_server(web, attacker):
+    attack_flood(attacker, web)
+    eventually(lambda: is_banned(attacker, web), True)
+    assert attacker.address in web.run("fail2ban-client status flaskhost-limits")
     assert refused(attacker, web, 443)
     assert refused(attacker, web, 80)
     # SSH does not know of it: who shares an address with a bad visitor can still log in.
@@ -79,7 +89,7 @@ def test_who_attacks_the_web_server_is_refused_there(web, attacker, attack, jail
     assert web.visitor.ask("https://doors.test/").status == 200
     web.run(f"fail2ban-client unban {attacker.address}")
     # SSH has its own count: the knocks of all these tests together, none of which logs in, are a guesser's to it.
-    assert attacker.address not in web.run(f"fail2ban-client status {jail}")
+    assert attacker.address not in web.run("fail2ban-client status flaskhost-limits")
     assert attacker.ask(web, {"path": "/static/plain.txt"})[0][0] == 200
 
 

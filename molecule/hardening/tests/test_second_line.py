@@ -215,13 +215,13 @@ def test_connections_of_one_address_are_limited(web, attacker):
 
 def test_log_ins_of_one_address_are_limited(web, attacker):
     """Six a minute; fail2ban bans for the five that the app has refused, which the next test file sees."""
-    web.run(f"fail2ban-client set flaskhost-login addignoreip {attacker.address}")
+    web.run(f"fail2ban-client set login-doors addignoreip {attacker.address}")
     try:
         tries = [{"path": "/login", "method": "POST", "size": 10} for _number in range(9)]
         answers = [answer[0] for answer in attacker.ask(web, *tries)]
         (page,) = attacker.ask(web, {"path": "/"})
     finally:
-        web.run(f"fail2ban-client set flaskhost-login delignoreip {attacker.address}")
+        web.run(f"fail2ban-client set login-doors delignoreip {attacker.address}")
     # The first, six more at once, and then those for which there is time.
     assert answers[:6] == [403] * 6
     assert answers.count(429) in (1, 2, 3), answers

@@ -29,17 +29,21 @@ POOL_PORT = 6432
 #: of the loopback any app could send requests to any other one, past its password and its limits.
 GATE_ADDRESS = "unix:/var/lib/nginx/gate/gate.sock"
 
+#: The first users of cloud images, which may become root. They may well be administrators.
+CLOUD_USERS = frozenset("admin azureuser cloud-user debian ec2-user ubuntu vagrant".split())
+
 #: Names that an app may not take, since it names a system user, a database and folders: the users and groups of
-#: Debian's base-passwd and systemd, those of the packages that the roles install, PostgreSQL's own databases and
-#: reserved role names, ``tls``, the folder of the certificates beside the apps' own under /etc/flaskhost, and ``all``,
-#: by which ``-e app=all`` means every app.
-RESERVED_NAMES = frozenset(
+#: Debian's base-passwd and systemd, those of the packages that the roles install, some whose group is as good as root,
+#: PostgreSQL's own databases and reserved role names, ``tls``, the folder of the certificates beside the apps' own in
+#: /etc/flaskhost, and ``all``, by which ``-e app=all`` means every app. Preflight looks up all others on the host.
+RESERVED_NAMES = CLOUD_USERS.union(
     """
     adm admin audio avahi backup bin bluetooth cdrom clock crontab daemon dialout dip disk fax floppy games gnats input
     irc kmem kvm list lp mail man messagebus netdev news nginx nobody nogroup none operator plugdev polkitd postgres
     proxy redis render root sasl sgx shadow src ssh sshd ssl-cert staff sudo sync sys syslog systemd systemd-journal
     systemd-network systemd-resolve systemd-timesync tape tcpdump template0 template1 tls tty users utmp uucp uuidd
-    video voice www-data debian ubuntu public all flaskhost-owner pgbouncer
+    video voice www-data public all flaskhost-owner pgbouncer
+    docker incus-admin libvirt lxd wheel
     """.split()
 )
 
@@ -771,6 +775,7 @@ def app_record(
         gate_socket=f"{root}/gate.sock",
         access_log=f"/var/log/nginx/{name}.access.log",
         maintenance=f"{root}/maintenance",
+        bans={jail: f"/var/lib/fail2ban/sites/{name}/{jail}" for jail in ("login", "missing", "probes")},
         slots=f"{root}/slots",
         socket_dir=f"/run/{unit}",
         unit=unit,

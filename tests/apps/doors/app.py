@@ -55,10 +55,9 @@ def upload() -> dict:
 
 
 @app.post("/login")
-def login() -> tuple[str, int]:
-    """Nobody's password is right. The line is the one that the documentation asks apps for."""
-    app.logger.warning("flaskhost: log-in failed from %s", request.headers["X-Forwarded-For"])
-    return "No.\n", 403
+def login() -> tuple[str, int, dict[str, str]]:
+    """Nobody's password is right. The header is the one that the documentation asks apps for."""
+    return "No.\n", 403, {"X-Flaskhost-Login": "failed"}
 
 
 @app.route("/<path:path>", methods=["GET", "POST", "PUT", "DELETE"])

@@ -9,6 +9,7 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
   controller, and what all apps need of the host;
 * :mod:`certificates`: TLS, and the authority that gives the certificates;
 * :mod:`backup`: backups, and what they need of the apps;
+* :mod:`accounts`: the users and groups that the host has under the names of the apps;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
   :mod:`access`: the way to it.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .access import find_access_problems
+from .accounts import check_accounts, names_to_look_up
 from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
@@ -35,6 +37,7 @@ __all__ = [
     "find_access_problems",
     "find_problems",
     "hosts_with_repository",
+    "names_to_look_up",
     "read_item",
     "render",
 ]
@@ -50,6 +53,7 @@ def find_problems(
     web: bool = True,
     database: bool = True,
     same_repository: Iterable[str] = (),
+    accounts: Any = None,
 ) -> list[Problem]:
     """Find every problem of the apps, the settings and the host.
 
@@ -64,6 +68,8 @@ def find_problems(
             settings say of TLS.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         same_repository: the other hosts whose backups would go to the same second repository.
+        accounts: the users and groups that the host has under the apps' names, as the module host_accounts returns
+            them; of an app that does not run there nothing is said.
 
     Returns:
         The problems, each with its ``kind`` (a stable word), ``path``, ``problem`` and ``example``, in the order of the
@@ -79,6 +85,7 @@ def find_problems(
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
+        check_accounts(report, apps_variable, apps, accounts)
         check_role_names(report, apps_variable, apps, settings)
         if not database:
             check_database_elsewhere(report, apps_variable, apps)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..app_model import ACME_OPTIONS, APP_OPTIONS, DOMAIN_NAME, RESERVED_NAMES, Option, is_address
+from ..app_model import ACME_OPTIONS, APP_OPTIONS, CLOUD_USERS, DOMAIN_NAME, RESERVED_NAMES, Option, is_address
 from ..processes import NOT_PROCESSES, TIMER_PREFIX
 from ..source import is_url
 from .report import Fault, Place, path_parts, show, snippet, type_name
@@ -561,8 +561,7 @@ def basic_auth_fault(name: Any, value: Any) -> str:
 
 
 def _admin_name(value: str) -> Fault | None:
-    # The first user of a cloud image (admin on Amazon's) may well be an administrator.
-    if value in RESERVED_NAMES - {"admin", "debian", "ubuntu"}:
+    if value in RESERVED_NAMES - CLOUD_USERS:
         return Fault("reserved_admin_name", f"{value} is a user or group of the system's own.", EXAMPLE_ADMIN)
     if not re.fullmatch(ADMIN_OPTIONS["name"].pattern, value):
         problem = f"{show(value)} cannot be a user's name: a to z, digits, _ and -, at most 32, no digit first."

@@ -1,0 +1,51 @@
+"""The names of the apps on the host: free, or the app's own from an earlier run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..app_model import RESERVED_NAMES
+from .report import Report, get, show
+
+
+def names_to_look_up(apps: Any) -> list[str]:
+    """Say which names to look for on the host.
+
+    Args:
+        apps: what the user wrote under ``flask_apps``; anything at all. Only its keys are read.
+
+    Returns:
+        The names that an account can have.
+    """
+    names = list(apps) if isinstance(apps, Mapping) else []
+    return [str.__str__(name) for name in names if isinstance(name, str) and name.isascii() and len(name) < 40]
+
+
+def check_accounts(report: Report, variable: str, apps: Mapping[Any, Any], accounts: Any) -> None:
+    """Check that no app takes over a user or a group of the host.
+
+    A user is the app's own if its home is the app's data folder, which nobody else's is.
+
+    Args:
+        report: where problems go.
+        variable: the name of the user's variable.
+        apps: the apps by name.
+        accounts: what :func:`flaskhost.accounts.accounts` found on the host, by name.
+    """
+    for name in apps:
+        known = accounts.get(name) if isinstance(accounts, Mapping) else None
+        if not isinstance(known, Mapping) or name in RESERVED_NAMES or not report.clean((variable, name)):
+            continue
+        home, own = get(known, str, "home"), f"/srv/{name}/data"
+        if home is not None and home != own:
+            problem = (
+                f"The host has a user {name} with the home folder {show(home)}, and this app's would be {own}. The app "
+                "would run as that user and with its rights."
+            )
+            cure = f"{name}-app (or deluser {name} on the host, if nothing needs that user)"
+            report.add("account_exists", (variable, name), problem, cure)
+        elif get(known, bool, "group"):
+            problem = f"The host has a group {name} that is not this app's. The app would run with the group's rights."
+            cure = f"{name}-app (or delgroup {name} on the host, if nothing needs that group)"
+            report.add("account_exists", (variable, name), problem, cure)
