@@ -157,6 +157,13 @@ class Server:
         Raises:
             ServerError: it cannot be; the files are as they were.
         """
+        text = (self.options["settings_file"] or {}).get("content", "")
+        if missing := logic.missing_libraries(text, self.programs.parent / "lib"):
+            raise logic.ServerError(
+                f"PostgreSQL would not start: there is no library {', '.join(missing)} in {self.programs.parent}/lib. It "
+                "was not restarted, and its settings are unchanged.\nCorrect postgres_extra_settings, or name the "
+                "package that brings the library in postgres_extra_packages, and run the same command again."
+            )
         try:
             host_files.apply(changes, self.module.run_command)
         except host_files.HostFilesError as error:
