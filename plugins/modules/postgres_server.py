@@ -158,10 +158,11 @@ class Server:
             ServerError: it cannot be; the files are as they were.
         """
         text = (self.options["settings_file"] or {}).get("content", "")
-        if missing := logic.missing_libraries(text, self.programs.parent / "lib"):
+        libraries = self.programs.parent / "lib"
+        if missing := logic.missing_libraries(text, libraries):
             raise logic.ServerError(
-                f"PostgreSQL would not start: there is no library {', '.join(missing)} in {self.programs.parent}/lib. It "
-                "was not restarted, and its settings are unchanged.\nCorrect postgres_extra_settings, or name the "
+                f"PostgreSQL would not start: there is no library {', '.join(missing)} in {libraries}. It was not "
+                "restarted, and its settings are unchanged.\nCorrect postgres_extra_settings, or name the "
                 "package that brings the library in postgres_extra_packages, and run the same command again."
             )
         try:

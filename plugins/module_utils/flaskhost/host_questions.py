@@ -36,7 +36,7 @@ def _calendars(run, expressions):
     expressions = sorted(set(expressions))
     command = ["systemd-analyze", "calendar", "--"]
     if not expressions or run([*command, *expressions])[0] == 0:
-        return {expression: "" for expression in expressions}
+        return dict.fromkeys(expressions, "")
     found = {}
     for expression in expressions:
         status, _out, err = run([*command, expression])
@@ -55,7 +55,7 @@ def _postgres(run, settings, version, programs):
     # As the user postgres, which the program insists on.
     become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--no-new-privs"]
     for name, value in sorted(settings.items()):
-        command = ["timeout", str(_TIMEOUT), *become, *base, "-c", "{}={}".format(name, value), "-C", name]
+        command = ["timeout", str(_TIMEOUT), *become, *base, "-c", f"{name}={value}", "-C", name]
         status, _out, err = run(command)
         if status:
             said = re.findall(r" (?:FATAL|ERROR|HINT|DETAIL): +(.+)", err)

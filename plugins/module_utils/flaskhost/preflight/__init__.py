@@ -28,10 +28,10 @@ from .budget import check_budget
 from .calendars import check_calendars, expressions
 from .certificates import check_certificates
 from .host import check_facts
+from .names import warnings
 from .postgres import check_database_elsewhere, check_role_names
 from .postgres_values import check_values
 from .postgres_values import questions as postgres_questions
-from .names import warnings
 from .report import Problem, Report, Unreadable, get, read, read_item
 from .role_options import check_role_options
 from .settings import SETTINGS, check_settings

@@ -13,9 +13,7 @@ from .report import Place, Report, get, show, snippet
 EXAMPLE_TIMER = 'timers: {nightly: {command: flask purge, on_calendar: "*-*-* 03:00"}}'
 _DAY = r"(?:mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs(?:day)?|r)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
 _DAYS = re.compile(rf"(?i){_DAY}(?:(?:\.\.|-|,){_DAY})*,?")
-_SHORTHAND = frozenset(
-    "minutely hourly daily monthly weekly yearly annually quarterly semiannually biannually".split()
-)
+_SHORTHAND = frozenset("minutely hourly daily monthly weekly yearly annually quarterly semiannually biannually".split())
 #: Dates and times are made of these.
 _NUMBERS = re.compile(r"[\d*,./:~-]+")
 #: A zone where the controller has no tz database to look it up.

@@ -38,7 +38,7 @@ def warnings(names: Iterable[str], known: Iterable[str], wired: Iterable[str], p
             continue
         near = next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), "")
         if near:
-            found.append(f"The variable {name} is not a setting of Flaskhost, and nothing reads it. Did you mean {near}?")
+            found.append(f"The variable {name} is not a setting, and nothing reads it. Did you mean {near}?")
         elif name.startswith(begins):
             close = next(iter(difflib.get_close_matches(name, known, 1, 0.7)), "")
             hint = f" The most similar one is {close}." if close else ""

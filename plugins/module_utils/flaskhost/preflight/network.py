@@ -13,6 +13,7 @@ from .schema import wrong_type
 
 EXAMPLE_INDEX = "package_index: https://packages.internal.test/simple/"
 EXAMPLE_ADDRESS = "private_address: 10.0.0.5"
+_CHARACTERS = re.compile(r"[!%&()*+,./0-9:;=?A-Z\[\]_a-z~-]+")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -41,22 +42,31 @@ def index_fault(value: str) -> str:
     """
     try:
         url = urllib.parse.urlsplit(value)
-        host, _port = url.hostname or "", url.port
+        host, port = url.hostname or "", url.port
     except ValueError:
         return f"{show(value)} is not a URL."
-    where = url.netloc.rpartition("@")[2]
-    if value.startswith("-") or not re.fullmatch(r"https?", url.scheme):
-        return f"{show(value)} is not the URL of a package index. It begins with https://."
     if "@" in url.netloc:
         return "The URL has a user name or password in it, which ends up in process lists and logs. Write it without."
-    if not re.fullmatch(r"[!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]+", value) or "'" in value:
-        return f"{show(value)} has a space, a quote, a line end or another character that a URL cannot have."
-    if not _HOST.fullmatch(where.rpartition(":")[0] if url.port is not None else where.removesuffix(":")):
-        return f"{show(value)} does not name a server after {url.scheme}://."
-    if url.scheme == "http" and not _is_loopback(host):
-        return f"{show(value)} has no encryption: anyone on the way can replace packages that root installs. Use https."
-    if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(host):
-        return f"{show(value)} is a placeholder. Write the index's own URL, or leave the setting out."
+    server = url.netloc.rpartition(":")[0] if port is not None else url.netloc
+    # What pip reads as an option, and what a shell, a unit or an INI file gives a meaning to, is in no such URL.
+    for wrong, problem in (
+        (url.scheme not in ("http", "https"), "is not the URL of a package index, which begins with https://."),
+        (
+            not _CHARACTERS.fullmatch(value),
+            "has a space, a quote, a line end or another character that no URL has.",
+        ),
+        (not _HOST.fullmatch(server), f"does not name a server after {url.scheme}://."),
+        (
+            url.scheme == "http" and not _is_loopback(host),
+            "has no encryption: anyone on the way can replace packages that root installs. Use https.",
+        ),
+        (
+            PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(host),
+            "is a placeholder. Write the index's own URL, or leave the setting out.",
+        ),
+    ):
+        if wrong:
+            return f"{show(value)} {problem}"
     return ""
 
 
@@ -99,5 +109,6 @@ def check_deploy_batch(report: Report, value: Any) -> None:
 
 def check_clone_target(report: Report, value: Any) -> None:
     """Check whether the environment may be overwritten. ``-e`` hands over a text."""
-    if not isinstance(value, bool) and str(value).lower() not in ("true", "false", "yes", "no"):
+    text = value.lower() if isinstance(value, str) else ""
+    if not isinstance(value, bool) and text not in ("true", "false", "yes", "no"):
         report.add("wrong_type", ("clone_target",), wrong_type(value, "bool"), "clone_target: true")

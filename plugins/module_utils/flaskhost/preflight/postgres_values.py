@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from .report import Report, Unreadable, closest, get, show
@@ -33,7 +32,9 @@ CONTRIB = frozenset(
 
 def as_text(value: Any) -> str:
     """A value as the file of settings has it."""
-    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+    if isinstance(value, str):
+        return value
+    return ("on" if value else "off") if isinstance(value, bool) else show(value)
 
 
 def libraries(value: str) -> list[str]:
@@ -103,4 +104,4 @@ def _form_fault(name: str, value: str) -> str:
 
 
 def _example(name: str) -> str:
-    return f"{EXAMPLE}  # range and unit of a setting: SELECT * FROM pg_settings WHERE name = '{name}'"
+    return f"{EXAMPLE}  # what {name} takes: https://www.postgresql.org/docs/current/runtime-config.html"

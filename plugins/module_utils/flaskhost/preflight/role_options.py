@@ -83,16 +83,19 @@ def _check_option(report: Report, name: str, value: Any, spec: Mapping[str, Any]
     elif kind == "int":
         _check_number(report, name, int(value))
     elif kind != "bool":
-        _check_text(report, (name,), name, str(value), spec, spec.get("choices"))
+        _check_text(report, (name,), name, _as_text(value), spec)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else show(value)
 
 
 def _type_fault(value: Any, kind: str) -> str:
     """What is wrong with the type; Ansible turns texts from the command line into numbers and booleans."""
     text = value.strip().lower() if isinstance(value, str) else ""
     if kind in ("str", "path"):
-        wrong = isinstance(value, (bool, dict, list))
-        kind = "str"
-    elif kind == "int":
+        return wrong_type(value, "str") if isinstance(value, (bool, dict, list)) else ""
+    if kind == "int":
         wrong = isinstance(value, bool) or not (isinstance(value, int) or re.fullmatch(r"[+-]?\d{1,18}", text))
     elif kind == "bool":
         wrong = not (isinstance(value, bool) or text in _BOOLEANS or (isinstance(value, int) and value in (0, 1)))
@@ -112,7 +115,7 @@ def _check_entries(report: Report, name: str, value: list[Any], spec: Mapping[st
         elif name == "firewall_egress_allow":
             check_options(report, place, (name,), item, EGRESS_OPTIONS)
         elif elements in ("str", "path"):
-            _check_text(report, place, name, str(item), spec, spec.get("choices"))
+            _check_text(report, place, name, _as_text(item), spec)
         elif elements == "int":
             _check_number(report, name, int(item), place)
         else:
@@ -140,9 +143,8 @@ def _check_control(report: Report, place: Place, name: str, value: str, spec: Ma
     return False
 
 
-def _check_text(
-    report: Report, place: Place, name: str, value: str, spec: Mapping[str, Any], choices: Any = None
-) -> None:
+def _check_text(report: Report, place: Place, name: str, value: str, spec: Mapping[str, Any]) -> None:
+    choices = spec.get("choices")
     if not _check_control(report, place, name, value, spec):
         return
     if choices and value not in choices:
@@ -232,31 +234,33 @@ _AUDIT_VALUES = {
     "-F": r"[a-z_0-9]+(?:!=|<=|>=|&=|=|<|>|&)[^\s=<>!&]\S*",
     "-C": r"[a-z]+!?=[a-z]+",
 }
-_AUDIT_LISTS, _AUDIT_ACTIONS = {"task", "exit", "user", "exclude", "filesystem", "io_uring"}, {"always", "never"}
+_AUDIT_LIST = (
+    r"(?:always|never),(?:task|exit|user|exclude|filesystem|io_uring)"
+    r"|(?:task|exit|user|exclude|filesystem|io_uring),(?:always|never)"
+)
 
 
 def _audit_fault(value: str) -> str:
     """What is wrong with a rule of auditctl(8). Only rules that add something: one of -D takes all others away."""
     first, *rest = value.split() or [""]
     watch = first == "-w"
+    problem = ""
     if first not in ("-w", "-a", "-A"):
         hint = " hardening_audit_immutable is the setting for -e 2." if first == "-e" else ""
-        return f"{show(value)} does not add a rule: it has to begin with -w, -a or -A.{hint}"
-    if len(rest) % 2 == 0:
-        return f"{show(value)} is not a rule of auditctl: each flag has one value."
-    if watch and not re.fullmatch(_PATH, rest[0]):
-        return f"{show(value)} does not watch a path: -w takes one that begins with a slash."
-    if not watch:
-        pair = set(rest[0].split(","))
-        if len(pair) != 2 or not pair & _AUDIT_LISTS or not pair & _AUDIT_ACTIONS:
-            return f"{show(value)}: {rest[0]} is not a list and an action, such as always,exit."
-    for flag, given in zip(rest[1::2], rest[2::2], strict=True):
-        pattern = _AUDIT_VALUES.get(flag) if not watch or flag in ("-p", "-k") else None
-        if not pattern:
-            return f"{show(value)}: a rule of this kind cannot have {flag}."
-        if not re.fullmatch(pattern, given):
-            return f"{show(value)}: {flag} cannot take {given}."
-    return ""
+        problem = f"it does not add a rule, which begins with -w, -a or -A.{hint}"
+    elif len(rest) % 2 == 0:
+        problem = "each flag needs one value."
+    elif watch and not re.fullmatch(_PATH, rest[0]):
+        problem = "-w takes a path that begins with a slash."
+    elif not watch and not re.fullmatch(_AUDIT_LIST, rest[0]):
+        problem = f"{rest[0]} is not a list and an action, such as always,exit."
+    else:
+        for flag, given in zip(rest[1::2], rest[2::2], strict=True):
+            pattern = _AUDIT_VALUES.get(flag) if not watch or flag in ("-p", "-k") else None
+            if not pattern or not re.fullmatch(pattern, given):
+                problem = f"{flag} {given} cannot be in a rule that begins with {first}."
+                break
+    return f"{show(value)}: {problem}" if problem else ""
 
 
 #: What the texts of an option have to be, by the option's name.
