@@ -161,9 +161,10 @@ class Server:
         libraries = self.programs.parent / "lib"
         if missing := logic.missing_libraries(text, libraries):
             raise logic.ServerError(
-                f"PostgreSQL would not start: there is no library {', '.join(missing)} in {libraries}. It was not "
-                "restarted, and its settings are unchanged.\nCorrect postgres_extra_settings, or name the "
-                "package that brings the library in postgres_extra_packages, and run the same command again."
+                f"PostgreSQL was not restarted: there is no library {', '.join(missing)} in {libraries}, without which "
+                "it would not start, or refuse connections. Its settings are unchanged.\n"
+                "Correct postgres_extra_settings, or name the package that brings the library in "
+                "postgres_extra_packages, and run the same command again."
             )
         try:
             host_files.apply(changes, self.module.run_command)
