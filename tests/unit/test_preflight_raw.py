@@ -342,6 +342,12 @@ def test_a_value_in_order(name: str, value: Any) -> None:
     assert found({"postgres_extra_settings": {name: value}}) == set()
 
 
+def test_the_servers_word_on_a_value_is_the_last_one() -> None:
+    site = {"postgres_extra_settings": {"my.motto": "7 dwarfs"}}
+    assert found(site) == {("bad_setting_value", EXTRA.rstrip(".") + '["my.motto"]')}
+    assert found(site, answers={"postgres": {"settings": {"my.motto": ""}}}) == set()
+
+
 def test_a_library_may_come_with_a_package() -> None:
     site = {"postgres_extra_settings": {"shared_preload_libraries": "pgaudit"}}
     assert found(site, {"postgres_extra_packages": ["postgresql-17-pgaudit"]}) == set()
@@ -402,9 +408,11 @@ def test_postgres_is_asked_as_its_own_user_and_without_a_cluster(tmp_path: Path)
     host = Host(tmp_path)
     found = host.ask([], {"work_mem": "64 bananas", "jit": "on"})["postgres"]
     assert found == {
-        "settings": {"work_mem": "it is no size. Valid units."},
+        "settings": {"work_mem": "it is no size. Valid units.", "jit": ""},
         "libraries": ["auto_explain"],
     }
+    silent = host_questions.answer(lambda _command: (124, "", ""), [], {"jit": "on"}, "", tmp_path)
+    assert silent["postgres"]["settings"] == {}
     command = host.calls[0]
     assert str(tmp_path / "17/bin/postgres") in command
     assert command.index("--reuid=postgres") < command.index(str(tmp_path / "17/bin/postgres"))

@@ -26,8 +26,8 @@ def answer(run, calendars, settings, version="", programs=PROGRAMS):
 
     Returns:
         ``calendars``, what systemd says against each expression, and ``postgres``: ``settings``, what PostgreSQL says
-        against each value, and ``libraries``, the names of those that are installed. ``postgres`` is empty if the host
-        has no PostgreSQL of that version.
+        against each value (without those that it gave no answer to), and ``libraries``, the names of those that are
+        installed. ``postgres`` is empty if the host has no PostgreSQL of that version.
     """
     return {"calendars": _calendars(run, calendars), "postgres": _postgres(run, settings, version, programs)}
 
@@ -57,9 +57,9 @@ def _postgres(run, settings, version, programs):
     for name, value in sorted(settings.items()):
         command = ["timeout", str(_TIMEOUT), *become, *base, "-c", f"{name}={value}", "-C", name]
         status, _out, err = run(command)
-        if status:
-            said = re.findall(r" (?:FATAL|ERROR|HINT|DETAIL): +(.+)", err)
-            # Without such a line it is not PostgreSQL that refused.
+        said = re.findall(r" (?:FATAL|ERROR|HINT|DETAIL): +(.+)", err) if status else []
+        # Without such a line it is not PostgreSQL that refused.
+        if said or status == 0:
             found[name] = " ".join(line.rstrip(".") + "." for line in said)
     libraries = sorted(path.name[: -len(".so")] for path in (folder / "lib").glob("*.so"))
     return {"settings": found, "libraries": libraries}

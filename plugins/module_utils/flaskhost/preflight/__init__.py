@@ -102,7 +102,8 @@ def find_problems(
         check_budget(report, apps_variable, apps, facts)
         check_backup(report, apps_variable, apps, settings)
     check_role_options(report, options, specs)
-    check_values(report, settings, get(options, list, "postgres_extra_packages"), get(answers, dict, "postgres"))
+    packages = options.get("postgres_extra_packages") if isinstance(options, dict) else None
+    check_values(report, settings, packages, get(answers, dict, "postgres"))
     check_calendars(report, apps_variable, apps, settings, get(answers, dict, "calendars") or {})
     check_facts(report, facts)
     return report.problems()

@@ -71,14 +71,14 @@ def check_values(report: Report, settings: Any, packages: Any, answers: Any) -> 
             ``libraries`` (the names of all that are installed). Empty if the host has no PostgreSQL.
     """
     said = get(answers, dict, "settings") or {}
-    installed = get(answers, list, "libraries")
+    installed = {name for name in get(answers, list, "libraries") or [] if isinstance(name, str)}
     unread = isinstance(packages, Unreadable) or bool(packages)
     for name, value in questions(settings).items():
         place = ("postgres_extra_settings", name)
         if not report.clean(place):
             continue
         if name in LIBRARIES:
-            known = set(installed) if installed else CONTRIB
+            known = installed or CONTRIB
             for library in libraries(value):
                 if library in known or unread or library.startswith("/"):
                     continue
@@ -88,8 +88,9 @@ def check_values(report: Report, settings: Any, packages: Any, answers: Any) -> 
                 problem = f"There is no library {show(library)} {where}: PostgreSQL would not start.{hint}"
                 report.add("unknown_library", place, problem, _EXAMPLE_LIBRARIES)
                 break
-        elif refusal := get(said, str, name):
-            report.add("bad_setting_value", place, f"PostgreSQL on the host refuses it: {refusal}", _example(name))
+        elif (refusal := get(said, str, name)) is not None:
+            if refusal:
+                report.add("bad_setting_value", place, f"PostgreSQL on the host refuses it: {refusal}", _example(name))
         elif problem := _form_fault(name, value):
             report.add("bad_setting_value", place, problem, _example(name))
 
