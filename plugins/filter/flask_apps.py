@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+import yaml
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
 # Ansible ships plugins/module_utils to the hosts under this name; on the controller it has to be told of the folder.
@@ -108,7 +110,9 @@ def flask_app_problems(
     database: bool = True,
     *,
     same_repository: list[str] | None = None,
-    accounts: Any = None,
+    options: Any = (),
+    option_names: list[str] | None = None,
+    attempts: Any = (),
 ) -> list[preflight.Problem]:
     """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
@@ -120,10 +124,11 @@ def flask_app_problems(
         web: whether the host is one that visitors come to.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         same_repository: the other hosts whose backups would go to the same second repository.
-        accounts: the users and groups that the host has under the apps' names.
+        options: the values of the roles' options that the site sets by themselves, handed out in the same way.
+        option_names: their names in the same order.
+        attempts: the results of the action ``preflight_attempt``; the last one may have the host's answers.
     """
-    apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
-    site = dict(zip(names[1:], settings, strict=True))
+    apps, site = _apps_and_settings(values, names)
     return preflight.find_problems(
         apps,
         site,
@@ -133,17 +138,63 @@ def flask_app_problems(
         web=web,
         database=database,
         same_repository=same_repository or [],
-        accounts=accounts,
+        options={name: preflight.read_item(options, index) for index, name in enumerate(option_names or [])},
+        specs=_role_options(),
+        answers=next((item["answers"] for item in attempts if isinstance(item, dict) and item.get("answers")), {}),
     )
 
 
-def flask_app_names(values: Any) -> list[str]:
-    """Say which names to look for on a host; see :func:`preflight.names_to_look_up`.
+def flask_host_questions(values: Any, names: list[str], runs_apps: bool = True) -> dict[str, Any]:
+    """Find what only the host can say; see :func:`preflight.host_questions` and :func:`flask_app_problems`."""
+    return preflight.host_questions(*_apps_and_settings(values, names), runs_apps=runs_apps)
+
+
+def flask_role_options(names: list[str], settings: list[str]) -> list[str]:
+    """Choose those variables that are options of roles, and that the site sets by itself.
 
     Args:
-        values: the apps as ``query('ansible.builtin.vars', ...)`` hands them out, the only value.
+        names: the names of all variables.
+        settings: those that are checked as settings of the site.
     """
-    return preflight.names_to_look_up(preflight.read_item(values, 0))
+    return sorted((set(names) & _role_options().keys()) - _wired() - set(settings))
+
+
+def flask_setting_warnings(names: list[str], settings: list[str]) -> list[str]:
+    """Find variables that were probably meant to be settings; see :func:`preflight.warnings`.
+
+    Args:
+        names: the names of all variables.
+        settings: the site's settings and the variable of the apps.
+    """
+    options = _role_options().keys()
+    roles = {path.parents[1].name for path in _specs()}
+    return preflight.warnings(names, {*settings, *options}, _wired(), {f"{role}_" for role in roles})
+
+
+def _apps_and_settings(values: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
+    apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
+    return apps, dict(zip(names[1:], settings, strict=True))
+
+
+def _specs() -> list[Path]:
+    return sorted((PROJECT_DIR / "roles").glob("*/meta/argument_specs.yml"))
+
+
+@functools.cache
+def _role_options() -> dict[str, dict[str, Any]]:
+    """What the roles' argument_specs say of their options; without preflight's own."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in _specs():
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
+            found |= entry.get("options") or {}
+    return {name: spec for name, spec in found.items() if not name.startswith("preflight_")}
+
+
+@functools.cache
+def _wired() -> frozenset[str]:
+    """The names of all variables that group_vars/all sets for the roles."""
+    files = sorted((PROJECT_DIR / "group_vars" / "all").glob("*.yml"))
+    return frozenset(name for path in files for name in yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
@@ -194,7 +245,6 @@ class FilterModule:
         return {
             "flask_acme_settings": flask_acme_settings,
             "flask_app_access_problems": flask_app_access_problems,
-            "flask_app_names": flask_app_names,
             "flask_app_pick": flask_app_pick,
             "flask_app_problem_report": flask_app_problem_report,
             "flask_app_problems": flask_app_problems,
@@ -206,9 +256,12 @@ class FilterModule:
             "flask_clone_source": flask_clone_source,
             "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
+            "flask_host_questions": flask_host_questions,
             "flask_hosts_with_repository": flask_hosts_with_repository,
             "flask_peer_networks": flask_peer_networks,
             "flask_peers": flask_peers,
+            "flask_role_options": flask_role_options,
+            "flask_setting_warnings": flask_setting_warnings,
             "flask_status_apps": flask_status_apps,
             "flask_status_table": flask_status_table,
             "flask_verb_problem": flask_verb_problem,

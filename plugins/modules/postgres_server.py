@@ -157,6 +157,15 @@ class Server:
         Raises:
             ServerError: it cannot be; the files are as they were.
         """
+        text = (self.options["settings_file"] or {}).get("content", "")
+        libraries = self.programs.parent / "lib"
+        if missing := logic.missing_libraries(text, libraries):
+            raise logic.ServerError(
+                f"PostgreSQL was not restarted: there is no library {', '.join(missing)} in {libraries}, without which "
+                "it would not start, or refuse connections. Its settings are unchanged.\n"
+                "Correct postgres_extra_settings, or name the package that brings the library in "
+                "postgres_extra_packages, and run the same command again."
+            )
         try:
             host_files.apply(changes, self.module.run_command)
         except host_files.HostFilesError as error:

@@ -211,6 +211,17 @@ def test_a_second_run_changes_nothing(host: Host) -> None:
     assert (result["changed"], host.calls) == (False, [])
 
 
+def test_a_library_that_is_not_there_leaves_the_server_and_its_settings_as_they_are(host: Host) -> None:
+    host.run()
+    before = host.settings.read_text()
+    host.calls.clear()
+    changed = {"path": str(host.settings), "content": "shared_preload_libraries = 'nope'\n"}
+    result = host.run(settings_file=changed)
+    assert "no library nope" in result["msg"]
+    assert "postgres_extra_packages" in result["msg"]
+    assert (host.settings.read_text(), host.calls) == (before, [])
+
+
 def test_a_change_that_needs_no_restart_is_reloaded(host: Host) -> None:
     host.began = "Sat 2000-01-01 00:00:00.000000 UTC"
     assert host.run()["steps"] == ["reload"]

@@ -1074,8 +1074,10 @@ def kinds_in_the_source() -> set[str]:
 
 
 def test_every_kind_is_tested() -> None:
+    # It imports this file itself.
+    raw = importlib.import_module("test_preflight_raw")
     faults = [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *SITE_FAULTS, *FACT_FAULTS, *REFUSALS]
-    tested = {ROLE_NAME, ACCOUNT, ELSEWHERE, SHARED_REPOSITORY, *(kind for kind, *_rest in faults)}
+    tested = {ROLE_NAME, ACCOUNT, ELSEWHERE, SHARED_REPOSITORY, *raw.KINDS, *(kind for kind, *_rest in faults)}
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25
 
@@ -1584,7 +1586,7 @@ def test_the_reason_of_ssh_is_told_though_it_ends_while_data_is_sent(tmp_path: P
 def test_an_app_takes_over_no_account_of_the_host(project: Path, account: dict[str, Any], word: str) -> None:
     apps = {**good_apps(), "todo": OTHER_APP}
     accounts = {"todo": account}
-    (problem,) = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, accounts=accounts)
+    (problem,) = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": accounts})
     assert (problem["kind"], problem["path"]) == (ACCOUNT, "flask_apps.todo")
     assert f"The host has a {word} todo" in problem["problem"]
     assert problem["example"].startswith("todo-app")
@@ -1595,7 +1597,7 @@ def test_an_app_may_have_its_own_account(project: Path) -> None:
     home = app_model.app_record("todo", OTHER_APP, size)["data"]
     apps = {**good_apps(), "todo": OTHER_APP}
     for accounts in ({"todo": {"home": home, "group": False}}, {}, None, {"todo": None}, [], {"x": {"home": "/x"}}):
-        assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, accounts=accounts) == []
+        assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": accounts}) == []
 
 
 def test_names_are_read_without_the_values() -> None:

@@ -702,7 +702,12 @@ def acme_settings(acme: dict[str, Any] | None, email: str = "") -> dict[str, Any
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is an IP address, in whatever text form Python knows."""
+    """Whether a name is an IP address, in whatever text form Python knows; one with an interface (%eth0) is not.
+
+    Python takes any text for the interface's name, and files of settings would read that text as more of theirs.
+    """
+    if "%" in name:
+        return False
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -125,6 +125,29 @@ def refusals(text: str) -> str:
     return "; ".join(re.sub(r' in file "[^"]*" line \d+', "", line) for line in found)
 
 
+def missing_libraries(text: str, folder: Path) -> list[str]:
+    """The libraries that a file of settings has preloaded, and that are not installed.
+
+    PostgreSQL says nothing of them while it reads its settings: it does not start, or refuses each connection.
+
+    Args:
+        text: the file's content, as the role writes it: a name and a value in quotes on each line.
+        folder: where the libraries of this version are.
+    """
+    if re.search(r"^dynamic_library_path\b", text, re.MULTILINE):
+        return []
+    found = []
+    for kind, value in re.findall(r"^(shared|session|local)_preload_libraries = '(.*)'$", text, re.MULTILINE):
+        for part in value.split(","):
+            name = part.strip().strip('"').strip()
+            bare = name.removeprefix("$libdir/").removesuffix(".so")
+            # What a session may load by itself has a folder of its own.
+            places = [folder / f"{bare}.so", *([folder / "plugins" / f"{bare}.so"] if kind == "local" else [])]
+            if bare and not any(place.is_file() for place in places):
+                found.append(name)
+    return found
+
+
 def restart_reasons(answer: Mapping[str, Any]) -> list[str]:
     """The settings on the disk that only a restart takes in.
 

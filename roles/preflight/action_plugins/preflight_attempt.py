@@ -18,7 +18,7 @@ class ActionModule(ActionBase):
 
     The result never counts as failed. It has the module's facts, and ``attempt``: where the log-in went (``address``,
     ``port``, ``user``), whether with ``become``, whether the host was reached (``connected``), and ``refusal``, what
-    was said against it; empty when all went well. ``returned`` is what else the module returned.
+    was said against it; empty when all went well. ``answers`` is the module's own, where it has some.
     """
 
     TRANSFERS_FILES = False
@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
         """Run the module."""
         super().run(tmp, task_vars)
         module, arguments = self._task.args["module"], self._task.args.get("arguments") or {}
-        connected, refusal, facts, returned = True, "", {}, {}
+        connected, refusal, facts, answers = True, "", {}, {}
         try:
             result = self._execute_module(module_name=module, module_args=arguments, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
@@ -39,8 +39,7 @@ class ActionModule(ActionBase):
             # A wrong sudo password; without become it is this machine that cannot even begin (no sshpass).
             connected, refusal = self._connection.become is not None, str(error)
         else:
-            facts = result.get("ansible_facts") or {}
-            returned = {key: result[key] for key in result if key not in ("ansible_facts", "invocation")}
+            facts, answers = result.get("ansible_facts") or {}, result.get("answers") or {}
             if result.get("failed"):
                 # What the host said; Ansible's own words only where it said nothing.
                 said = (str(result.get(key) or "").strip() for key in ("module_stderr", "module_stdout", "msg"))
@@ -53,7 +52,7 @@ class ActionModule(ActionBase):
             "connected": connected,
             "refusal": refusal,
         }
-        return {"changed": False, "ansible_facts": facts, "attempt": attempt, "returned": returned}
+        return {"changed": False, "ansible_facts": facts, "attempt": attempt, "answers": answers}
 
     def _reason(self, error: AnsibleConnectionFailure) -> str:
         """Why the host was not reached, in the words of SSH.

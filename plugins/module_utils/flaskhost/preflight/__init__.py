@@ -11,7 +11,9 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
 * :mod:`backup`: backups, and what they need of the apps;
 * :mod:`accounts`: the users and groups that the host has under the names of the apps;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
-  :mod:`access`: the way to it.
+  :mod:`access`: the way to it;
+* :mod:`role_options`: options of the roles that a site sets by themselves, :mod:`names`: variables that nothing reads;
+* :mod:`calendars`, :mod:`postgres_values`: what the host itself says of times and of PostgreSQL's settings.
 """
 
 from __future__ import annotations
@@ -25,10 +27,15 @@ from .accounts import check_accounts, names_to_look_up
 from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
+from .calendars import check_calendars, expressions
 from .certificates import check_certificates
 from .host import check_facts
+from .names import warnings
 from .postgres import check_database_elsewhere, check_role_names
-from .report import Problem, Report, Unreadable, read, read_item
+from .postgres_values import check_values
+from .postgres_values import questions as postgres_questions
+from .report import Problem, Report, Unreadable, get, read, read_item
+from .role_options import check_role_options
 from .settings import SETTINGS, check_settings
 
 __all__ = [
@@ -36,10 +43,11 @@ __all__ = [
     "Unreadable",
     "find_access_problems",
     "find_problems",
+    "host_questions",
     "hosts_with_repository",
-    "names_to_look_up",
     "read_item",
     "render",
+    "warnings",
 ]
 
 
@@ -53,7 +61,9 @@ def find_problems(
     web: bool = True,
     database: bool = True,
     same_repository: Iterable[str] = (),
-    accounts: Any = None,
+    options: Any = None,
+    specs: Mapping[str, Mapping[str, Any]] | None = None,
+    answers: Any = None,
 ) -> list[Problem]:
     """Find every problem of the apps, the settings and the host.
 
@@ -68,31 +78,58 @@ def find_problems(
             settings say of TLS.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         same_repository: the other hosts whose backups would go to the same second repository.
-        accounts: the users and groups that the host has under the apps' names, as the module host_accounts returns
-            them; of an app that does not run there nothing is said.
+        options: the roles' options that the site sets by themselves, by name.
+        specs: what the roles' argument_specs say of them.
+        answers: the host's answers to :func:`host_questions`; empty where it was not asked.
 
     Returns:
         The problems, each with its ``kind`` (a stable word), ``path``, ``problem`` and ``example``, in the order of the
         mapping, the settings and the host; empty when all is well.
     """
-    report = Report([apps_variable, *SETTINGS, "host"])
+    specs = specs or {}
+    report = Report([apps_variable, *SETTINGS, *specs, "host"])
     facts = facts if isinstance(facts, Mapping) else {}
     apps = read(report, (apps_variable,), apps)
     settings = read(report, (), settings)
+    options = read(report, (), options)
     check_apps(report, apps_variable, apps, Path(project_dir))
     check_settings(report, settings)
     check_own_repository(report, same_repository)
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
-        check_accounts(report, apps_variable, apps, accounts)
+        check_accounts(report, apps_variable, apps, get(answers, dict, "accounts"))
         check_role_names(report, apps_variable, apps, settings)
         if not database:
             check_database_elsewhere(report, apps_variable, apps)
         check_budget(report, apps_variable, apps, facts)
         check_backup(report, apps_variable, apps, settings)
+    check_role_options(report, options, specs)
+    packages = options.get("postgres_extra_packages") if isinstance(options, dict) else None
+    check_values(report, settings, packages, get(answers, dict, "postgres"))
+    check_calendars(report, apps_variable, apps, settings, get(answers, dict, "calendars") or {})
     check_facts(report, facts)
     return report.problems()
+
+
+def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True) -> dict[str, Any]:
+    """Find what only the host can say, as the options of the module ``preflight_host``.
+
+    Args:
+        apps: what the user wrote under ``flask_apps``; anything at all.
+        settings: the site-wide settings by name.
+        runs_apps: whether the apps run on the host, which then has a user with the name of each.
+    """
+    report = Report([])
+    apps, settings = read(report, (), apps), read(report, (), settings)
+    version = settings.get("postgres_version") if isinstance(settings, dict) else None
+    return {
+        "names": names_to_look_up(apps) if runs_apps else [],
+        # A control character is a problem without the host's word.
+        "calendars": sorted({value for _place, value in expressions("", apps, settings) if value.isprintable()}),
+        "postgres_settings": postgres_questions(settings),
+        "postgres_version": str(version) if isinstance(version, str | int) and str(version).isdigit() else "",
+    }
 
 
 def render(problems: list[Problem], host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -79,6 +80,14 @@ def _check_passphrase(report: Report, value: dict[Any, Any]) -> None:
 def _check_second(report: Report, value: dict[Any, Any]) -> None:
     second = get(value, dict, "second") or {}
     repository, place = get(second, str, "repository") or "", ("backup", "second")
+    for name, item in (get(second, dict, "environment") or {}).items():
+        # The value is never shown.
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            problem = "It is not the name of an environment variable: letters, digits and _, no digit first."
+            report.add("bad_variable_name", (*place, "environment", name), problem, _EXAMPLE_S3)
+        elif isinstance(item, (dict, list)) or (isinstance(item, str) and re.search(r"[\x00-\x1f\x7f]", item)):
+            problem = "It has to be a text or a number on one line."
+            report.add("bad_variable_value", (*place, "environment", name), problem, _EXAMPLE_S3)
     if not repository:
         if second and "repository" not in second:
             report.add("missing", (*place, "repository"), "It is missing: where is the second one?", _EXAMPLE_SECOND)

@@ -13,6 +13,8 @@ from typing import Any
 from ..app_model import ACME_OPTIONS, APP_OPTIONS, CLOUD_USERS, DOMAIN_NAME, RESERVED_NAMES, Option, is_address
 from ..processes import NOT_PROCESSES, TIMER_PREFIX
 from ..source import is_url
+from .calendars import EXAMPLE_TIMER
+from .calendars import fault as calendar_fault
 from .report import Fault, Place, path_parts, show, snippet, type_name
 
 #: Reserved for documentation by RFC 2606 and RFC 6761: no server can ever be reached under these. The names for tests,
@@ -46,8 +48,8 @@ EXAMPLE_CERTIFICATE = (
 EXAMPLE_TLS_KEY = 'key: "{{ vault_shop_tls_key }}"  # in vault.yml: vault_shop_tls_key: |, and the key\'s lines below'
 EXAMPLE_ACCOUNT = 'acme: {external_account: {key_id: kid-1, hmac_key: "{{ vault_acme_hmac_key }}"}}'
 EXAMPLE_ROOT = "acme: {root: \"{{ lookup('file', 'root.pem') }}\"}"
-EXAMPLE_TIMER = 'timers: {nightly: {command: flask purge, on_calendar: "*-*-* 03:00"}}'
 EXAMPLE_RULE = "firewall_allow: [{port: 8443, protocol: tcp, from: [203.0.113.0/24]}]"
+EXAMPLE_EGRESS = "firewall_egress_allow: [{port: 587, protocol: tcp, to: [203.0.113.0/24]}]"
 EXAMPLE_ALLOW = "allow: [203.0.113.0/24]"
 EXAMPLE_IGNORE = "fail2ban_ignore: [203.0.113.0/24]"
 EXAMPLE_PROXIES = "trusted_proxies: [203.0.113.0/24]"
@@ -465,7 +467,13 @@ def _on_calendar(value: str) -> Fault | None:
     if re.fullmatch(r"\s*@\w+\s*|\s*(?:[\d*/,-]+\s+){4}[\w*/,-]+\s*", value):
         problem = f"{show(value)} is a time as cron has it, and systemd has another form: man systemd.time."
         return Fault("cron_time", problem, EXAMPLE_TIMER)
-    return None
+    return _calendar(value)
+
+
+def _calendar(value: str) -> Fault | None:
+    """What is wrong with a time of systemd's, by its grammar."""
+    problem = calendar_fault(value)
+    return Fault("bad_calendar", problem) if problem else None
 
 
 def _method(value: str) -> Fault | None:
@@ -606,6 +614,10 @@ def _network(value: str) -> Fault | None:
     return _network_fault(value, EXAMPLE_RULE)
 
 
+def _target(value: str) -> Fault | None:
+    return _network_fault(value, EXAMPLE_EGRESS)
+
+
 def _allowed(value: str) -> Fault | None:
     return _network_fault(value, EXAMPLE_ALLOW)
 
@@ -630,8 +642,14 @@ def _network_fault(value: str, example: str) -> Fault | None:
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
+        network = None
+    # Python takes any text after a % for the name of an interface, and nft would read that text as rules.
+    if network is None or "%" in value:
         problem = f"{show(value)} is not a network: an address, and a slash with a length where it is more than one."
         return Fault("bad_network", problem, example)
+    if "/" in value and not re.fullmatch(r".*/\d{1,3}", value):
+        problem = f"{show(value)} has a mask where the length of the network is needed. Write {network}."
+        return Fault("bad_network", problem, example.replace("203.0.113.0/24", f'"{network}"'))
     if "/" in value and not value.startswith(f"{network.network_address}/"):
         problem = f"{show(value)} is an address inside of a network. Write the network's own, {network}."
         return Fault("bad_network", problem, example.replace("203.0.113.0/24", f'"{network}"'))
@@ -659,6 +677,9 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("methods",): _method,
     ("csp",): _csp,
     ("timers", "on_calendar"): _on_calendar,
+    ("backup", "full"): _calendar,
+    ("backup", "diff"): _calendar,
+    ("backup", "drill"): _calendar,
     ("tls", "certificate"): _certificate,
     ("tls", "key"): _tls_key,
     ("acme", "directory"): _directory,
@@ -669,6 +690,7 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("admin_users", "name"): _admin_name,
     ("admin_users", "keys"): _ssh_key,
     ("firewall_allow", "from"): _network,
+    ("firewall_egress_allow", "to"): _target,
     ("fail2ban_ignore",): _ignored,
     ("trusted_proxies",): _trusted,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..app_model import Option
 from .report import Place, Report, Unreadable, closest, show, snippet, type_name
-from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_REPO, EXAMPLE_RULE, EXAMPLE_TIMER, RULES
+from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_EGRESS, EXAMPLE_REPO, EXAMPLE_RULE, EXAMPLE_TIMER, RULES
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: The types of the schema, in Python's words and in a user's.
@@ -159,6 +159,7 @@ def _example(where: Place, option: Option) -> str:
         "domains": EXAMPLE_DOMAIN,
         "admin_users": EXAMPLE_ADMIN,
         "firewall_allow": EXAMPLE_RULE,
+        "firewall_egress_allow": EXAMPLE_EGRESS,
         "timers": EXAMPLE_TIMER,
     }.get(where[0])
     return whole or snippet(where, _EXAMPLES.get(where, option.example))

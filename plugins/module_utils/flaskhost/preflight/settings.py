@@ -10,6 +10,7 @@ from typing import Any
 
 from ..app_model import ACME_OPTIONS, Option
 from .backup import check_backup_setting
+from .network import check_clone_target, check_deploy_batch, check_package_index, check_private_address
 from .postgres import check_extra_settings, check_logins, check_version
 from .report import Report, Unreadable, closest, get, show, type_name
 from .rules import (
@@ -208,6 +209,10 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "postgres_extra_settings": check_extra_settings,
     "postgres_logins": check_logins,
     "backup": check_backup_setting,
+    "package_index": check_package_index,
+    "private_address": check_private_address,
+    "deploy_batch": check_deploy_batch,
+    "clone_target": check_clone_target,
 }
 
 

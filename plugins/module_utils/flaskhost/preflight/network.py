@@ -1,0 +1,114 @@
+"""The settings that say where packages come from, and by which address the other hosts reach this one."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import urllib.parse
+from typing import Any
+
+from .report import Report, show
+from .rules import PLACEHOLDER, RESERVED_DOMAINS
+from .schema import wrong_type
+
+EXAMPLE_INDEX = "package_index: https://packages.internal.test/simple/"
+EXAMPLE_ADDRESS = "private_address: 10.0.0.5"
+_CHARACTERS = re.compile(r"[!%&()*+,./0-9:;=?A-Z\[\]_a-z~-]+")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+
+
+def check_package_index(report: Report, value: Any, name: str = "package_index") -> None:
+    """Check the URL of a package index: root and the builds install from it.
+
+    Args:
+        report: where problems go.
+        value: what the user wrote.
+        name: the variable's name.
+    """
+    if not isinstance(value, str):
+        report.add("wrong_type", (name,), wrong_type(value, "str"), EXAMPLE_INDEX)
+    elif problem := index_fault(value):
+        report.add("bad_index", (name,), problem, EXAMPLE_INDEX)
+
+
+def index_fault(value: str) -> str:
+    """Find what is wrong with the URL of a package index.
+
+    Args:
+        value: the URL.
+
+    Returns:
+        What is wrong, without the password that may be in it; empty if nothing is.
+    """
+    try:
+        url = urllib.parse.urlsplit(value)
+        host, port = url.hostname or "", url.port
+    except ValueError:
+        return f"{show(value)} is not a URL."
+    if "@" in url.netloc:
+        return "The URL has a user name or password in it, which ends up in process lists and logs. Write it without."
+    server = url.netloc.rpartition(":")[0] if port is not None else url.netloc
+    # What pip reads as an option, and what a shell, a unit or an INI file gives a meaning to, is in no such URL.
+    for wrong, problem in (
+        (url.scheme not in ("http", "https"), "is not the URL of a package index, which begins with https://."),
+        (
+            not _CHARACTERS.fullmatch(value),
+            "has a space, a quote, a line end or another character that no URL has.",
+        ),
+        (not _HOST.fullmatch(server), f"does not name a server after {url.scheme}://."),
+        (
+            url.scheme == "http" and not _is_loopback(host),
+            "has no encryption: anyone on the way can replace packages that root installs. Use https.",
+        ),
+        (
+            PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(host),
+            "is a placeholder. Write the index's own URL, or leave the setting out.",
+        ),
+    ):
+        if wrong:
+            return f"{show(value)} {problem}"
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def check_private_address(report: Report, value: Any) -> None:
+    """Check the address by which other hosts reach this one: firewalls and PostgreSQL take it as it is.
+
+    Args:
+        report: where problems go.
+        value: what the user wrote.
+    """
+    place = ("private_address",)
+    if not isinstance(value, str):
+        report.add("wrong_type", place, wrong_type(value, "str"), EXAMPLE_ADDRESS)
+        return
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        hint = " Write one address, without the length of its network." if "/" in value else ""
+        report.add("bad_address", place, f"{show(value)} is not an IP address.{hint}", EXAMPLE_ADDRESS)
+        return
+    if address.is_unspecified or address.is_multicast or address.is_loopback or "%" in value:
+        problem = f"{show(value)} is not an address by which other hosts can reach this one."
+        report.add("bad_address", place, problem, EXAMPLE_ADDRESS)
+
+
+def check_deploy_batch(report: Report, value: Any) -> None:
+    """Check how many hosts switch at a time. ``-e`` hands over a text."""
+    number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,6}", value) else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        problem = f"{show(value)} is not a number of hosts: 1 or more, or 0 for all at once."
+        report.add("bad_size", ("deploy_batch",), problem, "deploy_batch: 1")
+
+
+def check_clone_target(report: Report, value: Any) -> None:
+    """Check whether the environment may be overwritten. ``-e`` hands over a text."""
+    text = value.lower() if isinstance(value, str) else ""
+    if not isinstance(value, bool) and text not in ("true", "false", "yes", "no"):
+        report.add("wrong_type", ("clone_target",), wrong_type(value, "bool"), "clone_target: true")

@@ -1,0 +1,68 @@
+#!/usr/bin/python
+"""The module preflight_host: what preflight asks a host, in one run. Its logic is in flaskhost/host_questions.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_host
+short_description: Check values against the host's accounts, systemd and PostgreSQL
+description:
+  - Asks systemd whether it can read the times of timers, and PostgreSQL, if it is installed, whether it takes the
+    values of settings. Looks up the users and groups that have given names. Changes nothing.
+options:
+  names: {description: Names of users and groups., type: list, elements: str, default: []}
+  calendars: {description: "Times, as in systemd.time(7).", type: list, elements: str, default: []}
+  postgres_settings: {description: "Values of PostgreSQL's settings, by name.", type: dict, default: {}}
+  postgres_version: {description: "The major version of PostgreSQL; the newest installed if empty.", type: str,
+                     default: ""}
+"""
+
+EXAMPLES = r"""
+- name: Check times and settings
+  preflight_host:
+    calendars: ["*-*-* 03:00"]
+    postgres_settings: {work_mem: 64MB}
+"""
+
+RETURN = r"""
+answers:
+  description: "What systemd (calendars) and PostgreSQL (postgres) say. Under accounts, for each name that
+    is taken, home, the home of the user, and group, whether a group has it that is not that user's own."
+  type: dict
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
+from ansible.module_utils.flaskhost import host_questions  # noqa: E402
+from ansible.module_utils.flaskhost.accounts import accounts  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "names": {"type": "list", "elements": "str", "default": []},
+    "calendars": {"type": "list", "elements": "str", "default": []},
+    "postgres_settings": {"type": "dict", "default": {}},
+    "postgres_version": {"type": "str", "default": ""},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+
+    def run(command):
+        environ = {"LC_ALL": "C.UTF-8"}
+        try:
+            return module.run_command(
+                command, cwd="/", environ_update=environ, expand_user_and_vars=False, handle_exceptions=False
+            )
+        except OSError as error:  # there is no such program
+            return 127, "", str(error)
+
+    options = module.params
+    settings = {str(name): str(value) for name, value in options["postgres_settings"].items()}
+    found = host_questions.answer(run, options["calendars"], settings, options["postgres_version"])
+    found["accounts"] = accounts(options["names"])
+    module.exit_json(changed=False, answers=found)
+
+
+if __name__ == "__main__":
+    main()
