@@ -13,6 +13,7 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "hardening"
+NEVER_STRICT: dict[str, Any] = {"level": "standard", "packages": []}
 MACHINE = dict.fromkeys(("own_kernel", "audit", "apparmor", "modules", "mounts", "time", "boot_loader"), True)
 
 
@@ -22,7 +23,9 @@ def lookups() -> None:
     init_plugin_loader([])
 
 
-def handed(name: str, can: dict[str, bool] | None = None, **options: Any) -> Any:
+def handed(
+    name: str, can: dict[str, bool] | None = None, record: dict[str, Any] | None = None, **options: Any
+) -> Any:
     """One of the role's internal variables."""
     loader = DataLoader()
     loader.set_basedir(str(ROLE))
@@ -30,7 +33,7 @@ def handed(name: str, can: dict[str, bool] | None = None, **options: Any) -> Any
         "ansible_managed": "Ansible managed",
         "ansible_facts": {"packages": {"telnet": [], "cron": [], "avahi-daemon": []}},
         "ansible_search_path": [str(ROLE)],
-        "__hardening_host": {"can": MACHINE if can is None else {**MACHINE, **can}},
+        "__hardening_host": {"can": MACHINE if can is None else {**MACHINE, **can}, "record": record or NEVER_STRICT},
     }
     for folder in ("defaults", "vars"):
         known |= loader.load_from_file(str(ROLE / folder / "main.yml"), trusted_as_template=True)
