@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "rate": 1000,
     "address": "",
     "authority": "",
+    "own": {},
     "system": "",
     "reports": "reports",
 }
@@ -90,16 +91,31 @@ class ActionModule(ActionBase):
         name, programs, address = arguments["scanner"], arguments["programs"], str(arguments["address"])
         ssh_port = int(arguments["ssh_port"]) or self._own_port()
         try:
-            if name == "ssh_audit":
-                return [outside.scan_ssh(address, ssh_port, programs.get("ssh_audit", ""))]
-            if name == "ports":
-                wanted = {*map(int, arguments["ports"]), ssh_port}
-                return [ports.scan(address, wanted, int(arguments["rate"]))]
             if name == "gixy":
                 return [self._gixy(arguments, programs.get("gixy", ""), task_vars)]
-            return self._tls(arguments, task_vars)
+            place = outside.Place(address, ssh_port)
+            if not self._is_local():
+                place = outside.place(address, ssh_port, arguments["own"] or {})
+            if name == "ssh_audit":
+                # Through a published port it is the host's own sshd too.
+                scan = outside.scan_ssh(
+                    place.address or address, place.ssh_port or ssh_port, programs.get("ssh_audit", "")
+                )
+                return [scan]
+            if name == "ports":
+                if not place.address:
+                    return [not_run("ports", ports.TITLE, place.why_not)]
+                wanted = {*map(int, arguments["ports"]), place.ssh_port}
+                scan = ports.scan(place.address, wanted, int(arguments["rate"]))
+                scan.notes += [place.note] if place.note else []
+                return [scan]
+            return self._tls(arguments, place, task_vars)
         except OSError as error:
             return [not_run(name, name, str(error))]
+
+    def _is_local(self) -> bool:
+        """Whether the host is the controller itself."""
+        return str(getattr(self._connection, "transport", "")) == "local"
 
     def _own_port(self) -> int:
         """The port that Ansible itself comes in by; SSH's own where it comes another way."""
@@ -114,15 +130,15 @@ class ActionModule(ActionBase):
             return not_run("gixy", gixy.TITLE, str(answer.get("why_not") or answer.get("msg") or ""))
         return outside.scan_nginx(str(answer["settings"]), requirement)
 
-    def _tls(self, arguments: Answer, task_vars: dict[str, Any] | None) -> list[Scan]:
+    def _tls(self, arguments: Answer, place: outside.Place, task_vars: dict[str, Any] | None) -> list[Scan]:
         """Look at some names from here, or, where testssl.sh is not here, let the host look at itself."""
         most = int(arguments["most_names"])
         names, others = list(arguments["names"])[:most], list(arguments["names"])[most:]
         if not names:
             return [not_run("testssl", "testssl.sh", "No name is served over HTTPS here (audit_tls_names).")]
         program = outside.find_testssl(str(arguments["programs"].get("testssl", "")))
-        if program:
-            where = str(arguments["address"]), int(arguments["https_port"])
+        if program and (place.address or int(arguments["https_port"]) != 443):
+            where = place.address or str(arguments["address"]), int(arguments["https_port"])
             scans = [outside.scan_tls(program, name, *where, str(arguments["authority"])) for name in names]
         else:
             asked = {"step": "inside", "scanner": "testssl", "names": names, "folder": arguments.get("folder")}

@@ -31,6 +31,7 @@ options:
   names: {description: The names whose TLS is looked at., type: list, elements: str, default: []}
   most_names: {description: At most so many of them., type: int, default: 3}
   address: {description: The host's address as the controller sees it., type: str, default: ""}
+  own: {description: "What the step prepare says of the host's own address.", type: dict, default: {}}
   ssh_port: {description: The port of sshd; 0 for the one that Ansible comes in by., type: int, default: 0}
   https_port: {description: The port of HTTPS., type: int, default: 443}
   rate: {description: Connections per second when ports are tried., type: int, default: 1000}
@@ -67,6 +68,9 @@ RETURN = r"""
 folder: {description: The folder of the scanners., type: str, returned: with prepare}
 ours: {description: Whether Flaskhost has set the host up., type: bool, returned: with prepare}
 system: {description: What the host runs., type: str, returned: with prepare}
+own: {description: "The host's own address, sshd's ports and keys.", type: dict, returned: with prepare}
+lacks: {description: "What the host cannot set, since it shares its kernel: kernel, network, clock.", type: list,
+        returned: with prepare}
 scans: {description: "What was found, a mapping for each scan.", type: list, returned: with inside and outside}
 page: {description: The page of the report., type: str, returned: with report}
 summary: {description: The report in a few lines., type: list, returned: with report}
@@ -79,6 +83,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost.abilities import abilities  # noqa: E402
 from ansible.module_utils.flaskhost.audit import host as inside  # noqa: E402
 from ansible.module_utils.flaskhost.audit.model import Scan, not_run  # noqa: E402
 
@@ -96,6 +101,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "names": {"type": "list", "elements": "str", "default": []},
     "most_names": {"type": "int", "default": 3},
     "address": {"type": "str", "default": ""},
+    "own": {"type": "dict", "default": {}},
     "ssh_port": {"type": "int", "default": 0},
     "https_port": {"type": "int", "default": 443},
     "rate": {"type": "int", "default": 1000},
@@ -143,7 +149,10 @@ def main() -> None:
         host.fetch(params["scanners"])
         if "openscap" in params["scanners"] and params["suite"] and not params["content"]:
             host.fetch_content(params["suite"])
-        module.exit_json(changed=False, folder=str(folder), system=inside.system(), ours=inside.is_ours())
+        module.exit_json(
+            changed=False, folder=str(folder), system=inside.system(), ours=inside.is_ours(),
+            own=inside.whereabouts(), lacks=inside.lacks(abilities()),
+        )  # fmt: skip
     if params["step"] == "clean":
         inside.remove_folder(Path(params["folder"]))
         module.exit_json(changed=False)

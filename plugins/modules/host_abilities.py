@@ -11,6 +11,8 @@ description:
 options:
   kernel_arguments: {description: Our file with arguments for the kernel; GRUB may not have read it yet., type: path,
                      default: /etc/default/grub.d/60-flaskhost.cfg}
+  record: {description: The file in which the role hardening notes what going back needs to know; empty for none.,
+           type: path, default: ""}
 """
 
 EXAMPLES = r"""
@@ -22,20 +24,27 @@ EXAMPLES = r"""
 RETURN = r"""
 can: {description: "own_kernel, audit, apparmor, modules, mounts, resolver, time, boot_loader, boot_loader_is_stale.",
       type: dict, returned: always}
+record: {description: "What is noted: the level of the last run, and the packages that it installed.", type: dict,
+         returned: always}
 """
 
 from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.abilities import abilities  # noqa: E402
+from ansible.module_utils.flaskhost.abilities import abilities, recorded  # noqa: E402
 
-ARGUMENT_SPEC = {"kernel_arguments": {"type": "path", "default": "/etc/default/grub.d/60-flaskhost.cfg"}}
+ARGUMENT_SPEC = {
+    "kernel_arguments": {"type": "path", "default": "/etc/default/grub.d/60-flaskhost.cfg"},
+    "record": {"type": "path", "default": ""},
+}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    module.exit_json(changed=False, can=abilities(Path("/"), module.params["kernel_arguments"]))
+    options = module.params
+    can = abilities(Path("/"), options["kernel_arguments"])
+    module.exit_json(changed=False, can=can, record=recorded(Path(options["record"] or "/nonexistent")))
 
 
 if __name__ == "__main__":

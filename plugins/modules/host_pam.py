@@ -22,6 +22,10 @@ options:
   state: {description: Whether they are there., type: str, choices: [present, absent], default: present}
   empty_passwords: {description: Whether an account without a password may log in without one., type: bool,
                     default: false}
+  keys_outlast_passwords:
+    description: Whether a password that has run out matters only to who logs in by password, and not to keys.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -59,6 +63,7 @@ ARGUMENT_SPEC = {
     },
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "empty_passwords": {"type": "bool", "default": False},
+    "keys_outlast_passwords": {"type": "bool", "default": True},
 }
 STACKS = Path("/etc/pam.d")
 PROFILES = Path("/usr/share/pam-configs")
@@ -114,7 +119,7 @@ def change(module: AnsibleModule, names: list[str], files: list[host_files.Chang
     status, out, err = module.run_command(command, environ_update={"DEBIAN_FRONTEND": "noninteractive"})
     if status:
         return f"pam-auth-update failed: {(out + err).strip()}"
-    strip_empty(module)
+    host_files.apply(option_changes(options), module.run_command)
     after = common()
     missing = [line for profile in options["profiles"] for line in pam_stack.missing_lines(profile["content"], after)]
     if present and missing:
@@ -125,18 +130,20 @@ def change(module: AnsibleModule, names: list[str], files: list[host_files.Chang
     return "; ".join(sorted(faults(after) - before))
 
 
-def empty_changes() -> list[host_files.Change]:
-    """The change of common-auth that refuses empty passwords."""
-    path = str(STACKS / "common-auth")
-    text = host_files.read(path) or ""
-    stripped = pam_stack.without(text, "pam_unix.so", "nullok")
-    return [host_files.Change(path, text, stripped, (0, 0), 0o644)] if text and stripped != text else []
-
-
-def strip_empty(module: AnsibleModule) -> None:
-    """Refuse empty passwords, where that is wanted."""
-    if not module.params["empty_passwords"] and module.params["state"] == "present":
-        host_files.apply(empty_changes(), module.run_command)
+def option_changes(options: dict[str, Any]) -> list[host_files.Change]:
+    """The changes of pam_unix's own options: empty passwords are refused, and keys outlast passwords."""
+    if options["state"] != "present":
+        return []
+    wanted = {}
+    if not options["empty_passwords"]:
+        wanted["auth"] = pam_stack.without(common()["auth"], "pam_unix.so", "nullok")
+    if options["keys_outlast_passwords"]:
+        wanted["account"] = pam_stack.having(common()["account"], "account", "pam_unix.so", "no_pass_expiry")
+    return [
+        host_files.Change(str(STACKS / f"common-{kind}"), text, wanted[kind], (0, 0), 0o644)
+        for kind, text in common().items()
+        if text and wanted.get(kind, text) != text
+    ]
 
 
 def main() -> None:
@@ -153,10 +160,10 @@ def main() -> None:
     files = host_files.plan_files(wanted) if present else []
     wanted_lines = profiles if present else []
     missing = [line for item in wanted_lines for line in pam_stack.missing_lines(item["content"], before)]
-    empty = empty_changes() if present and not options["empty_passwords"] else []
+    own = option_changes(options)
     leftover = [name for name in names if (PROFILES / name).exists()] if not present else []
-    changed = bool(files or missing or empty or leftover)
-    diff = [host_files.diff(item) for item in files + empty]
+    changed = bool(files or missing or own or leftover)
+    diff = [host_files.diff(item) for item in files + own]
     if not changed or module.check_mode:
         module.exit_json(changed=changed, missing=missing, diff=diff)
     with tempfile.TemporaryDirectory(prefix="flaskhost-pam-") as folder:

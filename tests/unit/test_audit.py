@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost import audit
-from ansible.module_utils.flaskhost.audit import exposure, ports, testssl
+from ansible.module_utils.flaskhost.audit import exposure, host, outside, ports, testssl
 from ansible.module_utils.flaskhost.audit.model import (
     FAILED,
     NOT_APPLICABLE,
@@ -430,3 +430,50 @@ def test_texts_are_cut() -> None:
     assert shorten("a  b\nc") == "a b c"
     assert len(shorten("x" * 999)) == 400
     assert not_run("x", "X", "").why_not
+
+
+# --- where the host is -----------------------------------------------------------------------------------------------
+
+OWN = {"address": "192.0.2.7", "ssh_ports": [22], "ssh_keys": ["AAAAkey"]}
+
+
+def test_a_host_behind_a_published_port_is_scanned_at_its_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ports of 127.0.0.1 are the controller's: the demo's report said that 88 things were wrong with them."""
+    asked = []
+
+    def keys(words: list[str], _seconds: int) -> tuple[int, str, str]:
+        asked.append(words)
+        return 0, "# 192.0.2.7:22 SSH-2.0-OpenSSH\n192.0.2.7 ssh-ed25519 AAAAkey\n", ""
+
+    monkeypatch.setattr(outside, "run", keys)
+    place = outside.place("127.0.0.1", 2222, OWN)
+    assert (place.address, place.ssh_port) == ("192.0.2.7", 22)
+    assert "192.0.2.7" in place.note
+    assert asked[0][-3:] == ["-p", "22", "192.0.2.7"]
+
+
+@pytest.mark.parametrize("answer", ["", "192.0.2.7 ssh-ed25519 AAAAanother\n"])
+def test_another_host_with_that_address_is_not_scanned(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr(outside, "run", lambda *_words: (0, answer, ""))
+    place = outside.place("localhost", 2222, OWN)
+    assert place.address == ""
+    assert "audit_address" in place.why_not
+
+
+def test_a_host_with_an_address_is_scanned_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "run", lambda *_words: pytest.fail("there is nothing to ask"))
+    assert outside.place("203.0.113.9", 22, OWN) == outside.Place("203.0.113.9", 22)
+
+
+def test_a_host_that_has_no_other_address_is_not_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "run", lambda *_words: pytest.fail("there is nothing to ask"))
+    for own in ({}, {**OWN, "address": "127.0.0.1"}):
+        assert outside.place("127.0.0.1", 2222, own).address == ""
+
+
+def test_what_a_shared_kernel_keeps_from_a_host(tmp_path: Path) -> None:
+    can = {"own_kernel": False, "time": False}
+    assert host.lacks({"own_kernel": True, "time": False}) == []
+    assert host.lacks(can, tmp_path / "no") == ["kernel", "network", "clock"]
+    (tmp_path / "rp_filter").write_text("1")
+    assert host.lacks({**can, "time": True}, tmp_path / "rp_filter") == ["kernel"]

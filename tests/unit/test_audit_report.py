@@ -427,3 +427,16 @@ def test_a_program_that_hangs_is_stopped(tmp_path: Path) -> None:
     assert there.run(["sh", "-c", "sleep 20 & sleep 20"], 1)[0] == 124
     assert time.monotonic() - started < 10
     assert there.run(["no-such-program-here"], 5)[0] == 127
+
+
+def test_what_a_shared_kernel_keeps_from_a_host_is_nothing_to_do() -> None:
+    """Told apart: neither a step nor one of those that somebody has decided."""
+    lacking = yaml.safe_load((ROOT / "roles/audit/vars/main.yml").read_text())["__audit_lacking"]
+    found = [("sysctl_kernel_kptr_restrict", FAILED, "medium"), ("package_telnet_removed", FAILED, "high")]
+    one = scan(*found, ("A", PASSED, "info"), name="openscap-cis_level1_server")
+    told = report.build("demo", NOW, [one], [], own=[rule for rules in lacking.values() for rule in rules])
+    assert [step["id"] for step in told["next"]] == ["package_telnet_removed"]
+    text = read(told).text
+    assert "What this host cannot have" in text
+    assert "What is waived, and why" not in text
+    assert told["waivers_wrong"] == []

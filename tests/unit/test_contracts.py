@@ -118,7 +118,12 @@ class Role:
 
     def problems(self, values: dict[str, Any]) -> list[str]:
         """What Ansible says of values for the role's options."""
-        return ArgumentSpecValidator(self.options).validate(values, validate_role_argument_spec=True).error_messages
+        # Ansible works a default that is a template out before it looks at its type.
+        options = {
+            name: {key: value for key, value in option.items() if key != "default" or "{{" not in str(value)}
+            for name, option in self.options.items()
+        }
+        return ArgumentSpecValidator(options).validate(values, validate_role_argument_spec=True).error_messages
 
 
 def nested_options(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, dict[str, Any]]]:

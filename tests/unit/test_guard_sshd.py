@@ -131,3 +131,21 @@ def test_the_block_in_sshd_config_says_what_the_drop_in_says_and_nothing_twice()
     # A second Port or HostKey would be one more.
     assert sorted(keys) == sorted(config.keys() - {"port", "hostkey"})
     assert len(keys) > 20
+
+
+def test_what_an_app_writes_into_its_home_is_no_key() -> None:
+    """One line: OpenSCAP wants exactly one."""
+    host = Host(hardening_ssh_denied_users=["office", "shop"])
+    assert host.config()["denyusers"] == ["office shop"]
+    lines = host.value("{{ __hardening_ssh_lines }}")
+    assert {"denyusers office", "denyusers shop"} <= set(lines)
+
+
+def test_strict_asks_for_fewer_sessions_and_forwards_nothing() -> None:
+    config = Host(hardening_level="strict").config()
+    assert (config["maxsessions"], config["allowtcpforwarding"], config["allowagentforwarding"]) == (
+        ["2"],
+        ["no"],
+        ["no"],
+    )
+    assert Host(hardening_level="strict", hardening_ssh_tcp_forwarding=True).config()["allowtcpforwarding"] == ["local"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost import host_files, kernel_settings
-from ansible.module_utils.flaskhost.abilities import abilities
+from ansible.module_utils.flaskhost.abilities import abilities, recorded
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 MY_GROUP = grp.getgrgid(os.getgid()).gr_name
@@ -241,3 +241,15 @@ def test_arguments_for_the_kernel_are_taken_in_once(tmp_path: Path) -> None:
     assert abilities(root)["boot_loader_is_stale"]
     os.utime(root / "boot/grub/grub.cfg", (2**32, 2**32))
     assert not abilities(root)["boot_loader_is_stale"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"level": 1, "packages": "cron"}', '{"level": "odd"}'])
+def test_a_record_that_is_no_record_is_of_a_host_that_was_never_strict(tmp_path: Path, text: str) -> None:
+    (tmp_path / "record.json").write_text(text)
+    assert recorded(tmp_path / "record.json") == {"level": "standard", "packages": []}
+    assert recorded(tmp_path / "no.json") == {"level": "standard", "packages": []}
+
+
+def test_a_record_is_read(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"level": "strict", "packages": ["cron"]}')
+    assert recorded(tmp_path / "record.json") == {"level": "strict", "packages": ["cron"]}

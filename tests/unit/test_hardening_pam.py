@@ -77,3 +77,13 @@ def test_what_a_profile_brings_is_looked_for() -> None:
         "auth pam_faillock.so",
         "auth pam_faillock.so",
     ]
+
+
+def test_a_key_outlasts_a_password() -> None:
+    """pam_unix.so(8): no_pass_expiry. Once, whatever is there already, and in no other kind of line."""
+    once = pam_stack.having(ACCOUNT, "account", "pam_unix.so", "no_pass_expiry")
+    assert "pam_unix.so no_pass_expiry\n" in once
+    assert once.count("no_pass_expiry") == 1
+    assert pam_stack.having(once, "account", "pam_unix.so", "no_pass_expiry") == once
+    assert pam_stack.having(AUTH, "account", "pam_unix.so", "no_pass_expiry") == AUTH
+    assert pam_stack.faults(AUTH, once) == []

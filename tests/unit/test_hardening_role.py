@@ -13,6 +13,7 @@ from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "hardening"
+NEVER_STRICT: dict[str, Any] = {"level": "standard", "packages": []}
 MACHINE = dict.fromkeys(("own_kernel", "audit", "apparmor", "modules", "mounts", "time", "boot_loader"), True)
 
 
@@ -22,7 +23,7 @@ def lookups() -> None:
     init_plugin_loader([])
 
 
-def handed(name: str, can: dict[str, bool] | None = None, **options: Any) -> Any:
+def handed(name: str, can: dict[str, bool] | None = None, record: dict[str, Any] | None = None, **options: Any) -> Any:
     """One of the role's internal variables."""
     loader = DataLoader()
     loader.set_basedir(str(ROLE))
@@ -30,7 +31,7 @@ def handed(name: str, can: dict[str, bool] | None = None, **options: Any) -> Any
         "ansible_managed": "Ansible managed",
         "ansible_facts": {"packages": {"telnet": [], "cron": [], "avahi-daemon": []}},
         "ansible_search_path": [str(ROLE)],
-        "__hardening_host": {"can": MACHINE if can is None else {**MACHINE, **can}},
+        "__hardening_host": {"can": MACHINE if can is None else {**MACHINE, **can}, "record": record or NEVER_STRICT},
     }
     for folder in ("defaults", "vars"):
         known |= loader.load_from_file(str(ROLE / folder / "main.yml"), trusted_as_template=True)
@@ -115,3 +116,60 @@ def test_the_profiles_bring_what_they_are_named_for() -> None:
         ("password", "pam_pwhistory.so"),
     ]
     assert len(lines) == 5
+
+
+# --- strict ----------------------------------------------------------------------------------------------------------
+
+STRICT: dict[str, Any] = {"level": "strict", "packages": ["aide", "aide-common", "cron"]}
+
+
+def test_strict_is_taken_back() -> None:
+    """Whatever strict alone writes goes, and its lines in Debian's files become Debian's again."""
+    plain, strict = contents(), contents(hardening_level="strict")
+    alone = set(strict) - set(plain)
+    assert "/etc/sudoers.d/51-flaskhost-strict" in alone
+    assert alone <= set(handed("__hardening_absent", record=STRICT))
+    there = {
+        (item["path"], item["pattern"]): item["line"] for item in handed("__hardening_lines", hardening_level="strict")
+    }
+    back = {(item["path"], item["pattern"]): item["line"] for item in handed("__hardening_lines", record=STRICT)}
+    assert there.keys() == back.keys()
+    changed = {path for (path, pattern), line in there.items() if back[path, pattern] != line}
+    assert {"/etc/logrotate.conf", "/etc/login.defs", "/etc/systemd/journald.conf"} <= changed
+
+
+def test_a_host_that_was_never_strict_keeps_its_own_lines() -> None:
+    assert not {"/etc/logrotate.conf", "/etc/aide/aide.conf"} & {item["path"] for item in handed("__hardening_lines")}
+    assert "/etc/securetty" not in handed("__hardening_absent")
+
+
+def test_only_packages_that_the_role_has_installed_go() -> None:
+    facts = {"packages": {"aide": [], "aide-common": [], "cron": [], "debsums": []}}
+    strict = {"hardening_level": "strict", "ansible_facts": facts}
+    new = handed("__hardening_packages_new", **strict)
+    assert "cron" not in new
+    assert "apt-listchanges" in new
+    assert handed("__hardening_packages_gone", record=STRICT, **strict) == []
+    assert handed("__hardening_packages_gone", record=STRICT, ansible_facts=facts) == ["aide", "aide-common", "cron"]
+    # Of a run that was killed before it had removed them, the next one still knows.
+    assert handed("__hardening_record_first", record=STRICT, ansible_facts=facts) == STRICT
+    assert handed("__hardening_record_last", record=STRICT, ansible_facts=facts) == NEVER_STRICT
+    # Without the list of packages it claims none.
+    assert handed("__hardening_packages_new", hardening_level="strict", ansible_facts={}) == []
+
+
+def test_a_setting_of_its_own_is_stronger_than_the_level() -> None:
+    assert handed("hardening_aide", hardening_level="strict") is True
+    assert handed("hardening_ssh_tcp_forwarding", hardening_level="strict") is False
+    assert "aide" not in handed("__hardening_packages_optional", hardening_level="strict", hardening_aide=False)
+
+
+@pytest.mark.parametrize("operator", ["debian", "root"])
+def test_administrators_need_no_terminal_for_sudo(operator: str) -> None:
+    facts = {"packages": {}, "env": {"USER": operator}}
+    text = contents(hardening_level="strict", ansible_facts=facts)["/etc/sudoers.d/51-flaskhost-strict"]
+    lines = [line for line in text.splitlines() if line.startswith("Defaults")]
+    assert lines[0] == "Defaults requiretty"
+    assert "%sudo" in lines[1]
+    assert ("Defaults:debian !requiretty" in lines) is (operator == "debian")
+    assert all("!requiretty" in line for line in lines[1:])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 #: The number of the first process namespace, PROC_PID_INIT_INO in linux/proc_ns.h: only there auditd may work.
 _FIRST_PROCESSES = "pid:[4026531836]"
@@ -56,4 +58,25 @@ def abilities(root: Path = Path("/"), fragment: str = "/etc/default/grub.d/60-fl
         "time": bool(mask >> _SYS_TIME & 1),
         "boot_loader": own_kernel and (root / "boot/grub/grub.cfg").exists(),
         "boot_loader_is_stale": own_kernel and boot_loader_is_stale(root, fragment),
+    }
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """Read what the role hardening has noted of its earlier runs.
+
+    Args:
+        path: the file; one that is not there, or is broken, is of a host that was never strict.
+
+    Returns:
+        ``level``, that of the last run, and ``packages``, those that it has installed for an option.
+    """
+    try:
+        found = json.loads(_read(path) or "{}")
+    except ValueError:
+        found = {}
+    found = found if isinstance(found, dict) else {}
+    packages = found.get("packages")
+    return {
+        "level": "strict" if found.get("level") == "strict" else "standard",
+        "packages": [str(name) for name in packages] if isinstance(packages, list) else [],
     }

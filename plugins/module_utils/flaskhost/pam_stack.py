@@ -125,6 +125,17 @@ def without(text: str, module: str, argument: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def having(text: str, kind: str, module: str, argument: str) -> str:
+    """Give the lines of one kind and module an argument. pam-auth-update keeps such a change, as one by `without`."""
+    its_line = re.compile(rf"^\s*{kind}\b.*\b{re.escape(module)}(\s|$)")
+    word = re.compile(rf"\s{re.escape(argument)}(?=\s|$)")
+    lines = [
+        f"{line.rstrip()} {argument}" if its_line.search(line) and not word.search(line) else line
+        for line in text.splitlines()
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def profile_lines(profile: str) -> list[tuple[str, str, tuple[str, ...]]]:
     """The modules that a profile of pam-auth-update brings: the kind, the module and its arguments.
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.abilities import abilities
 from ansible.module_utils.flaskhost.audit import (
     backup,
     certificates,
@@ -47,6 +49,7 @@ PACKAGES = {"lynis": "lynis", "openscap": "openscap-scanner", "testssl": "testss
 #: About a tenth of what the site gets where both want the processor, and not nothing: ionice's idle class and nice 19
 #: could keep a scan waiting for as long as the site is busy.
 BEHIND = ("nice", "-n", "10", "ionice", "-c", "2", "-n", "7")
+SSH_KEYS = Path("/etc/ssh")
 LYNIS_PID = Path("/run/lynis.pid")
 CONTENT = "usr/share/xml/scap/ssg/content"
 #: Hooks of other packages that apt runs after an update would leave something behind.
@@ -415,9 +418,46 @@ def system() -> str:
         text = ""
     name = re.search(r'^PRETTY_NAME="?([^"\n]+)', text, re.MULTILINE)
     said = f"{name[1] if name else 'An unknown system'}, kernel {os.uname().release}"
-    if Path("/run/systemd/container").exists():
+    if lacks(abilities()):
         said += ", which it shares with others: nobody can set here what the kernel does or how disks are mounted"
     return said
+
+
+def whereabouts() -> dict[str, Any]:
+    """Say how the host would be reached directly: its address, sshd's ports, and the keys by which one knows it."""
+    address = ""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Nothing is sent: the kernel only chooses the address that it would send from (TEST-NET-1, RFC 5737).
+        probe.connect(("192.0.2.1", 9))
+        address = str(probe.getsockname()[0])
+    keys = [path.read_text(encoding="utf-8", errors="replace").split() for path in SSH_KEYS.glob("ssh_host_*_key.pub")]
+    return {"address": address, "ssh_ports": _ssh_ports(), "ssh_keys": [words[1] for words in keys if len(words) > 1]}
+
+
+def _ssh_ports() -> list[int]:
+    try:
+        done = subprocess.run(["/usr/sbin/sshd", "-T"], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return [22]
+    ports = re.findall(r"^port (\d+)$", done.stdout.decode(errors="replace"), re.MULTILINE)
+    return [int(port) for port in ports] or [22]
+
+
+def lacks(can: Mapping[str, bool], sys_net: Path = Path("/proc/sys/net/ipv4/conf/all/rp_filter")) -> list[str]:
+    """Say what a host that shares its kernel cannot set: ``kernel``, ``network``, ``clock``; nothing of its own one.
+
+    Args:
+        can: see :func:`abilities.abilities`.
+        sys_net: a setting of the network.
+    """
+    if can["own_kernel"]:
+        return []
+    found = ["kernel"]
+    if not os.access(sys_net, os.W_OK):
+        found.append("network")
+    if not can["time"]:
+        found.append("clock")
+    return found
 
 
 def is_ours(units: Path = Path("/etc/systemd/system")) -> bool:

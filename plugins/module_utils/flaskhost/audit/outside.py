@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.flaskhost.audit import gixy, ssh_audit, testssl
 from ansible.module_utils.flaskhost.audit.host import read_testssl, testssl_words
@@ -49,6 +51,60 @@ def tool(name: str, requirement: str) -> list[str]:
     beside = Path(sys.executable).with_name("uvx")
     uvx = str(beside) if beside.exists() else shutil.which("uvx") or "uvx"
     return [uvx, "--quiet", "--from", requirement, name]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the controller finds a host.
+
+    Attributes:
+        address: the address to scan; empty where there is none.
+        ssh_port: sshd's port there.
+        note: what a reader of the report should know of it.
+        why_not: why there is none.
+    """
+
+    address: str
+    ssh_port: int
+    note: str = ""
+    why_not: str = ""
+
+
+def place(address: str, ssh_port: int, own: Mapping[str, Any]) -> Place:
+    """Find the host itself, and not a port of the controller's that leads to it.
+
+    A container or a virtual machine is often reached at a published port of the loopback address: what else is open
+    there is the controller's own. Its own address is taken where sshd shows one of the host's own keys there.
+
+    Args:
+        address: where Ansible goes.
+        ssh_port: and by which port.
+        own: what the host says of itself: ``address``, ``ssh_ports`` and ``ssh_keys``.
+    """
+    if not _is_loopback(address):
+        return Place(address, ssh_port)
+    itself = str(own.get("address") or "")
+    ports = [int(port) for port in own.get("ssh_ports") or [22]]
+    reached = f"Ansible reaches the host at {address}, which is this computer's own address."
+    for port in ports if itself and not _is_loopback(itself) else []:
+        if _host_keys(itself, port) & set(own.get("ssh_keys") or []):
+            return Place(itself, port, note=f"{reached} The scan went to the host's own: {itself}.")
+    tried = (
+        f"At the host's own address, {itself}, no sshd with its keys answers." if itself else "It told no other one."
+    )
+    cure = "Run the audit on a computer that reaches it, or set audit_address."
+    return Place("", 0, why_not=f"{reached} {tried} {cure}")
+
+
+def _is_loopback(address: str) -> bool:
+    number = _number(address)
+    return bool(number) and ipaddress.ip_address(number.partition("%")[0]).is_loopback
+
+
+def _host_keys(address: str, port: int) -> set[str]:
+    """The keys that sshd shows, without their kind."""
+    _status, out, _errors = run(["ssh-keyscan", "-T", "5", "-p", str(port), address], 30)
+    return {line.split()[2] for line in out.splitlines() if not line.startswith("#") and len(line.split()) > 2}
 
 
 def scan_ssh(address: str, port: int, requirement: str) -> Scan:

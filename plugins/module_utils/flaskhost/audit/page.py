@@ -111,9 +111,15 @@ def _verdict(report: Mapping[str, Any]) -> Iterable[str]:
         css = FAILED if grave["high"] else WAIVED
         text = "One thing is left to do: " if len(steps) == 1 else f"{len(steps)} things are left to do: "
         text += ", ".join(f"{number} {severity}" for severity, number in grave.items() if number) + "."
-    waived = len({(item["scanner"].partition("-")[0], item["id"]) for item in _all(report, WAIVED)})
+    every = [*_all(report, WAIVED)]
+    waived, beyond = (
+        len({(item["scanner"].partition("-")[0], item["id"]) for item in every if item["out_of_reach"] is is_beyond})
+        for is_beyond in (False, True)
+    )
     more = [f"{waived} findings stay as they are, each for a written reason." if waived > 1 else ""]
     more += ["One finding stays as it is, for a written reason." if waived == 1 else ""]
+    more += [f"{beyond} more are out of this host's reach." if beyond > 1 else ""]
+    more += ["One more is out of this host's reach." if beyond == 1 else ""]
     missing = sum(not scan["ran"] for scan in report["scans"])
     if missing:
         plural = "scanners have" if missing > 1 else "scanner has"
@@ -224,16 +230,29 @@ def _changes(report: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _waived(report: Mapping[str, Any]) -> Iterable[str]:
-    """All that is waived, by its reason: this is what a reader disputes."""
+    """All that is waived, by its reason: this is what a reader disputes, and apart from it what nobody could change."""
+    reasons = _reasons(item for item in _all(report, WAIVED) if not item.get("out_of_reach"))
+    if reasons:
+        yield "<h2>What is waived, and why</h2>"
+        yield '<p class="soft">Each of these is not as its scanner wants it, and stays so. Dispute a reason: '
+        yield "<code>audit_own_waivers: false</code> shows the host without those that Flaskhost brings along.</p>"
+        yield from _by_reason(reasons)
+    beyond = _reasons(item for item in _all(report, WAIVED) if item.get("out_of_reach"))
+    if beyond:
+        number = sum(len(found) for found in beyond.values())
+        yield "<h2>What this host cannot have</h2>"
+        yield '<p class="soft">Out of reach. No setting on this host would change these, so they are nothing to do.</p>'
+        yield from _folded(f"Out of reach: {number}", _by_reason(beyond), is_open=False)
+
+
+def _reasons(items: Iterable[Mapping[str, Any]]) -> dict[str, dict[tuple[str, str], str]]:
     reasons: dict[str, dict[tuple[str, str], str]] = {}
-    for item in _all(report, WAIVED):
-        reason = ("Out of reach. " if item.get("out_of_reach") else "") + item["reason"]
-        reasons.setdefault(reason, {})[item["scanner"].partition("-")[0], item["id"]] = item["title"]
-    if not reasons:
-        return
-    yield "<h2>What is waived, and why</h2>"
-    yield '<p class="soft">Each of these is not as its scanner wants it, and stays so. Dispute a reason: '
-    yield "<code>audit_own_waivers: false</code> shows the host without those that Flaskhost brings along.</p>"
+    for item in items:
+        reasons.setdefault(item["reason"], {})[item["scanner"].partition("-")[0], item["id"]] = item["title"]
+    return reasons
+
+
+def _by_reason(reasons: Mapping[str, Mapping[tuple[str, str], str]]) -> Iterable[str]:
     rows = [
         f"<tr><td>{escape(reason)}</td><td>"
         + "<br>".join(f"<code>{escape(name)}</code>" for _family, name in found)
