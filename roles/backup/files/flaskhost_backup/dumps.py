@@ -27,6 +27,7 @@ _EXTENSION = re.compile(r"^(?:EXTENSION - |COMMENT - EXTENSION )")
 _PROPERTIES = re.compile(r"^(?:DATABASE PROPERTIES - |ACL - DATABASE |COMMENT - DATABASE )")
 _DATABASE = re.compile(r"^DATABASE - ")
 _SCHEMA = re.compile(r"^SCHEMA - (?P<name>\S+) \S+$")
+_LARGE = re.compile(r"^(?:BLOB |BLOBS |BLOB METADATA |ACL - LARGE OBJECT |COMMENT - LARGE OBJECT )")
 #: Ends the name of a database that is being restored.
 RESTORING = "_restoring"
 
@@ -188,8 +189,13 @@ def _fill(server: Server, fresh: str, held: Contents, archive: Archive) -> list[
     strangers = sorted(held.others - mine - {"pg_database_owner", "-"})
     rest = [line for line in held.lines if line not in {*first, *held.pick(_DATABASE, _PROPERTIES)}]
     with tenant(server.superuser, fresh, also=held.others) as login:
-        # What a superuser owned, for instance, can only become the owner's.
-        acting, words = (login.pinning(role=held.owner), ["--no-owner"]) if strangers else (login, [])
+        acting, words = login, []
+        if strangers:
+            # What a superuser owned, for instance, can only become the owner's; large objects stay the app's.
+            large = [line for line in rest if _LARGE.search(_text(line)) and _owner(line) not in strangers]
+            _need(archive.restore(login, "--exit-on-error", f"--dbname={fresh}", entries=large), fresh)
+            rest = [line for line in rest if line not in large]
+            acting, words = login.pinning(role=held.owner), ["--no-owner"]
         _need(archive.restore(acting, "--exit-on-error", f"--dbname={fresh}", *words, entries=rest), fresh)
         login.ask(f"REASSIGN OWNED BY {quoted(login.role)} TO {quoted(held.owner)}; DROP OWNED BY {quoted(login.role)}")
     if not strangers:
