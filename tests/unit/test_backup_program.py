@@ -5,13 +5,30 @@ The outputs are those of pgBackRest 2.45 and restic 0.14, taken down where they 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flaskhost_backup import cli, counts, drill, pgbackrest, restic, restore_cluster, state, targets, tools, verbs, wal
+from flaskhost_backup import (
+    cli,
+    counts,
+    drill,
+    pgbackrest,
+    restic,
+    restore_cluster,
+    sessions,
+    state,
+    targets,
+    tools,
+    verbs,
+    wal,
+)
 from flaskhost_backup.config import BackupError, Cluster, Config, parse
 from flaskhost_backup.explain import explain
 from flaskhost_backup.tools import Done
@@ -488,19 +505,32 @@ def test_what_is_put_aside_never_lands_on_another(tmp_path: Path) -> None:
 
 
 class FakeServer:
-    """A cluster with some tables, and the rows that each has."""
+    """A cluster with some tables, and the rows that each has; its superuser is never asked for them."""
 
-    def __init__(self, rows: dict[str, dict[str, int]]) -> None:
-        self.rows = rows
+    def __init__(self, rows: dict[str, dict[str, int]], fails: str = "") -> None:
+        self.rows, self.fails = rows, fails
 
     def databases(self) -> list[str]:
         return list(self.rows)
 
-    def ask(self, sql: str, database: str, _timeout: float = 0) -> list[list[str]]:
+    @contextlib.contextmanager
+    def tenant(self, database: str) -> Iterator[FakeLogin]:
+        if database == self.fails:
+            raise BackupError("It refuses.")
+        yield FakeLogin(self.rows[database])
+
+
+class FakeLogin:
+    """A session role in one of its databases."""
+
+    def __init__(self, rows: dict[str, int]) -> None:
+        self.rows = rows
+
+    def ask_lines(self, sql: str, _timeout: float = 0) -> list[str]:
         if sql == counts.TABLES:
-            return [name.split(".") for name in self.rows[database]]
+            return [json.dumps([*name.split("."), True, True]) for name in self.rows]
         name = sql.split('ONLY "')[1].replace('"."', ".").rstrip('";')
-        return [[str(self.rows[database][name])]]
+        return [str(self.rows[name])]
 
 
 RECORD = {"exact": True, "databases": {"shop": {"public.entry": 3, "public.none": 0, "public.slow": None}}}
@@ -529,6 +559,79 @@ def test_counts_that_are_not_exact_are_not_held_against_it() -> None:
     server = FakeServer({"shop": {"public.entry": 4, "public.none": 1, "public.slow": 1}})
     assert counts.compare({**RECORD, "exact": False}, server) == ([], 2)  # type: ignore[arg-type]
     assert counts.compare(RECORD, FakeServer({}))[0] == ["The database shop is missing."]  # type: ignore[arg-type]
+
+
+def test_a_database_that_refuses_does_not_keep_the_others_from_being_compared() -> None:
+    record = {"exact": True, "databases": {"evil": {"public.x": 1}, "shop": {"public.entry": 3}}}
+    server = FakeServer({"evil": {"public.x": 1}, "shop": {"public.entry": 2}}, fails="evil")
+    problems, compared = counts.compare(record, server)  # type: ignore[arg-type]
+    assert compared == 1
+    assert [item.split(".")[0] for item in problems] == ["It refuses", "The table public"]
+
+
+@pytest.mark.parametrize("loose", [{"shop": None}, {"shop": ["public.entry"]}])
+def test_rows_that_could_not_be_locked_are_not_held_against_it(loose: dict[str, list[str] | None]) -> None:
+    record = {"exact": False, "databases": {"shop": {"public.entry": 3}}, "loose": loose}
+    assert counts.compare(record, FakeServer({"shop": {"public.entry": 4}})) == ([], 1)  # type: ignore[arg-type]
+
+
+# --- Who connects, and what root does in folders of others ----------------------------------------------------------
+
+
+def test_nothing_but_the_helpers_starts_a_client_of_postgresql() -> None:
+    root = Path(__file__).resolve().parents[2]
+    starts = re.compile(r"""["'](?:psql|pg_dump|pg_dumpall|pg_restore|pg_amcheck|vacuumdb|reindexdb)["']""")
+    found = {
+        str(path.relative_to(root))
+        for folder in ("roles", "plugins")
+        for path in (root / folder).rglob("*.py")
+        if starts.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {
+        "roles/backup/files/flaskhost_backup/sessions.py",  # the helper
+        "roles/backup/files/flaskhost_backup/dumps.py",  # names programs that the helper starts
+        "roles/backup/files/flaskhost_backup/drill.py",  # likewise
+        "plugins/module_utils/flaskhost/postgres_psql.py",  # the helper of the modules
+        "plugins/module_utils/flaskhost/database.py",  # as the app's own user
+        "plugins/modules/postgres_upgrade.py",  # vacuumdb, which analyzes as the tables' owners, as autovacuum does
+    }
+
+
+def test_every_setting_of_a_tenant_is_pinned() -> None:
+    login = sessions.Login(Cluster("17", Path("/x"), (), ()), Path("/s"), 5432, "flaskhost_session_1", "shop", "secret")
+    options = login.variables["PGOPTIONS"]
+    for item in ("search_path= ", "role=none", "row_security=off", "standard_conforming_strings=on",
+                 "default_transaction_isolation=read\\ committed", "transaction_timeout=0"):  # fmt: skip
+        assert f"-c {item}" in options
+    assert "log_statement" not in options, "only a superuser may set it"
+    assert (
+        "transaction_timeout"
+        not in dataclasses.replace(login, cluster=Cluster("15", Path("/x"), (), ())).variables["PGOPTIONS"]
+    )
+
+
+def test_root_follows_no_link_of_another_user(tmp_path: Path) -> None:
+    (tmp_path / "real" / "main").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.lchown(tmp_path / "link", 65534, 65534) if os.geteuid() == 0 else pytest.skip("needs root")
+    for do in (
+        lambda: tools.make_folder(tmp_path / "link" / "new", "nobody"),
+        lambda: verbs.remove(tmp_path / "link" / "main"),
+        lambda: verbs.move_aside(tmp_path / "link" / "main", "x"),
+    ):
+        with pytest.raises(BackupError, match="not root's"):
+            do()
+    assert [path.name for path in (tmp_path / "real").iterdir()] == ["main"]
+    os.lchown(tmp_path / "link", 0, 0)
+    tools.make_folder(tmp_path / "link" / "new", "nobody")
+    assert (tmp_path / "real" / "new").stat().st_uid == 65534
+    # What lies in a folder that is removed may be a link too.
+    (tmp_path / "real" / "main" / "out").symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    verbs.remove(tmp_path / "real" / "main")
+    assert (tmp_path / "kept").is_dir()
+    (tmp_path / "pid").symlink_to("/etc/passwd")
+    assert tools.head(tmp_path / "pid", 64) == ""
 
 
 # --- The rest --------------------------------------------------------------------------------------------------------
