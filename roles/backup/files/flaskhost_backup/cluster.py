@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from flaskhost_backup import tools
 from flaskhost_backup.config import BackupError, Cluster
 from flaskhost_backup.explain import explain
+from flaskhost_backup.sessions import ASK_SECONDS, GROUP, Login, literal, quoted, tenant
 from flaskhost_backup.tools import Done
 
-#: Seconds for a question about the catalogue.
-ASK_SECONDS = 30.0
 #: Names of the sockets of scratch clusters; nothing listens on the network.
 BESIDE_PORT, DRILL_PORT, DATABASE_PORT = 5433, 5434, 5435
-#: Between the columns of an answer.
-SEPARATOR = "\x1f"
-#: What ends the answer of a session.
-_MARK = "--flaskhost-end--"
 
 
 class Server:
@@ -39,53 +36,25 @@ class Server:
         self.socket, self.port = socket or cluster.socket, port or cluster.port
 
     @property
-    def variables(self) -> dict[str, str]:
-        """What PostgreSQL's programs are told of where it is."""
-        return {
-            "PGHOST": str(self.socket),
-            "PGPORT": str(self.port),
-            "PGUSER": self.cluster.user,
-            "PGDATABASE": "postgres",
-            "PGCONNECT_TIMEOUT": "10",
-            "PGAPPNAME": "flaskhost-backup",
-        }
+    def superuser(self) -> Login:
+        """The superuser, in the database ``postgres``."""
+        return Login(self.cluster, self.socket, self.port, self.cluster.user)
 
-    @property
-    def psql(self) -> list[str]:
-        """The command that reads SQL from its standard input."""
-        return [
-            str(self.cluster.bin / "psql"),
-            "--no-psqlrc",
-            "--quiet",
-            "--tuples-only",
-            "--no-align",
-            f"--field-separator={SEPARATOR}",
-            "--set=ON_ERROR_STOP=1",
-        ]
+    def tenant(self, database: str, *, reads_all: bool = False) -> contextlib.AbstractContextManager[Login]:
+        """Have a role of a database's tenant, for everything that touches objects of the tenant's."""
+        return tenant(self.superuser, database, reads_all=reads_all)
 
-    def run(self, sql: str, database: str = "postgres", timeout: float | None = ASK_SECONDS) -> Done:
-        """Run SQL, and hand back how it went."""
-        variables = {**self.variables, "PGDATABASE": database}
-        return tools.run(self.psql, user=self.cluster.user, env=variables, data=sql, timeout=timeout)
+    def run(self, sql: str, timeout: float | None = ASK_SECONDS) -> Done:
+        """Run SQL as the superuser in the database ``postgres``, and hand back how it went."""
+        return self.superuser.run(sql, timeout)
 
-    def ask(self, sql: str, database: str = "postgres", timeout: float | None = ASK_SECONDS) -> list[list[str]]:
-        """Ask a question.
-
-        Args:
-            sql: what to ask.
-            database: of which database.
-            timeout: seconds.
-
-        Returns:
-            The rows of the answer.
+    def ask(self, sql: str, timeout: float | None = ASK_SECONDS) -> list[list[str]]:
+        """Ask a question as the superuser in the database ``postgres``.
 
         Raises:
             BackupError: PostgreSQL refuses, or does not run.
         """
-        done = self.run(sql, database, timeout)
-        if done.status:
-            raise explain(done, f"PostgreSQL (database {database})")
-        return [line.split(SEPARATOR) for line in done.out.splitlines() if line]
+        return self.superuser.ask(sql, timeout)
 
     def runs(self) -> bool:
         """Whether it answers."""
@@ -93,8 +62,30 @@ class Server:
 
     def databases(self) -> list[str]:
         """The databases that can be connected to, without the templates."""
-        rows = self.ask("SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1")
-        return [row[0] for row in rows]
+        rows = self.ask(
+            "SELECT pg_catalog.to_json(datname) FROM pg_catalog.pg_database"
+            " WHERE datallowconn AND NOT datistemplate ORDER BY datname"
+        )
+        return [json.loads(row[0]) for row in rows]
+
+    def open_databases(self) -> list[str]:
+        """Those of them that others than a superuser can connect to."""
+        closed = self.ask("SELECT pg_catalog.to_json(datname) FROM pg_catalog.pg_database WHERE datconnlimit = 0")
+        return [name for name in self.databases() if [json.dumps(name, ensure_ascii=False)] not in closed]
+
+    def add_amcheck(self, database: str, role: str) -> Done:
+        """Put the functions that pg_amcheck calls into a database, and let a role call them.
+
+        The script of the extension runs in the schema pg_catalog, where nobody else can have put anything.
+        """
+        script = f"""
+CREATE EXTENSION IF NOT EXISTS amcheck WITH SCHEMA pg_catalog;
+SELECT pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %I', p.oid::pg_catalog.regprocedure, {literal(role)})
+FROM pg_catalog.pg_proc p, pg_catalog.pg_depend d, pg_catalog.pg_extension e
+WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
+  AND d.refobjid = e.oid AND e.extname = 'amcheck' \\gexec
+"""  # noqa: S608 - quoted
+        return replace(self.superuser, database=database).run(script, 120.0)
 
     def point(self, name: str) -> tuple[str, int]:
         """Put a named point into the write-ahead log, to which a restore can go.
@@ -142,62 +133,6 @@ class Server:
             waited += 0.25
 
 
-class Session:
-    """One connection that stays, for what has to be done in one transaction.
-
-    Args:
-        server: the cluster.
-        database: which of its databases.
-    """
-
-    def __init__(self, server: Server, database: str) -> None:
-        self.server, self.database = server, database
-        self.process = subprocess.Popen(  # noqa: S603 - no argument of anybody's
-            [*tools.TOGETHER, *server.psql],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd="/",
-            env=tools.environment(server.cluster.user, {**server.variables, "PGDATABASE": database}),
-            **tools.identity(server.cluster.user),  # type: ignore[call-overload]
-        )
-
-    def do(self, sql: str) -> list[list[str]]:
-        """Run SQL and wait for its answer.
-
-        Raises:
-            BackupError: PostgreSQL refuses; the connection has then ended.
-        """
-        stdin, stdout = _pipe(self.process.stdin), _pipe(self.process.stdout)
-        lines: list[str] = []
-        try:
-            stdin.write(f"{sql}\n\\echo {_MARK}\n")
-            stdin.flush()
-        except BrokenPipeError:
-            lines = stdout.read().splitlines()
-            raise self._refused(lines) from None
-        for line in stdout:
-            if line.strip() == _MARK:
-                return [item.split(SEPARATOR) for item in lines if item]
-            lines.append(line.rstrip("\n"))
-        raise self._refused(lines)
-
-    def _refused(self, lines: list[str]) -> BackupError:
-        return explain(Done(3, "", "\n".join(lines)), f"PostgreSQL (database {self.database})")
-
-    def close(self) -> None:
-        """End the connection; what was not committed is undone."""
-        self.process.kill()
-        self.process.communicate()
-
-
-def _pipe(stream: IO[str] | None) -> IO[str]:
-    if stream is None:
-        raise BackupError("psql was started without its pipes.")
-    return stream
-
-
 class Scratch:
     """A cluster beside the real one, for a look or a test: it listens on a socket of its own and archives nothing.
 
@@ -214,12 +149,16 @@ class Scratch:
         self.server = Server(cluster, self.socket, port)
 
     def make(self) -> None:
-        """Make its folders anew; what a run that was killed has left goes first."""
+        """Make its folders anew; what a run that was killed has left goes first.
+
+        Its folder is root's, who writes its settings and its log there; postgres only reads them.
+        """
         self.remove()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        for path in (self.folder, self.data, self.socket):
-            path.mkdir(mode=0o700)
-            shutil.chown(path, self.cluster.user, self.cluster.user)
+        self.folder.mkdir(mode=0o700)
+        for path in (self.data, self.socket):
+            tools.make_folder(path, self.cluster.user)
+        self.folder.chmod(0o711)
 
     def settings(self) -> dict[str, str]:
         """What it is started with: nothing of the real one's that could reach beyond its own folder."""
@@ -266,7 +205,7 @@ class Scratch:
         """
         # Those that the archived settings must not overrule are arguments: the command line wins over everything.
         self._write("postgresql.conf", "# Made by flaskhost-backup.\n")
-        self._write("pg_hba.conf", "local all postgres peer\n")
+        self._write("pg_hba.conf", f"local all postgres peer\nlocal all +{GROUP} scram-sha-256\n")
         self._write("pg_ident.conf", "")
         arguments = [item for name, value in self.settings().items() for item in ("-c", f"{name}={value}")]
         with os.fdopen(self._open_log(), "w", encoding="utf-8") as log:
@@ -292,6 +231,9 @@ class Scratch:
                     f"Look at its log: {self.log}; a large database needs a longer --timeout.",
                 )
             pause(0.2)
+        # Nobody else connects to it: a database that is kept closed is looked into here like the others.
+        for name in self.server.databases():
+            self.server.ask(f"ALTER DATABASE {quoted(name)} WITH CONNECTION LIMIT -1")
 
     def _ready(self) -> bool:
         done = self.server.run("SELECT pg_is_in_recovery()")
@@ -299,12 +241,12 @@ class Scratch:
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o600)
-        shutil.chown(path, self.cluster.user, self.cluster.user)
+        path.unlink(missing_ok=True)
+        with path.open("x", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), 0o644)
+            stream.write(text)
 
     def _open_log(self) -> int:
-        # Whoever is postgres owns the folder, and must not make root write through a link of theirs.
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
 
     def last_log(self) -> str:
@@ -330,16 +272,6 @@ class Scratch:
             return
         self.stop("immediate")
         shutil.rmtree(self.folder)
-
-
-def literal(text: str) -> str:
-    """A text as SQL has it."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def quoted(name: str) -> str:
-    """A name as SQL has it."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def control_data(cluster: Cluster, data: Path) -> dict[str, str]:

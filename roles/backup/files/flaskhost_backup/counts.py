@@ -5,18 +5,24 @@ in the log a moment before others see it. They are the same where nobody is in t
 milliseconds every table is locked against writers (readers go on), in all databases at once; within that moment each
 connection takes its snapshot and a named point is put into the log; then the locks go, and the rows are counted in the
 snapshots, at leisure. A lock is waited for no longer than LOCK_MS. Where a long write does not let it happen, the
-counts are taken all the same and marked as not exact: the drill then only sees that the tables are there, and none is
-empty that had rows.
+counts of that database are taken all the same and marked as not exact: the drill then only sees that the tables are
+there, and none is empty that had rows.
+
+All of it is done by session roles (sessions.py), never by a superuser: an owner can put a view in the place of a table
+between two statements, and planning a query runs immutable functions of the indexes' expressions. What a tenant's code
+says of its own rows can be wrong. It cannot keep the others' from being counted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
-from flaskhost_backup.cluster import Server, Session, quoted
+from flaskhost_backup.cluster import Server
 from flaskhost_backup.config import BackupError
+from flaskhost_backup.sessions import Login, Session, number, quoted, values
 
 #: Milliseconds that a lock is waited for; whoever wants to write waits behind it as long.
 LOCK_MS = 200
@@ -24,12 +30,19 @@ LOCK_MS = 200
 TRIES = 5
 #: Seconds between two tries.
 BETWEEN = 2.0
-#: The tables whose rows outlast a crash, and are the database's own.
+#: Seconds that counting a database may take; what is left then is not counted.
+DATABASE_SECONDS = 3600.0
+#: The tables whose rows outlast a crash, and are the database's own: name, whether it can be locked, and be read.
 TABLES = """
-SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-ORDER BY 1, 2
+SELECT pg_catalog.json_build_array(n.nspname, c.relname, pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+  pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.=) 'p'
+  AND n.nspname OPERATOR(pg_catalog.!~) '^pg_' AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
+ORDER BY n.nspname, c.relname
 """
+#: A table: its schema, its name, whether it can be locked, and be read.
+Table = tuple[str, str, bool, bool]
 
 
 def take(
@@ -51,73 +64,120 @@ def take(
 
     Returns:
         ``point``, ``lsn``, ``timeline``, ``at``, ``exact``, ``held_ms`` (how long writers were held up at most), and
-        ``databases``: for each its tables with their rows, None for one that was not counted.
+        ``databases``: for each its tables with their rows, None for one that was not counted. ``loose``: by database,
+        the tables whose rows are not exact, since they belong to another one than the tenant and could not be locked;
+        None for all tables of a database in which somebody writes all the time. ``failed``: the databases that could
+        not be looked into, with the reason.
     """
     at = time.time() if now is None else now
-    for number in range(TRIES):
-        found = _try(server, name, timeout, exact=True)
-        if found:
-            return {**found, "at": at}
-        if number < TRIES - 1:
-            pause(BETWEEN)
-    return {**(_try(server, name, timeout, exact=False) or {}), "at": at}
+    with contextlib.ExitStack() as stack:
+        logins: dict[str, Login] = {}
+        failed: dict[str, str] = {}
+        for database in server.open_databases():
+            try:
+                logins[database] = stack.enter_context(server.tenant(database))
+            except BackupError as error:
+                failed[database] = error.reason
+        for attempt in range(TRIES):
+            found = _try(server, logins, name, timeout, failed, last=False)
+            if found:
+                return {**found, "at": at}
+            if attempt < TRIES - 1:
+                pause(BETWEEN)
+        return {**(_try(server, logins, name, timeout, failed, last=True) or {}), "at": at}
 
 
-def _try(server: Server, name: str, timeout: int, *, exact: bool) -> dict[str, Any] | None:
-    """Try once; None where somebody writes all the time."""
+def _try(
+    server: Server, logins: dict[str, Login], name: str, timeout: int, failed: dict[str, str], *, last: bool
+) -> dict[str, Any] | None:
+    """Try once; None where somebody writes all the time. The last try does without the locks that it does not get."""
     sessions: dict[str, Session] = {}
-    tables: dict[str, list[tuple[str, str]]] = {}
+    tables: dict[str, list[Table]] = {}
+    loose: dict[str, list[str] | None] = {}
+    problems = dict(failed)
     try:
-        for database in server.databases():
-            sessions[database] = Session(server, database)
-            tables[database] = [(row[0], row[1]) for row in sessions[database].do(TABLES.strip() + ";")]
+        for database, login in logins.items():
+            sessions[database] = Session(login)
+            try:
+                tables[database] = [tuple(item) for item in values(sessions[database].do(TABLES.strip() + ";"))]
+                sessions[database].do(_BEGIN)
+                loose[database] = [_name(table) for table in tables[database] if not table[2]]
+            except BackupError as error:
+                problems[database] = error.reason
+        ready = [database for database in sessions if database not in problems]
         began = time.monotonic()
-        for database, session in sessions.items():
-            session.do("BEGIN ISOLATION LEVEL REPEATABLE READ; SAVEPOINT locks;")
-            if exact and tables[database]:
-                names = ", ".join(f"ONLY {quoted(schema)}.{quoted(table)}" for schema, table in tables[database])
-                try:
-                    session.do(f"SET LOCAL lock_timeout = '{LOCK_MS}ms'; LOCK TABLE {names} IN SHARE MODE;")
-                except BackupError:
+        for database in ready:
+            names = ", ".join(f"ONLY {_quoted(table)}" for table in tables[database] if table[2])
+            try:
+                if names:
+                    lock = f"SET LOCAL lock_timeout = '{LOCK_MS}ms'; LOCK TABLE {names} IN SHARE MODE;"
+                    sessions[database].do(f"{lock} SET LOCAL lock_timeout = 0;")
+            except BackupError:
+                if not last:
                     return None
-        for session in sessions.values():
-            # The first question takes the snapshot, which stays when the locks go.
-            session.do("SELECT count(*) FROM pg_class WHERE false;")
+                loose[database] = None
+                sessions[database].close()
+                sessions[database] = Session(logins[database])
+        for database in list(ready):
+            try:
+                # The first question takes the snapshot, which stays when the locks go.
+                sessions[database].do((_BEGIN if loose[database] is None else "") + _SNAPSHOT)
+            except BackupError as error:
+                problems[database] = error.reason
+                ready.remove(database)
         lsn, timeline = server.point(name)
-        for session in sessions.values():
-            session.do("ROLLBACK TO SAVEPOINT locks;")
+        for database in ready:
+            with contextlib.suppress(BackupError):
+                sessions[database].do("ROLLBACK TO SAVEPOINT locks;")
         held = time.monotonic() - began
-        counted = {database: _count(session, tables[database], timeout) for database, session in sessions.items()}
+        counted = {database: _count(sessions[database], tables[database], timeout) for database in ready}
         return {
             "point": name,
             "lsn": lsn,
             "timeline": timeline,
-            "exact": exact,
-            "held_ms": round(held * 1000) if exact else 0,
+            "exact": all(loose[database] is not None for database in ready),
+            "held_ms": round(held * 1000),
             "databases": counted,
+            "loose": {database: loose[database] for database in ready if loose[database] != []},
+            "failed": problems,
         }
     finally:
         for session in sessions.values():
             session.close()
 
 
-def _count(session: Session, tables: list[tuple[str, str]], timeout: int) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
-    session.do(f"SET LOCAL statement_timeout = '{timeout}s';")
-    for schema, table in tables:
-        name = f"{schema}.{table}"
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SAVEPOINT locks;"
+_SNAPSHOT = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE false;"
+
+
+def _count(session: Session, tables: list[Table], timeout: int) -> dict[str, int | None]:
+    found: dict[str, int | None] = {_name(table): None for table in tables}
+    end = time.monotonic() + DATABASE_SECONDS
+    for table in tables:
+        if not table[3]:
+            continue
         try:
-            session.do("SAVEPOINT one;")
-            found[name] = int(session.do(_count_sql(schema, table))[0][0])
+            if time.monotonic() > end:
+                break
+            # Each time anew: what runs in the place of a table could have switched it off.
+            session.do(f"SAVEPOINT one; SET LOCAL statement_timeout = '{timeout}s';")
+            found[_name(table)] = number(session.do(_count_sql(table), timeout + 30.0))
         except BackupError:
             # The connection ends with the error: what is left is not counted either.
-            found |= {f"{other[0]}.{other[1]}": found.get(f"{other[0]}.{other[1]}") for other in tables}
-            return found
+            break
     return found
 
 
-def _count_sql(schema: str, table: str) -> str:
-    return f"SELECT count(*) FROM ONLY {quoted(schema)}.{quoted(table)};"  # noqa: S608 - both are quoted
+def _name(table: Table) -> str:
+    return f"{table[0]}.{table[1]}"
+
+
+def _quoted(table: Table) -> str:
+    return f"{quoted(table[0])}.{quoted(table[1])}"
+
+
+def _count_sql(table: Table) -> str:
+    return f"SELECT pg_catalog.count(*) FROM ONLY {_quoted(table)};"  # noqa: S608 - both are quoted
 
 
 def compare(record: dict[str, Any], server: Server, timeout: int = 600) -> tuple[list[str], int]:
@@ -138,18 +198,24 @@ def compare(record: dict[str, Any], server: Server, timeout: int = 600) -> tuple
         if database not in there:
             problems.append(f"The database {database} is missing.")
             continue
-        found = {f"{row[0]}.{row[1]}": (row[0], row[1]) for row in server.ask(TABLES, database)}
-        for name, rows in tables.items():
-            if name not in found:
-                problems.append(f"The table {name} of {database} is missing.")
-                continue
-            if rows is None:
-                continue
-            schema, table = found[name]
-            counted = int(server.ask(_count_sql(schema, table), database, float(timeout))[0][0])
-            compared += 1
-            if record["exact"] and counted != rows:
-                problems.append(f"The table {name} of {database} has {counted} rows, and had {rows}.")
-            elif rows and not counted:
-                problems.append(f"The table {name} of {database} is empty, and had {rows} rows.")
+        loose = record.get("loose", {}).get(database, [])
+        # Records from before there was "loose" say of all databases at once whether they are exact.
+        sharp = record["exact"] if "loose" not in record else loose is not None
+        try:
+            with server.tenant(database) as login:
+                found = {_name(item): item for item in map(tuple, values(login.ask_lines(TABLES)))}
+                for name, rows in tables.items():
+                    if name not in found:
+                        problems.append(f"The table {name} of {database} is missing.")
+                        continue
+                    if rows is None or not found[name][3]:
+                        continue
+                    counted = number(login.ask_lines(_count_sql(found[name]), float(timeout)))
+                    compared += 1
+                    if sharp and name not in (loose or []) and counted != rows:
+                        problems.append(f"The table {name} of {database} has {counted} rows, and had {rows}.")
+                    elif rows and not counted:
+                        problems.append(f"The table {name} of {database} is empty, and had {rows} rows.")
+        except BackupError as error:
+            problems.append(f"{error.reason} The rows of {database} were not compared.")
     return problems, compared

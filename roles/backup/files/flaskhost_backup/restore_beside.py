@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 
+from flaskhost_backup import tools
 from flaskhost_backup.cluster import BESIDE_PORT, Scratch, Server, need_room
 from flaskhost_backup.config import Config
 from flaskhost_backup.pgbackrest import Backup
@@ -31,8 +31,7 @@ def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target
     scratch.make()
     try:
         tablespaces = scratch.folder / "tablespaces"
-        tablespaces.mkdir(mode=0o700)
-        shutil.chown(tablespaces, cluster.user, cluster.user)
+        tools.make_folder(tablespaces, cluster.user)
         found.backrest.restore(
             scratch.data, *arguments(backup, target), f"--tablespace-map-all={tablespaces}", "--archive-mode=off",
         )  # fmt: skip

@@ -20,7 +20,7 @@ from flaskhost_backup.state import State, held, read_json, stamp, write_json
 from flaskhost_backup.targets import arguments, choose, need_version
 from flaskhost_backup.tools import Done
 from flaskhost_backup.units import start_units, stop_units
-from flaskhost_backup.verbs import Result, move_aside, need_enabled, remove
+from flaskhost_backup.verbs import Result, move, move_aside, need_enabled, remove
 from flaskhost_backup.wal import complete, hand_over, need_no_gap, salvage
 
 
@@ -140,8 +140,8 @@ def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, n
         progress.note(data=str(cluster.data), aside=_next(cluster.data, mark))
         aside = move_aside(cluster.data, mark)
     progress.note(data=str(cluster.data), new=True)
-    cluster.data.mkdir(mode=0o700, parents=True)
-    shutil.chown(cluster.data, cluster.user, cluster.user)
+    cluster.data.parent.mkdir(parents=True, exist_ok=True)
+    tools.make_folder(cluster.data, cluster.user)
     return aside
 
 
@@ -163,8 +163,8 @@ def _stop(cluster: Cluster) -> None:
     done = tools.run(cluster.stop)
     pid = cluster.data / "postmaster.pid"
     try:
-        process = int(pid.read_text(encoding="utf-8").split()[0])
-    except (OSError, ValueError, IndexError):
+        process = int(tools.head(pid, 64).split()[0])
+    except (ValueError, IndexError):
         return
     if Path(f"/proc/{process}").exists() and _is_postgres(process):
         raise explain(
@@ -224,10 +224,7 @@ class _Log:
 
     def read(self) -> str:
         """Read it."""
-        text = ""
-        with contextlib.suppress(OSError), self.file.open(encoding="utf-8", errors="replace") as stream:
-            stream.seek(self.seen)
-            text = stream.read()
+        text = tools.head(self.file, 1024**2, self.seen)
         command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--unit={self.unit}", self.since]
         return f"{text}\n{tools.run(command, timeout=60).out}"
 
@@ -267,14 +264,14 @@ def take_back(config: Config) -> str:
         if data.exists():
             # It was made by us, from a backup that is still there.
             remove(data)
-        Path(aside).rename(data)
+        move(Path(aside), data)
     elif found.get("new") and not aside:
         remove(data)
     repository, before = found.get("repository"), found.get("repository_aside")
     if repository and (found.get("repository_new") or before):
         if before and Path(before).exists():
             remove(Path(repository))
-            Path(before).rename(repository)
+            move(Path(before), Path(repository))
         elif not before and found.get("repository_new"):
             remove(Path(repository))
     started = "."

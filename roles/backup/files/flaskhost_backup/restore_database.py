@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flaskhost_backup import tools
-from flaskhost_backup.cluster import DATABASE_PORT, Scratch, Server, literal, quoted
+from flaskhost_backup import dumps
+from flaskhost_backup.cluster import DATABASE_PORT, Scratch, Server
 from flaskhost_backup.config import BackupError, Config
-from flaskhost_backup.explain import explain
 from flaskhost_backup.restore_beside import into_scratch
+from flaskhost_backup.sessions import Login
 from flaskhost_backup.sources import Request, source
 from flaskhost_backup.state import State, held, stamp
 from flaskhost_backup.units import start_units, stop_units
@@ -49,12 +49,12 @@ def database(config: Config, name: str, request: Request) -> Result:
             if name not in scratch.server.databases():
                 raise BackupError(f"There was no database {name} then.", "Ask for a later time.")
             dump = scratch.folder / "dump"
-            _dump(scratch, name, dump)
+            dumps.dump(scratch.server, name, dump)
             scratch.stop()
             remove(scratch.data)
             units = stop_units(list(app.units) if app else [])
             try:
-                kept = replace(server, name, dump, stamp(request.now))
+                kept, notes = replace(server, name, dump, stamp(request.now))
             except BaseException:
                 start_units(units)
                 raise
@@ -69,23 +69,13 @@ def database(config: Config, name: str, request: Request) -> Result:
         result.lines.append(
             f"The one that was there before: {kept}. When all is well: sudo -u {cluster.user} dropdb {kept}"
         )
+    result.lines += notes
     result.data["restore"] = {
         "at": request.now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text,
         "backup": backup.label, "database": name, "aside": kept, "units": units, "point": wanted.point or {},
     }  # fmt: skip
     State(config.state).note("restore", result.data["restore"])
     return result
-
-
-def _dump(scratch: Scratch, name: str, path: Path) -> None:
-    cluster = scratch.cluster
-    done = tools.run(
-        [cluster.bin / "pg_dump", "--format=custom", "--create", "--compress=1", f"--file={path}", f"--dbname={name}"],
-        user=cluster.user,
-        env=scratch.server.variables,
-    )
-    if done.status:
-        raise explain(done, "The restored cluster")
 
 
 def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: float) -> Result:
@@ -106,18 +96,21 @@ def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: floa
     with held([app.lock] if app and app.lock else []):
         units = stop_units(list(app.units) if app else [])
         try:
-            kept = replace(server, name, dump, stamp(now), scrub)
+            kept, notes = replace(server, name, dump, stamp(now), scrub)
         finally:
             start_units(units)
     result = Result(changed=True, lines=[f"The database {name} was taken in{', and scrubbed' if scrub else ''}."])
     if kept:
         result.lines.append(f"The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}")
+    result.lines += notes
     result.data["restore"] = {"at": now, "ok": True, "problems": [], "database": name, "aside": kept, "units": units}
     return result
 
 
-def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None = None) -> str:
+def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None = None) -> tuple[str, list[str]]:
     """Put a database from a dump into the place of the one that is there, which gets another name.
+
+    It is restored beside the present one, with the rights of its owner, and gets its name when it is whole.
 
     Args:
         server: the cluster.
@@ -127,42 +120,30 @@ def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None
         scrub: SQL to run in the new one, all of it or nothing, before anybody is let in.
 
     Returns:
-        That name; empty where there was none.
+        That name, empty where there was none; and what there is to tell.
 
     Raises:
         BackupError: it cannot be; the one that was there is in its place again.
     """
     kept = f"{name}_before_{mark.lower()}"
-    found = server.ask("SELECT datname FROM pg_database")
-    there = [name] in found
+
+    def finish(login: Login) -> None:
+        if scrub:
+            login.ask(f"BEGIN;\n{scrub.read_text(encoding='utf-8')}\n;COMMIT;\n", None)
+
+    try:
+        fresh, notes = dumps.load(server, name, dump, finish)
+    except BackupError as problem:
+        raise BackupError(f"{problem.reason} What was there before is in its place.", problem.cure) from None
+    there = [name] in server.ask("SELECT datname FROM pg_catalog.pg_database")
     if there:
-        rename(server, name, kept)
-    # By its standard input: the file may be one that only root reads.
-    with dump.open("rb") as stream:
-        done = tools.run(
-            [server.cluster.bin / "pg_restore", "--create", "--exit-on-error", "--dbname=postgres"],
-            user=server.cluster.user,
-            env=server.variables,
-            stream=stream,
-        )
-    if not done.status and scrub:
-        done = server.run(f"BEGIN;\n{scrub.read_text(encoding='utf-8')}\n;COMMIT;\n", name, None)
-    if done.status:
-        problem = explain(done, f"The database {name}")
-        server.ask(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+        dumps.rename(server, name, kept)
+    try:
+        dumps.name_it(server, fresh, name, dump)
+    except BackupError as problem:
+        dumps.drop(server, fresh)
+        dumps.drop(server, name)
         if there:
-            rename(server, kept, name)
-        raise BackupError(f"{problem.reason} What was there before is in its place again.", problem.cure)
-    server.ask("ANALYZE", name, None)
-    return kept if there else ""
-
-
-def rename(server: Server, old: str, new: str) -> None:
-    """Rename a database, and end who is in it; under a name of before no app gets in by mistake."""
-    # Not closed for good: pg_upgrade refuses a database that nobody can connect to, and pg_dumpall leaves it out.
-    limit = 0 if "_before_" in new else -1
-    server.ask(f"ALTER DATABASE {quoted(old)} WITH ALLOW_CONNECTIONS false")
-    there = f"datname = {literal(old)} AND pid <> pg_backend_pid()"
-    server.ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {there}")  # noqa: S608 - quoted
-    server.ask(f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)}")
-    server.ask(f"ALTER DATABASE {quoted(new)} WITH CONNECTION LIMIT {limit} ALLOW_CONNECTIONS true")
+            dumps.rename(server, kept, name)
+        raise BackupError(f"{problem.reason} What was there before is in its place again.", problem.cure) from None
+    return (kept if there else ""), notes

@@ -99,9 +99,8 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
     # Where it lies in the snapshot is where it was on the host that took it.
     inside = Path(next((path for path in found[-1].paths if path.endswith("/postgres")), found[-1].paths[0]))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    folder.mkdir()
-    # postgres has to get through to its own part of it.
-    folder.chmod(0o711)
+    # Nobody but root gets through to it while its files change their owner.
+    folder.mkdir(mode=0o700)
     second.restore(found[-1].id, folder)
     cluster = config.need_cluster()
     repository, records = folder / "postgres", folder / "records"
@@ -110,6 +109,8 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
     if other.exists():
         other.rename(records)
     _own(repository, cluster.user)
+    # postgres has to get through to its own part of it.
+    folder.chmod(0o711)
     points = read_json(records / "points.list").get("points")
     return Source(
         PgBackRest(config, repository, "The copy that was fetched from the second repository"),

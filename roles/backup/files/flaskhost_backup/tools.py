@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
+import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from flaskhost_backup.config import BackupError
 
 #: Where programs are looked for.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,6 +77,8 @@ def run(
     data: str | None = None,
     timeout: float | None = None,
     stream: IO[bytes] | None = None,
+    out: IO[bytes] | None = None,
+    lend: Sequence[int] = (),
 ) -> Done:
     """Run a program and wait for it.
 
@@ -83,6 +89,8 @@ def run(
         data: what it reads from its standard input.
         timeout: seconds until it is ended; None for no limit.
         stream: an open file that it reads in the place of ``data``.
+        out: an open file that it writes to; :attr:`Done.out` is then empty.
+        lend: open files that it gets under the same numbers.
 
     Returns:
         How it has ended; 127 where it is not there, 124 where it took too long.
@@ -91,7 +99,9 @@ def run(
         done = subprocess.run(  # noqa: S603 - the arguments are ours
             [*TOGETHER, *(str(item) for item in command)],
             check=False,
-            capture_output=True,
+            stdout=out or subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=tuple(lend),
             text=True,
             errors="replace",
             cwd="/",
@@ -107,7 +117,85 @@ def run(
         return Done(124, "", f"{Path(command[0]).name} has not ended after {timeout:.0f} s")
     if done.returncode == 127 and "setpriv: failed to execute" in done.stderr:
         return Done(127, "", f"{command[0]}: there is no such program")
-    return Done(done.returncode, done.stdout, done.stderr)
+    return Done(done.returncode, done.stdout or "", done.stderr)
+
+
+@contextlib.contextmanager
+def in_memory(text: str) -> Iterator[int]:
+    """A file that is in no folder, for a program to read as ``/proc/self/fd/N``."""
+    number = os.memfd_create("flaskhost-backup")
+    try:
+        with open(number, "w", encoding="utf-8", closefd=False) as stream:
+            stream.write(text)
+        yield number
+    finally:
+        os.close(number)
+
+
+@contextlib.contextmanager
+def parent(path: Path) -> Iterator[int]:
+    """Open the folder that a path is in, without following a link of anybody's but root's.
+
+    For what root makes, moves or removes in a folder of another user, who could put a link into its way: the work is
+    then done by the name in that folder (``dir_fd``).
+
+    Args:
+        path: an absolute path.
+
+    Raises:
+        BackupError: there is a link of another one's on the way.
+    """
+    descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    left, links = list(path.parent.parts[1:]), 0
+    try:
+        while left:
+            name = left.pop(0)
+            try:
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            except OSError as error:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if not stat.S_ISLNK(status.st_mode):
+                    raise
+                links += 1
+                if status.st_uid or links > 20:
+                    raise BackupError(f"{path.parent} leads over a link that is not root's: {name}.") from error
+                target = os.readlink(name, dir_fd=descriptor)
+                left = [item for item in Path(target).parts if item != "/"] + left
+                inner = os.open("/", os.O_RDONLY | os.O_DIRECTORY) if target.startswith("/") else os.dup(descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path, user: str) -> None:
+    """Make a folder that belongs to a user, in a folder that may belong to that user too."""
+    entry = pwd.getpwnam(user)
+    with parent(path) as above:
+        os.mkdir(path.name, 0o700, dir_fd=above)
+        descriptor = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            os.fchown(descriptor, entry.pw_uid, entry.pw_gid)
+        finally:
+            os.close(descriptor)
+
+
+def head(path: Path, size: int, start: int = 0) -> str:
+    """Some of a file that another user may have replaced by something else; nothing of what is no plain file.
+
+    Args:
+        path: the file.
+        size: bytes at most.
+        start: where to begin.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as stream:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                stream.seek(start)
+                return stream.read(size).decode(errors="replace")
+    return ""
 
 
 def json_lines(text: str) -> list[dict[str, object]]:

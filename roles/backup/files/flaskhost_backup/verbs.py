@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 import traceback
 from collections.abc import Callable
@@ -143,6 +144,8 @@ def _database(config: Config, kind: str, now: float) -> tuple[str, dict[str, Any
         f"The database: {newest.label} ({newest.kind}), {human(newest.size)}, {human(newest.stored)} stored; "
         f"{tables} tables counted{'' if record['exact'] else ', not exactly: somebody writes all the time'}."
     )
+    if record["failed"]:
+        line += "".join(f" {name} was not counted: {reason}" for name, reason in record["failed"].items())
     return line, {
         "label": newest.label,
         "kind": newest.kind,
@@ -506,13 +509,22 @@ def move_aside(path: Path, mark: str) -> Path:
     while os.path.lexists(aside):
         number += 1
         aside = path.with_name(f"{path.name}.before-{mark}-{number}")
-    path.rename(aside)
+    move(path, aside)
     return aside
 
 
+def move(path: Path, there: Path) -> None:
+    """Rename a file or folder within its folder, which may belong to another user."""
+    with tools.parent(path) as above:
+        os.rename(path.name, there.name, src_dir_fd=above, dst_dir_fd=above)
+
+
 def remove(path: Path) -> None:
-    """Delete a folder, where it is there."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
+    """Delete a folder, where it is there; links in it are deleted, and not followed."""
+    if not os.path.lexists(path):
+        return
+    with tools.parent(path) as above:
+        if stat.S_ISDIR(os.stat(path.name, dir_fd=above, follow_symlinks=False).st_mode):
+            shutil.rmtree(path.name, dir_fd=above)
+        else:
+            os.unlink(path.name, dir_fd=above)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from flaskhost_backup import tools
 from flaskhost_backup.cluster import Server, control_data
 from flaskhost_backup.config import BackupError, Cluster
+from flaskhost_backup.explain import explain
 from flaskhost_backup.pgbackrest import SEGMENT, Backup, Info, PgBackRest, gaps, segment_timeline, segments
 from flaskhost_backup.sources import Source
 from flaskhost_backup.targets import Target, choose
@@ -90,7 +91,7 @@ def salvage(cluster: Cluster, repository: Path, aside: Path, info: Info) -> None
         if not SEGMENT.fullmatch(path.name):
             continue
         if path.name >= newest or segment_timeline(path.name) > segment_timeline(newest):
-            copied = fresh / path.name
-            shutil.copyfile(path, copied)
-            copied.chmod(0o600)
-            shutil.chown(copied, cluster.user, cluster.user)
+            # As postgres, whose folders both are: root would follow a link in either.
+            done = tools.run(["cp", "--no-dereference", "--", path, fresh / path.name], user=cluster.user)
+            if done.status:
+                raise explain(done, "The end of the write-ahead log")
