@@ -29,7 +29,7 @@ BAD = {
     "goes elsewhere": (f"\\connect postgres\n{SCRUB}", "syntax error"),
     "runs a program": (f"\\! touch {MARKER}\n{SCRUB}", "syntax error"),
     "is told to run a program": (f"COPY (SELECT 1) TO PROGRAM 'touch {MARKER}'; {SCRUB}", "permission denied"),
-    "leaves its quotes": (f"{SCRUB} $sql$; END $do$; \\q", "syntax error"),
+    "leaves its quotes": (f"{SCRUB} $sql$; END $do$; \\q", "unterminated dollar-quoted"),
     "fails": (f"{SCRUB} SELECT 1 / 0;", "division by zero"),
 }
 
