@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flaskhost_backup import dumps
+from flaskhost_backup import dumps, scrubs
 from flaskhost_backup.cluster import DATABASE_PORT, Scratch, Server
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.restore_beside import into_scratch
@@ -126,10 +126,11 @@ def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None
         BackupError: it cannot be; the one that was there is in its place again.
     """
     kept = f"{name}_before_{mark.lower()}"
+    sql = scrubs.read(scrub) if scrub else None
 
     def finish(login: Login) -> None:
-        if scrub:
-            login.ask(f"BEGIN;\n{scrub.read_text(encoding='utf-8')}\n;COMMIT;\n", None)
+        if sql is not None:
+            scrubs.run(login, sql)
 
     try:
         fresh, notes = dumps.load(server, name, dump, finish)

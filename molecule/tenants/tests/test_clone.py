@@ -1,0 +1,162 @@
+"""Another environment's data: scrubbed and committed before anybody can read it, and never left on a disk."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tenants import INVENTORY, PLAIN, PROJECT
+
+#: On the host, for what the tests import.
+FOLDER = "/root/flaskhost-test-clone"
+#: What the superuser of PostgreSQL could write, and nobody else on its behalf.
+MARKER = "/var/lib/postgresql/flaskhost-test-clone"
+SCRUB = "UPDATE people SET email = 'scrubbed';"
+#: Scrubs that must not count as done, and a word of what is said about each.
+BAD = {
+    "ends early": (f"\\q\n{SCRUB}", "syntax error"),
+    "ends early after a statement": (f"SELECT 1;\n\\q\n{SCRUB}", "syntax error"),
+    "commits itself": ("UPDATE people SET email = 'half'; COMMIT; SELECT 1 / 0;", "transaction commands"),
+    "undoes itself": (f"{SCRUB} ROLLBACK;", "transaction commands"),
+    "goes elsewhere": (f"\\connect postgres\n{SCRUB}", "syntax error"),
+    "runs a program": (f"\\! touch {MARKER}\n{SCRUB}", "syntax error"),
+    "is told to run a program": (f"COPY (SELECT 1) TO PROGRAM 'touch {MARKER}'; {SCRUB}", "permission denied"),
+    "leaves its quotes": (f"{SCRUB} $sql$; END $do$; \\q", "unterminated dollar-quoted"),
+    "fails": (f"{SCRUB} SELECT 1 / 0;", "division by zero"),
+}
+
+
+def admin(host: Any, sql: str, database: str = "postgres") -> str:
+    done = host.run("cd / && runuser -u postgres -- psql -XqAt -v ON_ERROR_STOP=1 -d %s -c %s", database, sql)
+    assert done.rc == 0, done.stderr
+    return done.stdout.strip()
+
+
+def write(host: Any, name: str, text: str) -> str:
+    encoded = base64.b64encode(text.encode()).decode()
+    assert host.run(f"echo {encoded} | base64 -d > {FOLDER}/{name}").rc == 0
+    return f"{FOLDER}/{name}"
+
+
+def take_in(host: Any, scrub: str) -> Any:
+    path = write(host, "scrub.sql", scrub)
+    command = f"flaskhost-backup take-in --database alice --dump {FOLDER}/dump --confirm alice --scrub {path}"
+    return host.run(command)
+
+
+def state(host: Any) -> str:
+    """Which database the app has, what is in it, and which others there are."""
+    names = admin(host, "SELECT string_agg(oid || datname, ' ' ORDER BY datname) FROM pg_database")
+    rows = admin(host, "SELECT DISTINCT email FROM people", "alice")
+    return f"{names} {rows}"
+
+
+def clean(host: Any) -> None:
+    for name in admin(host, "SELECT datname FROM pg_database WHERE datname ~ '^alice_before_'").split():
+        admin(host, f"DROP DATABASE {name}")
+    admin(host, "DROP TABLE IF EXISTS people", "alice")
+    host.run(f"rm -rf {FOLDER} {MARKER}")
+
+
+@pytest.fixture(scope="module")
+def host_with_dump(host: Any) -> Iterator[Any]:
+    """A dump with real addresses, and beside it the app's database with old ones."""
+    clean(host)
+    host.run(f"install -d -m 700 {FOLDER}")
+    admin(
+        host,
+        """SET ROLE "alice-owner"; CREATE TABLE people (email text); GRANT SELECT ON people TO alice;
+        INSERT INTO people SELECT 'real' FROM generate_series(1, 100)""",
+        "alice",
+    )
+    assert host.run(f"cd / && runuser -u postgres -- pg_dump -Fc --create alice > {FOLDER}/dump").rc == 0
+    admin(host, "UPDATE people SET email = 'old'", "alice")
+    yield host
+    clean(host)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_scrub_that_was_not_done_changes_nothing(host_with_dump: Any, name: str) -> None:
+    host, (scrub, word) = host_with_dump, BAD[name]
+    before = state(host)
+    done = take_in(host, scrub)
+    assert done.rc != 0, done.stdout
+    assert word in done.stdout + done.stderr
+    assert state(host) == before
+    assert not host.file(MARKER).exists
+
+
+def test_nobody_reads_a_row_before_it_is_scrubbed(host_with_dump: Any) -> None:
+    """Another host's instance of the app connects all the time: it sees the old rows, or those that are scrubbed."""
+    host = host_with_dump
+    # Whatever database of that name there is: under the name of before the old rows may be read, no others.
+    loop = """while [ ! -e FOLDER/stop ]; do for name in alice alice_restoring; do
+        setpriv --reuid=alice --regid=alice --clear-groups \
+        psql -XqAt -d $name -c 'SELECT DISTINCT email FROM people' >> FOLDER/seen 2>&1; done; done"""
+    write(host, "loop.sh", loop.replace("FOLDER", FOLDER))
+    assert host.run(f"cd / && systemd-run --quiet --unit=flaskhost-test-clone bash {FOLDER}/loop.sh").rc == 0
+    try:
+        done = take_in(host, f"SELECT pg_sleep(2);\n{SCRUB}\nSELECT pg_sleep(2); -- the last line is a comment")
+        host.run(f"sleep 0.5; touch {FOLDER}/stop")
+    finally:
+        host.run("systemctl stop flaskhost-test-clone")
+    assert done.rc == 0, done.stdout + done.stderr
+    seen = set(host.file(f"{FOLDER}/seen").content_string.splitlines())
+    assert {"old", "scrubbed"} <= seen, "the loop read before and after"
+    assert "real" not in seen
+    assert admin(host, "SELECT DISTINCT email FROM people", "alice") == "scrubbed"
+    owner = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'people'"
+    assert admin(host, owner, "alice") == "alice-owner"
+
+
+def test_a_clone_that_fails_leaves_no_copy_and_none_is_ever_readable(host_with_dump: Any, tmp_path: Path) -> None:
+    host = host_with_dump
+    name = host.ansible.get_variables()["inventory_hostname"]
+    variables = yaml.safe_load((INVENTORY / Path(os.environ["MOLECULE_INVENTORY_FILE"]).name).read_text())
+    for environment in ("production", "staging"):
+        folder = tmp_path / environment
+        folder.mkdir()
+        (folder / "group_vars").symlink_to((INVENTORY / "group_vars").resolve())
+        groups = {group: {"hosts": {name: variables["all"]["hosts"][name]}} for group in ("db", "app", "web")}
+        (folder / "hosts.yml").write_text(yaml.safe_dump(groups))
+    scrub = tmp_path / "alice.sql"
+    scrub.write_text(f"{SCRUB} SELECT 1 / 0;\n")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    before, starts, over = state(host), set[bytes](), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            for path in temporary.glob("flaskhost-clone-*/*"):
+                try:
+                    starts.add(path.read_bytes()[:5])
+                except OSError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    given = {"source": str(tmp_path / "production"), "app": "alice", "scrub": str(scrub), "confirm": "alice"}
+    try:
+        done = subprocess.run(
+            ["ansible-playbook", "--inventory", str(tmp_path / "staging"), "playbooks/clone.yml", "--extra-vars",
+             json.dumps({**given, "clone_target": True})],
+            cwd=PROJECT, env={**os.environ, **PLAIN, "TMPDIR": str(temporary)}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
+        )  # fmt: skip
+    finally:
+        over.set()
+        watcher.join()
+    assert done.returncode != 0 and "division by zero" in done.stdout, done.stdout
+    assert list(temporary.glob("flaskhost-clone-*")) == []
+    assert host.run("ls -d /tmp/flaskhost-clone-* /var/tmp/flaskhost-clone-*").rc != 0
+    assert state(host) == before
+    assert starts - {b""}, "the watcher saw the dump"
+    assert b"PGDMP" not in starts, "it was not encrypted"
