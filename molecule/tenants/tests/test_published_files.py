@@ -106,17 +106,18 @@ def test_a_persistent_folder_behind_a_link_removes_nothing_of_others(host: Any, 
     host.run_expect([0], f"mkdir -p -m 700 {PRIVATE}/uploads && touch {PRIVATE}/uploads/file")
     before = state(host, PRIVATE)
     (mallory.folder / "media").symlink_to("instance")
-    attack(
+    aimed = attack(
         visitor,
         f"""
-        import secrets
-import shutil
+        import shutil
         shutil.rmtree("/srv/mallory/data/instance", ignore_errors=True)
         os.symlink({PRIVATE!r}, "/srv/mallory/data/instance")
         os.makedirs("/srv/mallory/data/media/uploads", exist_ok=True)
+        print("aimed")
         """,
     )
-    assert host.file("/srv/mallory/data/instance/uploads/file").exists
+    assert aimed == "aimed\n"
+    assert host.run("readlink /srv/mallory/data/instance").stdout.strip() == PRIVATE
     status, output = mallory.deploy(persistent=["instance", "media/uploads"])
     assert state(host, PRIVATE) == before
     assert status != 0
