@@ -1110,9 +1110,24 @@ def test_a_slot_is_confined_by_the_profile_that_is_on_the_disk() -> None:
     assert load.endswith("/usr/sbin/apparmor_parser --replace /etc/apparmor.d/flask-shop'")
 
 
+def profile(name: str) -> tuple[list[str], dict[str, str]]:
+    """A profile of an app: its lines, and the rights by path."""
+    text = render("gunicorn", "apparmor.j2", item=slot())
+    _, begin, rest = text.partition(f"profile {name} ")
+    lines = [line.split("#")[0].strip() for line in (begin + rest.partition("\n}\n")[0]).splitlines()]
+    return lines, dict(line.rstrip(",").rsplit(" ", 1) for line in lines if line.startswith("/"))
+
+
+def test_a_build_writes_the_new_environment_and_its_cache() -> None:
+    _lines, rules = profile("flask-shop_build")
+    written = {path for path, rights in rules.items() if "w" in rights}
+    temporary = {"/tmp/{,**}", "/var/tmp/{,**}", "/dev/shm/{,**}"}
+    assert written == {"/srv/shop/venvs/**", "/var/cache/flaskhost/shop/{,**}"} | temporary
+    assert not [path for path in rules if "data" in path or "/run" in path]
+
+
 def test_a_profile_lets_nothing_run_that_the_app_can_write() -> None:
-    lines = [line.split("#")[0].strip() for line in render("gunicorn", "apparmor.j2", item=slot()).splitlines()]
-    rules = dict(line.rstrip(",").rsplit(" ", 1) for line in lines if line.startswith("/"))
+    lines, rules = profile("flask-shop")
     assert {path for path, rights in rules.items() if set(rights) & set("wk") and set(rights) & set("mix")} == set()
     assert rules["/srv/shop/data/**"] == "rwkl"
     assert rules["/srv/shop/{releases,venvs}/**"] == "mrix"

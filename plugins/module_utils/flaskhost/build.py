@@ -77,7 +77,7 @@ class Build:
         self._persist(app_dir)
         replace_link(folder / "app", f"src/{subdir}".rstrip("/"))
         self.note("Build the environment")
-        record.venv = self._build(app_dir, code, group).name
+        record.venv = self._build(app_dir, code).name
         replace_link(folder / "venv", f"../../venvs/{record.venv}")
         self.note("Complete the release")
         self._static(record, app_dir, code, folder)
@@ -150,7 +150,7 @@ class Build:
             if status:
                 raise ReleaseError("Make the data folder", tail(err, 5), f"Look at {kept} and at the free disk space.")
 
-    def _build(self, app_dir: Path, code: Path, group: int) -> Path:
+    def _build(self, app_dir: Path, code: Path) -> Path:
         options = self.options
         requirements = virtualenv.find_requirements(app_dir, options["requirements"], code)
         if not requirements:
@@ -163,7 +163,7 @@ class Build:
         builder = virtualenv.Builder(
             self.run,
             user=self.user,
-            group=group,
+            code=code,
             folder=self.store.venvs,
             cache=Path(options["cache_dir"]) / options["app"],
             uv=options["uv"],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -110,8 +112,20 @@ def is_whole(environment: Path) -> bool:
 
 def remove(environment: Path) -> None:
     """Remove an environment; one that is removed in part is not taken for a whole one."""
-    (environment / MARK).unlink(missing_ok=True)
+    with contextlib.suppress(IsADirectoryError):
+        (environment / MARK).unlink(missing_ok=True)
     shutil.rmtree(environment)
+
+
+def build_account(user: str) -> str:
+    """The account that builds for an app. No app's name has an underscore, so it is nobody's user and no database's.
+
+    Args:
+        user: the app's system user.
+    """
+    name = f"{user}_build"
+    # useradd(8): 32 characters at most.
+    return name if len(name) <= 32 else f"{user[:15]}_{hashlib.sha256(user.encode()).hexdigest()[:10]}_build"
 
 
 class Builder:
@@ -119,8 +133,9 @@ class Builder:
 
     Args:
         run: runs a command.
-        user: the app's system user, who builds: what a package runs while it is built is not run as root.
-        group: the number of that user's group.
+        user: the app's system user. What a package runs while it is built is run neither as root nor as that user, but
+            as an account that has no data and no database: see :func:`build_account`.
+        code: the code of the release, all that a build may read of the app's.
         folder: where the environments are.
         cache: uv's cache, of this app alone, so that no app can plant a package in another one's.
         uv: the path of uv.
@@ -134,7 +149,7 @@ class Builder:
         run: Run,
         *,
         user: str,
-        group: int,
+        code: Path,
         folder: Path,
         cache: Path,
         uv: str,
@@ -142,7 +157,8 @@ class Builder:
         index_url: str = "",
         wheelhouse: Path | None = None,
     ) -> None:
-        self.run, self.user, self.group, self.folder, self.cache = run, user, group, folder, cache
+        self.run, self.user, self.code, self.folder, self.cache = run, user, code, folder, cache
+        self.account = build_account(user)
         self.uv, self.python, self.index_url = uv, python, index_url
         self.wheelhouse = wheelhouse
         self.warnings: list[str] = []
@@ -195,10 +211,7 @@ class Builder:
             return target
         if target.exists():
             remove(target)
-        for path in (target, self.cache):
-            path.mkdir(parents=True, exist_ok=True)
-            shutil.chown(path, self.user, self.group)
-            path.chmod(0o755)
+        self._make_room(target)
         # uv clears a folder that it may not remove: --allow-existing takes it as it is.
         self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
         locked = requirements
@@ -224,11 +237,46 @@ class Builder:
         self._seal(target)
         return target
 
+    def _make_room(self, target: Path) -> None:
+        """Make the account that builds, and the two folders that it may write."""
+        try:
+            account = pwd.getpwnam(self.account)
+        except KeyError:
+            options = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+            status, out, err = self.run(["useradd", "--system", "--user-group", *options, self.account])
+            if status:
+                raise ReleaseError(
+                    "Build the environment",
+                    f"the account {self.account}, which builds, cannot be created: {tail(out + err, 3)}",
+                    "Correct what useradd says, and run the same command again.",
+                ) from None
+            account = pwd.getpwnam(self.account)
+        if self.cache.exists() and self.cache.stat().st_uid != account.pw_uid:
+            # Of an earlier version of Flaskhost, where the app's own user built.
+            shutil.rmtree(self.cache)
+        for path, mode in ((target, 0o755), (self.cache, 0o700)):
+            path.mkdir(parents=True, exist_ok=True)
+            os.chown(path, account.pw_uid, account.pw_gid)
+            path.chmod(mode)
+
+    def _reach(self, target: Path) -> list[str]:
+        """What a build sees of the places where apps have theirs: its code, the new environment and the cache."""
+        empty = dict.fromkeys((str(self.folder.parent.parent), str(self.cache.parent), "/run"))
+        resolver = Path("/etc/resolv.conf").resolve().parent
+        return [
+            *(f"TemporaryFileSystem={path}:ro" for path in empty),
+            f"BindReadOnlyPaths={self.code}",
+            *(f"BindPaths={path}" for path in (target, self.cache)),
+            *([f"BindReadOnlyPaths=-{resolver}"] if resolver.is_relative_to("/run") else []),
+            *(f"InaccessiblePaths=-{path}" for path in ("/etc/flaskhost", "/var/backups", "/var/lib/postgresql")),
+        ]
+
     def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> None:
+        target = target or Path(arguments[-1])
         environment = {
             "UV_CACHE_DIR": str(self.cache),
             "UV_PYTHON_DOWNLOADS": "never",
-            # No hard links: the cache stays the user's, and what is in the environment may not.
+            # No hard links: the cache stays the builder's, and what is in the environment may not.
             "UV_LINK_MODE": "copy",
             # The host's own certificate authorities, like every other program on it.
             "UV_SYSTEM_CERTS": "1",
@@ -242,8 +290,12 @@ class Builder:
             [self.uv, *arguments],
             user=self.user,
             directory=str(directory),
-            writable=[str(target or arguments[-1]), str(self.cache)],
+            writable=[str(target), str(self.cache)],
             environment=environment,
+            # A wheelhouse holds all that is needed.
+            outbound=not self.wheelhouse,
+            builder=self.account,
+            properties=self._reach(target),
         )
         status, out, err = self.run(command)
         if status:
@@ -260,17 +312,20 @@ class Builder:
             )
 
     def _seal(self, target: Path) -> None:
-        """Give the whole environment to root, writable to nobody else, and mark it."""
+        """Give the whole environment to root, writable to nobody else, and mark it.
+
+        systemd has ended every process of the build by then. All the same nothing here follows a link.
+        """
+        # A package may have put a file or a link there; an environment that is root's and has the mark is whole.
+        (target / MARK).unlink(missing_ok=True)
         # From the top down: a folder is root's before it is read, so that nobody exchanges what is in it meanwhile.
         os.chown(target, 0, 0)
-        for root, directories, files in os.walk(target):
-            for path in (Path(root) / name for name in directories + files):
-                os.chown(path, 0, 0, follow_symlinks=False)
-                mode = path.lstat().st_mode
+        for _folder, directories, files, descriptor in os.fwalk(target):
+            for name in directories + files:
+                os.chown(name, 0, 0, dir_fd=descriptor, follow_symlinks=False)
+                mode = os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode
                 if not stat.S_ISLNK(mode) and mode & 0o7022:
-                    path.chmod(mode & 0o755)
-        # A package may have put a file or a link there while it was built.
-        (target / MARK).unlink(missing_ok=True)
+                    os.chmod(name, mode & 0o755, dir_fd=descriptor)
         (target / MARK).touch(mode=0o644, exist_ok=False)
 
 
