@@ -633,6 +633,28 @@ def test_what_reaches_the_app_is_counted_for_each_site_and_address() -> None:
         assert "limit_" not in str(server(http, "shop.test", port)), "a gate that refuses would stop every deploy"
 
 
+def test_what_an_address_can_put_on_the_disk_is_bounded() -> None:
+    http = nginx(site(**FRONT, uploads=8), site("my-blog", uploads=0))
+    assert server(http, "shop.test", "443").all("limit_conn")[-1].words[1:] == ["flaskhost_uploads", "8"]
+    assert not server(http, "my-blog.test", "443").all("limit_conn")
+    assert http.one("proxy_max_temp_file_size").words[1] == "2m"
+    mapping = http.one("map", "$request_method:$http_transfer_encoding:$http_content_length")
+    uncounted = [item.words[0].removeprefix("~") for item in mapping.block if item.words[1] == ""]
+    for request, counted in {
+        "GET::": False,
+        "HEAD::": False,
+        "POST::999999": False,
+        "POST::1000000": True,
+        "GET::16000000": True,
+        "POST:chunked:": True,
+        "GET:chunked:": True,
+        "POST:chunked:5": True,
+        # Over HTTP/2 a body needs no length.
+        "POST::": True,
+    }.items():
+        assert any(re.search(pattern, request) for pattern in uncounted) != counted, request
+
+
 def test_an_ipv6_visitor_counts_with_its_network() -> None:
     mapping = nginx().one("map", "$binary_remote_addr")
     (pattern,) = [item.words[0] for item in mapping.block if item.words[0].startswith("~")]

@@ -30,7 +30,7 @@ def tail(text: str, lines: int = 15) -> str:
 
 
 #: What every command of an app is held to: slots, processes, timers, builds, release commands and run.yml. Read with
-#: ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 says the same of the slots, which a unit test compares.
+#: ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 says the same of the slots; a unit test compares them.
 SANDBOX = (
     "NoNewPrivileges=yes",
     "PrivateTmp=yes",
@@ -62,6 +62,9 @@ SANDBOX = (
     "SystemCallErrorNumber=EPERM",
     "TasksMax=512",
     "LimitNOFILE=8192",
+    # Lines of the journal; journald multiplies them by 3 to 6 where the disk has room. The rest is dropped and counted.
+    "LogRateLimitIntervalSec=30s",
+    "LogRateLimitBurst=1000",
 )
 
 #: What a command that is run once may take: builds, release commands and run.yml. Half of the host's memory, since a

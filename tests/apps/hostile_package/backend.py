@@ -1,4 +1,4 @@
-# ruff: noqa: PTH, INP001, SIM115 - a package of an attacker, in as few words as will do
+# An attacker's package, in as few words as will do.
 """A build backend (PEP 517) that attacks the host while its package is built, and packs what came of it.
 
 TEST PACKAGE ONLY.

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH, INP001, SIM115 - a package of an attacker, in as few words as will do
+# An attacker's package, in as few words as will do.
 """What the process that runs this is held to, read from inside; and what it gets of what is not its own.
 
 TEST PACKAGE ONLY.

@@ -126,7 +126,7 @@ def _check_secrets_in_commands(report: Report, place: Place, app: dict[Any, Any]
     for where, command in commands.items():
         found = [name for name, value in secrets.items() if isinstance(command, str) and value in command]
         if found:
-            problem = f"It holds the value of secrets.{found[0]}. Commands can be read in the process list and in the journal."
+            problem = f"It holds the value of secrets.{found[0]}. The process list and the journal show commands."
             cure = f'the command with "${found[0]}" in its place, or code that reads {found[0]} from the environment'
             report.add("secret_in_command", (*place, *where), problem, cure)
 
