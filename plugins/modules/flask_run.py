@@ -21,6 +21,13 @@ options:
   socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
   live_socket: {description: The link that nginx connects through., type: path, required: true}
   command: {description: The command., type: str, required: true}
+  secrets:
+    description:
+      - Variables of this one run, such as a password that the command sets. They win over the release's own.
+      - They go to the host in a file that only root reads and that is removed when the command has ended. The command
+        itself is in the process list and in the journal; a secret does not belong into it.
+    type: dict
+    default: {}
   timeout: {description: Seconds until it is ended., type: int, default: 900}
   outbound: {description: Whether the app may connect to other hosts., type: bool, default: true}
   owner_file:
@@ -52,12 +59,14 @@ rc: {description: Its exit status., type: int, returned: when it was run}
 """
 
 import functools  # noqa: E402 - Ansible wants the documentation first
+import secrets  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import environment  # noqa: E402
 from ansible.module_utils.flaskhost.runner import ReleaseError, as_owner, sandboxed  # noqa: E402
 from ansible.module_utils.flaskhost.slots import Slots  # noqa: E402
 
@@ -71,6 +80,7 @@ ARGUMENT_SPEC = {
     "socket_dir": {"type": "path", "required": True},
     "live_socket": {"type": "path", "required": True},
     "command": {"type": "str", "required": True},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
     "timeout": {"type": "int", "default": 900},
     "outbound": {"type": "bool", "default": True},
     "owner_file": {"type": "str", "default": ""},
@@ -79,13 +89,18 @@ ARGUMENT_SPEC = {
 }
 
 
-def arguments(options: dict[str, Any], release: str, group: str = "") -> list[str]:
+#: The folder of the files of variables that are there for one run: in memory, and root's.
+RUNTIME = Path("/run/flaskhost")
+
+
+def arguments(options: dict[str, Any], release: str, group: str = "", once: str = "") -> list[str]:
     """The ``systemd-run`` that runs the command.
 
     Args:
         options: the module's options.
         release: the release that serves.
         group: the group that it runs with; the app's own when empty.
+        once: a file of variables for this run alone, which systemd removes at the end, also when this process is gone.
     """
     folder = Path(options["root"]) / "releases" / release
     wrapped = sandboxed(
@@ -102,10 +117,12 @@ def arguments(options: dict[str, Any], release: str, group: str = "") -> list[st
             f"-{options['secret_key_file']}",
             f"{folder}/env",
             *([options["owner_file"]] if options["owner_file"] else []),
+            *([once] if once else []),
         ],
         timeout=options["timeout"],
         outbound=options["outbound"],
         group=group,
+        properties=[f"ExecStopPost=-+/bin/rm --force {once}"] if once else [],
     )
     # Not a task's name: a deploy stops those, taking them for what a killed deploy has left.
     return [item.replace("_task-", "_run-", 1) if item.startswith("--unit=") else item for item in wrapped]
@@ -134,6 +151,11 @@ def live_release(options: dict[str, Any], run: Any) -> str:
     return release
 
 
+def _text(value: Any) -> str:
+    """A variable is text, whatever YAML took it for."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
@@ -155,7 +177,18 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=True, release=release, output="")
     began = time.monotonic()
-    status, out, err = run(arguments(options, release, group))
+    once = RUNTIME / f"run-{secrets.token_hex(8)}.env" if options["secrets"] else None
+    try:
+        if once:
+            variables = {name: _text(value) for name, value in options["secrets"].items()}
+            once.parent.mkdir(mode=0o700, exist_ok=True)
+            environment.write_private(once, environment.render(variables))
+        status, out, err = run(arguments(options, release, group, str(once or "")))
+    except ReleaseError as error:
+        module.fail_json(msg=f"{error.step}: {error.reason}\n{error.cure}", release=release)
+    finally:
+        if once:
+            once.unlink(missing_ok=True)
     output = "\n".join(text.rstrip("\n") for text in (out, err) if text.strip())
     if status:
         late = time.monotonic() - began >= options["timeout"]

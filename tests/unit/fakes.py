@@ -26,6 +26,8 @@ import pytest
 
 #: The app's user: nobody on the machine that runs the tests.
 USER, UID, GID = "shop", 4242, 4343
+#: The account that builds for it.
+BUILDER, BUILD_UID, BUILD_GID = "shop_build", 4252, 4353
 
 
 class ModuleFailed(Exception):
@@ -174,8 +176,9 @@ def fake_owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
 
     def chown(path: Any, uid: int, gid: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
         os.stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)  # fails where chown would
-        before = owners.get(Path(path), (0, 0))
-        owners[Path(path)] = (before[0] if uid == -1 else uid, before[1] if gid == -1 else gid)
+        path = Path(path) if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink() / path
+        before = owners.get(path, (0, 0))
+        owners[path] = (before[0] if uid == -1 else uid, before[1] if gid == -1 else gid)
 
     def path_stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         status, owner = real_stat(self, follow_symlinks=follow_symlinks), owners.get(self, (0, 0))
@@ -185,7 +188,8 @@ def fake_owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
         return kind((*values[:4], *owner, *values[6:]), more)
 
     def getpwnam(name: str) -> pwd.struct_passwd:
-        return pwd.struct_passwd((USER, "!", UID, GID, "", "/nonexistent", "")) if name == USER else real_user(name)
+        numbers = {USER: (UID, GID), BUILDER: (BUILD_UID, BUILD_GID)}.get(name)
+        return pwd.struct_passwd((name, "!", *numbers, "", "/nonexistent", "")) if numbers else real_user(name)
 
     def getgrnam(name: str) -> grp.struct_group:
         return grp.struct_group((USER, "!", GID, [])) if name == USER else real_group(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -142,6 +143,32 @@ def test_a_deploy_does_not_stop_it(host: Host) -> None:
 def test_no_secret_is_in_the_arguments_or_the_answer(host: Host) -> None:
     told = host.run("echo done")
     assert SECRET not in json.dumps([told, host.calls])
+
+
+def test_secrets_of_one_run_are_in_a_file_of_roots_while_it_runs_and_nowhere_else(host: Host, tmp_path: Path) -> None:
+    host.monkeypatch.setattr(host.module, "RUNTIME", tmp_path / "run/flaskhost")
+    (tmp_path / "run").mkdir()
+    hard = 'a "quoted" $HOME `id` \\ secret\nof two lines'
+    told = host.run('printf "%s" "$MAIL_PASSWORD$COUNT" | sha256sum', secrets={"MAIL_PASSWORD": hard, "COUNT": 3})
+    assert told["output"].split()[0] == hashlib.sha256(f"{hard}3".encode()).hexdigest()
+    assert hard not in json.dumps([told, host.calls])
+    file = host.units[-1].properties["EnvironmentFile"][-1]
+    assert file.startswith(f"{tmp_path}/run/flaskhost/run-"), "the last file wins"
+    # A module that is killed leaves the command behind, and systemd removes the file.
+    assert host.units[-1].properties["ExecStopPost"] == [f"-+/bin/rm --force {file}"]
+    assert list((tmp_path / "run/flaskhost").iterdir()) == []
+    assert (tmp_path / "run/flaskhost").stat().st_mode & 0o777 == 0o700
+    assert host.module.ARGUMENT_SPEC["secrets"]["no_log"] is True
+    told = host.run("true", secrets={"no name": "x"})
+    assert told["failed"]
+    assert "'no name' cannot be an environment variable" in told["msg"]
+
+
+def test_without_secrets_there_is_no_file(host: Host, tmp_path: Path) -> None:
+    host.monkeypatch.setattr(host.module, "RUNTIME", tmp_path / "run")
+    host.run("true")
+    assert "ExecStopPost" not in host.units[-1].properties
+    assert not (tmp_path / "run").exists()
 
 
 def test_both_outputs_are_shown(host: Host) -> None:

@@ -507,6 +507,24 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("bad_process_name", A + "processes.timer-a", {"processes": {"timer-a": "celery"}}),
     ("bad_process_name", A + "processes[true]", {"processes": {True: "celery"}}),
     ("bad_process_name", A + "timers.9-to-5", {"timers": {"9-to-5": {"command": "x", "on_calendar": "daily"}}}),
+    (
+        "secret_in_command",
+        A + "release_command",
+        {"secrets": {"T": SECRET}, "release_command": f"flask user -p '{SECRET}'"},
+    ),
+    (
+        "secret_in_command",
+        A + "processes.mail",
+        {"secrets": {"T": SECRET}, "processes": {"mail": f"worker --key={SECRET}"}},
+    ),
+    (
+        "secret_in_command",
+        A + "timers.nightly.command",
+        {
+            "secrets": {"T": SECRET},
+            "timers": {"nightly": {"command": f"curl -H {SECRET} x", "on_calendar": "daily"}},
+        },
+    ),
     ("bad_process_command", A + "processes.worker", {"processes": {"worker": {"command": "celery"}}}),
     ("bad_process_command", A + "processes.worker", {"processes": {"worker": "celery\nworker"}}),
     ("wrong_type", A + "processes", {"processes": ["celery"]}),
@@ -790,8 +808,9 @@ def test_one_fault_of_an_app(project: Path, kind: str, path: str, changes: dict[
     assert SECRET not in preflight.render(problems, "web1")
 
 
-#: Faults that are two by their nature: a repo that is a placeholder has no version either, say.
-EXPECTED_COMPANIONS = {"placeholder_repo", "secret_in_repo", "too_many_connections"}
+#: Faults that are two by their nature: a repo that is a placeholder has no version either, and one process more needs
+#: memory, say.
+EXPECTED_COMPANIONS = {"placeholder_repo", "secret_in_repo", "too_many_connections", "secret_in_command"}
 
 
 @pytest.mark.parametrize(("kind", "path", "apps"), MAPPING_FAULTS, ids=lambda value: str(value)[:60])

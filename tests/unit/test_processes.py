@@ -276,7 +276,8 @@ def test_the_sandbox_is_that_of_the_slots(host: Host, outbound: bool) -> None:
     host.units.outbound = outbound
     slot = (ROOT / "roles/gunicorn/templates/slot.service.j2").read_text()
     confined = re.compile(
-        r"(?:Protect|Private|Restrict|System|Capability|Ambient|Lock|NoNew|UMask|ProcSubset|TasksMax|LimitNOFILE).*"
+        r"(?:Protect|Private|Restrict|System|Capability|Ambient|Lock|NoNew|UMask|ProcSubset|TasksMax|LimitNOFILE"
+        r"|ReadOnlyPaths|TemporaryFileSystem|OOMPolicy|LogRateLimit).*"
     )
     host.units.switch({"worker": "w"}, {"nightly": NIGHTLY})
     for name in ("flask-shop_process@.service", "flask-shop_timer@.service"):

@@ -636,6 +636,28 @@ def test_what_reaches_the_app_is_counted_for_each_site_and_address() -> None:
         assert "limit_" not in str(server(http, "shop.test", port)), "a gate that refuses would stop every deploy"
 
 
+def test_what_an_address_can_put_on_the_disk_is_bounded() -> None:
+    http = nginx(site(**FRONT, uploads=8), site("my-blog", uploads=0))
+    assert server(http, "shop.test", "443").all("limit_conn")[-1].words[1:] == ["flaskhost_uploads", "8"]
+    assert not server(http, "my-blog.test", "443").all("limit_conn")
+    assert http.one("proxy_max_temp_file_size").words[1] == "2m"
+    mapping = http.one("map", "$request_method:$http_transfer_encoding:$http_content_length")
+    uncounted = [item.words[0].removeprefix("~") for item in mapping.block if item.words[1] == ""]
+    for request, counted in {
+        "GET::": False,
+        "HEAD::": False,
+        "POST::999999": False,
+        "POST::1000000": True,
+        "GET::16000000": True,
+        "POST:chunked:": True,
+        "GET:chunked:": True,
+        "POST:chunked:5": True,
+        # Over HTTP/2 a body needs no length.
+        "POST::": True,
+    }.items():
+        assert any(re.search(pattern, request) for pattern in uncounted) != counted, request
+
+
 def test_an_ipv6_visitor_counts_with_its_network() -> None:
     mapping = nginx().one("map", "$binary_remote_addr")
     (pattern,) = [item.words[0] for item in mapping.block if item.words[0].startswith("~")]
@@ -1137,9 +1159,24 @@ def test_a_slot_is_confined_by_the_profile_that_is_on_the_disk() -> None:
     assert load.endswith("/usr/sbin/apparmor_parser --replace /etc/apparmor.d/flask-shop'")
 
 
+def profile(name: str) -> tuple[list[str], dict[str, str]]:
+    """A profile of an app: its lines, and the rights by path."""
+    text = render("gunicorn", "apparmor.j2", item=slot())
+    _, begin, rest = text.partition(f"profile {name} ")
+    lines = [line.split("#")[0].strip() for line in (begin + rest.partition("\n}\n")[0]).splitlines()]
+    return lines, dict(line.rstrip(",").rsplit(" ", 1) for line in lines if line.startswith("/"))
+
+
+def test_a_build_writes_the_new_environment_and_its_cache() -> None:
+    _lines, rules = profile("flask-shop_build")
+    written = {path for path, rights in rules.items() if "w" in rights}
+    temporary = {"/tmp/{,**}", "/var/tmp/{,**}", "/dev/shm/{,**}"}
+    assert written == {"/srv/shop/venvs/**", "/var/cache/flaskhost/shop/{,**}"} | temporary
+    assert not [path for path in rules if "data" in path or "/run" in path]
+
+
 def test_a_profile_lets_nothing_run_that_the_app_can_write() -> None:
-    lines = [line.split("#")[0].strip() for line in render("gunicorn", "apparmor.j2", item=slot()).splitlines()]
-    rules = dict(line.rstrip(",").rsplit(" ", 1) for line in lines if line.startswith("/"))
+    lines, rules = profile("flask-shop")
     assert {path for path, rights in rules.items() if set(rights) & set("wk") and set(rights) & set("mix")} == set()
     assert rules["/srv/shop/data/**"] == "rwkl"
     assert rules["/srv/shop/{releases,venvs}/**"] == "mrix"

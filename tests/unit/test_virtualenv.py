@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.flaskhost import virtualenv
 from ansible.module_utils.flaskhost.runner import ReleaseError
-from fakes import GID, UID, USER, Unit, fake_owners, run_command, tree, unsandboxed
+from fakes import BUILD_GID, BUILD_UID, GID, UID, USER, Unit, fake_owners, run_command, tree, unsandboxed
 
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "uv"
 SERVER = "gunicorn==27.0.1"
@@ -120,7 +121,7 @@ class Workshop:
         return virtualenv.Builder(
             unsandboxed(self.calls),
             user=USER,
-            group=GID,
+            code=self.code,
             folder=self.folder / "venvs",
             cache=self.folder / "cache/shop",
             uv=uv,
@@ -414,6 +415,59 @@ def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
         assert call.properties["NoNewPrivileges"] == ["yes"]
         assert call.environment["UV_CACHE_DIR"] == str(workshop.folder / "cache/shop")
         assert call.environment["UV_PYTHON_DOWNLOADS"] == "never"
+        # Of the app's it has the code alone, and of other apps nothing; nor has it a socket of the host's.
+        assert {f"{workshop.folder.parent}:ro", f"{workshop.folder}/cache:ro", "/run:ro"} < {
+            *call.properties["TemporaryFileSystem"]
+        }
+        assert str(workshop.code) in call.properties["BindReadOnlyPaths"]
+        assert call.properties["BindPaths"] == [str(built), str(workshop.folder / "cache/shop")]
+        assert call.properties["SupplementaryGroups"] == [USER]
+        assert call.properties["AppArmorProfile"] == [f"-flask-{USER}_build"]
+        assert "ReadOnlyPaths" not in call.properties, "one path can be one thing: /run is empty"
+
+
+@pytest.mark.parametrize("user", ["a", "shop", "a" * 31, "a" * 30 + "b"])
+def test_the_account_that_builds_is_no_apps(user: str) -> None:
+    account = virtualenv.build_account(user)
+    assert re.fullmatch(r"[a-z][a-z0-9-]*_[a-z0-9_]*build", account), "no app's name has an underscore"
+    assert len(account) <= 32
+    assert virtualenv.build_account("a" * 31) != virtualenv.build_account("a" * 30 + "b")
+
+
+def test_the_account_is_created_with_the_first_build(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    known, builder, made = pwd.getpwnam, workshop.builder(), []
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: known(name if made else "no-such-account"))
+    run = builder.run
+
+    def useradd(args: list[str], **options: object) -> tuple[int, str, str]:
+        if args[0] != "useradd":
+            return run(args, **options)
+        made.append(args)
+        return 0, "", ""
+
+    builder.run = useradd
+    assert virtualenv.is_whole(workshop.build(workshop.requirements(""), builder=builder))
+    (command,) = made
+    assert command[-1] == "shop_build"
+    assert {"--system", "--user-group", "--no-create-home", "/usr/sbin/nologin"} <= {*command}
+
+
+def test_a_cache_of_the_apps_own_user_is_not_used(workshop: Workshop) -> None:
+    """An earlier version of Flaskhost built as that user."""
+    workshop.publish("gunicorn", "27.0.1")
+    poisoned = workshop.folder / "cache/shop/wheels/poison"
+    poisoned.mkdir(parents=True)
+    os.chown(workshop.folder / "cache/shop", UID, GID)
+    workshop.build(workshop.requirements(""))
+    assert not poisoned.exists()
+
+
+def test_a_build_from_a_wheelhouse_has_no_network(workshop: Workshop) -> None:
+    folder = workshop.code / "wheels"
+    workshop.wheel(folder, "gunicorn", "27.0.1")
+    workshop.build(workshop.requirements(""), builder=workshop.builder(wheelhouse=folder))
+    assert all(call.properties["PrivateNetwork"] == ["yes"] for call in workshop.calls)
 
 
 def test_a_finished_environment_is_roots(workshop: Workshop) -> None:
@@ -427,7 +481,7 @@ def test_a_finished_environment_is_roots(workshop: Workshop) -> None:
     given = {path: workshop.owners[path] for path in everything if path.name != virtualenv.MARK}
     assert given == dict.fromkeys(given, (0, 0))
     assert [path for path in everything if not path.is_symlink() and path.lstat().st_mode & 0o022] == []
-    assert workshop.owners[workshop.folder / "cache/shop"] == (UID, GID)
+    assert workshop.owners[workshop.folder / "cache/shop"] == (BUILD_UID, BUILD_GID)
 
 
 def test_a_whole_environment_is_left_alone(workshop: Workshop) -> None:

@@ -382,6 +382,16 @@ APP_OPTIONS: dict[str, Option] = {
                 minimum=0,
                 maximum=100000,
             ),
+            "uploads": Option(
+                "int",
+                "Requests of one address with a body of 1 MB and more that are sent at the same time, to all apps "
+                "together. nginx keeps such bodies on the disk, so this times body is what one address can fill. "
+                "0: no limit.",
+                8,
+                default=8,
+                minimum=0,
+                maximum=100000,
+            ),
         },
     ),
     "login": Option(

@@ -88,7 +88,7 @@ class Build:
         # can exchange whatever it likes meanwhile.
         static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
         self.note("Build the environment")
-        record.venv = self._build(app_dir, top, group).name
+        record.venv = self._build(app_dir, top).name
         replace_link(folder / "venv", f"../../venvs/{record.venv}")
         self.note("Complete the release")
         self._commands(record, app_dir, folder)
@@ -190,7 +190,7 @@ class Build:
             if status:
                 raise ReleaseError("Make the data folder", tail(err, 5), f"Look at {kept} and at the free disk space.")
 
-    def _build(self, app_dir: Path, code: Path, group: int) -> Path:
+    def _build(self, app_dir: Path, code: Path) -> Path:
         options = self.options
         requirements = virtualenv.find_requirements(app_dir, options["requirements"], code)
         if not requirements:
@@ -203,7 +203,7 @@ class Build:
         builder = virtualenv.Builder(
             self.run,
             user=self.user,
-            group=group,
+            code=code,
             folder=self.store.venvs,
             cache=Path(options["cache_dir"]) / options["app"],
             uv=options["uv"],

@@ -22,23 +22,6 @@ NOT_PROCESSES = frozenset({"web", "release"})
 #: What stands before a timer's name in a release's folder ``processes``; no process may be named like this.
 TIMER_PREFIX = "timer-"
 
-#: What a unit of a slot has beside :data:`runner.SANDBOX`: roles/gunicorn/templates/slot.service.j2, which a unit test
-#: compares.
-_MORE_SANDBOX = (
-    "PrivateUsers=yes",
-    "ProcSubset=pid",
-    "ProtectClock=yes",
-    "ProtectHostname=yes",
-    "ProtectKernelLogs=yes",
-    "AmbientCapabilities=",
-    "LockPersonality=yes",
-    "RestrictRealtime=yes",
-    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
-    "SystemCallFilter=~@privileged @resources",
-    "SystemCallErrorNumber=EPERM",
-)
 _UMASK = "UMask=0027"
 
 #: A line of a Procfile, as Heroku has it: a name, a colon, a command.
@@ -440,7 +423,6 @@ class Units:
 
     def _service(self, kind: str, file: str, lines: Mapping[str, Any], install: str) -> str:
         current = self.root / "current"
-        sandbox = [line for line in SANDBOX if not line.startswith("UMask=")]
         service = "\n".join(f"{key}={value}" for key, value in lines.items())
         return _SERVICE.format(
             head=_HEAD,
@@ -454,9 +436,7 @@ class Units:
             stop=self.drain + 10,
             memory_mb=self.memory_mb,
             swap_mb=self.memory_mb // 2,
-            sandbox="\n".join(
-                [*sandbox, *_MORE_SANDBOX, f"AppArmorProfile=-{self.unit}", *network(outbound=self.outbound), _UMASK]
-            ),
+            sandbox="\n".join([*SANDBOX, f"AppArmorProfile=-{self.unit}", *network(outbound=self.outbound), _UMASK]),
             install=install,
         )
 
@@ -490,8 +470,6 @@ TimeoutStopSec={stop}
 MemoryMax={memory_mb}M
 MemorySwapMax={swap_mb}M
 OOMPolicy=continue
-TasksMax=512
-LimitNOFILE=8192
 
 ReadWritePaths={data}
 {sandbox}

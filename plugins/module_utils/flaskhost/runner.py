@@ -29,23 +29,54 @@ def tail(text: str, lines: int = 15) -> str:
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
-#: What no command of an app needs. Read with ``man systemd.exec``; the units of the app server have the same and more.
+#: What every command of an app is held to: slots, processes, timers, builds, release commands and run.yml. Read with
+#: ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 says the same of the slots; a unit test compares them.
 SANDBOX = (
     "NoNewPrivileges=yes",
     "PrivateTmp=yes",
     "TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec",
     "PrivateDevices=yes",
+    "PrivateUsers=yes",
     "ProtectSystem=strict",
     # ProtectProc leaves it to be written otherwise, also under ProtectSystem.
     "ReadOnlyPaths=/run",
     "ProtectHome=yes",
     "ProtectProc=invisible",
+    "ProcSubset=pid",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
     "ProtectKernelTunables=yes",
     "ProtectKernelModules=yes",
     "ProtectControlGroups=yes",
     "RestrictSUIDSGID=yes",
     "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+    "LockPersonality=yes",
     "CapabilityBoundingSet=",
+    "AmbientCapabilities=",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
+    "SystemCallErrorNumber=EPERM",
+    "TasksMax=512",
+    "LimitNOFILE=8192",
+    # Lines of the journal; journald multiplies them by 3 to 6 where the disk has room. The rest is dropped and counted.
+    "LogRateLimitIntervalSec=30s",
+    "LogRateLimitBurst=1000",
+)
+
+#: What a command that is run once may take: builds, release commands and run.yml. Half of the host's memory, since a
+#: build may compile and a migration may need more than a slot; if memory runs out, such a command is ended before
+#: anything that serves, and visitors come first where processors and disks are busy.
+ONCE = (
+    "MemoryMax=50%",
+    "MemorySwapMax=50%",
+    "OOMPolicy=stop",
+    "OOMScoreAdjust=500",
+    "CPUWeight=50",
+    "IOWeight=50",
     "UMask=0022",
 )
 
@@ -69,6 +100,19 @@ OWNERS_GROUP = "flaskhost-owner"
 def _task(user: str) -> str:
     # Not a hyphen before the last part: flask-shop-task-1 could be of an app named shop-task.
     return f"flask-{user}_task"
+
+
+def apparmor(profile: str) -> tuple[str, ...]:
+    """What puts a command under the profile of its app; nothing where the kernel has no AppArmor.
+
+    Args:
+        profile: its name. It is loaded first: the first command of an app runs before the first slot.
+    """
+    load = f"/usr/sbin/apparmor_parser --quiet --replace /etc/apparmor.d/{profile.partition('_')[0]}"
+    return (
+        f"ExecStartPre=-+/bin/sh -c '! [ -d /sys/kernel/security/apparmor ] || {load} >/dev/null 2>&1'",
+        f"AppArmorProfile=-{profile}",
+    )
 
 
 def stop_tasks(run: Run, user: str) -> None:
@@ -118,8 +162,10 @@ def sandboxed(
     timeout: int = 900,
     outbound: bool = True,
     group: str = "",
+    builder: str = "",
+    properties: Iterable[str] = (),
 ) -> list[str]:
-    """Wrap a command so that systemd runs it as the app's user and in the sandbox.
+    """Wrap a command so that systemd runs it in the sandbox, as the app's user or as the one who builds for it.
 
     Args:
         command: the program and its arguments; no shell reads them.
@@ -132,18 +178,25 @@ def sandboxed(
         timeout: seconds until it is ended.
         outbound: whether it may connect to other hosts.
         group: the group that it runs with, and the app's beside it; the app's own when empty.
+        builder: the account that it runs as, with the app's group beside its own; the app's user when empty.
+        properties: more of the unit's properties.
 
     Returns:
         The arguments of a ``systemd-run`` that waits and passes output and exit status through.
     """
-    properties = [
-        *SANDBOX,
+    group = group or builder
+    together = [
+        # For a build /run is empty, and systemd does one thing with a path.
+        *(item for item in SANDBOX if not builder or item != "ReadOnlyPaths=/run"),
+        *ONCE,
+        *apparmor(f"flask-{user}_build" if builder else f"flask-{user}"),
         *network(outbound=outbound),
         *([f"SupplementaryGroups={user}"] if group else []),
         f"WorkingDirectory={directory}",
         f"RuntimeMaxSec={timeout}",
         *(f"ReadWritePaths={path}" for path in writable),
         *(f"EnvironmentFile={path}" for path in environment_files),
+        *properties,
     ]
     return [
         "systemd-run",
@@ -153,9 +206,9 @@ def sandboxed(
         "--pipe",
         "--wait",
         "--collect",
-        f"--uid={user}",
+        f"--uid={builder or user}",
         f"--gid={group or user}",
-        *(f"--property={item}" for item in properties),
+        *(f"--property={item}" for item in together),
         *(f"--setenv={key}={value}" for key, value in (environment or {}).items()),
         "--",
         # systemd puts variables in the place of $NAME, as in ExecStart=; that is for the command itself to do.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -123,8 +125,20 @@ def is_whole(environment: Path) -> bool:
 
 def remove(environment: Path) -> None:
     """Remove an environment; one that is removed in part is not taken for a whole one."""
-    (environment / MARK).unlink(missing_ok=True)
+    with contextlib.suppress(IsADirectoryError):
+        (environment / MARK).unlink(missing_ok=True)
     shutil.rmtree(environment)
+
+
+def build_account(user: str) -> str:
+    """The account that builds for an app. No app's name has an underscore, so it is nobody's user and no database's.
+
+    Args:
+        user: the app's system user.
+    """
+    name = f"{user}_build"
+    # useradd(8): 32 characters at most.
+    return name if len(name) <= 32 else f"{user[:15]}_{hashlib.sha256(user.encode()).hexdigest()[:10]}_build"
 
 
 class Builder:
@@ -132,8 +146,9 @@ class Builder:
 
     Args:
         run: runs a command.
-        user: the app's system user, who builds: what a package runs while it is built is not run as root.
-        group: the number of that user's group.
+        user: the app's system user. What a package runs while it is built is run neither as root nor as that user, but
+            as an account that has no data and no database: see :func:`build_account`.
+        code: the code of the release, all that a build may read of the app's.
         folder: where the environments are.
         cache: uv's cache, of this app alone, so that no app can plant a package in another one's.
         uv: the path of uv.
@@ -149,7 +164,7 @@ class Builder:
         run: Run,
         *,
         user: str,
-        group: int,
+        code: Path,
         folder: Path,
         cache: Path,
         uv: str,
@@ -159,7 +174,8 @@ class Builder:
         top: Path | None = None,
         server_lock: str = "",
     ) -> None:
-        self.run, self.user, self.group, self.folder, self.cache = run, user, group, folder, cache
+        self.run, self.user, self.code, self.folder, self.cache = run, user, code, folder, cache
+        self.account = build_account(user)
         self.uv, self.python, self.index_url = uv, python, index_url
         self.wheelhouse, self.top, self.server_lock = wheelhouse, top, server_lock
         self.warnings: list[str] = []
@@ -224,10 +240,7 @@ class Builder:
         for path, lines in ((extra_file, map(_one_line, extra_packages)), (server_file, [self.server_lock])):
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             path.chmod(0o644)
-        for path in (target, self.cache):
-            path.mkdir(parents=True, exist_ok=True)
-            shutil.chown(path, self.user, self.group)
-            path.chmod(0o755)
+        self._make_room(target)
         # uv clears a folder that it may not remove: --allow-existing takes it as it is.
         self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
         locked = requirements
@@ -274,12 +287,46 @@ class Builder:
                 f"--python-version {sys.version_info[0]}.{sys.version_info[1]} -"
             )
         return []
+    def _make_room(self, target: Path) -> None:
+        """Make the account that builds, and the two folders that it may write."""
+        try:
+            account = pwd.getpwnam(self.account)
+        except KeyError:
+            options = ["--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+            status, out, err = self.run(["useradd", "--system", "--user-group", *options, self.account])
+            if status:
+                raise ReleaseError(
+                    "Build the environment",
+                    f"the account {self.account}, which builds, cannot be created: {tail(out + err, 3)}",
+                    "Correct what useradd says, and run the same command again.",
+                ) from None
+            account = pwd.getpwnam(self.account)
+        if self.cache.exists() and self.cache.stat().st_uid != account.pw_uid:
+            # Of an earlier version of Flaskhost, where the app's own user built.
+            shutil.rmtree(self.cache)
+        for path, mode in ((target, 0o755), (self.cache, 0o700)):
+            path.mkdir(parents=True, exist_ok=True)
+            os.chown(path, account.pw_uid, account.pw_gid)
+            path.chmod(mode)
+
+    def _reach(self, target: Path) -> list[str]:
+        """What a build sees of the places where apps have theirs: its code, the new environment and the cache."""
+        empty = dict.fromkeys((str(self.folder.parent.parent), str(self.cache.parent), "/run"))
+        resolver = Path("/etc/resolv.conf").resolve().parent
+        return [
+            *(f"TemporaryFileSystem={path}:ro" for path in empty),
+            f"BindReadOnlyPaths={self.code}",
+            *(f"BindPaths={path}" for path in (target, self.cache)),
+            *([f"BindReadOnlyPaths=-{resolver}"] if resolver.is_relative_to("/run") else []),
+            *(f"InaccessiblePaths=-{path}" for path in ("/etc/flaskhost", "/var/backups", "/var/lib/postgresql")),
+        ]
 
     def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> None:
+        target = target or Path(arguments[-1])
         environment = {
             "UV_CACHE_DIR": str(self.cache),
             "UV_PYTHON_DOWNLOADS": "never",
-            # No hard links: the cache stays the user's, and what is in the environment may not.
+            # No hard links: the cache stays the builder's, and what is in the environment may not.
             "UV_LINK_MODE": "copy",
             # The host's own certificate authorities, like every other program on it.
             "UV_SYSTEM_CERTS": "1",
@@ -293,8 +340,12 @@ class Builder:
             [self.uv, *arguments],
             user=self.user,
             directory=str(directory),
-            writable=[str(target or arguments[-1]), str(self.cache)],
+            writable=[str(target), str(self.cache)],
             environment=environment,
+            # A wheelhouse holds all that is needed.
+            outbound=not self.wheelhouse,
+            builder=self.account,
+            properties=self._reach(target),
         )
         status, out, err = self.run(command)
         if status:
@@ -311,26 +362,29 @@ class Builder:
             )
 
     def _seal(self, target: Path) -> None:
-        """Give the whole environment to root, writable to nobody else, and mark it."""
+        """Give the whole environment to root, writable to nobody else, and mark it.
+
+        systemd has ended every process of the build by then. All the same nothing here follows a link.
+        """
         builder = target.stat().st_uid
         # From the top down: a folder is root's before it is read, so that nobody exchanges what is in it meanwhile.
         os.chown(target, 0, 0)
-        # A package may have put a file or a link there while it was built; one that is root's would count.
+        # A package may have put a file or a link there; an environment that is root's and has the mark is whole.
         (target / MARK).unlink(missing_ok=True)
-        for root, directories, files in os.walk(target):
-            for path in (Path(root) / name for name in directories + files):
-                status = path.stat(follow_symlinks=False)
+        for _folder, directories, files, descriptor in os.fwalk(target):
+            for name in directories + files:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 if status.st_uid not in (builder, 0) or (status.st_nlink > 1 and stat.S_ISREG(status.st_mode)):
                     # uv copies: a second name of a file somewhere else would be given to root there, too.
                     raise ReleaseError(
                         "Build the environment",
-                        f"{path.relative_to(target)} is a hard link, or somebody else's file.",
+                        f"{name} is a hard link, or somebody else's file.",
                         "Take the package that makes it while it is built out of the dependencies.",
                     )
-                os.chown(path, 0, 0, follow_symlinks=False)
+                os.chown(name, 0, 0, dir_fd=descriptor, follow_symlinks=False)
                 mode = status.st_mode
                 if not stat.S_ISLNK(mode) and mode & 0o7022:
-                    path.chmod(mode & 0o755)
+                    os.chmod(name, mode & 0o755, dir_fd=descriptor)
         (target / MARK).touch(mode=0o644, exist_ok=False)
 
 

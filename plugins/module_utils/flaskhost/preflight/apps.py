@@ -31,6 +31,8 @@ _EXAMPLE = """\
     domains: [shop.localhost]
     source: {{path: sample_app}}
     wsgi: "guestbook:create_app()\""""
+#: Characters. What is shorter is in a command by chance: a name, a number, a word.
+SHORTEST_SECRET = 12
 _EXAMPLE_PROCESSES = "processes: {worker: celery -A shop worker}"
 _EXAMPLE_PERSISTENT = "persistent: [instance, uploads]"
 
@@ -87,6 +89,7 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
         check_code(report, place, app, *code)
     check_variables(report, place, app)
     _check_background(report, place, app)
+    _check_secrets_in_commands(report, place, app)
     _check_persistent(report, place, app)
     _check_front(report, place, app)
     if get(app, int, "threads") not in (None, 1) and get(app, str, "worker_class") == "sync":
@@ -107,6 +110,25 @@ def _check_background(report: Report, place: Place, app: dict[Any, Any]) -> None
         problem = "" if isinstance(command, Unreadable) else process_command_fault(command)
         if problem:
             report.add("bad_process_command", (*place, "processes", name), problem, _EXAMPLE_PROCESSES)
+
+
+def _check_secrets_in_commands(report: Report, place: Place, app: dict[Any, Any]) -> None:
+    """Check that no command holds a secret: commands can be read in the process list and in the journal."""
+    secrets = {
+        name: value
+        for name, value in (get(app, dict, "secrets") or {}).items()
+        if isinstance(value, str) and len(value) >= SHORTEST_SECRET
+    }
+    commands: dict[Place, Any] = {("release_command",): get(app, str, "release_command")}
+    commands |= {("processes", name): command for name, command in (get(app, dict, "processes") or {}).items()}
+    for name in get(app, dict, "timers") or {}:
+        commands["timers", name, "command"] = get(app, str, "timers", name, "command")
+    for where, command in commands.items():
+        found = [name for name, value in secrets.items() if isinstance(command, str) and value in command]
+        if found:
+            problem = f"It holds the value of secrets.{found[0]}. The process list and the journal show commands."
+            cure = f'the command with "${found[0]}" in its place, or code that reads {found[0]} from the environment'
+            report.add("secret_in_command", (*place, *where), problem, cure)
 
 
 def _check_front(report: Report, place: Place, app: dict[Any, Any]) -> None:
