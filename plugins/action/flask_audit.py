@@ -93,15 +93,12 @@ class ActionModule(ActionBase):
         try:
             if name == "gixy":
                 return [self._gixy(arguments, programs.get("gixy", ""), task_vars)]
+            if name == "ssh_audit":
+                # Through a published port it is the host's own sshd too.
+                return [outside.scan_ssh(address, ssh_port, programs.get("ssh_audit", ""))]
             place = outside.Place(address, ssh_port)
             if not self._is_local():
                 place = outside.place(address, ssh_port, arguments["own"] or {})
-            if name == "ssh_audit":
-                # Through a published port it is the host's own sshd too.
-                scan = outside.scan_ssh(
-                    place.address or address, place.ssh_port or ssh_port, programs.get("ssh_audit", "")
-                )
-                return [scan]
             if name == "ports":
                 if not place.address:
                     return [not_run("ports", ports.TITLE, place.why_not)]
