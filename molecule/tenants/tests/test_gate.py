@@ -14,6 +14,8 @@ MAY_CONNECT = (
     "/var/run/postgresql/.s.PGSQL.",
     "/run/systemd/journal/",
     "/run/systemd/io.systemd.",
+    # As Debian 12's systemd spells it.
+    "/run/systemd/io.system.ManagedOOM",
     "/run/systemd/userdb/",
     "/run/systemd/notify",
     "/run/dbus/system_bus_socket",
