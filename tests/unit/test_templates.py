@@ -1285,8 +1285,12 @@ def test_hosts_that_work_together_come_in_by_their_addresses_alone() -> None:
 
 
 def hba(**variables: Any) -> list[list[str]]:
+    """The lines after the one of the backup program's session roles, which is always the second."""
     text = render("postgres", "pg_hba.conf.j2", DEBIAN["13"], **variables)
-    return [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    # Without quotes: they would make the group's name a role's.
+    assert lines.pop(1) == ["local", "all", "+flaskhost_session", "scram-sha-256"]
+    return lines
 
 
 def test_a_role_logs_in_to_its_own_database_and_nothing_else() -> None:

@@ -63,7 +63,7 @@ ALTER DATABASE mallory SET default_transaction_isolation = serializable;
 ALTER DATABASE mallory SET standard_conforming_strings = off;
 ALTER DATABASE mallory SET row_security = off;
 ALTER DATABASE mallory SET role = 'mallory-owner';
-"""
+"""  # noqa: S608 - SQL is what the attack is made of
 NO_TRAPS = """
 SET default_transaction_read_only = off;
 BEGIN READ WRITE;
@@ -138,12 +138,16 @@ def test_what_is_restored_is_the_same_and_belongs_to_the_same(host: Any, runs: d
     assert runs["restore"].rc == 0
     before = admin(host, "SELECT datname FROM pg_database WHERE datname ~ '^mallory_before_'")
     question = (
-        "SELECT n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner), c.relacl FROM pg_class c"
+        "SELECT n.nspname, c.relname, c.relkind, pg_get_userbyid(c.relowner),"
+        " (SELECT array_agg(item::text ORDER BY item::text) FROM unnest(c.relacl) AS item) FROM pg_class c"
         " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^pg_|^information' ORDER BY 1, 2"
     )
     assert admin(host, question, "mallory") == admin(host, question, before)
     assert owner(host, "SELECT count(*), sum(id), sum(twice), sum(word) FROM public.trapped").stdout == "9|45|90|45\n"
-    rights = "SELECT pg_get_userbyid(datdba), datacl, setconfig FROM pg_database, pg_db_role_setting WHERE datname = %s AND setdatabase = oid"
+    rights = (
+        "SELECT pg_get_userbyid(datdba), datacl, setconfig FROM pg_database, pg_db_role_setting"
+        " WHERE datname = %s AND setdatabase = oid"
+    )
     assert admin(host, rights.replace("%s", "'mallory'")) == admin(host, rights.replace("%s", f"'{before}'"))
 
 

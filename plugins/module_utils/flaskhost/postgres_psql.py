@@ -11,7 +11,9 @@ from ansible.module_utils.flaskhost.runner import Run, tail
 #: put a function of its own in the way, which its superuser would then call. A digest of a password is in no log, also
 #: where a statement fails.
 OPTIONS = (
-    "-c search_path= -c client_min_messages=warning -c log_statement=none -c log_min_error_statement=panic"
+    "-c search_path= -c role=none -c local_preload_libraries= -c default_transaction_read_only=off"
+    " -c standard_conforming_strings=on -c client_min_messages=warning -c log_statement=none"
+    " -c log_min_error_statement=panic"
     " -c log_min_duration_statement=-1 -c statement_timeout=0 -c idle_in_transaction_session_timeout=60s"
     # Who finds somebody in the way gives up soon, so that nobody has to wait behind it, and comes back later.
     " -c lock_timeout=2s -c deadlock_timeout=100ms"
