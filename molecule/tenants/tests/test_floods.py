@@ -55,7 +55,7 @@ def test_one_address_fills_no_more_of_the_disk_than_is_said(host: Any, visitor: 
 def test_an_app_that_floods_its_log_loses_its_own_lines(host: Any, visitor: Any) -> None:
     marker = uuid.uuid4().hex
     host.run_test("systemd-cat --identifier=innocent echo %s", f"{marker}-innocent")
-    began = host.check_output("date +@%%s")
+    began = host.check_output("date +@%s")
     # Aside from the request. journald says how much it has dropped with the first line after the 30 s.
     attack(
         visitor,
