@@ -287,6 +287,7 @@ class Builder:
                 f"--python-version {sys.version_info[0]}.{sys.version_info[1]} -"
             )
         return []
+
     def _make_room(self, target: Path) -> None:
         """Make the account that builds, and the two folders that it may write."""
         try:
