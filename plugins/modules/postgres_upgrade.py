@@ -63,13 +63,13 @@ class Upgrade:
         """Where the settings of a version are."""
         return logic.SETTINGS / version / self.name
 
-    def run(self, what: str, command: list[str]) -> None:
-        """Run a command.
+    def run(self, what: str, command: list[str], data: str | None = None) -> None:
+        """Run a command, which reads ``data`` from its standard input.
 
         Raises:
             ServerError: it fails.
         """
-        status, out, err = self.module.run_command(command, cwd="/", expand_user_and_vars=False)
+        status, out, err = self.module.run_command(command, cwd="/", expand_user_and_vars=False, data=data)
         if status:
             state = self.module.run_command(["pg_lsclusters"])[1]
             raise logic.ServerError(
@@ -173,7 +173,8 @@ class Upgrade:
             (self.former, min(ports.values()), "auto"),
         ):
             self.run("pg_conftool", ["pg_conftool", version, self.name, "set", "port", str(port)])
-            (self.folder(version) / "start.conf").write_text(f"{start}\n")
+            # As postgres, whose folder it is: root would write through a link that is put there.
+            self.run("tee", as_postgres(["tee", str(self.folder(version) / "start.conf")]), data=f"{start}\n")
         self.run("systemctl daemon-reload", ["systemctl", "daemon-reload"])
         self.run("systemctl start", ["systemctl", "start", f"postgresql@{self.former}-{self.name}.service"])
         return True

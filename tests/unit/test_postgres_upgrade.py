@@ -39,7 +39,7 @@ class Host:
         (settings / "start.conf").write_text(f"{start}\n")
         (data / "PG_VERSION").write_text(version)
 
-    def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
+    def run_command(self, command: list[str], data: str | None = None, **_options: Any) -> tuple[int, str, str]:
         if command[0] == "du":
             return 0, f"{self.megabytes}\t/x\n", ""
         if command[0] == "pg_lsclusters":
@@ -55,6 +55,10 @@ class Host:
         if command[0] == "pg_conftool":
             path = self.folder / "etc" / command[1] / "main" / "postgresql.conf"
             path.write_text(path.read_text() + f"port = {command[-1]}\n")
+        if command[-2] == "tee" and data is not None:
+            # Root must not write there: the folder is postgres's.
+            assert "--reuid=postgres" in command
+            Path(command[-1]).write_text(data)
         return 0, "", ""
 
     def run(self, state: str = "upgraded", check: bool = False) -> dict[str, Any]:
