@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -28,7 +29,11 @@ BAD = {
     "undoes itself": (f"{SCRUB} ROLLBACK;", "transaction commands"),
     "goes elsewhere": (f"\\connect postgres\n{SCRUB}", "syntax error"),
     "runs a program": (f"\\! touch {MARKER}\n{SCRUB}", "syntax error"),
-    "is told to run a program": (f"COPY (SELECT 1) TO PROGRAM 'touch {MARKER}'; {SCRUB}", "permission denied"),
+    # In the words of PostgreSQL 17, and of 15.
+    "is told to run a program": (
+        f"COPY (SELECT 1) TO PROGRAM 'touch {MARKER}'; {SCRUB}",
+        "permission denied|pg_execute_server_program",
+    ),
     "leaves its quotes": (f"{SCRUB} $sql$; END $do$; \\q", "unterminated dollar-quoted"),
     "fails": (f"{SCRUB} SELECT 1 / 0;", "division by zero"),
 }
@@ -89,7 +94,7 @@ def test_a_scrub_that_was_not_done_changes_nothing(host_with_dump: Any, name: st
     before = state(host)
     done = take_in(host, scrub)
     assert done.rc != 0, done.stdout
-    assert word in done.stdout + done.stderr
+    assert re.search(word, done.stdout + done.stderr), done.stdout + done.stderr
     assert state(host) == before
     assert not host.file(MARKER).exists
 
@@ -124,7 +129,8 @@ def test_a_clone_that_fails_leaves_no_copy_and_none_is_ever_readable(host_with_d
     for environment in ("production", "staging"):
         folder = tmp_path / environment
         folder.mkdir()
-        (folder / "group_vars").symlink_to((INVENTORY / "group_vars").resolve())
+        for variables_of in ("group_vars", "host_vars"):
+            (folder / variables_of).symlink_to((INVENTORY / variables_of).resolve())
         groups = {group: {"hosts": {name: variables["all"]["hosts"][name]}} for group in ("db", "app", "web")}
         (folder / "hosts.yml").write_text(yaml.safe_dump(groups))
     scrub = tmp_path / "alice.sql"
