@@ -1508,7 +1508,11 @@ def test_the_lock_is_kept_as_long_as_the_release_command_of_another_host_may_tak
 ) -> None:
     to(locked, "prepare", release_timeout=timeout)
     (process,) = processes_with(locked.root / ".lock")
-    assert Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8").split("\0")[1] == kept
+    command = Path(f"/proc/{process}/cmdline")
+    # Empty while the kernel is starting the program.
+    while not (words := command.read_text(encoding="utf-8")):
+        time.sleep(0.01)
+    assert words.split("\0")[1] == kept
 
 
 def test_a_phase_that_fails_lets_go_of_the_lock(locked: Site) -> None:
