@@ -103,7 +103,9 @@ class ActionModule(ActionBase):
                 if not place.address:
                     return [not_run("ports", ports.TITLE, place.why_not)]
                 wanted = {*map(int, arguments["ports"]), place.ssh_port}
-                scan = ports.scan(place.address, wanted, int(arguments["rate"]))
+                # With a note, sshd has just shown its key at this address and port.
+                known = {place.ssh_port} if place.note else set()
+                scan = ports.scan(place.address, wanted, int(arguments["rate"]), known=known)
                 scan.notes += [place.note] if place.note else []
                 return [scan]
             return self._tls(arguments, place, task_vars)

@@ -397,6 +397,23 @@ def test_an_open_port_is_found(listening: int) -> None:
     assert statuses(scan)[f"tcp/{listening}"] == PASSED
 
 
+def test_a_port_that_has_answered_is_not_tried_again(listening: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection to sshd without a login counts for fail2ban: two audits must not ban the operator."""
+    tried: list[str] = []
+    connect = asyncio.open_connection
+
+    async def record(address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        tried.append(f"{address}:{port}")
+        return await connect(address, port)
+
+    monkeypatch.setattr(asyncio, "open_connection", record)
+    wanted = {"rate": 500, "patience": 1, "ports": [listening]}
+    assert statuses(ports.scan("127.0.0.1", [listening], **wanted, known={listening}))[f"tcp/{listening}"] == PASSED
+    assert tried == []
+    ports.scan("127.0.0.1", [listening], **wanted)
+    assert tried == [f"127.0.0.1:{listening}"]
+
+
 def test_the_rate_is_kept() -> None:
     async def timed() -> float:
         loop = asyncio.get_running_loop()

@@ -58,7 +58,13 @@ async def open_ports(address: str, ports: Iterable[int], rate: int, patience: fl
 
 
 def scan(
-    address: str, expected: Collection[int], rate: int = 1000, patience: float = 1.5, ports: Iterable[int] = EVERY_PORT
+    address: str,
+    expected: Collection[int],
+    rate: int = 1000,
+    patience: float = 1.5,
+    ports: Iterable[int] = EVERY_PORT,
+    *,
+    known: Collection[int] = (),
 ) -> Scan:
     """Try all ports of a host, and those that should answer once more.
 
@@ -68,6 +74,8 @@ def scan(
         rate: connections per second at most.
         patience: seconds to wait for an answer.
         ports: the ports to try.
+        known: ports that have already answered at this address. They are not tried again: sshd logs a connection
+            without a login, and fail2ban counts it.
     """
     # Each connection that waits is an open file; what the shell allows is often 1024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -80,7 +88,10 @@ def scan(
     most = max(16, (wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)) - 64)
 
     async def work() -> set[int]:
-        found = await open_ports(address, ports, rate, patience, most)
+        found = {
+            *known,
+            *await open_ports(address, (port for port in ports if port not in known), rate, patience, most),
+        }
         for _attempt in range(ATTEMPTS):
             missing = sorted(set(expected) - found)
             if missing:
