@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 RELEASE ?= trixie
-# Two at a time, the longest first. What make deploy, hardening, database and vm add is not in here.
+# Two at a time, the longest first. What make deploy, tenants, hardening, database and vm add is not in here.
 SCENARIO ?= deploy acme default tenants failures roles
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -19,7 +19,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy hardening database vm test bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants hardening database vm test bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ molecule: venv ## the Molecule scenarios (SCENARIO=default for one)
 deploy: export FLASKHOST_DEPLOY_EVERYWHERE := 1
 deploy: venv ## all of the scenario deploy on both of Debian's releases, and ten kills of each kind (some 30 minutes)
 	@$(MAKE) --no-print-directory molecule SCENARIO=deploy
+
+tenants: export FLASKHOST_TENANTS_EVERYWHERE := 1
+tenants: venv ## all attacks of a hostile app on both of Debian's releases (some 25 minutes)
+	@$(MAKE) --no-print-directory molecule SCENARIO=tenants
 
 hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 30 minutes)
 	@$(MAKE) --no-print-directory molecule SCENARIO=hardening

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tenants import INVENTORY, PLAIN, PROJECT
+from tenants import INVENTORY, PLAIN, PROJECT, hosts
+
+testinfra_hosts = hosts("trixie")
 
 #: On the host, for what the tests import.
 FOLDER = "/root/flaskhost-test-clone"

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tenants import playbook
+from tenants import hosts, playbook
+
+testinfra_hosts = hosts("bookworm")
 
 RULES = "/etc/nftables-flaskhost.conf"
 SERVICE = "flaskhost-firewall.service"

@@ -8,7 +8,9 @@ import time
 import uuid
 from typing import Any
 
-from tenants import APPS, attack
+from tenants import APPS, attack, hosts
+
+testinfra_hosts = hosts("trixie")
 
 #: MB. The largest body that an app takes by default, and how many of one address nginx keeps at a time.
 BODY, UPLOADS = APPS["alice"].get("limits", {}).get("body", 16), 8

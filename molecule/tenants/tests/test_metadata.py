@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tenants import attack, playbook
+from tenants import attack, hosts, playbook
+
+testinfra_hosts = hosts("trixie")
 
 ADDRESSES = ("169.254.169.254", "168.63.129.16", "fd00:ec2::254")
 #: Ways to a service on port 80 of an address; 262 is a multipath socket, whose owner older kernels do not know.

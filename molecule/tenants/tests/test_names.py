@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tenants import APPS, playbook
+from tenants import APPS, hosts, playbook
+
+testinfra_hosts = hosts("bookworm")
 
 
 @pytest.fixture

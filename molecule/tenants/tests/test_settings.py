@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 import pytest
-from tenants import playbook, with_app
+from tenants import hosts, playbook, with_app
+
+testinfra_hosts = hosts("bookworm")
 
 #: By the place that preflight has to name. No playbook took offense at any of these.
 BAD = {
