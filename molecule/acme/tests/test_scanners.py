@@ -25,7 +25,7 @@ def findings(ca, webs):
         web.trust_since("shop", 31 * 86400)
         web.program("apply")
     scans = [
-        f"timeout 280 testssl --quiet --color 0 --warnings batch --nodns none --overwrite --ip {web.address} "
+        f"timeout 560 testssl --quiet --color 0 --warnings batch --nodns none --overwrite --ip {web.address} "
         f"--add-ca /etc/pebble/issuer-main.pem --jsonfile /run/testssl-{web.release}.json shop.test "
         f"> /run/testssl-{web.release}.log 2>&1 </dev/null &"
         for web in webs
