@@ -63,7 +63,7 @@ MACHINE_PACKAGES = (
 SCRIPT = """\
 echo 'fh-vm-{release}' > /etc/hostname
 printf '127.0.1.1 fh-vm-{release}\\n127.0.0.1 localhost\\n::1 localhost ip6-localhost ip6-loopback\\n' > /etc/hosts
-echo 'UUID={uuid} / ext4 rw,discard,errors=remount-ro 0 1' > /etc/fstab
+echo 'UUID={uuid} / ext4 rw,discard,errors=remount-ro,prjquota 0 1' > /etc/fstab
 echo 'UUID={loader} /boot/efi vfat defaults,umask=077 0 0' >> /etc/fstab
 mkdir -p /boot/efi /etc/default/grub.d
 printf 'GRUB_TIMEOUT=0\\nGRUB_CMDLINE_LINUX="{arguments}"\\n' > /etc/default/grub.d/15_testbed.cfg
@@ -205,7 +205,8 @@ def make_disk(folder: Path, root: Path) -> Path:
     (folder / "start.cfg").write_text(GRUB_START)
     run(*as_root("install", "-m", "0600", str(folder / "grub.cfg"), str(root / "boot/grub/grub.cfg")))
     mkfs = find_program("mkfs.ext4") or "mkfs.ext4"
-    run(*as_root(mkfs, "-q", "-F", "-U", UUID, "-d", str(root), str(system)))
+    quotas = ("-O", "quota,project", "-E", "quotatype=prjquota")  # what limits.disk needs; fstab says prjquota
+    run(*as_root(mkfs, "-q", "-F", "-U", UUID, *quotas, "-d", str(root), str(system)))
     run("mformat", "-i", loader, "-F", "-N", LOADER_ID.replace("-", ""), "::")
     run("mmd", "-i", loader, "::/EFI", "::/EFI/BOOT", "::/EFI/debian")
     grub = root / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
