@@ -56,6 +56,7 @@ UUID = "5f1a5c00-0000-4000-8000-00000000000d"  # of the system's file system
 MACHINE_PACKAGES = (
     "linux-image-cloud-amd64", "initramfs-tools", "e2fsprogs", "grub-efi-amd64", "grub-efi-amd64-signed",
     "systemd-resolved", "libnss-resolve",
+    "quota",  # fstab asks for project quotas, and systemd for what turns them on
 )  # fmt: skip
 
 # Run inside the new system, after the testbed's own script. The name and its line in /etc/hosts are as cloud-init

@@ -171,6 +171,11 @@ def flask_setting_warnings(names: list[str], settings: list[str]) -> list[str]:
     return preflight.warnings(names, {*settings, *options}, _wired(), {f"{role}_" for role in roles})
 
 
+def flask_disk_warnings(facts: Any, host: str, runs_apps: bool, runs_database: bool) -> list[str]:
+    """Say where ``limits.disk`` holds nobody back; see :func:`preflight.disk.disk_warnings`."""
+    return preflight.disk_warnings(facts, host, runs_apps=runs_apps, runs_database=runs_database)
+
+
 def _apps_and_settings(values: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
     return apps, dict(zip(names[1:], settings, strict=True))
@@ -259,6 +264,7 @@ class FilterModule:
             "flask_host_questions": flask_host_questions,
             "flask_hosts_with_repository": flask_hosts_with_repository,
             "flask_peer_networks": flask_peer_networks,
+            "flask_disk_warnings": flask_disk_warnings,
             "flask_peers": flask_peers,
             "flask_role_options": flask_role_options,
             "flask_setting_warnings": flask_setting_warnings,

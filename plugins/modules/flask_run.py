@@ -106,6 +106,7 @@ def arguments(options: dict[str, Any], release: str, group: str = "", once: str 
     wrapped = sandboxed(
         ["/bin/sh", "-c", options["command"]],
         user=options["user"],
+        root=options["root"],
         directory=f"{folder}/app",
         writable=[options["data"]],
         environment={

@@ -31,7 +31,15 @@ def test_every_option_has_its_default() -> None:
     assert made["persistent"] == ["instance", "uploads"]
     assert made["static"] == {"url": "/static/", "path": ""}
     assert made["health"] == {"path": "/", "status": 200, "body": "", "probes": 3, "timeout": 30, "settle": 2}
-    assert made["limits"] == {"memory": 464, "body": 16, "rate": 20, "burst": 100, "connections": 150, "uploads": 8}
+    assert made["limits"] == {
+        "memory": 464,
+        "disk": "50%",
+        "body": 16,
+        "rate": 20,
+        "burst": 100,
+        "connections": 150,
+        "uploads": 8,
+    }
     assert (made["basic_auth"], made["allow"], made["noindex"]) == ({}, [], False)
     assert made["source"].pop("path") == "/project/sample_app"
     assert set(made["source"].values()) == {""}

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from ansible.module_utils.flaskhost import slots
+from ansible.module_utils.flaskhost.runner import temporary
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
@@ -1154,9 +1155,18 @@ def test_a_slot_is_confined_by_the_profile_that_is_on_the_disk() -> None:
     service = unit("slot.service.j2")
     # Neither is fatal: a host without AppArmor runs the app in its sandbox.
     assert service["AppArmorProfile"] == ["-flask-shop"]
-    (load,) = service["ExecStartPre"]
+    load = service["ExecStartPre"][-1]
     assert load.startswith("-+/bin/sh -c ")
     assert load.endswith("/usr/sbin/apparmor_parser --replace /etc/apparmor.d/flask-shop'")
+
+
+def test_a_slot_has_temporary_files_of_its_own_in_its_apps_folder() -> None:
+    service = unit("slot.service.j2")
+    # The same as every other unit of the app.
+    remove, create, tmp, var_tmp, removed = temporary("/srv/shop", "%N", "shop")
+    assert [f"ExecStartPre={line}" for line in service["ExecStartPre"][:2]] == [remove, create]
+    assert [f"BindPaths={line}" for line in service["BindPaths"]] == [tmp, var_tmp]
+    assert [f"ExecStopPost={line}" for line in service["ExecStopPost"]] == [removed]
 
 
 def profile(name: str) -> tuple[list[str], dict[str, str]]:
@@ -1170,8 +1180,8 @@ def profile(name: str) -> tuple[list[str], dict[str, str]]:
 def test_a_build_writes_the_new_environment_and_its_cache() -> None:
     _lines, rules = profile("flask-shop_build")
     written = {path for path, rights in rules.items() if "w" in rights}
-    temporary = {"/tmp/{,**}", "/var/tmp/{,**}", "/dev/shm/{,**}"}
-    assert written == {"/srv/shop/venvs/**", "/var/cache/flaskhost/shop/{,**}"} | temporary
+    writable = {"/tmp/{,**}", "/var/tmp/{,**}", "/dev/shm/{,**}"}
+    assert written == {"/srv/shop/venvs/**", "/var/cache/flaskhost/shop/{,**}"} | writable
     assert not [path for path in rules if "data" in path or "/run" in path]
 
 

@@ -420,7 +420,10 @@ def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
             *call.properties["TemporaryFileSystem"]
         }
         assert str(workshop.code) in call.properties["BindReadOnlyPaths"]
-        assert call.properties["BindPaths"] == [str(built), str(workshop.folder / "cache/shop")]
+        tmp, var_tmp, *others = call.properties["BindPaths"]
+        assert re.fullmatch(rf"{workshop.folder}/tmp/flask-{USER}_task-[0-9a-f]+:/tmp", tmp)
+        assert var_tmp == tmp.replace(":/tmp", ":/var/tmp")
+        assert others == [str(built), str(workshop.folder / "cache/shop")]
         assert call.properties["SupplementaryGroups"] == [USER]
         assert call.properties["AppArmorProfile"] == [f"-flask-{USER}_build"]
         assert "ReadOnlyPaths" not in call.properties, "one path can be one thing: /run is empty"

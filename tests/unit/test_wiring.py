@@ -38,6 +38,7 @@ FACTS = {
     "distribution_major_version": "13",
     "env": {"SSH_CONNECTION": "203.0.113.9 50000 192.0.2.1 2222"},
     "memtotal_mb": 1970,
+    "mounts": [{"mount": "/", "options": "rw,prjquota"}],
     "processor_vcpus": 2,
 }
 

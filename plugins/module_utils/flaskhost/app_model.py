@@ -356,6 +356,14 @@ APP_OPTIONS: dict[str, Option] = {
             "memory": Option(
                 "int", "Memory of a slot, in MB; computed when not set.", 512, minimum=64, maximum=1048576
             ),
+            "disk": Option(
+                "str",
+                "What its files and its database may hold of a file system, with all of its releases: 10G, or a share "
+                "of the file system. It holds where the file system has project quotas; docs/isolation.md tells how.",
+                "10G",
+                default="50%",
+                pattern=r"[1-9][0-9]{0,5}[MGT]|([1-9][0-9]?|100)%",
+            ),
             "body": Option("int", "The largest request body, in MB.", 16, default=16, minimum=1, maximum=10240),
             "rate": Option(
                 "int",

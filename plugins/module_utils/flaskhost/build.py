@@ -173,7 +173,7 @@ class Build:
         except NotADirectoryError:
             # Behind a link: what is there, the app's own user may see.
             test = ["test", "-e", str(self.data / name)]
-            return self.run(sandboxed(test, user=self.user, directory="/"))[0] == 0
+            return self.run(sandboxed(test, user=self.user, root=str(self.data.parent), directory="/"))[0] == 0
         return True
 
     def _make_data(self, kept: Path, place: Path) -> None:
@@ -185,7 +185,9 @@ class Build:
             commands.append(["cp", "--recursive", "--no-target-directory", str(place), partial])
         commands.append(["mv", "--no-target-directory", partial, str(kept)])
         for command in commands:
-            wrapped = sandboxed(command, user=self.user, directory="/", writable=[str(self.data)])
+            wrapped = sandboxed(
+                command, user=self.user, root=str(self.data.parent), directory="/", writable=[str(self.data)]
+            )
             status, _out, err = self.run(wrapped)
             if status:
                 raise ReleaseError("Make the data folder", tail(err, 5), f"Look at {kept} and at the free disk space.")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.runner import SANDBOX, ReleaseError, Run, network, tail
+from ansible.module_utils.flaskhost.runner import SANDBOX, ReleaseError, Run, network, tail, temporary
 
 #: Where systemd looks for units of the administrator's.
 UNITS_DIR = Path("/etc/systemd/system")
@@ -436,7 +436,15 @@ class Units:
             stop=self.drain + 10,
             memory_mb=self.memory_mb,
             swap_mb=self.memory_mb // 2,
-            sandbox="\n".join([*SANDBOX, f"AppArmorProfile=-{self.unit}", *network(outbound=self.outbound), _UMASK]),
+            sandbox="\n".join(
+                [
+                    *SANDBOX,
+                    *temporary(str(self.root), "%N", self.user),
+                    f"AppArmorProfile=-{self.unit}",
+                    *network(outbound=self.outbound),
+                    _UMASK,
+                ]
+            ),
             install=install,
         )
 

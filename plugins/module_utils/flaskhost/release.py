@@ -566,6 +566,7 @@ class Deployment:
         arguments = sandboxed(
             command,
             user=self.user,
+            root=str(self.root),
             directory=f"{folder}/app",
             writable=[str(self.data)],
             environment={

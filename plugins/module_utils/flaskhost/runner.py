@@ -33,7 +33,6 @@ def tail(text: str, lines: int = 15) -> str:
 #: ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 says the same of the slots; a unit test compares them.
 SANDBOX = (
     "NoNewPrivileges=yes",
-    "PrivateTmp=yes",
     "TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec",
     "PrivateDevices=yes",
     "PrivateUsers=yes",
@@ -97,6 +96,28 @@ def network(*, outbound: bool) -> tuple[str, ...]:
 OWNERS_GROUP = "flaskhost-owner"
 
 
+def temporary(root: str, name: str, user: str) -> tuple[str, ...]:
+    """Give a unit a ``/tmp`` and a ``/var/tmp`` of its own, which count toward what its app holds of the disk.
+
+    ``PrivateTmp=`` would put them into the host's ``/tmp``, where nothing bounds them. As there, the folder is empty at
+    each start and removed at the end. ``rm`` runs as root and follows no link.
+
+    Args:
+        root: the app's folder, which is root's.
+        name: the unit's name; ``%N`` in a unit file.
+        user: who writes there.
+    """
+    folder = f"{root}/tmp/{name}"
+    remove = f"/bin/rm --recursive --force --one-file-system {folder}"
+    return (
+        f"ExecStartPre=+{remove}",
+        f"ExecStartPre=+/usr/bin/install -d -o {user} -g {user} -m 0700 {folder}",
+        f"BindPaths={folder}:/tmp",
+        f"BindPaths={folder}:/var/tmp",
+        f"ExecStopPost=+{remove}",
+    )
+
+
 def _task(user: str) -> str:
     # Not a hyphen before the last part: flask-shop-task-1 could be of an app named shop-task.
     return f"flask-{user}_task"
@@ -155,6 +176,7 @@ def sandboxed(
     command: list[str],
     *,
     user: str,
+    root: str,
     directory: str,
     writable: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
@@ -170,6 +192,7 @@ def sandboxed(
     Args:
         command: the program and its arguments; no shell reads them.
         user: the app's system user.
+        root: the app's folder, where its temporary files are.
         directory: the working directory.
         writable: the folders that it may write.
         environment: variables that are no secret: they can be seen in the process list.
@@ -185,10 +208,13 @@ def sandboxed(
         The arguments of a ``systemd-run`` that waits and passes output and exit status through.
     """
     group = group or builder
+    # A name to find it by when this process is killed and the command goes on: see stop_tasks.
+    unit = f"{_task(user)}-{secrets.token_hex(4)}"
     together = [
         # For a build /run is empty, and systemd does one thing with a path.
         *(item for item in SANDBOX if not builder or item != "ReadOnlyPaths=/run"),
         *ONCE,
+        *temporary(root, unit, builder or user),
         *apparmor(f"flask-{user}_build" if builder else f"flask-{user}"),
         *network(outbound=outbound),
         *([f"SupplementaryGroups={user}"] if group else []),
@@ -200,8 +226,7 @@ def sandboxed(
     ]
     return [
         "systemd-run",
-        # A name to find it by when this process is killed and the command goes on: see stop_tasks.
-        f"--unit={_task(user)}-{secrets.token_hex(4)}",
+        f"--unit={unit}",
         "--quiet",
         "--pipe",
         "--wait",

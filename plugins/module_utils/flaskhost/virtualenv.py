@@ -302,7 +302,7 @@ class Builder:
                     "Correct what useradd says, and run the same command again.",
                 ) from None
             account = pwd.getpwnam(self.account)
-        if self.cache.exists() and self.cache.stat().st_uid != account.pw_uid:
+        if self.cache.exists() and self.cache.stat().st_uid not in (0, account.pw_uid):
             # Of an earlier version of Flaskhost, where the app's own user built.
             shutil.rmtree(self.cache)
         for path, mode in ((target, 0o755), (self.cache, 0o700)):
@@ -340,6 +340,7 @@ class Builder:
         command = sandboxed(
             [self.uv, *arguments],
             user=self.user,
+            root=str(self.folder.parent),
             directory=str(directory),
             writable=[str(target), str(self.cache)],
             environment=environment,

@@ -29,6 +29,7 @@ from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
 from .calendars import check_calendars, expressions
 from .certificates import check_certificates
+from .disk import disk_warnings
 from .host import check_facts
 from .names import warnings
 from .postgres import check_database_elsewhere, check_role_names
@@ -41,6 +42,7 @@ from .settings import SETTINGS, check_settings
 __all__ = [
     "Problem",
     "Unreadable",
+    "disk_warnings",
     "find_access_problems",
     "find_problems",
     "host_questions",

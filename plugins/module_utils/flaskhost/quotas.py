@@ -1,0 +1,258 @@
+"""How much an app may hold of a file system: project quotas, which ext4 and XFS have.
+
+Each app is a project (quota(1), chattr(1) -p). Its folders belong to it, and so does what is made in them, whoever
+makes it. A process of an app cannot leave its project: the kernel lets nobody change one from inside a user namespace,
+which ``PrivateUsers=`` of the sandbox is (fs/ioctl.c, ``fileattr_set_prepare``).
+"""
+
+from __future__ import annotations
+
+import array
+import csv
+import errno
+import fcntl
+import io
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible.module_utils.flaskhost.runner import Run, tail
+
+#: ioctl(2) numbers of <linux/fs.h>, and the flag of a folder whose project is inherited.
+_GET, _SET, _INHERIT = 0x801C581F, 0x401C5820, 0x00000200
+#: Where struct fsxattr of <linux/fs.h>, 28 bytes, has its flags and its project, in words of 4 bytes.
+_FLAGS, _PROJECT, _WORDS = 0, 3, 7
+_UNITS = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
+#: What tells a file that its file system has no such thing, or that there is none to open.
+_NOT_HERE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EPERM)
+
+
+class QuotaError(Exception):
+    """A bound that cannot be set; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """A file system that is mounted.
+
+    Attributes:
+        mount: where.
+        device: of what.
+        kind: such as ``ext4``.
+        options: how it is mounted, the file system's own options among them.
+    """
+
+    mount: str
+    device: str
+    kind: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def has_quotas(self) -> bool:
+        """Whether it holds projects to their bounds."""
+        return self.kind in ("ext4", "xfs") and bool({"prjquota", "pquota"} & {*self.options})
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a project may hold of a file system, and what it holds.
+
+    Attributes:
+        blocks: the most, in KiB; 0 for no bound.
+        files: the most files and folders; 0 for no bound.
+        used: what it holds, in KiB.
+    """
+
+    blocks: int
+    files: int
+    used: int = 0
+
+
+def file_system(path: Path, table: str = "") -> FileSystem:
+    """The file system that a path is on, or will be.
+
+    Args:
+        path: the path; it need not be there.
+        table: the text of proc_pid_mountinfo(5); this process's when empty.
+    """
+    place = Path(os.path.realpath(path))
+    found = FileSystem("/", "", "")
+    for line in (table or Path("/proc/self/mountinfo").read_text(encoding="utf-8")).splitlines():
+        before, _, after = line.partition(" - ")
+        mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
+        kind, device, options = after.split()[:3]
+        # Later lines lie over earlier ones.
+        if place.is_relative_to(mount) and len(mount) >= len(found.mount):
+            found = FileSystem(mount, device, kind, (*before.split()[5].split(","), *options.split(",")))
+    return found
+
+
+def size(limit: str, total: int) -> int:
+    """A bound in bytes.
+
+    Args:
+        limit: ``10G``, ``500M``, ``2T``, or a share of the file system such as ``50%``.
+        total: the file system's size in bytes.
+    """
+    number, unit = int(limit[:-1]), limit[-1]
+    return total * number // 100 if unit == "%" else number * _UNITS[unit]
+
+
+def project_of(name: str) -> int:
+    """The number of an app's project: the same on every host, and none that an administrator would give by hand.
+
+    Args:
+        name: the app's name.
+    """
+    return 1 << 30 | zlib.crc32(name.encode()) & (1 << 30) - 1
+
+
+def wanted(limit: str, mount: str) -> Bound:
+    """What a project may hold of a file system; of its files the same share as of its bytes.
+
+    Args:
+        limit: as in :func:`size`.
+        mount: where the file system is mounted.
+    """
+    there = os.statvfs(mount)
+    total = there.f_blocks * there.f_frsize
+    most = size(limit, total)
+    return Bound(most // 1024, there.f_files * most // total if total else 0)
+
+
+def adopt(top: Path, project: int, change: bool = True) -> bool:
+    """Give a folder and all that is in it to a project, so that new files in it belong to it too.
+
+    Nothing follows a link, and nothing leaves the file system: a hostile app may exchange what it can write meanwhile.
+
+    Args:
+        top: the folder; nothing happens where there is none.
+        project: the project's number.
+        change: whether to do it; else it is only asked for the folder itself.
+
+    Returns:
+        Whether something was changed, or would be.
+    """
+    try:
+        descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+    try:
+        # The folder itself is the last: a run that was killed begins anew.
+        if _belongs(descriptor, project):
+            return False
+        if not change:
+            return True
+        device = os.fstat(descriptor).st_dev
+        for _path, folders, files, here in os.fwalk(".", dir_fd=descriptor, follow_symlinks=False):
+            if os.fstat(here).st_dev != device:
+                folders.clear()
+                continue
+            for name in files:
+                _adopt_file(name, here, project)
+            if _path != ".":
+                _give(here, project)
+        _give(descriptor, project)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _adopt_file(name: str, folder: int, project: int) -> None:
+    try:
+        if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            return
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=folder)
+    except OSError as error:
+        if error.errno in _NOT_HERE:
+            return
+        raise
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            _give(descriptor, project)
+    finally:
+        os.close(descriptor)
+
+
+def _attributes(descriptor: int) -> array.array[int]:
+    words = array.array("I", [0] * _WORDS)
+    fcntl.ioctl(descriptor, _GET, words)
+    return words
+
+
+def _belongs(descriptor: int, project: int) -> bool:
+    words = _attributes(descriptor)
+    return words[_PROJECT] == project and bool(words[_FLAGS] & _INHERIT)
+
+
+def _give(descriptor: int, project: int) -> None:
+    words = _attributes(descriptor)
+    words[_PROJECT] = project
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        words[_FLAGS] |= _INHERIT
+    fcntl.ioctl(descriptor, _SET, words)
+
+
+def bounds(run: Run, mount: str) -> dict[int, Bound]:
+    """What each project may hold of a file system, by its number.
+
+    Args:
+        run: runs a command.
+        mount: where it is mounted.
+
+    Raises:
+        QuotaError: there is no answer.
+    """
+    # -P without -v leaves out who holds nothing, which may have a bound all the same.
+    status, out, err = run(["repquota", "-P", "-n", "-v", "-O", "csv", mount])
+    if status:
+        raise QuotaError(f"repquota -P {mount} does not answer: {tail(err or out, 3)}\nSee: quotaon -p -P {mount}")
+    found = {}
+    for row in csv.DictReader(io.StringIO(out)):
+        number = (row.get("Project") or row.get("User") or "").lstrip("#")
+        if number.isdigit():
+            columns = (int(row[name]) for name in ("BlockHardLimit", "FileHardLimit", "BlockUsed"))
+            found[int(number)] = Bound(*columns)
+    return found
+
+
+def hold(run: Run, mount: str, limits: Iterable[tuple[str, int, str]], change: bool = True) -> list[str]:
+    """Hold projects to their bounds.
+
+    Args:
+        run: runs a command.
+        mount: where the file system is mounted.
+        limits: for each project its name, its number and its limit, as in :func:`size`.
+        change: whether to do it, or only to say what would be done.
+
+    Returns:
+        What was changed, a line each.
+
+    Raises:
+        QuotaError: a project holds more than its limit already, or it cannot be set.
+    """
+    have, done = bounds(run, mount), []
+    for name, number, limit in limits:
+        want, now = wanted(limit, mount), have.get(number, Bound(0, 0))
+        if (want.blocks, want.files) == (now.blocks, now.files):
+            continue
+        if now.used > want.blocks:
+            raise QuotaError(
+                f"{name} holds {now.used // 1024} MB on {mount}; limits.disk is {limit}, {want.blocks // 1024} MB.\n"
+                f"Give it more (flask_apps.{name}.limits.disk), or remove what it does not need: du -xh /srv/{name}"
+            )
+        if change:
+            numbers = ("0", str(want.blocks), "0", str(want.files), mount)
+            status, out, err = run(["setquota", "-P", str(number), *numbers])
+            if status:
+                raise QuotaError(f"setquota -P {number} {mount} ended with {status}: {tail(err or out, 3)}")
+        done.append(f"{name}: {limit} of {mount}")
+    return done

@@ -1,0 +1,100 @@
+#!/usr/bin/python
+"""The module app_disk: the folders of apps, and how much each app may hold of the disk."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_disk
+short_description: Bound what each app may hold of the disk
+description:
+  - Creates each app's folder. Where the file system has project quotas, gives the app's folders
+    to its project and sets its bound; elsewhere there is none.
+options:
+  apps:
+    description: The apps.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      app: {description: The app's name., type: str, required: true}
+      root: {description: Its folder., type: path, required: true}
+      disk: {description: "The most it may hold: 10G, 500M, 2T, or a share of the file system such as 50%.", type: str,
+             default: 50%}
+  cache_dir: {description: The folder of the caches of builds., type: path, default: /var/cache/flaskhost}
+"""
+
+EXAMPLES = r"""
+- name: Bound what the shop may hold
+  app_disk:
+    apps: [{app: shop, root: /srv/shop, disk: 10G}]
+"""
+
+RETURN = r"""
+bounds: {description: The bounds that were set., type: list, returned: always}
+unbounded: {description: The file systems that have no project quotas., type: list, returned: always}
+"""
+
+import os  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.flaskhost import quotas  # noqa: E402
+
+ARGUMENT_SPEC = {
+    "apps": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "app": {"type": "str", "required": True},
+            "root": {"type": "path", "required": True},
+            "disk": {"type": "str", "default": "50%"},
+        },
+    },
+    "cache_dir": {"type": "path", "default": "/var/cache/flaskhost"},
+}
+
+
+def create(path: Path, mode: int, change: bool) -> bool:
+    """Create a folder of root's where it is missing; returns whether it is."""
+    if path.exists():
+        return False
+    if change:
+        path.mkdir(parents=True)
+        path.chmod(mode)
+    return True
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    change, changed = not module.check_mode, False
+    limits: dict[str, list[tuple[str, int, str]]] = {}
+    unbounded = set()
+    for app in module.params["apps"]:
+        root, cache = Path(app["root"]), Path(module.params["cache_dir"]) / app["app"]
+        changed |= create(root, 0o755, change)
+        # Root's until the first build, whose account is made then.
+        changed |= create(cache, 0o700, change)
+        project = quotas.project_of(app["app"])
+        # The data may be a link of the operator's to another disk.
+        for top in dict.fromkeys((root, cache, Path(os.path.realpath(root / "data")))):
+            system = quotas.file_system(top)
+            if not system.has_quotas:
+                unbounded.add(system.mount)
+                continue
+            entry = (app["app"], project, app["disk"])
+            if entry not in limits.setdefault(system.mount, []):
+                limits[system.mount].append(entry)
+            changed |= quotas.adopt(top, project, change)
+    done = []
+    try:
+        for mount, entries in limits.items():
+            done += quotas.hold(module.run_command, mount, entries, change)
+    except quotas.QuotaError as error:
+        module.fail_json(msg=str(error), changed=changed, bounds=done)
+    module.exit_json(changed=changed or bool(done), bounds=done, unbounded=sorted(unbounded))
+
+
+if __name__ == "__main__":
+    main()
