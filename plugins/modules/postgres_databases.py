@@ -40,6 +40,11 @@ options:
         description: Seconds that a transaction of the app may do nothing; 0 for any.
         type: int
         default: 0
+      disk:
+        description: What it may hold of its file system, 10G or a share such as 50%. Its temporary files may hold a
+          quarter of that for each role, which its connections share. Without it there is no bound for them.
+        type: str
+        default: ""
       pool: {description: Read by the role and not by the module., type: int, default: 0}
       extensions: {description: The extensions that are in it., type: list, elements: str, default: []}
   logins:
@@ -77,7 +82,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import environment, postgres_scram  # noqa: E402
+from ansible.module_utils.flaskhost import environment, postgres_scram, postgres_server, quotas  # noqa: E402
 from ansible.module_utils.flaskhost import postgres_databases as logic  # noqa: E402
 from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError  # noqa: E402
 from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
@@ -98,6 +103,7 @@ ARGUMENT_SPEC = {
             "statement_timeout": {"type": "int", "default": 0},
             "lock_timeout": {"type": "int", "default": 0},
             "idle_in_transaction_timeout": {"type": "int", "default": 0},
+            "disk": {"type": "str", "default": ""},
             "pool": {"type": "int", "default": 0},
             "extensions": {"type": "list", "elements": "str", "default": []},
         },
@@ -130,9 +136,24 @@ def read_password(path: Path) -> str:
     return ""
 
 
+def temporary(disk: str, data: Path) -> int:
+    """MB that the temporary files of a role may hold: a quarter of what its database may.
+
+    Args:
+        disk: what the database may hold, as in :func:`quotas.size`; any number when empty.
+        data: the folder of the cluster's data.
+    """
+    if not disk:
+        return 0
+    there = os.statvfs(data)
+    return quotas.size(disk, there.f_blocks * there.f_frsize) // 4 // 1024**2
+
+
 def wanted_databases(options: dict[str, Any]) -> tuple[list[logic.Database], dict[Path, str | None]]:
     """What should be, and the files of the owners' variables by their paths; one without a text goes."""
     databases, files = [], {}
+    version, _slash, cluster = options["cluster"].partition("/")
+    data = postgres_server.data_folder(postgres_server.SETTINGS / version / cluster)
     for item in options["databases"]:
         name, path = item["name"], Path(item["owner_file"])
         owner = item["owner"] or name
@@ -153,6 +174,7 @@ def wanted_databases(options: dict[str, Any]) -> tuple[list[logic.Database], dic
                 connections=item["connections"],
                 owner_connections=item["owner_connections"],
                 settings={key: f"{item[option]}s" if item[option] else "" for key, option in SETTINGS.items()},
+                temporary=temporary(item["disk"], data),
                 extensions=tuple(item["extensions"]),
                 logins=tuple(logic.Login(f"{name}-{word}", str(value or "")) for word, value in passwords.items()),
             )

@@ -7,21 +7,18 @@ DOCUMENTATION = r"""
 module: postgres_disk
 short_description: Bound databases, and keep a reserve of the disk for PostgreSQL
 description:
-  - On ext4 makes the blocks that are reserved for root PostgreSQL's as well, so that it goes on writing where others
-    have filled the file system. Where the file system has project quotas, bounds what each database may hold, and what
-    all temporary files may.
+  - On ext4, lets PostgreSQL use the blocks that are reserved for root, so that it can still write after others have
+    filled the file system.
+  - If the file system has project quotas, bounds what each database may hold. PostgreSQL starts without these bounds
+    and gets them back once it accepts connections. A recovery writes again what was dropped since the last checkpoint,
+    and a bound would stop it, and with it every database of the cluster.
 options:
   cluster: {description: "The cluster, such as 17/main.", type: str, required: true}
   databases:
-    description: The databases.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name: {description: Its name; its app's as well., type: str, required: true}
-      disk: {description: "The most it may hold: 10G, or a share of the file system such as 50%.", type: str,
-             default: 50%}
-  temporary: {description: The most that temporary files of all queries may hold., type: str, default: 25%}
+    description: The databases, and the most that each may hold, such as 10G, or a share of the file system such as
+      50%; no bound if empty. A database counts together with the files of the app that has its name.
+    type: dict
+    default: {}
   reserve_share: {description: Percent of the file system that are reserved., type: int, default: 5}
   reserve_most: {description: The most MB that are reserved., type: int, default: 1024}
 """
@@ -30,7 +27,7 @@ EXAMPLES = r"""
 - name: Keep a reserve for PostgreSQL, and bound the shop's database
   postgres_disk:
     cluster: 17/main
-    databases: [{name: shop, disk: 10G}]
+    databases: {shop: 10G}
 """
 
 RETURN = r"""
@@ -40,25 +37,18 @@ steps: {description: What was done., type: list, returned: always}
 import grp  # noqa: E402 - Ansible wants the documentation first
 import re  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import quotas  # noqa: E402
+from ansible.module_utils.flaskhost import host_files, postgres_server, quotas  # noqa: E402
 from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError  # noqa: E402
 
 ARGUMENT_SPEC = {
     "cluster": {"type": "str", "required": True},
-    "databases": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {"name": {"type": "str", "required": True}, "disk": {"type": "str", "default": "50%"}},
-    },
-    "temporary": {"type": "str", "default": "25%"},
+    "databases": {"type": "dict", "default": {}},
     "reserve_share": {"type": "int", "default": 5},
     "reserve_most": {"type": "int", "default": 1024},
 }
-#: The name of the project of all temporary files; no app's, since none has a space.
-TEMPORARY = "PostgreSQL's temporary files"
 QUESTION = (
     "SELECT pg_catalog.json_build_object('folder', pg_catalog.current_setting('data_directory'), 'databases',"
     " (SELECT pg_catalog.json_object_agg(datname, oid::bigint) FROM pg_catalog.pg_database));\n"
@@ -78,61 +68,69 @@ def reserve(module: AnsibleModule, system: quotas.FileSystem) -> list[str]:
     found = re.search(r"^Reserved blocks gid: +(\d+)", out, re.MULTILINE)
     if found is None or int(found[1]) != group:
         options += ["-g", str(group)]
-        steps.append(f"{system.mount}: what is reserved for root is PostgreSQL's too")
+        steps.append(f"{system.mount}: PostgreSQL may use the blocks reserved for root")
     if have["Reserved block count"] < wanted:
         options += ["-r", str(wanted)]
         steps.append(f"{system.mount}: {wanted * have['Block size'] // 1024**2} MB are reserved")
     if not module.check_mode and options:
         module.run_command(["tune2fs", *options, system.device], check_rc=True)
-    # The superblock holds from the next boot on; this, until then.
+    # The superblock's group counts from the next mount on; this option, until then.
     if f"resgid={group}" not in system.options:
-        steps = steps or [f"{system.mount}: what is reserved for root is PostgreSQL's too"]
+        steps = steps or [f"{system.mount}: PostgreSQL may use the blocks reserved for root"]
         if not module.check_mode:
             module.run_command(["mount", "-o", f"remount,resgid={group}", system.mount], check_rc=True)
     return steps
 
 
+def bound(module: AnsibleModule, system: quotas.FileSystem, base: Path, found: dict[str, Any]) -> list[str]:
+    """Give each database's folder to its app's project, and bound the project.
+
+    Raises:
+        QuotaError: a database holds more than its bound already.
+    """
+    change, steps = not module.check_mode, []
+    limits = []
+    for name, disk in module.params["databases"].items():
+        if not disk or name not in found:
+            continue
+        number = quotas.project_of(name)
+        limits.append((name, number, disk))
+        if quotas.adopt(base / str(found[name]), number, change):
+            steps.append(f"{name}: {base / str(found[name])} counts as what it holds")
+    steps += quotas.hold(module.run_command, system.mount, limits, change)
+    return steps + units(module, system, {number: quotas.wanted(disk, system.mount) for _name, number, disk in limits})
+
+
+def units(module: AnsibleModule, system: quotas.FileSystem, limits: dict[int, quotas.Bound]) -> list[str]:
+    """Have PostgreSQL start without the bounds, and set them again once it accepts connections."""
+    version, _slash, name = module.params["cluster"].partition("/")
+    text = quotas.start_units(
+        unit=f"postgresql@{version}-{name}.service",
+        ready=f"/usr/lib/postgresql/{version}/bin/pg_isready --quiet --host=/run/postgresql "
+        f"--port={postgres_server.port(postgres_server.SETTINGS / version / name)}",
+        mount=system.mount,
+        limits=limits,
+    )
+    root = {"owner": "root", "group": "root", "mode": "0644"}
+    changes = host_files.plan_files({"path": path, "content": content, **root} for path, content in text.items())
+    if changes and not module.check_mode:
+        host_files.apply(changes, module.run_command)
+        module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+    return [f"write {change.path}" for change in changes]
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    change = not module.check_mode
     try:
         [found] = Psql(module.run_command, module.params["cluster"]).ask(QUESTION)
-    except PsqlError as error:
+        base = Path(found["folder"]) / "base"
+        system = quotas.file_system(base)
+        steps = reserve(module, system)
+        if system.has_quotas:
+            steps += bound(module, system, base, found["databases"])
+    except (PsqlError, quotas.QuotaError, host_files.HostFilesError) as error:
         module.fail_json(msg=str(error))
-    base = Path(found["folder"]) / "base"
-    system = quotas.file_system(base)
-    steps = reserve(module, system)
-    if system.has_quotas:
-        wanted = [
-            (database["name"], base / str(found["databases"][database["name"]]), database["disk"])
-            for database in module.params["databases"]
-            if database["name"] in found["databases"]
-        ]
-        temporary = base / "pgsql_tmp"
-        if change and not temporary.exists():
-            module.run_command(
-                [
-                    "setpriv",
-                    "--reuid=postgres",
-                    "--regid=postgres",
-                    "--init-groups",
-                    "mkdir",
-                    "-m",
-                    "0700",
-                    str(temporary),
-                ],
-                check_rc=True,
-            )
-        wanted.append((TEMPORARY, temporary, module.params["temporary"]))
-        try:
-            for name, folder, _limit in wanted:
-                if quotas.adopt(folder, quotas.project_of(name), change):
-                    steps.append(f"{name}: {folder} counts as what it holds")
-            limits = [(name, quotas.project_of(name), limit) for name, _folder, limit in wanted]
-            steps += quotas.hold(module.run_command, system.mount, limits, change)
-        except quotas.QuotaError as error:
-            module.fail_json(msg=str(error), steps=steps)
     module.exit_json(changed=bool(steps), steps=steps)
 
 

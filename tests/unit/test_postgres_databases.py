@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,7 +288,7 @@ def module() -> Any:
 
 def options(module: Any, **changes: Any) -> dict[str, Any]:
     defaults = {name: option.get("default") for name, option in module.ARGUMENT_SPEC["databases"]["options"].items()}
-    return {"databases": [{**defaults, "name": "shop", **changes}], "logins": {}}
+    return {"cluster": "17/main", "databases": [{**defaults, "name": "shop", **changes}], "logins": {}}
 
 
 def test_a_password_is_made_once_and_written_for_root_alone(
@@ -333,3 +335,31 @@ def test_times_are_given_with_their_unit(module: Any) -> None:
         "lock_timeout": "",
         "idle_in_transaction_session_timeout": "",
     }
+
+
+# -- temporary files -------------------------------------------------------------------------------------------------
+
+
+def test_temporary_files_may_hold_a_quarter_of_what_the_database_may(module: Any, tmp_path: Path) -> None:
+    assert module.temporary("10G", tmp_path) == 2560
+    assert module.temporary("", tmp_path) == 0
+    there = os.statvfs(tmp_path)
+    assert module.temporary("50%", tmp_path) == there.f_blocks * there.f_frsize // 2 // 4 // 1024**2
+
+
+def test_connections_of_a_role_share_what_its_temporary_files_may_hold() -> None:
+    bounded = replace(WANTED, temporary=2560, connections=20, owner_connections=4)
+    steps = [step.says for step in logic.role_steps([bounded], copy.deepcopy(EMPTY))]
+    assert "shop: temp_file_limit = 128MB" in steps
+    assert "shop-owner: temp_file_limit = 640MB" in steps
+
+
+@pytest.mark.parametrize(("connections", "limit"), [(-1, "25MB"), (1000, "16MB"), (1, "2560MB")])
+def test_a_connection_has_always_some_room_for_temporary_files(connections: int, limit: str) -> None:
+    assert replace(WANTED, temporary=2560).temporary_files(connections) == {"temp_file_limit": limit}
+
+
+def test_without_a_bound_a_limit_that_was_set_goes() -> None:
+    present = role(settings=["temp_file_limit=128MB"])
+    steps = logic._role("shop", {"shop": present}, login=True, limit=-1, settings=WANTED.temporary_files(20))
+    assert [step.says for step in steps] == ["shop: no temp_file_limit"]

@@ -76,6 +76,7 @@ class Database:
         connections: how many the app's role may have open at once; -1 for any number.
         owner_connections: how many the owner may.
         settings: what holds for the app's connections, such as ``statement_timeout``; an empty text takes it back.
+        temporary: MB that the temporary files of all connections of a role may hold together; 0 for any.
         extensions: those that are in it.
         logins: roles that log in over the network.
     """
@@ -86,8 +87,20 @@ class Database:
     connections: int = -1
     owner_connections: int = -1
     settings: Mapping[str, str] = field(default_factory=dict)
+    temporary: int = 0
     extensions: tuple[str, ...] = ()
     logins: tuple[Login, ...] = ()
+
+    def temporary_files(self, connections: int) -> dict[str, str]:
+        """The setting that bounds each connection's temporary files, which lie in one folder for all databases.
+
+        Only a superuser may change it (PostgreSQL, Resource Consumption, ``temp_file_limit``).
+
+        Args:
+            connections: how many connections share what is allowed; -1 for any number, taken for 100.
+        """
+        share = max(16, self.temporary // (connections if connections > 0 else 100))
+        return {"temp_file_limit": f"{share}MB" if self.temporary else ""}
 
     @property
     def shared(self) -> bool:
@@ -275,15 +288,21 @@ def role_steps(databases: Iterable[Database], cluster: Mapping[str, Any]) -> lis
     steps: list[Step] = []
     roles, members = cluster["roles"], {tuple(pair) for pair in cluster["members"]}
     for wanted in databases:
-        steps += _role(wanted.name, roles, login=True, limit=wanted.connections, settings=wanted.settings)
+        of_app = {**wanted.settings, **wanted.temporary_files(wanted.connections)}
+        steps += _role(wanted.name, roles, login=True, limit=wanted.connections, settings=of_app)
         if not wanted.shared:
             steps += _role(
-                wanted.owner, roles, login=bool(wanted.password), limit=wanted.owner_connections, secret=wanted.password
+                wanted.owner,
+                roles,
+                login=bool(wanted.password),
+                limit=wanted.owner_connections,
+                settings=wanted.temporary_files(wanted.owner_connections),
+                secret=wanted.password,
             )
         elif wanted.former in roles:
             steps += _role(wanted.former, roles, login=False, limit=-1, secret="")
         for login in wanted.logins:
-            settings = {**wanted.settings, "role": identifier(wanted.name)}
+            settings = {**of_app, "role": identifier(wanted.name)}
             steps += _role(
                 login.name,
                 roles,

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,3 +256,54 @@ def hold(run: Run, mount: str, limits: Iterable[tuple[str, int, str]], change: b
                 raise QuotaError(f"setquota -P {number} {mount} ended with {status}: {tail(err or out, 3)}")
         done.append(f"{name}: {limit} of {mount}")
     return done
+
+
+def start_units(unit: str, ready: str, mount: str, limits: Mapping[int, Bound]) -> dict[str, str]:
+    """The unit files that lift the bounds before a service starts, and set them once it is ready.
+
+    Args:
+        unit: the service's unit.
+        ready: a command that succeeds when the service is ready.
+        mount: where the file system is mounted.
+        limits: the bounds, by the number of the project.
+
+    Returns:
+        The text of each file, by its path.
+    """
+    bounds_unit = f"flaskhost-bounds-{unit.replace('@', '-')}"
+    lift = [f"ExecStartPre=-+/usr/sbin/setquota -P {number} 0 0 0 0 {mount}" for number in sorted(limits)]
+    set_again = [
+        f"ExecStart=-/usr/sbin/setquota -P {number} 0 {bound.blocks} 0 {bound.files} {mount}"
+        for number, bound in sorted(limits.items())
+    ]
+    folder = Path("/etc/systemd/system")
+    return {
+        f"{folder}/{unit}.d/70-flaskhost-bounds.conf": "\n".join(
+            [
+                "# Written by Flaskhost: a recovery must not meet the bounds of the disk that apps have.",
+                "[Unit]",
+                f"Wants={bounds_unit}",
+                "[Service]",
+                *lift,
+                "# A recovery after a crash of one connection still meets the bounds; the next start does not.",
+                "Restart=on-failure",
+                "RestartSec=2",
+                "",
+            ]
+        ),
+        f"{folder}/{bounds_unit}": "\n".join(
+            [
+                f"# Written by Flaskhost: the bounds of the disk, once {unit} has recovered.",
+                "[Unit]",
+                f"Description=Bound what apps may hold of {mount} once {unit} is ready",
+                f"After={unit}",
+                f"PartOf={unit}",
+                "[Service]",
+                "Type=oneshot",
+                "TimeoutStartSec=infinity",
+                f"ExecStart=/bin/sh -c 'until {ready}; do sleep 1; done'",
+                *set_again,
+                "",
+            ]
+        ),
+    }

@@ -107,7 +107,7 @@ def temporary(root: str, name: str, user: str) -> tuple[str, ...]:
         name: the unit's name; ``%N`` in a unit file.
         user: who writes there.
     """
-    folder = f"{root}/tmp/{name}"
+    folder = f"{root}/tmp/{name}"  # noqa: S108  # below a folder of root's
     remove = f"/bin/rm --recursive --force --one-file-system {folder}"
     return (
         f"ExecStartPre=+{remove}",
