@@ -13,7 +13,7 @@ description:
     and gets them back once it accepts connections. A recovery writes again what was dropped since the last checkpoint,
     and a bound would stop it, and with it every database of the cluster.
 options:
-  cluster: {description: "The cluster, such as 17/main.", type: str, required: true}
+  cluster: {description: "The cluster, such as 17/main; the one that starts at boot if empty.", type: str, default: ""}
   databases:
     description: The databases, and the most that each may hold, such as 10G, or a share of the file system such as
       50%; no bound if empty. A database counts together with the files of the app that has its name.
@@ -44,7 +44,7 @@ from ansible.module_utils.flaskhost import host_files, postgres_server, quotas  
 from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError  # noqa: E402
 
 ARGUMENT_SPEC = {
-    "cluster": {"type": "str", "required": True},
+    "cluster": {"type": "str", "default": ""},
     "databases": {"type": "dict", "default": {}},
     "reserve_share": {"type": "int", "default": 5},
     "reserve_most": {"type": "int", "default": 1024},
@@ -53,6 +53,15 @@ QUESTION = (
     "SELECT pg_catalog.json_build_object('folder', pg_catalog.current_setting('data_directory'), 'databases',"
     " (SELECT pg_catalog.json_object_agg(datname, oid::bigint) FROM pg_catalog.pg_database));\n"
 )
+
+
+def cluster(module: AnsibleModule) -> str:
+    """The cluster: the one that was asked for, or the newest that starts at boot."""
+    folder = postgres_server.SETTINGS
+    found = [
+        version for version in postgres_server.clusters("main") if postgres_server.starts(folder / version / "main")
+    ]
+    return module.params["cluster"] or f"{max(found, key=int, default='')}/main"
 
 
 def reserve(module: AnsibleModule, system: quotas.FileSystem) -> list[str]:
@@ -97,13 +106,17 @@ def bound(module: AnsibleModule, system: quotas.FileSystem, base: Path, found: d
         limits.append((name, number, disk))
         if quotas.adopt(base / str(found[name]), number, change):
             steps.append(f"{name}: {base / str(found[name])} counts as what it holds")
+    for name, number in found.items():
+        # What a restore has put aside is the operator's, and must not leave its app without room.
+        if name.rpartition("_before_")[0] in module.params["databases"] and quotas.adopt(base / str(number), 0, change):
+            steps.append(f"{name}: {base / str(number)} counts for no app")
     steps += quotas.hold(module.run_command, system.mount, limits, change)
     return steps + units(module, system, {number: quotas.wanted(disk, system.mount) for _name, number, disk in limits})
 
 
 def units(module: AnsibleModule, system: quotas.FileSystem, limits: dict[int, quotas.Bound]) -> list[str]:
     """Have PostgreSQL start without the bounds, and set them again once it accepts connections."""
-    version, _slash, name = module.params["cluster"].partition("/")
+    version, _slash, name = cluster(module).partition("/")
     text = quotas.start_units(
         unit=f"postgresql@{version}-{name}.service",
         ready=f"/usr/lib/postgresql/{version}/bin/pg_isready --quiet --host=/run/postgresql "
@@ -123,7 +136,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        [found] = Psql(module.run_command, module.params["cluster"]).ask(QUESTION)
+        [found] = Psql(module.run_command, cluster(module)).ask(QUESTION)
         base = Path(found["folder"]) / "base"
         system = quotas.file_system(base)
         steps = reserve(module, system)

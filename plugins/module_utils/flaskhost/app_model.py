@@ -358,8 +358,8 @@ APP_OPTIONS: dict[str, Option] = {
             ),
             "disk": Option(
                 "str",
-                "What its files and its database may hold of a file system, with all of its releases: 10G, or a share "
-                "of the file system. It holds where the file system has project quotas; docs/isolation.md tells how.",
+                "The most that the app's releases, data, temporary files and database may hold: a size, or a share of "
+                "the file system. Needs a file system with project quotas; see docs/isolation.md, The disk.",
                 "10G",
                 default="50%",
                 pattern=r"[1-9][0-9]{0,5}[MGT]|([1-9][0-9]?|100)%",

@@ -131,7 +131,7 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
 
     Args:
         top: the folder; nothing happens where there is none.
-        project: the project's number.
+        project: the project's number; 0 for none.
         change: whether to do it; else it is only asked for the folder itself.
 
     Returns:

@@ -4,6 +4,7 @@ A machine, since a container has no file system of its own. Each test leaves the
 """
 
 import textwrap
+import time
 
 import pytest
 
@@ -49,10 +50,24 @@ def others(host, visitor):
     write_rows(host)
 
 
+def as_postgres(host, sql):
+    """Run SQL as PostgreSQL's superuser."""
+    return host.check_output("runuser -u postgres -- psql -At --set=ON_ERROR_STOP=1 --command=%s", sql)
+
+
 def write_rows(host):
     """Have PostgreSQL write what did not fit before."""
-    sql = "CREATE TABLE reserve AS SELECT generate_series(1, 200000) AS number; CHECKPOINT; DROP TABLE reserve;"
-    host.check_output(f"runuser -u postgres -- psql --dbname=postgres --set=ON_ERROR_STOP=1 --command='{sql}'")
+    as_postgres(host, "CREATE TABLE reserve AS SELECT generate_series(1, 200000) AS number")
+    as_postgres(host, "CHECKPOINT")
+    as_postgres(host, "DROP TABLE reserve")
+
+
+def wait_for(host, command, seconds=300):
+    """Wait until a command succeeds."""
+    end = time.monotonic() + seconds
+    while (done := host.run(command)).rc:
+        assert time.monotonic() < end, f"{command}: {done.stdout}{done.stderr}"
+        time.sleep(1)
 
 
 @pytest.mark.parametrize("folder", ["data", "tmp", "var_tmp"])
@@ -102,23 +117,64 @@ def test_an_app_cannot_leave_its_share(attack):
     assert len(said.split()) == 5
 
 
-def test_rows_without_end_stop_their_database_alone(host, others):
-    def rows(sql):
-        return host.run(f'runuser -u mallory -- psql --dbname=mallory --set=ON_ERROR_STOP=1 --command="{sql}"')
+def rows(host, sql):
+    """Run SQL as the hostile app."""
+    return host.run("runuser -u mallory -- psql --dbname=mallory --set=ON_ERROR_STOP=1 -At --command=%s", sql)
 
+
+def fill_table(host, name, megabytes):
+    """Write rows, four to a page of 8 kB: short enough for PostgreSQL not to compress them."""
+    assert rows(host, f"CREATE TABLE {name} (line text)").rc == 0
+    return rows(host, f"INSERT INTO {name} SELECT repeat('x', 1900) FROM generate_series(1, {megabytes * 512})")  # noqa: S608 - our names
+
+
+def test_rows_without_end_stop_their_database_alone(host, others):
     try:
-        assert rows("CREATE TABLE fill (line text)").rc == 0
-        # A million rows of 1000 bytes, which do not compress: a third of that is more than the limit.
-        line = "SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 31)"
-        done = rows(f"INSERT INTO fill SELECT ({line} WHERE number > 0) FROM generate_series(1, 1000000) AS number")
+        done = fill_table(host, "fill", 400)
         assert done.rc != 0
         assert "Disk quota exceeded" in done.stderr
-        size = int(host.check_output("runuser -u postgres -- psql -Atc \"SELECT pg_database_size('mallory')\""))
+        size = int(as_postgres(host, "SELECT pg_database_size('mallory')"))
         assert LIMIT / 2 < size < LIMIT
     finally:
-        assert rows("DROP TABLE IF EXISTS fill").rc == 0
+        assert rows(host, "DROP TABLE IF EXISTS fill").rc == 0
     # And it gets up by itself when there is room again.
-    assert rows("CREATE TABLE fill AS SELECT 1; DROP TABLE fill").rc == 0
+    assert fill_table(host, "fill", 100).rc == 0
+    assert rows(host, "DROP TABLE fill").rc == 0
+
+
+def test_temporary_files_of_queries_are_bounded_by_role(host, others):
+    limit = rows(host, "SHOW temp_file_limit").stdout.strip()
+    assert limit.endswith("MB")
+    assert 16 <= int(limit.removesuffix("MB")) <= LIMIT / 1024**2 / 4
+    lines = "SELECT repeat('x', 1900) || n FROM generate_series(1, 300000) AS n ORDER BY 1"
+    assert "temporary file size exceeds" in rows(host, f"SELECT count(*) FROM ({lines} LIMIT 299999) AS sorted").stderr  # noqa: S608
+    assert "permission denied" in rows(host, "SET temp_file_limit = -1").stderr
+    assert "permission denied" in rows(host, "ALTER ROLE mallory SET temp_file_limit = -1").stderr
+
+
+def test_what_an_app_has_dropped_does_not_keep_postgresql_from_recovering(host, others):
+    """A recovery writes what was dropped since the last checkpoint beside what is there now: more than the bound."""
+    version = host.check_output("ls /etc/postgresql").strip()
+    log = f"/var/log/postgresql/postgresql-{version}-main.log"
+    checkpoint = "SELECT redo_lsn FROM pg_control_checkpoint()"
+    as_postgres(host, "CHECKPOINT")
+    redo, lines = as_postgres(host, checkpoint), int(host.check_output(f"wc -l < {log}"))
+    try:
+        assert fill_table(host, "first", 130).rc == 0
+        assert rows(host, "DROP TABLE first").rc == 0
+        assert fill_table(host, "second", 130).rc == 0
+        assert as_postgres(host, checkpoint) == redo, "a checkpoint meanwhile leaves nothing to recover"
+        # As the kernel does when memory runs out: PostgreSQL ends all connections and recovers.
+        victim = as_postgres(host, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+        host.check_output("kill -9 %s", victim)
+        wait_for(host, f"tail -n +{lines + 1} {log} | grep -q 'Disk quota exceeded'")
+        wait_for(host, "runuser -u postgres -- psql -Atc 'SELECT 1'")
+        assert host.check_output(f"systemctl show --value -p NRestarts postgresql@{version}-main") != "0"
+        # The bounds are back.
+        wait_for(host, "repquota -P -n -v -O csv / | grep -q ',0,307200,'")
+        assert "Disk quota exceeded" in fill_table(host, "third", 300).stderr
+    finally:
+        rows(host, "DROP TABLE IF EXISTS first, second, third")
 
 
 def test_postgresql_goes_on_where_others_have_filled_the_disk(host, visitor):
