@@ -420,10 +420,14 @@ def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
             *call.properties["TemporaryFileSystem"]
         }
         assert str(workshop.code) in call.properties["BindReadOnlyPaths"]
-        tmp, var_tmp, *others = call.properties["BindPaths"]
-        assert re.fullmatch(rf"{workshop.folder}/tmp/flask-{USER}_task-[0-9a-f]+:/tmp", tmp)
-        assert var_tmp == tmp.replace(":/tmp", ":/var/tmp")
-        assert others == [str(built), str(workshop.folder / "cache/shop")]
+        temporary = workshop.folder / "tmp/build"
+        assert call.properties["BindPaths"] == [
+            f"{temporary}:/tmp",
+            f"{temporary}:/var/tmp",
+            str(built),
+            str(workshop.folder / "cache/shop"),
+        ]
+        assert not temporary.exists(), "it is gone when the environment is whole"
         assert call.properties["SupplementaryGroups"] == [USER]
         assert call.properties["AppArmorProfile"] == [f"-flask-{USER}_build"]
         assert "ReadOnlyPaths" not in call.properties, "one path can be one thing: /run is empty"

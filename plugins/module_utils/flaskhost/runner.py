@@ -96,11 +96,17 @@ def network(*, outbound: bool) -> tuple[str, ...]:
 OWNERS_GROUP = "flaskhost-owner"
 
 
+#: Where the temporary files of an app's builds are, in its folder. virtualenv.py creates it: the unit of a build has
+#: another /srv, in which no command of the unit could.
+BUILD_TEMPORARY = "tmp/build"
+
+
 def temporary(root: str, name: str, user: str) -> tuple[str, ...]:
     """Give a unit a ``/tmp`` and a ``/var/tmp`` of its own, which count toward what its app holds of the disk.
 
     ``PrivateTmp=`` would put them into the host's ``/tmp``, where nothing bounds them. As there, the folder is empty at
-    each start and removed at the end. ``rm`` runs as root and follows no link.
+    each start and removed at the end. ``rm`` runs as root and follows no link. The folder may be missing, for the
+    commands that come before it is created: they too have the unit's mounts.
 
     Args:
         root: the app's folder, which is root's.
@@ -112,10 +118,13 @@ def temporary(root: str, name: str, user: str) -> tuple[str, ...]:
     return (
         f"ExecStartPre=+{remove}",
         f"ExecStartPre=+/usr/bin/install -d -o {user} -g {user} -m 0700 {folder}",
-        f"BindPaths={folder}:/tmp",
-        f"BindPaths={folder}:/var/tmp",
+        *_bind(f"-{folder}"),
         f"ExecStopPost=+{remove}",
     )
+
+
+def _bind(folder: str) -> tuple[str, str]:
+    return f"BindPaths={folder}:/tmp", f"BindPaths={folder}:/var/tmp"
 
 
 def _task(user: str) -> str:
@@ -214,7 +223,7 @@ def sandboxed(
         # For a build /run is empty, and systemd does one thing with a path.
         *(item for item in SANDBOX if not builder or item != "ReadOnlyPaths=/run"),
         *ONCE,
-        *temporary(root, unit, builder or user),
+        *(_bind(f"{root}/{BUILD_TEMPORARY}") if builder else temporary(root, unit, user)),
         *apparmor(f"flask-{user}_build" if builder else f"flask-{user}"),
         *network(outbound=outbound),
         *([f"SupplementaryGroups={user}"] if group else []),

@@ -15,7 +15,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.runner import ReleaseError, Run, sandboxed, tail
+from ansible.module_utils.flaskhost import tree
+from ansible.module_utils.flaskhost.runner import BUILD_TEMPORARY, ReleaseError, Run, sandboxed, tail
 from ansible.module_utils.flaskhost.source import file_digest, read_text
 
 #: Written last: an environment without it was interrupted, and is built anew.
@@ -266,6 +267,8 @@ class Builder:
             server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(server_file)]
             self._uv(*install, *server, directory=app_dir, target=target)
         self._seal(target)
+        with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent) as above:
+            tree.remove(Path(BUILD_TEMPORARY).name, above)
         return target
 
     def _extra_options(self, requirements: Path, locked: Path, extra_packages: list[str]) -> list[str]:
@@ -309,6 +312,12 @@ class Builder:
             path.mkdir(parents=True, exist_ok=True)
             os.chown(path, account.pw_uid, account.pw_gid)
             path.chmod(mode)
+        with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent, make=True) as above:
+            # What another build has left there is none of this one's.
+            name = Path(BUILD_TEMPORARY).name
+            tree.remove(name, above)
+            os.mkdir(name, 0o700, dir_fd=above)
+            os.chown(name, account.pw_uid, account.pw_gid, dir_fd=above)
 
     def _reach(self, target: Path) -> list[str]:
         """What a build sees of the places where apps have theirs: its code, the new environment and the cache."""
