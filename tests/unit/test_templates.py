@@ -1192,6 +1192,8 @@ def test_a_slot_has_a_socket_of_its_own() -> None:
     assert socket["ListenStream"] == ["/run/flask-shop/%i.sock"]
     assert (socket["SocketMode"], socket["SocketGroup"]) == (["0660"], ["www-data"])
     assert service["Requires"] == ["flask-shop@%i.socket"]
+    # systemd counts the starts of a socket as well, and a service does not start without its socket.
+    assert socket["StartLimitIntervalSec"] == service["StartLimitIntervalSec"] == ["0"]
     # A folder that a service owns goes when it stops, and the other slot's socket with it.
     assert "RuntimeDirectory" not in service
 
