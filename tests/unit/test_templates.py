@@ -548,6 +548,9 @@ def test_a_challenge_that_is_not_here_is_asked_of_the_other_hosts() -> None:
         assert "http_404" in asked.one("proxy_next_upstream").words
         assert asked.one("proxy_set_header", "Host").words[2] == "$host"
         assert asked.one("proxy_connect_timeout").words[1] == "2s"
+        # Nothing counts what a visitor sends to port 80.
+        for place in (token, asked):
+            assert place.one("client_max_body_size").words[1] == "1k"
 
 
 def test_a_peer_that_is_asked_asks_nobody() -> None:
