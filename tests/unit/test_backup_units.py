@@ -114,6 +114,8 @@ def test_an_app_that_stays_down_is_named_with_the_reason_and_the_next_command(sy
     with pytest.raises(BackupError) as caught, units.stopped(tmp_path, PATTERNS):
         pass
     text = str(caught.value)
+    assert text.startswith("The data was restored. An app is down")
+    assert "dependency job" not in text, "which is no reason"
     assert f"did not start: {SOCKET}, {SERVICE}." in text
     assert f"The last lines of {SOCKET}: {SOCKET} begins | {SOCKET}: Start request ?[31mrepeated too quickly." in text
     assert f"The last lines of {SERVICE}" not in text, "it only waited for its socket"

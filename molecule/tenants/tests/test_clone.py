@@ -125,6 +125,26 @@ def test_an_app_runs_again_however_often_it_was_stopped(host_with_dump: Any, vis
     assert visitor.ask("https://alice.test/").status == 200
 
 
+def test_an_app_that_stays_down_is_named_with_the_reason(host_with_dump: Any, visitor: Any) -> None:
+    """A socket that cannot start, of which the service says no more than that it depends on it."""
+    host, slot = host_with_dump, live_slot(host_with_dump)
+    folder = "/run/systemd/system/flask-alice@.socket.d"
+    broken = '[Socket]\\nExecStartPre=/bin/sh -c "echo no room for a socket; exit 1"\\n'
+    assert host.run(f"mkdir {folder} && printf '{broken}' > {folder}/test.conf && systemctl daemon-reload").rc == 0
+    try:
+        done = take_in(host, "SELECT 1 / 0;")
+    finally:
+        host.run(f"rm -r {folder}; systemctl daemon-reload")
+    assert done.rc != 0
+    assert "division by zero" in done.stderr, "the error of the restore comes first"
+    assert f"did not start: {slot}.socket, {slot}.service. The last lines of {slot}.socket: " in done.stderr
+    assert "no room for a socket" in done.stderr
+    assert f"systemctl start {slot}.socket {slot}.service" in done.stderr
+    assert visitor.ask("https://alice.test/").status == 502
+    assert "did not start" not in take_in(host, "SELECT 1 / 0;").stderr
+    assert visitor.ask("https://alice.test/").status == 200, "and the next one starts it"
+
+
 def test_an_app_runs_again_after_a_restore_that_was_killed(host_with_dump: Any, visitor: Any) -> None:
     """Once the same command has been run again, even if that fails."""
     host, service = host_with_dump, f"{live_slot(host_with_dump)}.service"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -51,8 +50,10 @@ def stopped(folder: Path, patterns: list[str], *, start: bool = True) -> Iterato
             raise BackupError(f"{reason} {second.reason}", f"{cure} {second.cure}".strip()) from problem
         _remember(note, others)
         raise
-    if start:
-        start_units(units)
+    try:
+        start_units(units if start else [])
+    except BackupError as problem:
+        raise BackupError(f"The data was restored. {problem.reason}", problem.cure) from problem
     _remember(note, others)
 
 
@@ -94,7 +95,6 @@ def start_units(units: list[str]) -> None:
     ordered = sorted(units, key=lambda unit: not unit.endswith(".socket"))
     # systemd counts the starts of a unit, and refuses one too many within ten seconds. This forgets the earlier ones.
     tools.run(["systemctl", "reset-failed", "--", *ordered])
-    began = int(time.time())
     done = tools.run(["systemctl", "start", "--", *ordered], timeout=600)
     if not done.status:
         return
@@ -105,9 +105,10 @@ def start_units(units: list[str]) -> None:
         return
     # A unit that only waited for another one has no result of its own.
     failed = [unit for unit in down if states.get(unit, {}).get("Result", "") not in ("", "success")] or down
-    logs = " ".join(f"The last lines of {unit}: {_log(unit, began)}" for unit in failed[:LOGS])
+    # What systemctl itself says is not worth a line: to look at the log that is quoted here.
+    logs = [f"The last lines of {unit}: {_log(unit)}" for unit in failed[:LOGS]]
     raise BackupError(
-        f"An app is down, these units did not start: {', '.join(down)}. {done.last} {logs}".replace("..", "."),
+        " ".join([f"An app is down, these units did not start: {', '.join(down)}.", *logs]),
         f"Start the app again: systemctl start {' '.join(down)}. If its release is newer than the data that was "
         "restored, roll it back: playbooks/rollback.yml.",
     )
@@ -119,11 +120,10 @@ def _states(units: list[str]) -> dict[str, dict[str, str]]:
     return {block["Id"]: block for block in blocks if "Id" in block}
 
 
-def _log(unit: str, since: int) -> str:
+def _log(unit: str) -> str:
     """The last lines of a unit, on one line and without what would steer a terminal: an app has written some."""
     tools.run(["journalctl", "--sync"])
-    # Not --lines: together with --since systemd 252 shows the first lines, not the last.
-    command = ["journalctl", "--no-pager", "--output=cat", f"--since=@{since}", f"--unit={unit}"]
+    command = ["journalctl", "--no-pager", "--output=cat", f"--lines={LINES}", f"--unit={unit}"]
     lines = [line.strip() for line in tools.run(command).out.splitlines() if line.strip()][-LINES:]
     text = " | ".join(line[:WIDTH] for line in lines)
     return "".join(char if char.isprintable() else "?" for char in text) or "(none)"
