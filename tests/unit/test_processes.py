@@ -310,6 +310,7 @@ def test_a_timers_service_runs_once(host: Host) -> None:
     assert f"ExecStart=/bin/sh {host.root}/current/processes/timer-%i" in lines
     assert [line for line in lines if line.startswith("Restart=")] == []
     timer = directives((host.units_folder / "flask-shop_timer@nightly.timer").read_text())
+    assert "StartLimitIntervalSec=0" in timer, "restores and deploys start it as often as they are repeated"
     assert {"OnCalendar=*-*-* 03:00", "Persistent=true", "AccuracySec=1s", "RandomizedDelaySec=0"} <= set(timer)
 
 

@@ -492,6 +492,10 @@ def test_a_slot_that_does_not_start_shows_its_log(app: App) -> None:
     with pytest.raises(ReleaseError, match=r"flask-shop@green\.service does not start") as caught:
         app.slots.start("green", "new", 7)
     assert "line 29" in caught.value.reason
+    log = next(call for call in app.run.calls if "--since" in call)
+    # Why a socket does not start is in its own log, and the service says no more than that it depends on it.
+    assert log.endswith("--unit=flask-shop@green.socket --unit=flask-shop@green.service")
+    assert "systemctl reset-failed flask-shop@green.socket flask-shop@green.service" in app.run.calls
     assert "still serves" in caught.value.cure
 
 

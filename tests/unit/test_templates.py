@@ -549,6 +549,9 @@ def test_a_challenge_that_is_not_here_is_asked_of_the_other_hosts() -> None:
         assert "http_404" in asked.one("proxy_next_upstream").words
         assert asked.one("proxy_set_header", "Host").words[2] == "$host"
         assert asked.one("proxy_connect_timeout").words[1] == "2s"
+        # Nothing counts what a visitor sends to port 80.
+        for place in (token, asked):
+            assert place.one("client_max_body_size").words[1] == "1k"
 
 
 def test_a_peer_that_is_asked_asks_nobody() -> None:
@@ -657,6 +660,33 @@ def test_what_an_address_can_put_on_the_disk_is_bounded() -> None:
         "POST::": True,
     }.items():
         assert any(re.search(pattern, request) for pattern in uncounted) != counted, request
+
+
+def test_what_is_not_counted_has_no_body_or_a_small_one() -> None:
+    http = nginx(site(**FRONT, uploads=8), site("my-blog", uploads=0))
+    words = "$server_protocol:$request_method:$http_transfer_encoding:$http_content_length"
+    (pattern,) = [
+        item.words[0].removeprefix("~") for item in http.one("map", words).block if item.words[0] != "default"
+    ]
+    for request, small in {
+        "HTTP/2.0:GET::": True,
+        "HTTP/3.0:DELETE::": True,
+        "HTTP/2.0:GET::16000000": False,
+        "HTTP/2.0:POST::": False,
+        # Without a length there is no body.
+        "HTTP/1.1:GET::": False,
+    }.items():
+        assert bool(re.search(pattern, request)) == small, request
+    shop, blog = server(http, "shop.test", "443"), server(http, "my-blog.test", "443")
+    main = shop.one("location", "/")
+    assert [item.words[1:] for item in main.all("error_page")] == [["418", "=", "@app"]]
+    assert main.one("if", "($flaskhost_bodiless)").one("return").words[1] == "418"
+    assert shop.one("location", "@app").one("client_max_body_size").words[1] == "8k"
+    for name in ("limit_req", "auth_basic", "allow", "proxy_pass", "proxy_set_header"):
+        found = [[item.words for item in place.all(name)] for place in (main, shop.one("location", "@app"))]
+        assert found[0] == found[1], name
+    assert not blog.deep("if", "($flaskhost_bodiless)")
+    assert not blog.one("location", "@app").all("client_max_body_size")
 
 
 def test_an_ipv6_visitor_counts_with_its_network() -> None:
@@ -1202,6 +1232,8 @@ def test_a_slot_has_a_socket_of_its_own() -> None:
     assert socket["ListenStream"] == ["/run/flask-shop/%i.sock"]
     assert (socket["SocketMode"], socket["SocketGroup"]) == (["0660"], ["www-data"])
     assert service["Requires"] == ["flask-shop@%i.socket"]
+    # systemd counts the starts of a socket as well, and a service does not start without its socket.
+    assert socket["StartLimitIntervalSec"] == service["StartLimitIntervalSec"] == ["0"]
     # A folder that a service owns goes when it stops, and the other slot's socket with it.
     assert "RuntimeDirectory" not in service
 

@@ -66,6 +66,11 @@ def state(host: Any) -> str:
     return f"{names} {rows}"
 
 
+def live_slot(host: Any) -> str:
+    """The units of the app's live slot, without what they end in."""
+    return f"flask-alice@{Path(host.check_output('readlink /srv/alice/live.sock')).stem}"
+
+
 def clean(host: Any) -> None:
     for name in admin(host, "SELECT datname FROM pg_database WHERE datname ~ '^alice_before_'").split():
         admin(host, f"DROP DATABASE {name}")
@@ -99,6 +104,64 @@ def test_a_scrub_that_was_not_done_changes_nothing(host_with_dump: Any, name: st
     assert re.search(word, done.stdout + done.stderr), done.stdout + done.stderr
     assert state(host) == before
     assert not host.file(MARKER).exists
+
+
+def test_an_app_runs_again_however_often_it_was_stopped(host_with_dump: Any, visitor: Any) -> None:
+    """systemd refuses a unit that is started more than five times in ten seconds, unless the unit says otherwise.
+
+    The restore is the sixth: the five before it start the socket alone, which takes no time.
+    """
+    host = host_with_dump
+    socket, service = f"{live_slot(host)}.socket", f"{live_slot(host)}.service"
+    starts = f"for _ in $(seq 5); do systemctl stop {socket} {service}; systemctl start {socket} || exit; done"
+    take_in = f"flaskhost-backup take-in --database alice --dump {FOLDER}/dump --confirm alice"
+    done = host.run(f"{starts}; systemctl start {service} && {take_in}")
+    admin(host, "UPDATE people SET email = 'old'", "alice")
+    assert done.rc == 0, done.stdout + done.stderr
+    assert visitor.ask("https://alice.test/").status == 200
+    # And as a deploy does it, which has to be repeatable as well.
+    done = host.run(f"{starts.replace('seq 5', 'seq 8')}; systemctl start {service}")
+    assert done.rc == 0, done.stderr
+    assert visitor.ask("https://alice.test/").status == 200
+
+
+def test_an_app_that_stays_down_is_named_with_the_reason(host_with_dump: Any, visitor: Any) -> None:
+    """A socket that cannot start, of which the service says no more than that it depends on it."""
+    host, slot = host_with_dump, live_slot(host_with_dump)
+    folder = "/run/systemd/system/flask-alice@.socket.d"
+    broken = '[Socket]\\nExecStartPre=/bin/sh -c "echo no room for a socket; exit 1"\\n'
+    assert host.run(f"mkdir {folder} && printf '{broken}' > {folder}/test.conf && systemctl daemon-reload").rc == 0
+    try:
+        done = take_in(host, "SELECT 1 / 0;")
+    finally:
+        host.run(f"rm -r {folder}; systemctl daemon-reload")
+    assert done.rc != 0
+    assert "division by zero" in done.stderr, "the error of the restore comes first"
+    assert f"did not start: {slot}.socket, {slot}.service. The last lines of {slot}.socket: " in done.stderr
+    assert "no room for a socket" in done.stderr
+    assert f"systemctl start {slot}.socket {slot}.service" in done.stderr
+    assert visitor.ask("https://alice.test/").status == 502
+    assert "did not start" not in take_in(host, "SELECT 1 / 0;").stderr
+    assert visitor.ask("https://alice.test/").status == 200, "and the next one starts it"
+
+
+def test_an_app_runs_again_after_a_restore_that_was_killed(host_with_dump: Any, visitor: Any) -> None:
+    """Once the same command has been run again, even if that fails."""
+    host, service = host_with_dump, f"{live_slot(host_with_dump)}.service"
+    path = write(host, "scrub.sql", "SELECT pg_sleep(600);")
+    command = f"flaskhost-backup take-in --database alice --dump {FOLDER}/dump --confirm alice --scrub {path}"
+    # Killed with all that it has started, as by a reboot or for want of memory.
+    unit = "flaskhost-test-killed"
+    assert host.run(f"systemd-run --quiet --collect --unit={unit} --property=KillSignal=SIGKILL {command}").rc == 0
+    host.run(f"for _ in $(seq 100); do systemctl --quiet is-active {service} || break; sleep 0.1; done; sleep 1")
+    assert host.run(f"systemctl is-active {service}").stdout.strip() == "inactive", "the restore is at it"
+    host.run(f"systemctl stop {unit}")
+    assert host.run(f"systemctl is-active {service}").stdout.strip() == "inactive", "and nobody has started the app"
+    write(host, "scrub.sql", "SELECT 1 / 0;")
+    done = host.run(command)
+    assert "division by zero" in done.stderr, done.stderr
+    assert visitor.ask("https://alice.test/").status == 200
+    assert host.run("ls /var/lib/flaskhost/backup/stopped.json").rc != 0
 
 
 def test_nobody_reads_a_row_before_it_is_scrubbed(host_with_dump: Any) -> None:

@@ -392,9 +392,9 @@ APP_OPTIONS: dict[str, Option] = {
             ),
             "uploads": Option(
                 "int",
-                "Requests of one address with a body of 1 MB and more that are sent at the same time, to all apps "
-                "together. nginx keeps such bodies on the disk, so this times body is what one address can fill. "
-                "0: no limit.",
+                "Requests of one address with a body of 1 MB and more, or of undeclared length, that are sent at the "
+                "same time, to all apps together. nginx keeps such bodies on the disk, so this times body is what one "
+                "address can fill. 0: no limit.",
                 8,
                 default=8,
                 minimum=0,

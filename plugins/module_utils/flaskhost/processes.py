@@ -486,6 +486,7 @@ _TIMER = """\
 {head}
 [Unit]
 Description=Flask app {user}, when to run {name}
+StartLimitIntervalSec=0
 
 [Timer]
 OnCalendar={on_calendar}

@@ -185,6 +185,10 @@ class Slots:
         """Whether a reboot starts a slot."""
         return self.run(["systemctl", "is-enabled", "--quiet", self.service(slot)])[0] == 0
 
+    def units(self, slot: str) -> list[str]:
+        """The units of a slot, the socket first."""
+        return [f"{self.unit}@{slot}.socket", self.service(slot)]
+
     def invocation(self, slot: str) -> str:
         """What names this very run of a slot's service: it is another one after a crash."""
         shown = self.run(["systemctl", "show", "--property=InvocationID,NRestarts", self.service(slot)])[1]
@@ -213,8 +217,8 @@ class Slots:
             ReleaseError: as in :meth:`start`.
         """
         # Only where a file has changed: a reload takes systemd a fifth of a second.
-        units = [self.service(slot), f"{self.unit}@{slot}.socket"]
-        if "yes" in self.run(["systemctl", "show", "--property=NeedDaemonReload", "--value", *units])[1].split():
+        show = ["systemctl", "show", "--property=NeedDaemonReload", "--value", *self.units(slot)]
+        if "yes" in self.run(show)[1].split():
             status, _out, err = self.run(["systemctl", "daemon-reload"])
             if status:
                 # Not by check_rc, as in flip().
@@ -329,8 +333,8 @@ class Slots:
         # The socket first: with it open, a late connection would start the service again.
         if self.is_enabled(slot):
             self.run(["systemctl", "disable", "--quiet", self.service(slot)])
-        self.run(["systemctl", "stop", f"{self.unit}@{slot}.socket", self.service(slot)])
-        self.run(["systemctl", "reset-failed", self.service(slot)])
+        self.run(["systemctl", "stop", *self.units(slot)])
+        self.run(["systemctl", "reset-failed", *self.units(slot)])
 
     def drain(self, slot: str) -> None:
         """Stop the slot that served before, once nginx has let go of its connections."""
@@ -338,10 +342,11 @@ class Slots:
         self.stop(slot)
 
     def log(self, slot: str, since: int) -> str:
-        """The last lines that a slot has written to the journal since a time in seconds."""
+        """The last lines that a slot has written to the journal since a time in seconds, and systemd of its units."""
         self.run(["journalctl", "--sync"])
         # Not --lines: together with --since systemd 252 shows the first lines, not the last.
-        command = ["journalctl", "--no-pager", "--output=cat", f"--since=@{since}", f"--unit={self.service(slot)}"]
+        command = ["journalctl", "--no-pager", "--output=cat", f"--since=@{since}"]
+        command += [f"--unit={unit}" for unit in self.units(slot)]
         return tail(self.run(command)[1]) or "(none)"
 
 

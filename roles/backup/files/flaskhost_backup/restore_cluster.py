@@ -19,7 +19,7 @@ from flaskhost_backup.sources import Request, Source, source
 from flaskhost_backup.state import State, held, read_json, stamp, write_json
 from flaskhost_backup.targets import arguments, choose, need_version
 from flaskhost_backup.tools import Done
-from flaskhost_backup.units import start_units, stop_units
+from flaskhost_backup.units import start_units, stopped
 from flaskhost_backup.verbs import Result, move, move_aside, need_enabled, remove
 from flaskhost_backup.wal import complete, hand_over, need_no_gap, salvage
 
@@ -70,32 +70,31 @@ def in_place(config: Config, request: Request) -> Result:
         need_version(cluster, info)
         need_room(cluster.data.parent, backup.size, "The restored database")
         notes: list[str] = []
-        units = stop_units([unit for app in config.apps for unit in app.units])
-        began = time.monotonic()
-        progress = Progress(config)
-        progress.note(units=units, running=server.runs())
-        try:
-            if request.where == "local" and server.runs():
-                notes += hand_over(server)
-            if request.where == "local":
-                # Before PostgreSQL stops, too: its last checkpoint writes over segments that it has handed over.
-                complete(found.backrest, found.folder, cluster, cluster.data, info)
-            _stop(cluster)
-            if request.where == "local":
-                notes += complete(found.backrest, found.folder, cluster, cluster.data, info)
-            if wanted.kind == "latest":
-                notes += need_no_gap(found.folder, backup, accept=request.accept_gap)
-            aside = _swap(config, cluster, found, progress, request.now)
-            done = found.backrest if not found.fetched else PgBackRest(config)
-            done.restore(cluster.data, *arguments(backup, wanted))
-            if aside and request.where == "local":
-                salvage(cluster, config.database_repository, aside, info)
-            last = _start(cluster, request.timeout)
-        except (BackupError, OSError) as error:
-            raise _failed(config, error) from None
-        progress.done()
-    if request.start:
-        start_units(units)
+        patterns = [unit for app in config.apps for unit in app.units]
+        with stopped(config.state, patterns, start=request.start) as units:
+            began = time.monotonic()
+            progress = Progress(config)
+            progress.note(units=units, running=server.runs())
+            try:
+                if request.where == "local" and server.runs():
+                    notes += hand_over(server)
+                if request.where == "local":
+                    # Before PostgreSQL stops, too: its last checkpoint writes over segments that it has handed over.
+                    complete(found.backrest, found.folder, cluster, cluster.data, info)
+                _stop(cluster)
+                if request.where == "local":
+                    notes += complete(found.backrest, found.folder, cluster, cluster.data, info)
+                if wanted.kind == "latest":
+                    notes += need_no_gap(found.folder, backup, accept=request.accept_gap)
+                aside = _swap(config, cluster, found, progress, request.now)
+                done = found.backrest if not found.fetched else PgBackRest(config)
+                done.restore(cluster.data, *arguments(backup, wanted))
+                if aside and request.where == "local":
+                    salvage(cluster, config.database_repository, aside, info)
+                last = _start(cluster, request.timeout)
+            except (BackupError, OSError) as error:
+                raise _failed(config, error) from None
+            progress.done()
     seconds = round(time.monotonic() - began, 1)
     result = Result(changed=True)
     result.lines = [f"The database was restored {wanted.text}, from the backup {backup.label}, in {seconds:.0f} s."]
@@ -237,7 +236,7 @@ def _failed(config: Config, error: BaseException) -> BackupError:
     if not isinstance(error, BackupError):
         return BackupError(str(error))
     try:
-        back = take_back(config)
+        back = take_back(config, start=False)
     except (BackupError, OSError) as second:
         return BackupError(
             f"{error.reason} Besides, what was there before could not be put back: {second}.",
@@ -246,8 +245,12 @@ def _failed(config: Config, error: BaseException) -> BackupError:
     return BackupError(f"{error.reason} {back}".strip(), error.cure)
 
 
-def take_back(config: Config) -> str:
+def take_back(config: Config, *, start: bool = True) -> str:
     """Take back a restore that failed or was killed: what was there before is in its place again.
+
+    Args:
+        config: the configuration.
+        start: whether to start the apps as well, which nobody else does if the restore was killed.
 
     Returns:
         What was done, a sentence; empty where nothing was under way.
@@ -278,6 +281,10 @@ def take_back(config: Config) -> str:
     if found.get("running"):
         _start(cluster, 600)
         started = " and runs."
-        start_units(list(found.get("units") or []))
+        try:
+            start_units(list(found.get("units") or []) if start else [])
+        except BackupError as problem:
+            # The data is back all the same.
+            started = f" and runs. {problem}"
     progress.done()
     return f"What was there before is in its place again{started}"

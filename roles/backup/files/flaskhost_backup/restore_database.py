@@ -12,7 +12,7 @@ from flaskhost_backup.restore_beside import into_scratch
 from flaskhost_backup.sessions import Login
 from flaskhost_backup.sources import Request, source
 from flaskhost_backup.state import State, held, stamp
-from flaskhost_backup.units import start_units, stop_units
+from flaskhost_backup.units import stopped
 from flaskhost_backup.verbs import Result, need_enabled, remove
 from flaskhost_backup.wal import hand_over, need_whole_log
 
@@ -52,14 +52,8 @@ def database(config: Config, name: str, request: Request) -> Result:
             dumps.dump(scratch.server, name, dump)
             scratch.stop()
             remove(scratch.data)
-            units = stop_units(list(app.units) if app else [])
-            try:
+            with stopped(config.state, list(app.units) if app else [], start=request.start) as units:
                 kept, notes = replace(server, name, dump, stamp(request.now))
-            except BaseException:
-                start_units(units)
-                raise
-            if request.start:
-                start_units(units)
         finally:
             scratch.remove()
     seconds = round(time.monotonic() - began, 1)
@@ -93,12 +87,11 @@ def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: floa
     """
     server = Server(config.need_cluster())
     app = next((item for item in config.apps if item.name == name), None)
-    with held([app.lock] if app and app.lock else []):
-        units = stop_units(list(app.units) if app else [])
-        try:
-            kept, notes = replace(server, name, dump, stamp(now), scrub)
-        finally:
-            start_units(units)
+    with (
+        held([app.lock] if app and app.lock else []),
+        stopped(config.state, list(app.units) if app else []) as units,
+    ):
+        kept, notes = replace(server, name, dump, stamp(now), scrub)
     result = Result(changed=True, lines=[f"The database {name} was taken in{', and scrubbed' if scrub else ''}."])
     if kept:
         result.lines.append(f"The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}")

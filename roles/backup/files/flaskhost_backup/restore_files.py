@@ -10,7 +10,7 @@ from flaskhost_backup import restic
 from flaskhost_backup.config import App, BackupError, Config
 from flaskhost_backup.sources import all_below
 from flaskhost_backup.state import held, stamp, utc
-from flaskhost_backup.units import start_units, stop_units
+from flaskhost_backup.units import stopped
 from flaskhost_backup.verbs import Result, move_aside, need_enabled, remove
 
 
@@ -68,12 +68,9 @@ def _files_in_place(
                 # The passphrase and its like are never in a backup.
                 shutil.copytree(config.secrets, inside / config.secrets.name, symlinks=True, dirs_exist_ok=True)
                 (inside / config.secrets.name).chmod(0o700)
-            units = stop_units(list(app.units) if app else [])
-            try:
+            with stopped(config.state, list(app.units) if app else []):
                 aside = move_aside(path, stamp(now)) if os.path.lexists(path) else None
                 inside.rename(path)
-            finally:
-                start_units(units)
         finally:
             remove(fresh)
     result = Result(changed=True, lines=[f"{path} is as it was at {utc(chosen.at)}."])

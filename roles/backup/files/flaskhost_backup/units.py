@@ -1,34 +1,87 @@
-"""The apps' units, stopped while their data is replaced."""
+"""The apps' units, stopped while their data is replaced, and always started again."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
 from flaskhost_backup import tools
 from flaskhost_backup.config import BackupError
+from flaskhost_backup.state import read_json, write_json
+
+#: Units whose log a message quotes, lines of each, and characters of a line.
+LOGS, LINES, WIDTH = 2, 5, 300
 
 
-def stop_units(patterns: list[str]) -> list[str]:
-    """Stop the units that run.
+@contextlib.contextmanager
+def stopped(folder: Path, patterns: list[str], *, start: bool = True) -> Iterator[list[str]]:
+    """Keep an app's units stopped while its data is replaced; start them again, also after an error.
+
+    If this process is killed meanwhile, the next run that stops the same app also starts what this one has stopped.
+
+    Args:
+        folder: where to remember what is stopped.
+        patterns: as ``systemctl list-units`` understands them.
+        start: whether to start the units if there was no error.
+
+    Yields:
+        The units that ran.
+
+    Raises:
+        BackupError: a unit cannot be stopped, or does not start. An error of the block comes first in it.
+    """
+    note = folder / "stopped.json"
+    noted = _noted(note)
+    others = [name for name in noted if not _fits(name, patterns)]
+    # The app may have other units since then: only what a reboot would start is started.
+    left = [name for name in noted if _fits(name, patterns) and _is_enabled(name)]
+    units = sorted({*running_units(patterns), *left})
+    _remember(note, [*others, *units])
+    try:
+        stop_units(units)
+        yield units
+    except BaseException as problem:
+        try:
+            start_units(units)
+        except BackupError as second:
+            reason, cure = (problem.reason, problem.cure) if isinstance(problem, BackupError) else (repr(problem), "")
+            raise BackupError(f"{reason} {second.reason}", f"{cure} {second.cure}".strip()) from problem
+        _remember(note, others)
+        raise
+    try:
+        start_units(units if start else [])
+    except BackupError as problem:
+        raise BackupError(f"The data was restored. {problem.reason}", problem.cure) from problem
+    _remember(note, others)
+
+
+def running_units(patterns: list[str]) -> list[str]:
+    """List the units that run.
 
     Args:
         patterns: as ``systemctl list-units`` understands them.
-
-    Returns:
-        Those that ran, for :func:`start_units`.
-
-    Raises:
-        BackupError: one goes on running.
     """
     if not patterns:
         return []
     listed = tools.run(
         ["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating,reloading", "--", *patterns]
     )
-    units = [line.split()[0] for line in listed.out.splitlines() if line.split()]
-    if units:
-        done = tools.run(["systemctl", "stop", "--", *units], timeout=600)
-        if done.status:
-            raise BackupError(f"An app could not be stopped: {done.last}", "Look at it: systemctl status 'flask-*'")
-    return units
+    return [line.split()[0] for line in listed.out.splitlines() if line.split()]
+
+
+def stop_units(units: list[str]) -> None:
+    """Stop units.
+
+    Raises:
+        BackupError: one goes on running.
+    """
+    if not units:
+        return
+    done = tools.run(["systemctl", "stop", "--", *units], timeout=600)
+    if done.status:
+        raise BackupError(f"An app could not be stopped: {done.last}", "Look at it: systemctl status 'flask-*'")
 
 
 def start_units(units: list[str]) -> None:
@@ -40,9 +93,57 @@ def start_units(units: list[str]) -> None:
     if not units:
         return
     ordered = sorted(units, key=lambda unit: not unit.endswith(".socket"))
+    # systemd counts the starts of a unit, and refuses one too many within ten seconds. This forgets the earlier ones.
+    tools.run(["systemctl", "reset-failed", "--", *ordered])
     done = tools.run(["systemctl", "start", "--", *ordered], timeout=600)
-    if done.status:
-        raise BackupError(
-            f"The data is restored, but an app does not start on it: {done.last}",
-            "Is the release newer than the data? playbooks/rollback.yml. Else look: journalctl -u 'flask-*' -n 50",
-        )
+    if not done.status:
+        return
+    states = _states(ordered)
+    down = [unit for unit in ordered if states.get(unit, {}).get("ActiveState") != "active"]
+    if not down:
+        # systemd has started it once more meanwhile.
+        return
+    # A unit that only waited for another one has no result of its own.
+    failed = [unit for unit in down if states.get(unit, {}).get("Result", "") not in ("", "success")] or down
+    # What systemctl itself says is not worth a line: to look at the log that is quoted here.
+    logs = [f"The last lines of {unit}: {_log(unit)}" for unit in failed[:LOGS]]
+    raise BackupError(
+        " ".join([f"An app is down, these units did not start: {', '.join(down)}.", *logs]),
+        f"Start the app again: systemctl start {' '.join(down)}. If its release is newer than the data that was "
+        "restored, roll it back: playbooks/rollback.yml.",
+    )
+
+
+def _states(units: list[str]) -> dict[str, dict[str, str]]:
+    shown = tools.run(["systemctl", "show", "--property=Id,ActiveState,Result", "--", *units]).out
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n")]
+    return {block["Id"]: block for block in blocks if "Id" in block}
+
+
+def _log(unit: str) -> str:
+    """The last lines of a unit, on one line and without what would steer a terminal: an app has written some."""
+    tools.run(["journalctl", "--sync"])
+    command = ["journalctl", "--no-pager", "--output=cat", f"--lines={LINES}", f"--unit={unit}"]
+    lines = [line.strip() for line in tools.run(command).out.splitlines() if line.strip()][-LINES:]
+    text = " | ".join(line[:WIDTH] for line in lines)
+    return "".join(char if char.isprintable() else "?" for char in text) or "(none)"
+
+
+def _fits(unit: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(unit, pattern) for pattern in patterns)
+
+
+def _is_enabled(unit: str) -> bool:
+    return tools.run(["systemctl", "is-enabled", "--", unit]).out.strip() == "enabled"
+
+
+def _noted(note: Path) -> list[str]:
+    found = read_json(note).get("units")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _remember(note: Path, units: list[str]) -> None:
+    if units:
+        write_json(note, {"units": units})
+    else:
+        note.unlink(missing_ok=True)
