@@ -144,9 +144,12 @@ def flask_app_problems(
     )
 
 
-def flask_host_questions(values: Any, names: list[str], runs_apps: bool = True) -> dict[str, Any]:
+def flask_host_questions(
+    values: Any, names: list[str], runs_apps: bool = True, has_databases: bool = True
+) -> dict[str, Any]:
     """Find what only the host can say; see :func:`preflight.host_questions` and :func:`flask_app_problems`."""
-    return preflight.host_questions(*_apps_and_settings(values, names), runs_apps=runs_apps)
+    apps, site = _apps_and_settings(values, names)
+    return preflight.host_questions(apps, site, runs_apps=runs_apps, has_databases=has_databases)
 
 
 def flask_role_options(names: list[str], settings: list[str]) -> list[str]:
