@@ -25,6 +25,7 @@ from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path abov
     selection,
     sizing,
     status,
+    virtualenv,
 )
 
 
@@ -54,6 +55,11 @@ def flask_app_sizes(
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
     """Turn ``flask_apps`` into full records; see :func:`app_model.app_records`."""
     return app_model.app_records(apps, sizes["apps"], str(PROJECT_DIR), email=acme_email)
+
+
+def flask_app_accounts(apps: Any) -> list[str]:
+    """Name the accounts that apps have on their hosts: the system user of each, and the one that builds for it."""
+    return sorted({account for name in apps for account in (str(name), virtualenv.build_account(str(name)))})
 
 
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
@@ -247,6 +253,7 @@ class FilterModule:
         """Return the filters."""
         return {
             "flask_acme_settings": flask_acme_settings,
+            "flask_app_accounts": flask_app_accounts,
             "flask_app_access_problems": flask_app_access_problems,
             "flask_app_pick": flask_app_pick,
             "flask_app_problem_report": flask_app_problem_report,

@@ -862,6 +862,7 @@ ELSEWHERE, SHARED_REPOSITORY = "database_elsewhere", "shared_repository"
 #: An app with the name of another app's role in PostgreSQL.
 ROLE_NAME = "app_name_is_role"
 ACCOUNT = "account_exists"
+ADMIN = "admin_is_builder"
 DATABASES = ("database_exists", "database_silent")
 SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("acme_without_email", A + "tls.mode", {"tls": {"mode": "acme"}}, {"acme": {"strict": True}}),
@@ -1100,6 +1101,7 @@ def test_every_kind_is_tested() -> None:
     tested = {
         ROLE_NAME,
         ACCOUNT,
+        ADMIN,
         *DATABASES,
         ELSEWHERE,
         SHARED_REPOSITORY,
@@ -1626,6 +1628,14 @@ def test_an_app_may_have_its_own_account(project: Path) -> None:
     apps = {**good_apps(), "todo": OTHER_APP}
     for accounts in ({"todo": {"home": home, "group": False}}, {}, None, {"todo": None}, [], {"x": {"home": "/x"}}):
         assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": accounts}) == []
+
+
+def test_an_administrator_builds_for_no_app(project: Path) -> None:
+    apps = {**good_apps(), "todo": OTHER_APP}
+    admins = [*GOOD_SETTINGS["admin_users"], {**GOOD_SETTINGS["admin_users"][0], "name": "todo_build"}]
+    (problem,) = preflight.find_problems(apps, {**GOOD_SETTINGS, "admin_users": admins}, GOOD_FACTS, project)
+    assert (problem["kind"], problem["path"]) == (ADMIN, f"admin_users[{len(admins) - 1}].name")
+    assert "flask_apps.todo is built as" in problem["problem"]
 
 
 # --- Roles and databases of PostgreSQL --------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .access import find_access_problems
-from .accounts import check_accounts, names_to_look_up
+from .accounts import check_accounts, check_builders, names_to_look_up
 from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
@@ -101,6 +101,7 @@ def find_problems(
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
         check_accounts(report, apps_variable, apps, get(answers, dict, "accounts"))
+        check_builders(report, apps_variable, apps, settings)
         check_databases(report, apps_variable, apps, get(answers, dict, "databases"))
         check_role_names(report, apps_variable, apps, settings)
         if not database:
