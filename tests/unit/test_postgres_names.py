@@ -146,8 +146,9 @@ def test_the_cluster_that_serves_is_asked(tmp_path: Path) -> None:
         host.look_up(version=version)
         assert asked in host.calls[-1][0]
     (host.settings / "17/main/start.conf").write_text("# by hand\nmanual\n")
-    host.look_up()
-    assert "15/main" in host.calls[-1][0]
+    for version in ("", "17"):
+        host.look_up(version=version)
+        assert "15/main" in host.calls[-1][0]
 
 
 @pytest.mark.parametrize("answer", [(2, "", "no server"), (0, "", ""), (0, "nonsense", "")])

@@ -171,8 +171,9 @@ def look_up(run, apps, version="", settings=Path("/etc/postgresql")):
     except TypeError:
         return nothing
     found = clusters("main", settings)
-    started = [item for item in found if starts(settings / item / "main")]
-    chosen = version if version in found else max(started or found, key=float, default="")
+    # An upgrade leaves the former version's cluster behind, which is not started.
+    serving = [item for item in found if starts(settings / item / "main")] or list(found)
+    chosen = version if version in serving else max(serving, key=float, default="")
     if not chosen:
         return nothing
     cluster = chosen + "/main"

@@ -69,8 +69,8 @@ def check_databases(report: Report, variable: str, apps: Mapping[Any, Any], answ
     silent = get(answer, str, "silent")
     if silent:
         problem = (
-            f"PostgreSQL {silent} has databases and does not answer, and not all apps are known to be its own: it may "
-            "have a database or a role with the name of an app that Flaskhost did not create."
+            f"PostgreSQL {silent} does not answer, and there are databases in it. Preflight cannot tell whether one of "
+            "them has the name of an app and is not that app's own."
         )
         unit = f"postgresql@{silent.replace('/', '-')}"
         cure = f"systemctl start {unit} on the host (journalctl -u {unit} says why it stopped)"
