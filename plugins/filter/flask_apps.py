@@ -25,6 +25,7 @@ from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path abov
     selection,
     sizing,
     status,
+    virtualenv,
 )
 
 
@@ -54,6 +55,11 @@ def flask_app_sizes(
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
     """Turn ``flask_apps`` into full records; see :func:`app_model.app_records`."""
     return app_model.app_records(apps, sizes["apps"], str(PROJECT_DIR), email=acme_email)
+
+
+def flask_app_accounts(apps: Any) -> list[str]:
+    """Name the accounts that apps have on their hosts: the system user of each, and the one that builds for it."""
+    return sorted({account for name in apps for account in (str(name), virtualenv.build_account(str(name)))})
 
 
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
@@ -144,9 +150,12 @@ def flask_app_problems(
     )
 
 
-def flask_host_questions(values: Any, names: list[str], runs_apps: bool = True) -> dict[str, Any]:
+def flask_host_questions(
+    values: Any, names: list[str], runs_apps: bool = True, has_databases: bool = True
+) -> dict[str, Any]:
     """Find what only the host can say; see :func:`preflight.host_questions` and :func:`flask_app_problems`."""
-    return preflight.host_questions(*_apps_and_settings(values, names), runs_apps=runs_apps)
+    apps, site = _apps_and_settings(values, names)
+    return preflight.host_questions(apps, site, runs_apps=runs_apps, has_databases=has_databases)
 
 
 def flask_role_options(names: list[str], settings: list[str]) -> list[str]:
@@ -249,6 +258,7 @@ class FilterModule:
         """Return the filters."""
         return {
             "flask_acme_settings": flask_acme_settings,
+            "flask_app_accounts": flask_app_accounts,
             "flask_app_access_problems": flask_app_access_problems,
             "flask_app_pick": flask_app_pick,
             "flask_app_problem_report": flask_app_problem_report,

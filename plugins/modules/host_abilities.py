@@ -1,5 +1,8 @@
 #!/usr/bin/python
-"""The module host_abilities: what a host's kernel allows. Its logic is in module_utils/flaskhost/abilities.py."""
+"""The module host_abilities: what a host's kernel allows, and who is on it.
+
+Its logic is in module_utils/flaskhost/abilities.py and program_accounts.py.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,14 @@ options:
                      default: /etc/default/grub.d/60-flaskhost.cfg}
   record: {description: The file in which the role hardening notes what going back needs to know; empty for none.,
            type: path, default: ""}
+  programs:
+    description: Accounts of programs to look for.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: "A pattern of the name, such as C(*_build).", type: str, default: "*"}
+      home: {description: "A pattern of the home, such as C(/srv/*/data); any when empty.", type: str, default: ""}
 """
 
 EXAMPLES = r"""
@@ -26,16 +37,25 @@ can: {description: "own_kernel, audit, apparmor, modules, mounts, resolver, time
       type: dict, returned: always}
 record: {description: "What is noted: the level of the last run, and the packages that it installed.", type: dict,
          returned: always}
+accounts: {description: "programs, the accounts without a shell that fit a pattern, and administrators, those that may
+           become root.", type: dict, returned: always}
 """
 
 from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.flaskhost.abilities import abilities, recorded  # noqa: E402
+from ansible.module_utils.flaskhost.program_accounts import administrators, matching  # noqa: E402
 
 ARGUMENT_SPEC = {
     "kernel_arguments": {"type": "path", "default": "/etc/default/grub.d/60-flaskhost.cfg"},
     "record": {"type": "path", "default": ""},
+    "programs": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "default": "*"}, "home": {"type": "str", "default": ""}},
+    },
 }
 
 
@@ -44,7 +64,9 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
     can = abilities(Path("/"), options["kernel_arguments"])
-    module.exit_json(changed=False, can=can, record=recorded(Path(options["record"] or "/nonexistent")))
+    accounts = {"programs": matching(options["programs"]), "administrators": administrators()}
+    record = recorded(Path(options["record"] or "/nonexistent"))
+    module.exit_json(changed=False, can=can, record=record, accounts=accounts)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,16 @@ module: preflight_host
 short_description: Check values against the host's accounts, systemd and PostgreSQL
 description:
   - Asks systemd whether it can read the times of timers, and PostgreSQL, if it is installed, whether it takes the
-    values of settings. Looks up the users and groups that have given names. Changes nothing.
+    values of settings, and whose the roles and databases are that have given names. Looks up the users and groups that
+    have given names. Changes nothing.
 options:
   names: {description: Names of users and groups., type: list, elements: str, default: []}
   calendars: {description: "Times, as in systemd.time(7).", type: list, elements: str, default: []}
+  databases:
+    description: The apps whose databases the host has, by name, each with the names of its roles (I(roles), its own
+      first), the file with its owner's password (I(owner_file)) and the home of its system user (I(home)).
+    type: dict
+    default: {}
   postgres_settings: {description: "Values of PostgreSQL's settings, by name.", type: dict, default: {}}
   postgres_version: {description: "The major version of PostgreSQL; the newest installed if empty.", type: str,
                      default: ""}
@@ -27,18 +33,21 @@ EXAMPLES = r"""
 RETURN = r"""
 answers:
   description: "What systemd (calendars) and PostgreSQL (postgres) say. Under accounts, for each name that
-    is taken, home, the home of the user, and group, whether a group has it that is not that user's own."
+    is taken, home, the home of the user, and group, whether a group has it that is not that user's own. Under
+    databases, foreign, the roles and databases that have an app's name and are not its own, and silent, the cluster
+    that does not answer."
   type: dict
   returned: always
 """
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
-from ansible.module_utils.flaskhost import host_questions  # noqa: E402
+from ansible.module_utils.flaskhost import host_questions, postgres_names  # noqa: E402
 from ansible.module_utils.flaskhost.accounts import accounts  # noqa: E402
 
 ARGUMENT_SPEC = {
     "names": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
+    "databases": {"type": "dict", "default": {}},
     "postgres_settings": {"type": "dict", "default": {}},
     "postgres_version": {"type": "str", "default": ""},
 }
@@ -48,12 +57,10 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
 
-    def run(command):
-        environ = {"LC_ALL": "C.UTF-8"}
+    def run(command, **given):
+        usual = {"cwd": "/", "environ_update": {"LC_ALL": "C.UTF-8"}, "expand_user_and_vars": False}
         try:
-            return module.run_command(
-                command, cwd="/", environ_update=environ, expand_user_and_vars=False, handle_exceptions=False
-            )
+            return module.run_command(command, handle_exceptions=False, **dict(usual, **given))
         except OSError as error:  # there is no such program
             return 127, "", str(error)
 
@@ -61,6 +68,7 @@ def main() -> None:
     settings = {str(name): str(value) for name, value in options["postgres_settings"].items()}
     found = host_questions.answer(run, options["calendars"], settings, options["postgres_version"])
     found["accounts"] = accounts(options["names"])
+    found["databases"] = postgres_names.look_up(run, options["databases"], options["postgres_version"])
     module.exit_json(changed=False, answers=found)
 
 

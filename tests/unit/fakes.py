@@ -253,7 +253,7 @@ class FakeHost:
         if options.get("expand_user_and_vars", True):
             args = [os.path.expandvars(item) for item in args]
         if args[0] == "timeout":
-            args = args[2:]
+            args = list(dropwhile(lambda item: item == "timeout" or item.startswith("--") or item.isdigit(), args))
         if args[0] == "prlimit" and self.quick:
             args = list(dropwhile(lambda item: item == "prlimit" or item.startswith("--"), args))
         if answer := self._systemd(args):

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.flaskhost.program_accounts import administrators, matching
+from ansible.module_utils.flaskhost.virtualenv import build_account
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from test_preflight import load_filters
 
 ROLE = Path(__file__).resolve().parents[2] / "roles/hardening"
-BLOCK = yaml.safe_load((ROLE / "tasks/sshd.yml").read_text())[0]
+REFUSAL, BLOCK = yaml.safe_load((ROLE / "tasks/sshd.yml").read_text())
 TASKS = {task["name"].partition(" | ")[2]: task for task in BLOCK["block"]}
 
 
 class Host:
     """The role's names as Ansible works them out."""
 
-    def __init__(self, user: str = "debian", port: int = 22, release: str = "12", **options: Any) -> None:
+    def __init__(
+        self, user: str = "debian", port: int = 22, release: str = "12", programs: Any = (), **options: Any
+    ) -> None:
         facts: dict[str, Any] = {"distribution_major_version": release}
         if user:
             facts["env"] = {"USER": user, "SSH_CONNECTION": f"203.0.113.9 50000 192.0.2.1 {port}"}
         trusted = DataLoader()
         path = str(ROLE / "tasks/sshd.yml")
-        names = trusted.load_from_file(path, trusted_as_template=True)[0]["vars"]
+        names = trusted.load_from_file(path, trusted_as_template=True)[1]["vars"]
         defaults = trusted.load_from_file(str(ROLE / "defaults/main.yml"), trusted_as_template=True)
+        internal = trusted.load_from_file(str(ROLE / "vars/main.yml"), trusted_as_template=True)
+        names |= {
+            name: text for name, text in internal.items() if name.startswith(("__hardening_ssh_", "__hardening_op"))
+        }
+        names["__hardening_host"] = {"accounts": {"programs": list(programs), "administrators": ["root", "ada"]}}
         self.known = {"ansible_managed": "x", "ansible_facts": facts, **defaults, **names, **options}
 
     def value(self, text: str) -> Any:
@@ -139,6 +150,60 @@ def test_what_an_app_writes_into_its_home_is_no_key() -> None:
     assert host.config()["denyusers"] == ["office shop"]
     lines = host.value("{{ __hardening_ssh_lines }}")
     assert {"denyusers office", "denyusers shop"} <= set(lines)
+
+
+def test_what_removed_apps_have_left_is_refused_too() -> None:
+    host = Host(hardening_ssh_denied_users=["shop", "shop_build"], programs=["gone", "gone_build", "shop_build"])
+    assert host.config()["denyusers"] == ["gone gone_build shop shop_build"]
+    assert "denyusers gone_build" in host.value("{{ __hardening_ssh_lines }}")
+
+
+@pytest.mark.parametrize(
+    ("user", "denied", "locked_out"),
+    [("debian", ["shop"], []), ("debian", ["ada", "shop"], ["ada"]), ("shop", ["shop"], ["shop"])],
+)
+def test_no_administrator_is_locked_out(user: str, denied: list[str], locked_out: list[str]) -> None:
+    host = Host(user, hardening_ssh_denied_users=denied)
+    assert host.value("{{ __hardening_ssh_denied_admins }}") == locked_out
+    assert host.value("{{ %s }}" % REFUSAL["ansible.builtin.assert"]["that"]) is not bool(locked_out)  # noqa: UP031
+
+
+def test_the_wiring_names_the_accounts_of_apps_and_of_their_builders() -> None:
+    long = "a" * 30
+    assert load_filters()["flask_app_accounts"]({"shop": {}, long: {}}) == sorted(
+        ["shop", "shop_build", long, build_account(long)]
+    )
+    wired = yaml.safe_load((ROLE.parents[1] / "group_vars/all/hardening.yml").read_text())
+    users = [user("gone", "/srv/gone/data"), user("gone_build"), user("ci_build", "/home/ci_build", "/bin/bash")]
+    assert matching(wired["hardening_ssh_denied_programs"], users) == ["gone", "gone_build"]
+
+
+def user(name: str, home: str = "/nonexistent", shell: str = "/usr/sbin/nologin", uid: int = 999, gid: int = 99) -> Any:
+    return SimpleNamespace(pw_name=name, pw_dir=home, pw_shell=shell, pw_uid=uid, pw_gid=gid)
+
+
+def test_only_an_account_without_a_shell_is_a_programs() -> None:
+    home = {"home": "/srv/*/data"}
+    for odd in (
+        user("deploy", "/srv/deploy/data", "/bin/bash"),
+        user("x", "/srv/a/b/data"),
+        user("x", "/srv/x/data/more"),
+        user("x", "/opt/srv/x/data"),
+        user("x*", "/srv/x/data"),
+        user("x y", "/srv/x/data"),
+    ):
+        assert matching([home], [odd]) == []
+    assert matching([home, {"name": "*_build"}], [user("b", "/srv/b/data"), user("a_build")]) == ["a_build", "b"]
+    assert matching([], [user("a")]) == []
+
+
+def test_who_may_become_root_is_an_administrator() -> None:
+    groups = [
+        SimpleNamespace(gr_name="sudo", gr_gid=27, gr_mem=["ada"]),
+        SimpleNamespace(gr_name="shop", gr_gid=99, gr_mem=["eve"]),
+    ]
+    users = [user("root", uid=0, gid=0), user("toor", uid=0), user("ben", gid=27), user("shop")]
+    assert administrators(users, groups) == ["ada", "ben", "root", "toor"]
 
 
 def test_strict_asks_for_fewer_sessions_and_forwards_nothing() -> None:

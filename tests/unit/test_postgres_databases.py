@@ -25,6 +25,7 @@ OWNERS = ["CREATE", "CONNECT", "TEMPORARY"]
 
 def role(**changes: Any) -> dict[str, Any]:
     plain = {**dict.fromkeys(logic.ATTRIBUTES, False), "rolinherit": True, "rolcanlogin": True}
+    plain["comment"] = "Flaskhost: shop"
     return {**plain, "limit": -1, "password": None, "settings": [], **changes}
 
 
@@ -129,6 +130,8 @@ def test_a_bare_cluster_gets_everything() -> None:
         ("shop", {"rolcreatedb": True}, "shop: logs in, not createdb"),
         ("shop-owner", {"rolbypassrls": True}, "shop-owner: logs in, not bypassrls"),
         ("shop", {"rolcanlogin": False}, "shop: logs in"),
+        ("shop", {"comment": ""}, "shop: marked as a role of the app shop"),
+        ("shop-owner", {"comment": "Ask Carol"}, "shop-owner: marked as a role of the app shop"),
         ("shop", {"limit": -1}, "shop: 35 connections, not -1"),
         ("shop", {"settings": []}, "shop: statement_timeout = 60s"),
         ("shop", {"settings": ["statement_timeout=60s", "lock_timeout=1s"]}, "shop: no lock_timeout"),
@@ -361,5 +364,5 @@ def test_a_connection_has_always_some_room_for_temporary_files(connections: int,
 
 def test_without_a_bound_a_limit_that_was_set_goes() -> None:
     present = role(settings=["temp_file_limit=128MB"])
-    steps = logic._role("shop", {"shop": present}, login=True, limit=-1, settings=WANTED.temporary_files(20))
+    steps = logic._role("shop", "shop", {"shop": present}, login=True, limit=-1, settings=WANTED.temporary_files(20))
     assert [step.says for step in steps] == ["shop: no temp_file_limit"]

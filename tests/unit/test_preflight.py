@@ -862,6 +862,8 @@ ELSEWHERE, SHARED_REPOSITORY = "database_elsewhere", "shared_repository"
 #: An app with the name of another app's role in PostgreSQL.
 ROLE_NAME = "app_name_is_role"
 ACCOUNT = "account_exists"
+ADMIN = "admin_is_builder"
+DATABASES = ("database_exists", "database_silent")
 SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("acme_without_email", A + "tls.mode", {"tls": {"mode": "acme"}}, {"acme": {"strict": True}}),
     (
@@ -1096,7 +1098,16 @@ def test_every_kind_is_tested() -> None:
     # It imports this file itself.
     raw = importlib.import_module("test_preflight_raw")
     faults = [*APP_FAULTS, *MAPPING_FAULTS, *SETTINGS_FAULTS, *SITE_FAULTS, *FACT_FAULTS, *REFUSALS]
-    tested = {ROLE_NAME, ACCOUNT, ELSEWHERE, SHARED_REPOSITORY, *raw.KINDS, *(kind for kind, *_rest in faults)}
+    tested = {
+        ROLE_NAME,
+        ACCOUNT,
+        ADMIN,
+        *DATABASES,
+        ELSEWHERE,
+        SHARED_REPOSITORY,
+        *raw.KINDS,
+        *(kind for kind, *_rest in faults),
+    }
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25
 
@@ -1617,6 +1628,67 @@ def test_an_app_may_have_its_own_account(project: Path) -> None:
     apps = {**good_apps(), "todo": OTHER_APP}
     for accounts in ({"todo": {"home": home, "group": False}}, {}, None, {"todo": None}, [], {"x": {"home": "/x"}}):
         assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": accounts}) == []
+
+
+def test_an_administrator_builds_for_no_app(project: Path) -> None:
+    apps = {**good_apps(), "todo": OTHER_APP}
+    admins = [*GOOD_SETTINGS["admin_users"], {**GOOD_SETTINGS["admin_users"][0], "name": "todo_build"}]
+    (problem,) = preflight.find_problems(apps, {**GOOD_SETTINGS, "admin_users": admins}, GOOD_FACTS, project)
+    assert (problem["kind"], problem["path"]) == (ADMIN, f"admin_users[{len(admins) - 1}].name")
+    assert "flask_apps.todo is built as" in problem["problem"]
+
+
+# --- Roles and databases of PostgreSQL --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("taken", "words"),
+    [
+        ({"roles": {"todo": ""}, "database": False, "owner": ""}, "has the role todo, which"),
+        ({"roles": {}, "database": True, "owner": "carol"}, "has the database todo (owner: carol), which"),
+        (
+            {"roles": {"todo": "", "todo-owner": "shop"}, "database": True, "owner": "todo"},
+            'has the role todo, the role todo-owner (of the app "shop") and the database todo (owner: todo), which',
+        ),
+    ],
+)
+def test_an_app_takes_over_nothing_in_postgresql(project: Path, taken: dict[str, Any], words: str) -> None:
+    apps = {**good_apps(), "todo": OTHER_APP}
+    answers = {"databases": {"foreign": {"todo": taken}, "silent": ""}}
+    (problem,) = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers=answers)
+    assert (problem["kind"], problem["path"]) == (DATABASES[0], "flask_apps.todo")
+    assert words in problem["problem"]
+    assert problem["example"].startswith("todo-app")
+    assert "## A name that is taken" in (Path(__file__).parents[2] / "docs/postgres.md").read_text()
+
+
+def test_postgresql_that_cannot_say_is_a_problem_of_the_host(project: Path) -> None:
+    answers = {"databases": {"foreign": {}, "silent": "17/main"}}
+    (problem,) = preflight.find_problems(good_apps(), GOOD_SETTINGS, GOOD_FACTS, project, answers=answers)
+    assert (problem["kind"], problem["path"]) == (DATABASES[1], "host.postgresql")
+    assert problem["example"].startswith("systemctl start postgresql@17-main")
+
+
+@pytest.mark.parametrize(
+    "answer", [None, {}, [], {"foreign": []}, {"foreign": {"todo": None, "shop": {}, "x": {"roles": 1}}}]
+)
+def test_postgresql_may_say_nothing(project: Path, answer: Any) -> None:
+    apps = {**good_apps(), "todo": OTHER_APP}
+    assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"databases": answer}) == []
+
+
+def test_postgresql_is_asked_for_all_roles_of_the_apps_with_a_database() -> None:
+    with_database = {**OTHER_APP, "database": True}
+    apps = {"todo": with_database, "plain": OTHER_APP, "a'b": with_database, "postgres": with_database, 7: {}}
+    logins = {"postgres_logins": {"todo": {"a": "x", "B": "x", 3: "x"}, "plain": {"a": "x"}}}
+    asked = preflight.host_questions(apps, logins)["databases"]
+    assert list(asked) == ["todo"]
+    assert asked["todo"]["roles"] == ["todo", "todo-owner", "todo-a"]
+    size = {"workers": 1, "threads": 1, "memory_mb": 1, "connections": 1, "owner_connections": 1}
+    record = app_model.app_record("todo", OTHER_APP, size)
+    assert (asked["todo"]["owner_file"], asked["todo"]["home"]) == (record["database_owner_file"], record["data"])
+    assert preflight.host_questions(apps, logins, has_databases=False)["databases"] == {}
+    assert preflight.host_questions(None, None)["databases"] == {}
 
 
 def test_names_are_read_without_the_values() -> None:

@@ -434,6 +434,13 @@ def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:
     asked = load_filters()["flask_host_questions"]([good_apps(timers("daily\n")), *site.values()], ["apps", *site])
     assert asked == {
         "names": ["shop", "todo"],
+        "databases": {
+            "shop": {
+                "roles": ["shop", "shop-owner"],
+                "owner_file": "/etc/flaskhost/shop/database_owner.env",
+                "home": "/srv/shop/data",
+            },
+        },
         "calendars": ["Sun 02:15"],
         "postgres_settings": {"work_mem": "1MB", "jit": "on"},
         "postgres_version": "15",

@@ -175,13 +175,13 @@ def test_has_quotas_needs_a_file_system_that_has_projects() -> None:
     assert not FileSystem("/", "/dev/vda1", "btrfs", ("rw", "prjquota")).has_quotas
 
 
-# -- the module postgres_disk ----------------------------------------------------------------------------------------
+# -- the module database_bounds ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def postgres_disk() -> Any:
-    path = Path(__file__).resolve().parents[2] / "plugins" / "modules" / "postgres_disk.py"
-    spec = importlib.util.spec_from_file_location("postgres_disk", path)
+def database_bounds() -> Any:
+    path = Path(__file__).resolve().parents[2] / "plugins" / "modules" / "database_bounds.py"
+    spec = importlib.util.spec_from_file_location("database_bounds", path)
     assert spec
     assert spec.loader
     loaded = importlib.util.module_from_spec(spec)
@@ -190,24 +190,24 @@ def postgres_disk() -> Any:
 
 
 def test_databases_that_a_restore_has_put_aside_count_for_nobody(
-    postgres_disk: Any, monkeypatch: pytest.MonkeyPatch
+    database_bounds: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adopted: dict[str, int] = {}
     monkeypatch.setattr(quotas, "adopt", lambda top, project, _change: bool(adopted.setdefault(str(top), project) or 1))
     monkeypatch.setattr(quotas, "hold", lambda _run, _mount, limits, _change: [str(limits)])
     monkeypatch.setattr(quotas, "wanted", lambda _limit, _mount: Bound(1024, 10))
-    monkeypatch.setattr(postgres_disk, "units", lambda *_: [])
+    monkeypatch.setattr(database_bounds, "units", lambda *_: [])
     module = SimpleNamespace(check_mode=False, run_command=None, params={"databases": {"shop": "1G", "free": ""}})
     found = {"shop": 5, "shop_before_20261124": 6, "free": 7, "postgres": 1, "stranger_before_1": 8}
-    postgres_disk.bound(module, FileSystem("/", "/dev/vda1", "ext4"), Path("/base"), found)
+    database_bounds.bound(module, FileSystem("/", "/dev/vda1", "ext4"), Path("/base"), found)
     assert adopted == {"/base/5": quotas.project_of("shop"), "/base/6": 0}
 
 
 @pytest.mark.parametrize(("asked", "cluster"), [("", "17/main"), ("15/main", "15/main")])
 def test_the_cluster_is_the_newest_that_starts_at_boot(
-    postgres_disk: Any, monkeypatch: pytest.MonkeyPatch, asked: str, cluster: str
+    database_bounds: Any, monkeypatch: pytest.MonkeyPatch, asked: str, cluster: str
 ) -> None:
     there = {version: Path() for version in ("9", "15", "17", "18")}
-    monkeypatch.setattr(postgres_disk.postgres_server, "clusters", lambda _name: there)
-    monkeypatch.setattr(postgres_disk.postgres_server, "starts", lambda folder: "18" not in folder.parts)
-    assert postgres_disk.cluster(SimpleNamespace(params={"cluster": asked})) == cluster
+    monkeypatch.setattr(database_bounds.postgres_server, "clusters", lambda _name: there)
+    monkeypatch.setattr(database_bounds.postgres_server, "starts", lambda folder: "18" not in folder.parts)
+    assert database_bounds.cluster(SimpleNamespace(params={"cluster": asked})) == cluster

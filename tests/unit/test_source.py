@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -487,6 +488,66 @@ def test_locks_that_a_killed_git_left_do_not_stop_the_next_one(repository: Repos
     commit = repository.commit("two")
     repository.fetch(commit)
     assert repository.resolve(commit[:9]) == commit
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A server that takes connections, and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("asks", ["fetch", "resolve"])
+def test_a_server_that_never_answers_does_not_hold_up_a_deploy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_server: int, asks: str
+) -> None:
+    monkeypatch.setattr(source, "_LONGEST_QUESTION", 1)
+    monkeypatch.setattr(source, "_LONGEST_FETCH", 1)
+    url = f"http://127.0.0.1:{silent_server}/shop.git"
+    began = time.monotonic()
+    with pytest.raises(ReleaseError, match=r"took longer than 1 s"):
+        if asks == "fetch":
+            source.fetch_commit(deadline(run_command), tmp_path / "bare.git", url, "a" * 40)
+        else:
+            https = url.replace("http:", "https:")
+            source.resolve_commit(deadline(run_command), tmp_path / "bare.git", https, "main")
+    assert time.monotonic() - began < 5
+
+
+def deadline(run: Any) -> Any:
+    """A test of what waits for ever ends all the same."""
+    return lambda command, **options: run(["timeout", "8", *command], **options)
+
+
+def test_an_endless_history_is_not_fetched_for_ever(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_LARGEST_HISTORY", 200_000)
+    (repository.folder / "noise").write_bytes(os.urandom(1_000_000))
+    commit = repository.commit("one")
+    with pytest.raises(ReleaseError, match=r"larger than") as error:
+        repository.fetch(commit)
+    assert "source.archive" in error.value.cure
+    kept = sum(path.stat().st_size for path in (repository.bare / "objects").rglob("*") if path.is_file())
+    assert kept < 100_000, "what was fetched in part is gone"
+
+
+def test_histories_that_were_left_behind_do_not_fill_the_disk(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fetch may bring as much as a history may be; all of them together may not."""
+    monkeypatch.setattr(source, "_LARGEST_HISTORY", 400_000)
+    repository.bare.mkdir(mode=0o700)
+    for number in range(4):
+        repository.git("checkout", "--quiet", "--orphan", f"x{number}")
+        (repository.folder / "noise").write_bytes(os.urandom(300_000))
+        commit = repository.commit(f"{number}")
+        repository.git("branch", "--quiet", "--force", "main")
+        if number:
+            repository.git("branch", "--quiet", "--delete", "--force", f"x{number - 1}")
+        repository.fetch(commit)
+        assert repository.resolve(commit[:12]) == commit
+    kept = sum(path.stat().st_size for path in (repository.bare / "objects").rglob("*") if path.is_file())
+    assert kept < 900_000
+    assert stat.S_IMODE(repository.bare.stat().st_mode) == 0o700
 
 
 def test_a_commit_is_unpacked(repository: Repository, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.flaskhost import postgres_scram
+from ansible.module_utils.flaskhost import postgres_names, postgres_scram
 
 #: Databases of the cluster's own, which nobody but its superuser has business in.
 CLOSED = ("postgres", "template1")
@@ -165,7 +165,8 @@ SELECT json_build_object(
   'version', current_setting('server_version_num')::int,
   'recovery', pg_is_in_recovery(),
   'roles', coalesce((SELECT json_object_agg(rolname, json_build_object({attributes},
-      'limit', rolconnlimit, 'password', rolpassword, 'settings', coalesce(setconfig, '{{}}'::text[])))
+      'limit', rolconnlimit, 'password', rolpassword, 'settings', coalesce(setconfig, '{{}}'::text[]),
+      'comment', coalesce(shobj_description(pg_authid.oid, 'pg_authid'), '')))
     FROM pg_authid LEFT JOIN pg_db_role_setting ON setrole = pg_authid.oid AND setdatabase = 0
     WHERE rolname = ANY ({roles})), '{{}}'),
   'databases', coalesce((SELECT json_object_agg(datname, json_build_object(
@@ -288,22 +289,18 @@ def role_steps(databases: Iterable[Database], cluster: Mapping[str, Any]) -> lis
     steps: list[Step] = []
     roles, members = cluster["roles"], {tuple(pair) for pair in cluster["members"]}
     for wanted in databases:
+        app, limit = wanted.name, wanted.owner_connections
         of_app = {**wanted.settings, **wanted.temporary_files(wanted.connections)}
-        steps += _role(wanted.name, roles, login=True, limit=wanted.connections, settings=of_app)
+        steps += _role(app, app, roles, login=True, limit=wanted.connections, settings=of_app)
         if not wanted.shared:
-            steps += _role(
-                wanted.owner,
-                roles,
-                login=bool(wanted.password),
-                limit=wanted.owner_connections,
-                settings=wanted.temporary_files(wanted.owner_connections),
-                secret=wanted.password,
-            )
+            owner, password, of_owner = wanted.owner, wanted.password, wanted.temporary_files(limit)
+            steps += _role(app, owner, roles, login=bool(password), limit=limit, settings=of_owner, secret=password)
         elif wanted.former in roles:
-            steps += _role(wanted.former, roles, login=False, limit=-1, secret="")
+            steps += _role(app, wanted.former, roles, login=False, limit=-1, secret="")
         for login in wanted.logins:
             settings = {**of_app, "role": identifier(wanted.name)}
             steps += _role(
+                app,
                 login.name,
                 roles,
                 login=bool(login.password),
@@ -328,6 +325,7 @@ def role_steps(databases: Iterable[Database], cluster: Mapping[str, Any]) -> lis
 
 
 def _role(
+    app: str,
     name: str,
     roles: Mapping[str, Any],
     *,
@@ -339,10 +337,16 @@ def _role(
     """Make a role, or set right what it may do. Without ``secret`` its password is left alone, if it has one."""
     steps, present, quoted = [], roles.get(name), identifier(name)
     can = "LOGIN" if login else "NOLOGIN"
+    comment = postgres_names.marking(present["comment"] if present else "", app)
+    mark = f"COMMENT ON ROLE {quoted} IS {literal(comment)};"
     if present is None:
-        steps.append(Step(f"create the role {name}", f"CREATE ROLE {quoted} {can} {WORDS} CONNECTION LIMIT {limit};"))
+        # Both or neither: without its mark preflight could take the role for somebody else's.
+        sql = f"CREATE ROLE {quoted} {can} {WORDS} CONNECTION LIMIT {limit};\n{mark}"
+        steps.append(Step(f"create the role {name}", sql, together=True))
         present = {"limit": limit, "password": None, "settings": []}
     else:
+        if postgres_names.marked(present["comment"]) != app:
+            steps.append(Step(f"{name}: marked as a role of the app {app}", mark))
         wrong = [item for item in ATTRIBUTES if present[item]]
         if wrong or not present["rolinherit"] or present["rolcanlogin"] != login:
             more = f", not {', '.join(item.removeprefix('rol') for item in wrong)}" if wrong else ""

@@ -43,6 +43,8 @@ _CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _LARGEST_DOWNLOAD = 2 * 1024**3
 #: Seconds without a byte, and for the whole of a download.
 _STALLED, _LONGEST_DOWNLOAD = 30, 900
+#: Bytes of what git brings in one fetch, and seconds for it; and for the question which commit a branch or tag means.
+_LARGEST_HISTORY, _LONGEST_FETCH, _LONGEST_QUESTION = 4 * 1024**3, 900, 60
 #: Bytes of a source once it is unpacked, and things in it. A few kilobytes can unpack to more than any disk holds.
 LARGEST_SOURCE, MOST_ENTRIES = 2 * 1024**3, 250_000
 #: Folders in each other: some of Python's own functions call themselves once for each.
@@ -363,6 +365,17 @@ def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> st
     return found.format(secrets_dir=hosts.group(1) if hosts else "/root/.ssh")
 
 
+def _bounded(command: list[str], seconds: int, largest: int = 0) -> list[str]:
+    """Bound a command in time and in the size of each file that it writes: the server may have no end."""
+    limit = ["prlimit", "--core=0", f"--fsize={largest}", "--"] if largest else []
+    return ["timeout", "--kill-after=10", str(seconds), *limit, *command]
+
+
+def _took_too_long(status: int, seconds: int, url: str) -> str:
+    """Say that a command met its bound in time; an empty text if it did not."""
+    return f"{url} took longer than {seconds} s." if status in (124, 137) else ""
+
+
 def needs_commit(url: str, version: str) -> bool:
     """Whether a version of a repository may be a forged one: anybody on the way can answer for the server.
 
@@ -403,12 +416,11 @@ def resolve_commit(
         )
     asked = ["ls-remote", "--", url, version, f"{version}^{{}}"]
     variables = {**_GIT_ENVIRONMENT, **(environment or {})}
-    status, out, err = run([*_GIT, *asked], environ_update=variables)
+    status, out, err = run(_bounded([*_GIT, *asked], _LONGEST_QUESTION), environ_update=variables)
     if status:
         cure = "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root."
-        raise ReleaseError(
-            "Read the repository", f"git cannot read {url}:\n{tail(err, 5)}", _git_cure(err, variables, cure)
-        )
+        reason = _took_too_long(status, _LONGEST_QUESTION, url) or f"git cannot read {url}:\n{tail(err, 5)}"
+        raise ReleaseError("Read the repository", reason, _git_cure(err, variables, cure))
     refs = dict(reversed(line.split("\t", 1)) for line in out.splitlines() if "\t" in line)
     places = (f"refs/tags/{version}", f"refs/heads/{version}", version)
     for name in (item for place in places for item in (f"{place}^{{}}", place)):
@@ -438,6 +450,11 @@ def fetch_commit(
     git = [*_GIT, "--git-dir", str(repository)]
     if run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0] == 0:
         return
+    _drop_partial_packs(repository)
+    if sum(path.lstat().st_size for path in (repository / "objects").rglob("*")) > _LARGEST_HISTORY:
+        # Each fetch is bounded, and what branches leave behind adds up. It can all be had again.
+        shutil.rmtree(repository)
+        repository.mkdir(mode=0o700)
     # Harmless where it is whole, and the cure where a run was killed in the middle of it.
     run([*_GIT, "init", "--quiet", "--bare", str(repository)], check_rc=True)
     # A git that was killed leaves its locks, and no later one would pass them. Nobody else is here: the app is locked.
@@ -445,18 +462,40 @@ def fetch_commit(
         path.unlink(missing_ok=True)
     references = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
     variables = {**_GIT_ENVIRONMENT, **(environment or {})}
-    fetch = [*git, "fetch", "--quiet"]
-    status, _out, err = run([*fetch, "--prune", "--no-tags", "--", url, *references], environ_update=variables)
+    # In one file, whose size can be bounded.
+    fetch = [*git, "-c", "fetch.unpackLimit=1", "fetch", "--quiet"]
+
+    def bring(*arguments: str) -> tuple[int, str, str]:
+        command = _bounded([*fetch, *arguments], _LONGEST_FETCH, _LARGEST_HISTORY)
+        return run(command, environ_update=variables)
+
+    status, _out, err = bring("--prune", "--no-tags", "--", url, *references)
     if status == 0 and run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0]:
         # A commit on no branch and no tag: some servers hand it out when asked by its name.
-        status, _out, err = run([*fetch, "--", url, commit], environ_update=variables)
+        status, _out, err = bring("--", url, commit)
     if status:
+        largest = _drop_partial_packs(repository)
         cure = "Check source.repo and source.version, and that this host may read the repository."
-        raise ReleaseError(
-            "Fetch the code",
-            f"git cannot fetch {commit[:12]} from {url}:\n{tail(err, 5)}",
-            _git_cure(err, variables, cure),
-        )
+        reason = _took_too_long(status, _LONGEST_FETCH, url)
+        # git does not say by which signal its helper ended.
+        if not reason and largest >= _LARGEST_HISTORY:
+            reason = f"{url} is larger than {_LARGEST_HISTORY >> 20} MB."
+        if reason:
+            cure = (
+                "Run 'git clone --bare' of source.repo on this host to see how long it takes and how large it is. An "
+                "archive of the code alone is smaller: source.archive."
+            )
+        reason = reason or f"git cannot fetch {commit[:12]} from {url}:\n{tail(err, 5)}"
+        raise ReleaseError("Fetch the code", reason, _git_cure(err, variables, cure))
+
+
+def _drop_partial_packs(repository: Path) -> int:
+    """Remove what a git that was killed has brought in part; return the size of the largest file."""
+    largest = 0
+    for path in (repository / "objects").glob("*/tmp_*"):
+        largest = max(largest, path.lstat().st_size)
+        path.unlink(missing_ok=True)
+    return largest
 
 
 def submodule_warning(run: Run, repository: Path, commit: str) -> str:

@@ -9,7 +9,8 @@ raises: whatever the input is, the answer is a list. No value of ``secrets`` is 
   controller, and what all apps need of the host;
 * :mod:`certificates`: TLS, and the authority that gives the certificates;
 * :mod:`backup`: backups, and what they need of the apps;
-* :mod:`accounts`: the users and groups that the host has under the names of the apps;
+* :mod:`accounts`: the users and groups that the host has under the names of the apps, :mod:`databases`: the roles and
+  databases that PostgreSQL has;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
   :mod:`access`: the way to it;
 * :mod:`role_options`: options of the roles that a site sets by themselves, :mod:`names`: variables that nothing reads;
@@ -23,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from .access import find_access_problems
-from .accounts import check_accounts, names_to_look_up
+from .accounts import check_accounts, check_builders, names_to_look_up
 from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
 from .calendars import check_calendars, expressions
 from .certificates import check_certificates
+from .databases import check_databases, databases_to_look_up
 from .disk import disk_warnings
 from .host import check_facts
 from .names import warnings
@@ -101,6 +103,8 @@ def find_problems(
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
         check_accounts(report, apps_variable, apps, get(answers, dict, "accounts"))
+        check_builders(report, apps_variable, apps, settings)
+        check_databases(report, apps_variable, apps, get(answers, dict, "databases"))
         check_role_names(report, apps_variable, apps, settings)
         if not database:
             check_database_elsewhere(report, apps_variable, apps)
@@ -114,19 +118,21 @@ def find_problems(
     return report.problems()
 
 
-def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True) -> dict[str, Any]:
+def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_databases: bool = True) -> dict[str, Any]:
     """Find what only the host can say, as the options of the module ``preflight_host``.
 
     Args:
         apps: what the user wrote under ``flask_apps``; anything at all.
         settings: the site-wide settings by name.
         runs_apps: whether the apps run on the host, which then has a user with the name of each.
+        has_databases: whether the apps' databases are on the host.
     """
     report = Report([])
     apps, settings = read(report, (), apps), read(report, (), settings)
     version = settings.get("postgres_version") if isinstance(settings, dict) else None
     return {
         "names": names_to_look_up(apps) if runs_apps else [],
+        "databases": databases_to_look_up(apps, settings) if has_databases else {},
         # A control character is a problem without the host's word.
         "calendars": sorted({value for _place, value in expressions("", apps, settings) if value.isprintable()}),
         "postgres_settings": postgres_questions(settings),

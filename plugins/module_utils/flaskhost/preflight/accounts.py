@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..app_model import RESERVED_NAMES
+from ..virtualenv import build_account
 from .report import Report, get, show
 
 
@@ -49,3 +50,20 @@ def check_accounts(report: Report, variable: str, apps: Mapping[Any, Any], accou
             problem = f"The host has a group {name} that is not this app's. The app would run with the group's rights."
             cure = f"{name}-app (or delgroup {name} on the host, if nothing needs that group)"
             report.add("account_exists", (variable, name), problem, cure)
+
+
+def check_builders(report: Report, variable: str, apps: Mapping[Any, Any], settings: Any) -> None:
+    """Check that no administrator has the account that builds for an app, which sshd refuses.
+
+    Args:
+        report: where problems go.
+        variable: the name of the user's variable.
+        apps: the apps by name.
+        settings: the site-wide settings by name.
+    """
+    accounts = {build_account(name): name for name in names_to_look_up(apps)}
+    for index, user in enumerate(get(settings, list, "admin_users") or []):
+        name, place = get(user, str, "name"), ("admin_users", index, "name")
+        if name in accounts and report.clean(place):
+            problem = f"{variable}.{accounts[name]} is built as the user {name}, whom sshd always refuses."
+            report.add("admin_is_builder", place, problem, f"{name}-admin (or another name for the app)")

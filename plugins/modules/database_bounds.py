@@ -1,10 +1,10 @@
 #!/usr/bin/python
-"""The module postgres_disk: what apps cannot take from PostgreSQL's disk, and what each database may take of it."""
+"""The module database_bounds: what apps cannot take from PostgreSQL's disk, and what each database may take of it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: postgres_disk
+module: database_bounds
 short_description: Bound databases, and keep a reserve of the disk for PostgreSQL
 description:
   - On ext4, lets PostgreSQL use the blocks that are reserved for root, so that it can still write after others have
@@ -25,7 +25,7 @@ options:
 
 EXAMPLES = r"""
 - name: Keep a reserve for PostgreSQL, and bound the shop's database
-  postgres_disk:
+  database_bounds:
     cluster: 17/main
     databases: {shop: 10G}
 """
