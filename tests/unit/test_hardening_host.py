@@ -198,7 +198,8 @@ def test_a_virtual_interface_that_is_the_way_out_is_no_reason_to_forward(root: P
     assert not kernel_settings.carries_others(root)
     (root / "proc/net/route").unlink()
     zero = "0" * 32
-    (root / "proc/net/ipv6_route").write_text(f"{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000003     eth0\n")
+    way_out = f"{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000003     eth0\n"
+    (root / "proc/net/ipv6_route").write_text(way_out)
     assert kernel_settings.uplinks(root) == {"eth0"}
     assert not kernel_settings.carries_others(root)
     (root / "sys/devices/virtual/net/docker0").mkdir()
