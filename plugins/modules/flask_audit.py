@@ -70,6 +70,7 @@ RETURN = r"""
 folder: {description: The folder of the scanners., type: str, returned: with prepare}
 ours: {description: Whether Flaskhost has set the host up., type: bool, returned: with prepare}
 system: {description: What the host runs., type: str, returned: with prepare}
+release: {description: "The release's number, such as 13.", type: str, returned: with prepare}
 own: {description: "The host's own address, sshd's ports and keys.", type: dict, returned: with prepare}
 lacks: {description: "What the host cannot set, since it shares its kernel: kernel, network, clock.", type: list,
         returned: with prepare}
@@ -155,8 +156,9 @@ def main() -> None:
         if "openscap" in params["scanners"] and params["suite"] and not params["content"]:
             host.fetch_content(params["suite"])
         module.exit_json(
-            changed=False, folder=str(folder), system=inside.system(), ours=inside.is_ours(),
-            own=inside.whereabouts(), lacks=inside.lacks(abilities()),
+            changed=False, folder=str(folder), system=inside.system(),
+            release=inside.os_release("VERSION_ID"), ours=inside.is_ours(), own=inside.whereabouts(),
+            lacks=inside.lacks(abilities()),
         )  # fmt: skip
     if params["step"] == "clean":
         folder = Path(params["folder"])
