@@ -30,6 +30,8 @@ options:
   least_days: {description: A certificate with fewer days left is a finding., type: int, default: 14}
   names: {description: The names whose TLS is looked at., type: list, elements: str, default: []}
   most_names: {description: At most so many of them., type: int, default: 3}
+  operator: {description: The address that Ansible comes from; fail2ban ignores it from prepare to clean., type: str,
+             default: ""}
   address: {description: The host's address as the controller sees it., type: str, default: ""}
   own: {description: "What the step prepare says of the host's own address.", type: dict, default: {}}
   ssh_port: {description: The port of sshd; 0 for the one that Ansible comes in by., type: int, default: 0}
@@ -68,6 +70,7 @@ RETURN = r"""
 folder: {description: The folder of the scanners., type: str, returned: with prepare}
 ours: {description: Whether Flaskhost has set the host up., type: bool, returned: with prepare}
 system: {description: What the host runs., type: str, returned: with prepare}
+release: {description: "The release's number, such as 13.", type: str, returned: with prepare}
 own: {description: "The host's own address, sshd's ports and keys.", type: dict, returned: with prepare}
 lacks: {description: "What the host cannot set, since it shares its kernel: kernel, network, clock.", type: list,
         returned: with prepare}
@@ -84,6 +87,7 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.flaskhost.abilities import abilities  # noqa: E402
+from ansible.module_utils.flaskhost.audit import bans  # noqa: E402
 from ansible.module_utils.flaskhost.audit import host as inside  # noqa: E402
 from ansible.module_utils.flaskhost.audit.model import Scan, not_run  # noqa: E402
 
@@ -100,6 +104,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "least_days": {"type": "int", "default": 14},
     "names": {"type": "list", "elements": "str", "default": []},
     "most_names": {"type": "int", "default": 3},
+    "operator": {"type": "str", "default": ""},
     "address": {"type": "str", "default": ""},
     "own": {"type": "dict", "default": {}},
     "ssh_port": {"type": "int", "default": 0},
@@ -146,15 +151,19 @@ def main() -> None:
     if params["step"] == "prepare":
         folder = inside.make_folder()
         host = inside.Host(folder)
+        bans.ignore(folder, params["operator"], host.run)
         host.fetch(params["scanners"])
         if "openscap" in params["scanners"] and params["suite"] and not params["content"]:
             host.fetch_content(params["suite"])
         module.exit_json(
-            changed=False, folder=str(folder), system=inside.system(), ours=inside.is_ours(),
-            own=inside.whereabouts(), lacks=inside.lacks(abilities()),
+            changed=False, folder=str(folder), system=inside.system(),
+            release=inside.os_release("VERSION_ID"), ours=inside.is_ours(), own=inside.whereabouts(),
+            lacks=inside.lacks(abilities()),
         )  # fmt: skip
     if params["step"] == "clean":
-        inside.remove_folder(Path(params["folder"]))
+        folder = Path(params["folder"])
+        bans.restore(folder, inside.Host(folder).run)
+        inside.remove_folder(folder)
         module.exit_json(changed=False)
     if params["step"] != "inside":
         module.fail_json(

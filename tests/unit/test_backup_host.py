@@ -325,3 +325,15 @@ def test_the_audit_fails_what_is_late_and_passes_the_rest() -> None:
     }  # fmt: skip
     assert not audit_backup.parse("nonsense", NOW).ran
     assert not audit_backup.parse('{"problem": "The configuration cannot be read."}', NOW).ran
+
+
+def test_a_host_whose_backups_are_off_has_one_thing_to_do() -> None:
+    """The audit of the demo named four, three of them with a command that cannot help."""
+    nothing = {"good": {}, "last": {}}
+    off = answer(
+        enabled=False, second=False, database_state=nothing, files_state=nothing, drill_state=nothing,
+        problems=["There are no backups: backup.passphrase is not set."],
+    )  # fmt: skip
+    scan = audit_backup.parse(off, NOW)
+    assert [(finding.id, finding.status, finding.severity) for finding in scan.findings] == [("off", "failed", "high")]
+    assert "backup.passphrase is not set" in scan.findings[0].detail

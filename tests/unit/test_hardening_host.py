@@ -186,6 +186,26 @@ def test_a_host_that_forwards_for_others_goes_on(root: Path) -> None:
     assert "ip_forward" not in kernel_settings.render(SETTINGS, found, "")
 
 
+def test_a_virtual_interface_that_is_the_way_out_is_no_reason_to_forward(root: Path) -> None:
+    """A container's eth0 is virtual: forwarding stayed on there."""
+    (root / "sys/devices/virtual/net/eth0").mkdir()
+    head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT   \n"
+    link = "eth0\t000016AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0   \n"
+    way_out = "eth0\t00000000\t010016AC\t0003\t0\t0\t0\t00000000\t0\t0\t0   \n"
+    (root / "proc/net/route").write_text(head + link)
+    assert kernel_settings.carries_others(root)
+    (root / "proc/net/route").write_text(head + way_out + link)
+    assert not kernel_settings.carries_others(root)
+    (root / "proc/net/route").unlink()
+    zero = "0" * 32
+    way_out = f"{zero} 00 {zero} 00 {zero} 00000400 00000001 00000000 00000003     eth0\n"
+    (root / "proc/net/ipv6_route").write_text(way_out)
+    assert kernel_settings.uplinks(root) == {"eth0"}
+    assert not kernel_settings.carries_others(root)
+    (root / "sys/devices/virtual/net/docker0").mkdir()
+    assert kernel_settings.carries_others(root)
+
+
 def test_a_host_that_lives_on_advertisements_keeps_them(root: Path) -> None:
     route = "00000000000000000000000000000000 00 " + "0" * 32 + " 00 fe80" + "0" * 28
     (root / "proc/net/ipv6_route").write_text(f"{route} 00000400 00000001 00000000 00450003     eth0\n")

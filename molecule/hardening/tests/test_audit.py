@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ def test_cis_level_1(audit):
     assert failed == []
     assert len(passed) > 230
     # A waived rule does not hold. What is out of reach is no such host's: one of two clocks, one of three firewalls.
-    beyond = {finding["id"] for finding in found["findings"] if finding["out_of_reach"]}
+    # What the shared kernel keeps from the host has been told apart above.
+    beyond = {each["id"] for each in found["findings"] if each["out_of_reach"] and not OUT_OF_REACH.match(each["id"])}
     assert len(beyond) < 16, beyond
     within = [rule for rule in waived if rule not in beyond]
     assert len(passed) / (len(passed) + len(within)) >= 0.95, within
@@ -142,3 +144,40 @@ def test_the_report_is_for_its_owner_alone(audit):
     assert stat.S_IMODE(page.stat().st_mode) == stat.S_IMODE(audit["path"].stat().st_mode) == 0o600
     assert "What to do next" in page.read_text(encoding="utf-8")
     assert str(page) in "".join(audit["output"].split())
+
+
+def test_an_audit_does_not_count_towards_a_ban_of_its_operator(webs, tmp_path):
+    """For an operator who is not the one that ran site.yml, whom the host ignores for good."""
+    operator = webs[0].known["operator_address"]
+    for web in webs:
+        web.run(f"fail2ban-client set sshd delignoreip {operator}")
+    try:
+        before = [(failures(web), ignored(web)) for web in webs]
+        assert all(operator not in addresses for _failures, addresses in before)
+        variables = {"audit_scanners": ["ssh_audit"], "audit_reports": str(tmp_path)}
+        command = ["ansible-playbook", "--inventory", str(INVENTORY), "playbooks/audit.yml", "--limit", ",".join(WEB)]
+        done = subprocess.run(
+            [*command, "--extra-vars", json.dumps(variables)],
+            cwd=PROJECT, env={**os.environ, **PLAIN}, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        reports = [json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json")]
+        assert [scan(each, "ssh_audit")["ran"] for each in ({"report": report} for report in reports)] == [True, True]
+        # fail2ban reads the journal a moment later.
+        time.sleep(3)
+        assert [(failures(web), ignored(web)) for web in webs] == before
+        for web in webs:
+            assert "audit" not in web.run("systemctl list-timers --all --no-legend")
+    finally:
+        for web in webs:
+            web.run(f"fail2ban-client set sshd addignoreip {operator}")
+
+
+def failures(web: Host) -> str:
+    """How many failed log-ins fail2ban has counted since it started."""
+    return re.search(r"Total failed:\s+(\d+)", web.run("fail2ban-client status sshd"))[1]
+
+
+def ignored(web: Host) -> str:
+    """The addresses that fail2ban ignores."""
+    return web.run("fail2ban-client get sshd ignoreip")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,9 +102,22 @@ def carries_others(root: Path) -> bool:
         on = (root / "proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
     except OSError:
         return False
-    virtual = root / "sys/devices/virtual/net"
-    others = [path.name for path in virtual.glob("*") if path.name != "lo" and not path.name.startswith("dummy")]
-    return on and bool(others)
+    own = {"lo", *uplinks(root)}
+    virtual = (path.name for path in (root / "sys/devices/virtual/net").glob("*"))
+    return on and any(name not in own and not name.startswith("dummy") for name in virtual)
+
+
+def uplinks(root: Path) -> set[str]:
+    """The interfaces of the default routes. In a container, or with a bond, these are virtual and carry nobody else."""
+    found = set()
+    for name, pattern in (
+        ("route", re.compile(r"(\S+)\t00000000\t\S+\t(?:\S+\t){4}00000000\b")),
+        ("ipv6_route", re.compile(r"0{32} 00 0{32} 00 .* (\S+)\s*")),
+    ):
+        with suppress(OSError):
+            lines = (root / "proc/net" / name).read_text().splitlines()
+            found |= {match[1] for match in map(pattern.match, lines) if match}
+    return found
 
 
 def examine(settings: Mapping[str, str], own: str, root: Path = Path("/")) -> Result:

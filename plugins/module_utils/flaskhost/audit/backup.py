@@ -30,6 +30,11 @@ def parse(text: str, now: float) -> Scan:
         if found.get("problem"):
             return not_run("backup", TITLE, str(found["problem"]))
         findings: list[Finding] = []
+        if not found["enabled"]:
+            # One cause, one thing to do: there is nothing that could be late.
+            why = " ".join(found["problems"])
+            findings = [Finding("off", "Backups are off", FAILED, "high", shorten(why))] if why else []
+            return Scan("backup", TITLE, score_text="none", findings=findings)
         for kind, title, severity in KINDS:
             if kind in ("database", "copy", "drill") and not found["database"]:
                 continue
@@ -48,7 +53,7 @@ def parse(text: str, now: float) -> Scan:
             )  # fmt: skip
         for number, problem in enumerate(found["problems"], 1):
             findings.append(Finding(f"late/{number}", "What is late or has failed", FAILED, "high", shorten(problem)))
-        if found["enabled"] and not found["second"]:
+        if not found["second"]:
             what = "There is no second repository: the backups are lost with the host."
             findings.append(Finding("second", "A second repository", NOTE, "info", what, "Set backup.second."))
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -279,8 +279,7 @@ class Host:
         return scans
 
     def _content(self) -> Path:
-        release = re.search(r'^VERSION_ID="?(\d+)', Path("/etc/os-release").read_text(encoding="utf-8"), re.MULTILINE)
-        name = f"ssg-debian{release[1] if release else ''}-ds.xml"
+        name = f"ssg-debian{os_release('VERSION_ID')}-ds.xml"
         path = self.root / CONTENT / name
         if not path.is_file():
             raise AuditError(self.why("content") or f"There are no rules ({name}): set audit_scap_content.")
@@ -410,14 +409,19 @@ def remove_folder(folder: Path, state: Path = STATE) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def os_release(name: str, path: Path = Path("/etc/os-release")) -> str:
+    """Read a value of os-release; empty if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    found = re.search(rf'^{name}="?([^"\n]+)', text, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def system() -> str:
     """Say in a few words what runs here."""
-    try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', text, re.MULTILINE)
-    said = f"{name[1] if name else 'An unknown system'}, kernel {os.uname().release}"
+    said = f"{os_release('PRETTY_NAME') or 'An unknown system'}, kernel {os.uname().release}"
     if lacks(abilities()):
         said += ", which it shares with others: nobody can set here what the kernel does or how disks are mounted"
     return said

@@ -9,6 +9,15 @@ from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Fin
 #: Its words for how bad something is; INFO and DEBUG are left out, as they say what is there and judge nothing.
 SEVERITIES = {"CRITICAL": "high", "HIGH": "high", "MEDIUM": "medium", "LOW": "low"}
 
+#: testssl.sh gives no advice. A site without an authority's certificate has its own, and no HSTS.
+_AUTHORITY = (
+    "Set acme_email for a certificate that browsers trust (docs/certificates.md). If a private certificate authority "
+    "signs yours, name it in audit_tls_authority."
+)
+ADVICE = dict.fromkeys(("cert_chain_of_trust", "cert_extlifeSpan", "cert_revocation"), _AUTHORITY) | {
+    "HSTS": f"Sites with a self-signed certificate send none. {_AUTHORITY}"
+}
+
 
 def scanner_name(name: str) -> str:
     """Name the scan of a domain, as waivers write it."""
@@ -56,7 +65,7 @@ def _finding(key: str, severity: str, found: str) -> Finding | None:
     if severity == "WARN":
         return Finding(key, _title(key), NOTE, "info", shorten(f"It could not be tested: {found}"))
     if severity in SEVERITIES:
-        return Finding(key, _title(key), FAILED, SEVERITIES[severity], shorten(found))
+        return Finding(key, _title(key), FAILED, SEVERITIES[severity], shorten(found), ADVICE.get(key, ""))
     return None
 
 
