@@ -1159,6 +1159,18 @@ def test_a_slot_is_confined_by_the_profile_that_is_on_the_disk() -> None:
     assert load.endswith("/usr/sbin/apparmor_parser --replace /etc/apparmor.d/flask-shop'")
 
 
+def test_each_app_has_a_journal_of_its_own() -> None:
+    assert unit("slot.service.j2")["LogNamespace"] == ["flask-shop"]
+    lines = render("gunicorn", "journal.conf.j2", item=slot(), gunicorn_journal_max_use="70M").splitlines()
+    assert {"Storage=persistent", "SystemMaxUse=70M", "SystemKeepFree=1G"} < set(lines)
+    socket = unit("journal.socket.j2")
+    assert (socket["SocketGroup"], socket["SocketMode"]) == (["shop"], ["0660"])
+    # Else journald makes the sockets its own group's.
+    assert unit("journal.service.j2")["RuntimeDirectory"] == [""]
+    # Commands that follow each other would find units of the journal that are about to stop.
+    assert socket["StopWhenUnneeded"] == unit("journal.units.j2")["StopWhenUnneeded"] == ["no"]
+
+
 def profile(name: str) -> tuple[list[str], dict[str, str]]:
     """A profile of an app: its lines, and the rights by path."""
     text = render("gunicorn", "apparmor.j2", item=slot())

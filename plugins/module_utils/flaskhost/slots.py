@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.app_model import SLOTS
+from ansible.module_utils.flaskhost.journal import read_journal
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 
 #: Bytes of a body that a probe reads.
@@ -338,11 +339,9 @@ class Slots:
         self.stop(slot)
 
     def log(self, slot: str, since: int) -> str:
-        """The last lines that a slot has written to the journal since a time in seconds."""
-        self.run(["journalctl", "--sync"])
+        """The last lines that a slot, and systemd about it, has written to the journal since a time in seconds."""
         # Not --lines: together with --since systemd 252 shows the first lines, not the last.
-        command = ["journalctl", "--no-pager", "--output=cat", f"--since=@{since}", f"--unit={self.service(slot)}"]
-        return tail(self.run(command)[1]) or "(none)"
+        return tail(read_journal(self.run, self.unit, self.service(slot), f"--since=@{since}")) or "(none)"
 
 
 def is_good(status: int, body: str, health: Mapping[str, Any]) -> bool:

@@ -44,5 +44,6 @@ def start_units(units: list[str]) -> None:
     if done.status:
         raise BackupError(
             f"The data is restored, but an app does not start on it: {done.last}",
-            "Is the release newer than the data? playbooks/rollback.yml. Else look: journalctl -u 'flask-*' -n 50",
+            "Is the release newer than the data? playbooks/rollback.yml. "
+            "Else look: journalctl --namespace='*' -u 'flask-*' -n 50",
         )
