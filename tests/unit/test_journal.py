@@ -66,7 +66,7 @@ def journals(systemd: Systemd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / f"journald@{namespace}.conf").write_text("[Journal]\n")
     # The path of a socket may have 107 bytes.
     monkeypatch.chdir(tmp_path)
-    return Journals(systemd, GROUPS, run_dir=Path("run"), config_dir=tmp_path)
+    return Journals(systemd, GROUPS, run_dir=Path("run"), config_dir=tmp_path, units_dir=tmp_path)
 
 
 def listen(namespace: str, mode: int) -> list[socket.socket]:
@@ -96,6 +96,7 @@ def test_a_host_without_apps_is_not_asked(systemd: Systemd) -> None:
     [
         ("systemd-journald@flask-shop.socket", {"SocketGroup": ""}),
         ("systemd-journald@flask-shop.socket", {"StopWhenUnneeded": "yes"}),
+        ("systemd-journald@flask-shop.service", {"NeedDaemonReload": "yes"}),
         ("systemd-journald@flask-shop.service", {"RuntimeDirectory": "systemd/journal.flask-shop"}),
         ("systemd-journald-varlink@flask-shop.socket", {"StopWhenUnneeded": "yes"}),
         ("systemd-journald-sync@flask-shop.service", {"StopWhenUnneeded": "yes"}),
@@ -116,6 +117,16 @@ def test_settings_that_are_younger_than_what_runs(journals: Journals, systemd: S
     assert journals.needed() == {"restart": ["flask-shop"]}
     journals.take("restart", ["flask-shop"])
     assert systemd.calls[-1] == ["systemctl", "restart", "systemd-journald@flask-shop.service"]
+
+
+def test_a_drop_in_that_is_younger_than_what_runs(journals: Journals, systemd: Systemd) -> None:
+    systemd.runs("flask-shop", time.time() + 60)
+    folder = journals.units_dir / "systemd-journald@flask-shop.service.d"
+    folder.mkdir()
+    (folder / "60-flaskhost.conf").touch()
+    assert journals.needed() == {}
+    systemd.runs("flask-shop", time.time() - 60)
+    assert journals.needed() == {"restart": ["flask-shop"]}
 
 
 def test_sockets_that_are_open_to_every_app(journals: Journals) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
-from ansible.module_utils.flaskhost.service_state import parse_show, state_changed_at, youngest
+from ansible.module_utils.flaskhost.service_state import UNITS, parse_show, state_changed_at, youngest
 
 #: Where each namespace has its sockets.
 RUN_DIR = Path("/run/systemd")
@@ -22,7 +22,7 @@ RUN_DIR = Path("/run/systemd")
 SOCKETS = ("socket", "dev-log", "stdout")
 #: Where the settings of each namespace are; journald finds them by their names.
 CONFIG_DIR = Path("/etc/systemd")
-_PROPERTIES = "Id,ActiveState,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
+_PROPERTIES = "Id,ActiveState,NeedDaemonReload,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
 
 
 def read_journal(run: Run, namespace: str, unit: str, *options: str) -> str:
@@ -67,12 +67,20 @@ class Journals:
         groups: for each namespace the group whose members may write to it.
         run_dir: where the namespaces have their sockets.
         config_dir: where they have their settings.
+        units_dir: where systemd looks for drop-ins of the administrator's.
     """
 
     def __init__(
-        self, run: Run, groups: Mapping[str, str], *, run_dir: Path = RUN_DIR, config_dir: Path = CONFIG_DIR
+        self,
+        run: Run,
+        groups: Mapping[str, str],
+        *,
+        run_dir: Path = RUN_DIR,
+        config_dir: Path = CONFIG_DIR,
+        units_dir: Path = Path(UNITS),
     ) -> None:
-        self.run, self.groups, self.run_dir, self.config_dir = run, groups, run_dir, config_dir
+        self.run, self.groups = run, groups
+        self.run_dir, self.config_dir, self.units_dir = run_dir, config_dir, units_dir
 
     def needed(self) -> dict[str, list[str]]:
         """Say what has to be done so that the journals are as their files say.
@@ -122,18 +130,19 @@ class Journals:
             raise ReleaseError("Prepare the journals", f"{what} says: {tail(err or out, 3)}", "See systemctl status.")
 
     def _is_unread(self, namespace: str, states: Mapping[str, Mapping[str, str]]) -> bool:
-        # Read from the effect of the drop-ins: systemd does not say that it has not read a folder of them.
         sockets, service = states.get(socket_unit(namespace), {}), states.get(service_unit(namespace), {})
         others = [sockets, *(states.get(unit, {}) for unit in helper_units(namespace))]
         return (
-            sockets.get("SocketGroup") != self.groups[namespace]
+            any(state.get("NeedDaemonReload") == "yes" for state in (service, *others))
+            # And by the drop-ins' effect: systemd does not say that it has not read a whole folder of them.
+            or sockets.get("SocketGroup") != self.groups[namespace]
             or bool(service.get("RuntimeDirectory"))
             or any(state.get("StopWhenUnneeded") == "yes" for state in others)
         )
 
     def _is_stale(self, namespace: str, service: Mapping[str, str]) -> bool:
-        config = self.config_dir / f"journald@{namespace}.conf"
-        return service.get("ActiveState") == "active" and youngest([str(config)]) > state_changed_at(service)
+        files = [self.config_dir / f"journald@{namespace}.conf", self.units_dir / f"{service_unit(namespace)}.d"]
+        return service.get("ActiveState") == "active" and youngest(map(str, files)) > state_changed_at(service)
 
     def _open_sockets(self, namespace: str) -> list[Path]:
         """The sockets that others than the group may write to, or that the group may not."""
