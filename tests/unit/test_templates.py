@@ -1165,8 +1165,12 @@ def test_each_app_has_a_journal_of_its_own() -> None:
     assert {"Storage=persistent", "SystemMaxUse=70M", "SystemKeepFree=1G"} < set(lines)
     socket = unit("journal.socket.j2")
     assert (socket["SocketGroup"], socket["SocketMode"]) == (["shop"], ["0660"])
+    service = unit("journal.service.j2")
     # Else journald makes the sockets its own group's.
-    assert unit("journal.service.j2")["RuntimeDirectory"] == [""]
+    assert service["RuntimeDirectory"] == [""]
+    # A message that is too large for its memory ends it, and it comes back each time.
+    assert (service["MemoryMax"], service["Restart"]) == (["64M"], ["on-failure"])
+    assert service["StartLimitIntervalSec"] == ["0"]
     # Commands that follow each other would find units of the journal that are about to stop.
     assert socket["StopWhenUnneeded"] == unit("journal.units.j2")["StopWhenUnneeded"] == ["no"]
 
