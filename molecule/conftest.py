@@ -108,5 +108,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = outcome.get_result()
     host = getattr(item, "funcargs", {}).get("host")
     if report.when == "call" and report.failed and host:
-        log = host.run("journalctl --no-pager --lines=40 --output=short; tail -n 10 /var/log/nginx/error.log")
-        report.sections.append(("the host's journal", log.stdout))
+        log = host.run("journalctl --namespace='*' --no-pager --lines=40; tail -n 10 /var/log/nginx/error.log")
+        report.sections.append(("the host's journals", log.stdout))

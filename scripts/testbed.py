@@ -709,7 +709,7 @@ def summary() -> None:
     print(f"  Runs on it   {', '.join(running) or 'systemd does not say: log in and look'}")
     print(f"  Code         {', '.join(current) or '/srv/<app>/current'} (releases, venvs and data beside it)")
     print(f"  Log in       {login}")
-    print(f"  App log      {login} sudo journalctl -u \"'flask-guestbook@*'\" -f")
+    print(f"  App log      {login} sudo journalctl --namespace=+flask-guestbook -u \"'flask-guestbook@*'\" -f")
     print(f"  Access log   {login} sudo tail -f /var/log/nginx/guestbook.access.log\n")
     print("  Next         make demo                                 again: nothing changes")
     print("               . .venv/bin/activate")

@@ -287,6 +287,7 @@ def test_the_sandbox_is_that_of_the_slots(host: Host, outbound: bool) -> None:
         assert f"ReadWritePaths={host.root}/data" in text
         assert "MemoryMax=300M\nMemorySwapMax=150M\n" in text
         assert "AppArmorProfile=-flask-shop\n" in text
+        assert "LogNamespace=flask-shop\n" in text
         assert "TimeoutStopSec=30" in text
         assert "User=shop\nGroup=shop\n" in text
 

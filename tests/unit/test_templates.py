@@ -1199,6 +1199,22 @@ def test_a_slot_has_temporary_files_of_its_own_in_its_apps_folder() -> None:
     assert [f"ExecStopPost={line}" for line in service["ExecStopPost"]] == [removed]
 
 
+def test_each_app_has_a_journal_of_its_own() -> None:
+    assert unit("slot.service.j2")["LogNamespace"] == ["flask-shop"]
+    lines = render("gunicorn", "journal.conf.j2", item=slot(), gunicorn_journal_max_use="70M").splitlines()
+    assert {"Storage=persistent", "SystemMaxUse=70M", "SystemKeepFree=1G"} < set(lines)
+    socket = unit("journal.socket.j2")
+    assert (socket["SocketGroup"], socket["SocketMode"]) == (["shop"], ["0660"])
+    service = unit("journal.service.j2")
+    # Else journald makes the sockets its own group's.
+    assert service["RuntimeDirectory"] == [""]
+    # A message that is too large for its memory ends it, and it comes back each time.
+    assert (service["MemoryMax"], service["Restart"]) == (["64M"], ["on-failure"])
+    assert service["StartLimitIntervalSec"] == ["0"]
+    # Commands that follow each other would find units of the journal that are about to stop.
+    assert socket["StopWhenUnneeded"] == unit("journal.units.j2")["StopWhenUnneeded"] == ["no"]
+
+
 def profile(name: str) -> tuple[list[str], dict[str, str]]:
     """A profile of an app: its lines, and the rights by path."""
     text = render("gunicorn", "apparmor.j2", item=slot())

@@ -546,6 +546,8 @@ def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any])
     tasks = yaml.safe_load((ROOT / "roles/gunicorn/tasks/configure.yml").read_text())
     written = [file["path"] for task in tasks for file in task["host_files"]["files"]]
     units = {path.replace("{{ item.unit }}", release["unit"]) for path in written if "item.unit" in path}
+    # Another size of the journal is no reason for a new release.
+    units = {path for path in units if "journald" not in path}
     assert set(release["unit_files"]) == units
 
     folder, root = Path(release["socket_dir"]), Path(release["root"])

@@ -90,5 +90,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     if report.when == "teardown" or not report.failed:
         return
     for name in (*WEB, "fh-acme-ca"):
-        log = "journalctl --no-pager --lines=40 --output=short; tail -n 5 /var/log/nginx/error.log"
+        log = "journalctl --namespace='*' --no-pager --lines=40 --output=short; tail -n 5 /var/log/nginx/error.log"
         report.sections.append((f"the journal of {name}", connect(name).run(log).stdout))

@@ -110,7 +110,8 @@ def test_a_wrong_password_is_told_at_once_and_the_right_one_never(host, store):
     assert store.refusal in " ".join(refused.split())
     opened = play("site", *options, "--diff", backup=store.second(PASSWORD))
     assert store.refusal not in " ".join(opened.split())
-    seen = database().run("journalctl --no-pager").stdout + host.run(f"journalctl --unit=store-{store.port}").stdout
+    seen = database().run("journalctl --namespace='*' --no-pager").stdout
+    seen += host.run(f"journalctl --unit=store-{store.port}").stdout
     for secret in (PASSWORD, quote(PASSWORD, safe="")):
         assert secret not in refused + opened
         assert secret not in seen

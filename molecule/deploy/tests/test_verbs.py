@@ -43,8 +43,8 @@ def state(host):
 
 
 def told(host, files, since):
-    """How many lines of the journal hold one of the secrets that the files name, which no command line may hold."""
-    search = f"journalctl --since=@{since} | grep --count --fixed-strings --file=/run/patterns"
+    """How many lines of all journals hold one of the secrets that the files name, which no command line may hold."""
+    search = f"journalctl --namespace='*' --since=@{since} | grep --count --fixed-strings --file=/run/patterns"
     return int(host.run(f"umask 077; cat {files} > /run/patterns; {search}; rm /run/patterns").stdout)
 
 

@@ -44,5 +44,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
         return
     used = getattr(item, "funcargs", {})
     for web in [used["web"]] if "web" in used else used.get("webs", []):
-        log = "journalctl --no-pager --lines=40 --output=short; tail -n 5 /var/log/nginx/error.log"
+        log = "journalctl --namespace='*' --no-pager --lines=40 --output=short; tail -n 5 /var/log/nginx/error.log"
         report.sections.append((f"the journal of {web.name}", web.host.run(log).stdout))

@@ -45,7 +45,8 @@ print("sent")
 def test_an_app_cannot_write_in_the_name_of_sshd(host: Any, visitor: Any, strangers: Strangers) -> None:
     """Ten lines ban nobody. The same number of real failures bans whoever made them, from SSH only."""
     assert attack(visitor, FORGE.replace("ADDRESS", NOBODY)).strip() == "sent"
-    journal = host.run(f"journalctl --since -1m --output json _COMM=sshd --grep {NOBODY}").stdout.splitlines()
+    command = f"journalctl --namespace=flask-mallory --since -1m --output json _COMM=sshd --grep {NOBODY}"
+    journal = host.run(command).stdout.splitlines()
     units = {json.loads(line)["_SYSTEMD_UNIT"].partition("@")[0] for line in journal}
     assert "flask-mallory" in units, "the lines are in the journal, from a process that is called sshd"
     # Names that look like the end of sshd's own line. sshd writes the real address last.
@@ -79,7 +80,7 @@ def statuses(strangers: Strangers, address: str, *urls: str) -> list[str]:
 def test_an_app_bans_a_client_from_its_own_site_only(host: Any, visitor: Any, strangers: Strangers) -> None:
     lines = f"for _time in range(10): os.write(2, b'for eve\\n{OLD_LINE}\\n')"
     assert attack(visitor, lines) == ""
-    assert OLD_LINE in host.run("journalctl --since -1m --output cat").stdout
+    assert OLD_LINE in host.run("journalctl --namespace=flask-mallory --since -1m --output cat").stdout
     # Neither a line nor a header of a visitor's is a report.
     forged = shlex.quote('X-Flaskhost-Login: failed","login":"failed"')
     assert strangers.ask(BYSTANDER, "https://mallory.test/", "--header", forged, times=5)[-1].startswith("200 ")

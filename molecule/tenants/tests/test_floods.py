@@ -137,8 +137,8 @@ def test_an_app_that_floods_its_log_loses_its_own_lines(host: Any, visitor: Any)
     told = ""
     for _ in range(30):
         time.sleep(3)
-        host.run_test("journalctl --sync")
-        told = host.check_output(f"journalctl --since {began} --output=cat")
+        host.run_test("journalctl --namespace=flask-mallory --sync")
+        told = host.check_output(f"journalctl --namespace=flask-mallory --since {began} --output=cat")
         if f"{marker}-end" in told:
             break
     assert f"{marker}-end" in told, "the flood came to its end"

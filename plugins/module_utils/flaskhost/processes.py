@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.journal import read_journal
 from ansible.module_utils.flaskhost.runner import SANDBOX, ReleaseError, Run, network, tail, temporary
 
 #: Where systemd looks for units of the administrator's.
@@ -387,9 +388,7 @@ class Units:
         return _show(self.run, units)
 
     def _log(self, unit: str) -> str:
-        self.run(["journalctl", "--sync"])
-        out = self.run(["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={unit}"])[1]
-        return tail(out) or "(none)"
+        return tail(read_journal(self.run, self.unit, unit, "--lines=15")) or "(none)"
 
     def _release(self) -> str:
         current = self.root / "current"
@@ -440,6 +439,7 @@ class Units:
                 [
                     *SANDBOX,
                     *temporary(str(self.root), "%N", self.user),
+                    f"LogNamespace={self.unit}",
                     f"AppArmorProfile=-{self.unit}",
                     *network(outbound=self.outbound),
                     _UMASK,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.app_model import SLOTS
+from ansible.module_utils.flaskhost.journal import read_journal
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 
 #: Bytes of a body that a probe reads.
@@ -343,11 +344,10 @@ class Slots:
 
     def log(self, slot: str, since: int) -> str:
         """The last lines that a slot has written to the journal since a time in seconds, and systemd of its units."""
-        self.run(["journalctl", "--sync"])
         # Not --lines: together with --since systemd 252 shows the first lines, not the last.
-        command = ["journalctl", "--no-pager", "--output=cat", f"--since=@{since}"]
-        command += [f"--unit={unit}" for unit in self.units(slot)]
-        return tail(self.run(command)[1]) or "(none)"
+        others = [f"--unit={unit}" for unit in self.units(slot) if unit != self.service(slot)]
+        lines = read_journal(self.run, self.unit, self.service(slot), f"--since=@{since}", *others)
+        return tail(lines) or "(none)"
 
 
 def is_good(status: int, body: str, health: Mapping[str, Any]) -> bool:

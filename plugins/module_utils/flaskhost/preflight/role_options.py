@@ -271,6 +271,7 @@ RULES: dict[str, Rule] = {
     "base_journal_max_use": Rule(r"[1-9][0-9]{0,11}[KMGT]?", "a size, such as 500M or 2G", "500M"),
     "base_packages": Rule(_PACKAGE, "the name of a package", ["htop"]),
     "base_restart_never": Rule(_restart_fault, "", [r"^docker"]),
+    "gunicorn_journal_max_use": Rule(r"[1-9][0-9]{0,11}[KMGT]?", "a size, such as 100M or 1G", "100M"),
     "gunicorn_socket_group": Rule(_ACCOUNT, "the name of a group", "www-data"),
     "hardening_allowed_modules": Rule(_MODULE, "the name of a kernel module", ["usb-storage"]),
     "hardening_audit_rules": Rule(_audit_fault, "", ["-w /etc/shop -p wa -k shop"]),

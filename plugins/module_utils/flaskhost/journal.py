@@ -1,0 +1,166 @@
+"""The journal of each app: a namespace of systemd-journald, with a size of its own.
+
+journald rotates by size, so whoever writes most displaces everybody's lines. Its rate limits count lines and not bytes.
+In a namespace an app displaces its own lines only. Lines that systemd writes about an app's units ("Started", "Failed
+with result") stay in the host's journal, so both are read together.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.service_state import UNITS, parse_show, state_changed_at, youngest
+
+#: Where each namespace has its sockets.
+RUN_DIR = Path("/run/systemd")
+#: The sockets that an app writes to; the fourth, which controls journald, is root's.
+SOCKETS = ("socket", "dev-log", "stdout")
+#: Where the settings of each namespace are; journald finds them by their names.
+CONFIG_DIR = Path("/etc/systemd")
+_PROPERTIES = "Id,ActiveState,NeedDaemonReload,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
+
+
+def read_journal(run: Run, namespace: str, unit: str, *options: str) -> str:
+    """Read the lines of an app's unit: its own, and those that systemd writes about it.
+
+    Args:
+        run: runs a command.
+        namespace: the namespace, which is also what the names of the app's units begin with.
+        unit: the unit.
+        options: more options of journalctl, such as ``--lines=15``.
+
+    Returns:
+        The messages, the oldest first.
+    """
+    # --sync knows one journal at a time.
+    run(["journalctl", f"--namespace={namespace}", "--sync"])
+    run(["journalctl", "--sync"])
+    # The plus: the host's journal too.
+    return run(["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options, f"--unit={unit}"])[1]
+
+
+def socket_unit(namespace: str) -> str:
+    """The unit of a namespace's sockets."""
+    return f"systemd-journald@{namespace}.socket"
+
+
+def service_unit(namespace: str) -> str:
+    """The unit of a namespace's journald."""
+    return f"systemd-journald@{namespace}.service"
+
+
+def helper_units(namespace: str) -> list[str]:
+    """The units that come with a namespace's sockets; systemd 252 has only the first."""
+    return [f"systemd-journald-varlink@{namespace}.socket", f"systemd-journald-sync@{namespace}.service"]
+
+
+class Journals:
+    """The apps' journals on this host, compared with their files, whoever has written those and whenever.
+
+    Args:
+        run: runs a command.
+        groups: for each namespace the group whose members may write to it.
+        run_dir: where the namespaces have their sockets.
+        config_dir: where they have their settings.
+        units_dir: where systemd looks for drop-ins of the administrator's.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        groups: Mapping[str, str],
+        *,
+        run_dir: Path = RUN_DIR,
+        config_dir: Path = CONFIG_DIR,
+        units_dir: Path = Path(UNITS),
+    ) -> None:
+        self.run, self.groups = run, groups
+        self.run_dir, self.config_dir, self.units_dir = run_dir, config_dir, units_dir
+
+    def needed(self) -> dict[str, list[str]]:
+        """Say what has to be done so that the journals are as their files say.
+
+        Returns:
+            The steps in order, each with the namespaces that need it: ``daemon-reload`` where systemd has not read the
+            drop-ins, ``sockets`` where the sockets let others write, ``restart`` where journald runs with earlier
+            settings.
+
+        Raises:
+            ReleaseError: systemd cannot be asked.
+        """
+        if not self.groups:
+            return {}
+        units = [unit for name in self.groups for unit in (socket_unit(name), service_unit(name), *helper_units(name))]
+        show = ["systemctl", "show", "--timestamp=us+utc", f"--property={_PROPERTIES}", *units]
+        status, out, err = self.run(show)
+        if status:
+            raise ReleaseError("Read the state of the journals", tail(err or out, 3), "Run the same command again.")
+        states = {state.get("Id", ""): state for state in map(parse_show, out.split("\n\n"))}
+        steps = {
+            "daemon-reload": [namespace for namespace in self.groups if self._is_unread(namespace, states)],
+            "sockets": [namespace for namespace in self.groups if self._open_sockets(namespace)],
+            "restart": [
+                namespace
+                for namespace in self.groups
+                if self._is_stale(namespace, states.get(service_unit(namespace), {}))
+            ],
+        }
+        return {step: namespaces for step, namespaces in steps.items() if namespaces}
+
+    def take(self, step: str, namespaces: Iterable[str]) -> None:
+        """Take a step of :meth:`needed`.
+
+        Raises:
+            ReleaseError: systemd refuses it.
+        """
+        if step == "sockets":
+            for namespace in namespaces:
+                self._close_sockets(namespace)
+            return
+        # A restart loses no line: systemd keeps the sockets and the open streams for journald in the meantime.
+        units = [] if step == "daemon-reload" else list(map(service_unit, namespaces))
+        status, out, err = self.run(["systemctl", step, *units])
+        if status:
+            what = " ".join(["systemctl", step, *units])
+            raise ReleaseError("Prepare the journals", f"{what} says: {tail(err or out, 3)}", "See systemctl status.")
+
+    def _is_unread(self, namespace: str, states: Mapping[str, Mapping[str, str]]) -> bool:
+        sockets, service = states.get(socket_unit(namespace), {}), states.get(service_unit(namespace), {})
+        others = [sockets, *(states.get(unit, {}) for unit in helper_units(namespace))]
+        return (
+            any(state.get("NeedDaemonReload") == "yes" for state in (service, *others))
+            # And by the drop-ins' effect: systemd does not say that it has not read a whole folder of them.
+            or sockets.get("SocketGroup") != self.groups[namespace]
+            or bool(service.get("RuntimeDirectory"))
+            or any(state.get("StopWhenUnneeded") == "yes" for state in others)
+        )
+
+    def _is_stale(self, namespace: str, service: Mapping[str, str]) -> bool:
+        files = [self.config_dir / f"journald@{namespace}.conf", self.units_dir / f"{service_unit(namespace)}.d"]
+        return service.get("ActiveState") == "active" and youngest(map(str, files)) > state_changed_at(service)
+
+    def _open_sockets(self, namespace: str) -> list[Path]:
+        """The sockets that others than the group may write to, or that the group may not."""
+        try:
+            number = grp.getgrnam(self.groups[namespace]).gr_gid
+        except KeyError:
+            # The app has no user yet, and so nothing that runs.
+            return []
+        found = []
+        for path in (self.run_dir / f"journal.{namespace}" / name for name in SOCKETS):
+            if path.is_socket():
+                state = path.stat()
+                if (state.st_gid, stat.S_IMODE(state.st_mode)) != (number, 0o660):
+                    found.append(path)
+        return found
+
+    def _close_sockets(self, namespace: str) -> None:
+        # Not by a restart of the sockets' unit, which would restart all that writes to them.
+        for path in self._open_sockets(namespace):
+            os.chown(path, -1, grp.getgrnam(self.groups[namespace]).gr_gid)
+            path.chmod(0o660)

@@ -1,0 +1,52 @@
+#!/usr/bin/python
+"""The module flask_journals: journals of their own for apps. Its logic is in module_utils/flaskhost/journal.py."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: flask_journals
+short_description: Apply the settings of the apps' journals
+description:
+  - Compares the namespaces of systemd-journald with their files, so that a run that was killed between the write and
+    the restart is made up for. Starts nothing, since systemd starts a journal with the first service that writes to it.
+options:
+  groups:
+    description: For each namespace the group whose members may write to it. Its settings are in
+      /etc/systemd/journald@<namespace>.conf.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Apply the settings of a journal
+  flask_journals:
+    groups: {flask-shop: shop}
+"""
+
+RETURN = r"""
+steps: {description: "What was done: daemon-reload, sockets, restart.", type: list, returned: always}
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
+from ansible.module_utils.flaskhost.journal import Journals  # noqa: E402
+from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+
+ARGUMENT_SPEC = {"groups": {"type": "dict", "required": True}}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    journals = Journals(module.run_command, module.params["groups"])
+    try:
+        steps = journals.needed()
+        if not module.check_mode:
+            for step, namespaces in steps.items():
+                journals.take(step, namespaces)
+    except ReleaseError as error:
+        module.fail_json(msg=f"{error} {error.cure}")
+    module.exit_json(changed=bool(steps), steps=list(steps))
+
+
+if __name__ == "__main__":
+    main()
