@@ -121,6 +121,7 @@ def test_an_app_that_stays_down_is_named_with_the_reason_and_the_next_command(sy
     assert f"The last lines of {SERVICE}" not in text, "it only waited for its socket"
     assert f"systemctl start {SOCKET} {SERVICE}" in text
     assert TIMER not in text
+    assert any("--namespace=+flask-shop" in call for call in systemd.calls), "the app's own lines too"
 
 
 def test_the_first_error_is_not_hidden_by_an_app_that_stays_down(systemd: Systemd, tmp_path: Path) -> None:

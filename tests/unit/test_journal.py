@@ -154,7 +154,7 @@ def test_what_systemd_refuses_is_said(journals: Journals, systemd: Systemd, verb
 
 
 def test_the_lines_of_a_unit_and_those_about_it(systemd: Systemd) -> None:
-    read_journal(systemd, "flask-shop", "flask-shop@blue.service", "--since=@1")
+    read_journal(systemd, "flask-shop", ["flask-shop@blue.service"], "--since=@1")
     own, host, read = systemd.calls
     assert own == ["journalctl", "--namespace=flask-shop", "--sync"]
     assert host == ["journalctl", "--sync"]

@@ -25,13 +25,13 @@ CONFIG_DIR = Path("/etc/systemd")
 _PROPERTIES = "Id,ActiveState,NeedDaemonReload,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
 
 
-def read_journal(run: Run, namespace: str, unit: str, *options: str) -> str:
-    """Read the lines of an app's unit: its own, and those that systemd writes about it.
+def read_journal(run: Run, namespace: str, units: Iterable[str], *options: str) -> str:
+    """Read the lines of an app's units: their own, and those that systemd writes about them.
 
     Args:
         run: runs a command.
         namespace: the namespace, which is also what the names of the app's units begin with.
-        unit: the unit.
+        units: the units.
         options: more options of journalctl, such as ``--lines=15``.
 
     Returns:
@@ -41,7 +41,8 @@ def read_journal(run: Run, namespace: str, unit: str, *options: str) -> str:
     run(["journalctl", f"--namespace={namespace}", "--sync"])
     run(["journalctl", "--sync"])
     # The plus: the host's journal too.
-    return run(["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options, f"--unit={unit}"])[1]
+    command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options]
+    return run([*command, *(f"--unit={unit}" for unit in units)])[1]
 
 
 def socket_unit(namespace: str) -> str:

@@ -388,7 +388,7 @@ class Units:
         return _show(self.run, units)
 
     def _log(self, unit: str) -> str:
-        return tail(read_journal(self.run, self.unit, unit, "--lines=15")) or "(none)"
+        return tail(read_journal(self.run, self.unit, [unit], "--lines=15")) or "(none)"
 
     def _release(self) -> str:
         current = self.root / "current"

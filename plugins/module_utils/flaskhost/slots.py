@@ -345,9 +345,7 @@ class Slots:
     def log(self, slot: str, since: int) -> str:
         """The last lines that a slot has written to the journal since a time in seconds, and systemd of its units."""
         # Not --lines: together with --since systemd 252 shows the first lines, not the last.
-        others = [f"--unit={unit}" for unit in self.units(slot) if unit != self.service(slot)]
-        lines = read_journal(self.run, self.unit, self.service(slot), f"--since=@{since}", *others)
-        return tail(lines) or "(none)"
+        return tail(read_journal(self.run, self.unit, self.units(slot), f"--since=@{since}")) or "(none)"
 
 
 def is_good(status: int, body: str, health: Mapping[str, Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -123,12 +122,12 @@ def _states(units: list[str]) -> dict[str, dict[str, str]]:
 
 def _log(unit: str) -> str:
     """The last lines of a unit, on one line and without what would steer a terminal: an app has written some."""
-    # An app's own lines are in a journal of its own, named after its units; those of systemd are in the host's.
-    app = re.match(r"flask-[a-z0-9-]+", unit)
-    for journal in [[f"--namespace={app[0]}"] if app else [], []]:
-        tools.run(["journalctl", *journal, "--sync"])
-    which = [f"--namespace=+{app[0]}"] if app else []
-    command = ["journalctl", *which, "--no-pager", "--output=cat", f"--lines={LINES}", f"--unit={unit}"]
+    # An app has a journal of its own, named as its units begin. The plus: the host's too, where systemd writes.
+    namespace = unit.partition("@")[0].partition("_")[0]
+    tools.run(["journalctl", f"--namespace={namespace}", "--sync"])
+    tools.run(["journalctl", "--sync"])
+    command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", f"--lines={LINES}"]
+    command.append(f"--unit={unit}")
     lines = [line.strip() for line in tools.run(command).out.splitlines() if line.strip()][-LINES:]
     text = " | ".join(line[:WIDTH] for line in lines)
     return "".join(char if char.isprintable() else "?" for char in text) or "(none)"
