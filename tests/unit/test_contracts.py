@@ -737,3 +737,14 @@ def settings() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(ROOT / "ansible.cfg")
     return parser
+
+
+def test_git_ignores_a_linked_cache_as_well(tmp_path: Path) -> None:
+    """A worktree may share another's cache by a link; merged, the link would take the place of the real folder."""
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    for name in (".cache", ".venv"):
+        (tmp_path / name).symlink_to(tmp_path.parent)
+    subprocess.run(["/usr/bin/git", "init", "--quiet", tmp_path], check=True)  # noqa: S603 - as below
+    status = ["/usr/bin/git", "-C", str(tmp_path), "status", "--porcelain"]
+    done = subprocess.run(status, check=True, capture_output=True, text=True)  # noqa: S603 - the arguments are ours
+    assert done.stdout.split() == ["??", ".gitignore"]
