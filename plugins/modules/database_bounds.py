@@ -99,6 +99,12 @@ def bound(module: AnsibleModule, system: quotas.FileSystem, base: Path, found: d
     """
     change, steps = not module.check_mode, []
     limits = []
+    # What an upgrade has left: where its files are copies, each would count twice. Where they are links of the new
+    # ones, they count for the app again right after.
+    for version, data in postgres_server.clusters("main").items():
+        if data != base.parent:
+            folders = [folder for folder in (data / "base").glob("[0-9]*") if quotas.adopt(folder, 0, change)]
+            steps += [f"{folder} of PostgreSQL {version} counts for no app" for folder in folders]
     for name, disk in module.params["databases"].items():
         if not disk or name not in found:
             continue

@@ -190,7 +190,7 @@ def _attributes(descriptor: int) -> array.array[int]:
 
 def _belongs(descriptor: int, project: int) -> bool:
     words = _attributes(descriptor)
-    return words[_PROJECT] == project and bool(words[_FLAGS] & _INHERIT)
+    return words[_PROJECT] == project and (not project or bool(words[_FLAGS] & _INHERIT))
 
 
 def _give(descriptor: int, project: int) -> None:
