@@ -428,6 +428,7 @@ def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
             str(workshop.folder / "cache/shop"),
         ]
         assert not temporary.exists(), "it is gone when the environment is whole"
+        assert stat.S_IMODE(temporary.parent.stat().st_mode) == 0o700
         assert call.properties["SupplementaryGroups"] == [USER]
         assert call.properties["AppArmorProfile"] == [f"-flask-{USER}_build"]
         assert "ReadOnlyPaths" not in call.properties, "one path can be one thing: /run is empty"

@@ -313,6 +313,8 @@ class Builder:
             os.chown(path, account.pw_uid, account.pw_gid)
             path.chmod(mode)
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent, make=True) as above:
+            # The app's user must not get there, nor this account to the temporary files of the app's units.
+            os.fchmod(above, 0o700)
             # What another build has left there is none of this one's.
             name = Path(BUILD_TEMPORARY).name
             tree.remove(name, above)
