@@ -558,6 +558,17 @@ def test_a_slot_that_stops_is_not_started_by_a_reboot_or_a_late_connection(app: 
     assert app.run.calls[2] == "systemctl stop flask-shop@blue.socket flask-shop@blue.service"
 
 
+def test_a_slot_that_does_not_stop_is_killed(app: App) -> None:
+    app.run.fail = "systemctl stop"
+    app.slots.stop("blue")
+    stops = [call for call in app.run.calls if call.startswith(("systemctl stop", "systemctl kill"))]
+    assert stops == [
+        "systemctl stop flask-shop@blue.socket flask-shop@blue.service",
+        "systemctl kill --signal=SIGKILL flask-shop@blue.service",
+        "systemctl stop flask-shop@blue.socket flask-shop@blue.service",
+    ]
+
+
 def test_a_slot_is_drained_after_nginx_has_let_go_of_it(app: App) -> None:
     app.slots.drain("blue")
     assert app.pauses == [slots.KEEPALIVE_SECONDS]

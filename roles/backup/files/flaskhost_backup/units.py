@@ -79,7 +79,13 @@ def stop_units(units: list[str]) -> None:
     """
     if not units:
         return
-    done = tools.run(["systemctl", "stop", "--", *units], timeout=600)
+    stop = ["systemctl", "stop", "--", *units]
+    done = tools.run(stop, timeout=600)
+    services = [unit for unit in units if unit.endswith(".service")]
+    if done.status and services:
+        # An app can prolong its time to stop, and would keep the data of all from being restored.
+        tools.run(["systemctl", "kill", "--signal=SIGKILL", "--", *services], timeout=60)
+        done = tools.run(stop, timeout=600)
     if done.status:
         raise BackupError(f"An app could not be stopped: {done.last}", "Look at it: systemctl status 'flask-*'")
 
