@@ -71,24 +71,24 @@ def main() -> None:
     change, changed = not module.check_mode, False
     limits: dict[str, list[tuple[str, int, str]]] = {}
     unbounded = set()
-    for app in module.params["apps"]:
-        root, cache = Path(app["root"]), Path(module.params["cache_dir"]) / app["app"]
-        changed |= create(root, 0o755, change)
-        # Root's until the first build, whose account is made then.
-        changed |= create(cache, 0o700, change)
-        project = quotas.project_of(app["app"])
-        # The data may be a link of the operator's to another disk.
-        for top in dict.fromkeys((root, cache, Path(os.path.realpath(root / "data")))):
-            system = quotas.file_system(top)
-            if not system.has_quotas:
-                unbounded.add(system.mount)
-                continue
-            entry = (app["app"], project, app["disk"])
-            if entry not in limits.setdefault(system.mount, []):
-                limits[system.mount].append(entry)
-            changed |= quotas.adopt(top, project, change)
-    done = []
+    done: list[str] = []
     try:
+        for app in module.params["apps"]:
+            root, cache = Path(app["root"]), Path(module.params["cache_dir"]) / app["app"]
+            changed |= create(root, 0o755, change)
+            # Root's until the first build, whose account is made then.
+            changed |= create(cache, 0o700, change)
+            project = quotas.project_of(app["app"])
+            # The data may be a link of the operator's to another disk.
+            for top in dict.fromkeys((root, cache, Path(os.path.realpath(root / "data")))):
+                system = quotas.file_system(top)
+                if not system.has_quotas:
+                    unbounded.add(system.mount)
+                    continue
+                entry = (app["app"], project, app["disk"])
+                if entry not in limits.setdefault(system.mount, []):
+                    limits[system.mount].append(entry)
+                changed |= quotas.adopt(top, project, change)
         for mount, entries in limits.items():
             done += quotas.hold(module.run_command, mount, entries, change)
     except quotas.QuotaError as error:

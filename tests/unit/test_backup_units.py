@@ -23,6 +23,7 @@ class Systemd:
         self.active, self.enabled = {SOCKET, SERVICE, TIMER}, {SERVICE, TIMER}
         self.broken: dict[str, str] = {}
         self.stuck: set[str] = set()
+        self.mortal = False
         self.calls: list[list[str]] = []
 
     def __call__(self, command: list[str], **_options: Any) -> Done:  # noqa: PLR0911 - a verb each
@@ -30,6 +31,7 @@ class Systemd:
         program, verb, *rest = command
         names = rest[rest.index("--") + 1 :] if "--" in rest else rest
         if program == "journalctl":
+            assert _options.get("timeout"), "an app can keep its journal busy without end"
             unit = next((word.removeprefix("--unit=") for word in command if word.startswith("--unit=")), "")
             return Done(0, f"{unit} begins\n{unit}: Start request \x1b[31mrepeated too quickly.\n" if unit else "", "")
         if verb == "list-units":
@@ -39,6 +41,8 @@ class Systemd:
         if verb == "stop":
             self.active -= set(names) - self.stuck
             return Done(1, "", "Job canceled.") if self.stuck else Done(0, "", "")
+        if verb == "kill" and self.mortal:
+            self.stuck -= set(names)
         if verb == "start":
             self.active |= {name for name in names if name not in self.broken}
             return (
@@ -107,6 +111,13 @@ def test_an_app_that_does_not_stop_is_started_again(systemd: Systemd, tmp_path: 
     with pytest.raises(BackupError, match="could not be stopped"), units.stopped(tmp_path, PATTERNS):
         pytest.fail("its data must not be replaced")
     assert systemd.active == {SOCKET, SERVICE, TIMER}
+
+
+def test_an_app_that_prolongs_its_stop_is_killed(systemd: Systemd, tmp_path: Path) -> None:
+    systemd.stuck, systemd.mortal = {SERVICE}, True
+    with units.stopped(tmp_path, PATTERNS):
+        assert systemd.active == set(), "the data of all would wait for it"
+    assert ["systemctl", "kill", "--signal=SIGKILL", "--", SERVICE] in systemd.calls
 
 
 def test_an_app_that_stays_down_is_named_with_the_reason_and_the_next_command(systemd: Systemd, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,12 +109,25 @@ def test_a_link_is_not_adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert quotas.adopt(tmp_path / "missing", 7) is False
 
 
+class Projects:
+    """A stand-in for the kernel's part: what belongs to the project, and when it was given to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.given: list[str] = []
+        monkeypatch.setattr(quotas, "_belongs", lambda descriptor, _project: self.path(descriptor) in self.given)
+        monkeypatch.setattr(quotas, "_give", lambda descriptor, _project: self.give(self.path(descriptor)))
+
+    def give(self, path: str) -> None:
+        if path not in self.given:
+            self.given.append(path)
+
+    @staticmethod
+    def path(descriptor: int) -> str:
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+
 def test_what_a_tenant_puts_into_its_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-    monkeypatch.setattr(quotas, "_belongs", lambda _descriptor, _project: False)
-    monkeypatch.setattr(
-        quotas, "_give", lambda descriptor, _project: given.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-    )
+    projects = Projects(monkeypatch)
     (outside := tmp_path / "outside").mkdir()
     (outside / "secret").write_text("of another")
     (top := tmp_path / "top").mkdir()
@@ -123,8 +138,85 @@ def test_what_a_tenant_puts_into_its_folder_is_not_followed(tmp_path: Path, monk
     (top / "folder").symlink_to(outside)
     os.mkfifo(top / "pipe")
     assert quotas.adopt(top, 7) is True
-    assert sorted(given) == sorted(map(str, [top / "own", top / "below", top / "below/file", top]))
-    assert given[-1] == str(top), "the folder itself is the last: a run that was killed begins anew"
+    assert sorted(projects.given) == sorted(map(str, [top / "own", top / "below", top / "below/file", top]))
+    assert projects.given[-1] == str(top), "the folder itself is the last: a run that was killed begins anew"
+
+
+def test_what_an_app_creates_meanwhile_belongs_to_its_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    projects, written = Projects(monkeypatch), set()
+    (top := tmp_path / "top").mkdir()
+    (top / "below").mkdir()
+
+    def write_after(listing: Any) -> Any:
+        """List a folder; right after that the app writes into it, as the kernel has it, with the folder's project."""
+
+        def listed(descriptor: Any) -> Any:
+            found = list(listing(descriptor))
+            folder = projects.path(descriptor) if isinstance(descriptor, int) else str(descriptor)
+            if folder not in written and Path(folder).name in ("top", "below"):
+                written.add(folder)
+                late = Path(folder, "late")
+                for path in (late, late / "folder", late / "folder" / "in"):
+                    path.mkdir()
+                    if str(path.parent) in projects.given:
+                        projects.give(str(path))
+            return iter(found)
+
+        return listed
+
+    monkeypatch.setattr(os, "listdir", write_after(os.listdir))
+    monkeypatch.setattr(os, "scandir", write_after(os.scandir))
+    assert quotas.adopt(top, 7) is True
+    monkeypatch.undo()
+    assert len(written) == 2
+    assert {str(path) for path in top.rglob("*")} - {*projects.given} == set()
+
+
+def test_a_run_that_was_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    projects = Projects(monkeypatch)
+    (top := tmp_path / "top").mkdir()
+    (top / "below" / "deeper").mkdir(parents=True)
+    projects.give(str(top / "below"))
+    assert quotas.adopt(top, 7) is True
+    assert str(top / "below" / "deeper") in projects.given
+
+
+def _nest(top: Path, levels: int) -> None:
+    here = os.open(top, os.O_RDONLY)
+    for _level in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+@pytest.mark.parametrize(("most", "fits"), [(20_000, True), (1000, False)])
+def test_folders_in_each_other_do_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, fits: bool
+) -> None:
+    given = set()
+    monkeypatch.setattr(quotas, "_belongs", lambda descriptor, _project: os.fstat(descriptor).st_ino in given)
+    monkeypatch.setattr(quotas, "_give", lambda descriptor, _project: given.add(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(quotas, "_DEEPEST", most, raising=False)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, limits[0]), limits[1]))
+    (top := tmp_path / "top").mkdir()
+    _nest(top, 3000)
+    open_before = len([*Path("/proc/self/fd").iterdir()])
+    try:
+        if fits:
+            assert quotas.adopt(top, 7) is True
+            assert len(given) == 3001
+        else:
+            with pytest.raises(quotas.QuotaError, match=f"In {top} there are more than 1000 folders in each other"):
+                quotas.adopt(top, 7)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 1024
+        assert len([*Path("/proc/self/fd").iterdir()]) == open_before
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        # Python's own rmtree() fails at this depth.
+        subprocess.run(["rm", "-rf", str(top)], check=True)  # noqa: S603, S607
 
 
 def test_postgresql_starts_without_the_bounds_and_gets_them_back() -> None:

@@ -38,7 +38,7 @@ class Recorder:
         self.calls.append(" ".join(args))
         live = self.root / "live.sock"
         self.seen.append((" ".join(args[:2]), live.readlink().stem if live.is_symlink() else ""))
-        if args[0] == "journalctl" and "--sync" not in args:
+        if "journalctl" in args and "--sync" not in args:
             return 0, "\n".join(f"line {number}" for number in range(30)), ""
         if args[:2] == ["systemctl", "show"]:
             return 0, self.shown, ""
@@ -556,6 +556,17 @@ def test_a_slot_that_stops_is_not_started_by_a_reboot_or_a_late_connection(app: 
     assert app.run.calls[0].startswith("systemctl is-enabled ")
     assert app.run.calls[1] == "systemctl disable --quiet flask-shop@blue.service"
     assert app.run.calls[2] == "systemctl stop flask-shop@blue.socket flask-shop@blue.service"
+
+
+def test_a_slot_that_does_not_stop_is_killed(app: App) -> None:
+    app.run.fail = "systemctl stop"
+    app.slots.stop("blue")
+    stops = [call for call in app.run.calls if call.startswith(("systemctl stop", "systemctl kill"))]
+    assert stops == [
+        "systemctl stop flask-shop@blue.socket flask-shop@blue.service",
+        "systemctl kill --signal=SIGKILL flask-shop@blue.service",
+        "systemctl stop flask-shop@blue.socket flask-shop@blue.service",
+    ]
 
 
 def test_a_slot_is_drained_after_nginx_has_let_go_of_it(app: App) -> None:

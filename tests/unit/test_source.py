@@ -18,7 +18,8 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -528,6 +529,71 @@ def test_an_endless_history_is_not_fetched_for_ever(repository: Repository, monk
     assert "source.archive" in error.value.cure
     kept = sum(path.stat().st_size for path in (repository.bare / "objects").rglob("*") if path.is_file())
     assert kept < 100_000, "what was fetched in part is gone"
+
+
+def bomb(copies: int) -> tuple[str, bytes]:
+    """A commit, and a bundle of a few kilobytes with a file that is so many times 16 MB."""
+
+    def item(kind: int, content: bytes, base: bytes = b"") -> bytes:
+        size, head = len(content) >> 4, [kind << 4 | len(content) & 15]
+        while size:
+            head[-1] |= 0x80
+            head.append(size & 0x7F)
+            size >>= 7
+        return bytes(head) + base + zlib.compress(content, 9)
+
+    def name(kind: str, content: bytes) -> bytes:
+        return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).digest()
+
+    def number(value: int) -> bytes:
+        return bytes([value & 0x7F | 0x80]) + number(value >> 7) if value > 0x7F else bytes([value])
+
+    base = bytes(0xFFFFFF)
+    delta = number(len(base)) + number(len(base) * copies) + b"\xf0\xff\xff\xff" * copies
+    large = hashlib.sha1(f"blob {len(base) * copies}\0".encode(), usedforsecurity=False)
+    for _copy in range(copies):
+        large.update(base)
+    tree = b"100644 large\0" + large.digest() + b"100644 small\0" + name("blob", base)
+    text = f"tree {name('tree', tree).hex()}\nauthor a <a> 0 +0000\ncommitter a <a> 0 +0000\n\nx\n".encode()
+    pack = b"PACK\0\0\0\2\0\0\0\4" + item(1, text) + item(2, tree) + item(3, base)
+    pack += item(7, delta, name("blob", base))
+    commit = name("commit", text).hex()
+    pack += hashlib.sha1(pack, usedforsecurity=False).digest()
+    return commit, f"# v2 git bundle\n{commit} refs/heads/main\n\n".encode() + pack
+
+
+def test_a_history_that_unpacks_to_more_than_fits_into_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, content = bomb(20)
+    assert len(content) < 20_000
+    (bundle := tmp_path / "bundle").write_bytes(content)
+    monkeypatch.setattr(source, "_half_of_memory", lambda: 200 * 1024**2, raising=False)
+    with pytest.raises(ReleaseError, match=r"needs more than half of this host's memory"):
+        source.fetch_commit(run_command, tmp_path / "bare.git", str(bundle), commit)
+    monkeypatch.setattr(source, "_half_of_memory", lambda: 2 * 1024**3)
+    source.fetch_commit(run_command, tmp_path / "bare.git", str(bundle), commit)
+
+
+@pytest.mark.parametrize("asks", ["fetch", "resolve"])
+def test_errors_without_end_are_not_kept_in_memory(tmp_path: Path, asks: str) -> None:
+    (ssh := tmp_path / "ssh").write_text(
+        "#!/bin/sh\nhead --bytes=20000000 /dev/zero | tr '\\0' x >&2\necho ' the end' >&2\nexit 1\n"
+    )
+    ssh.chmod(0o755)
+    access, sizes = {"GIT_SSH_COMMAND": str(ssh), "GIT_SSH_VARIANT": "ssh"}, []
+
+    def run(command: Sequence[str], **options: Any) -> tuple[int, str, str]:
+        result = run_command(command, **options)
+        sizes.append(len(result[2]))
+        return result
+
+    with pytest.raises(ReleaseError, match=r"the end"):
+        if asks == "fetch":
+            source.fetch_commit(run, tmp_path / "bare.git", "git@example.com:shop", "a" * 40, access)
+        else:
+            source.resolve_commit(run, tmp_path / "bare.git", "git@example.com:shop", "main", access)
+    assert max(sizes) <= 65536
 
 
 def test_histories_that_were_left_behind_do_not_fill_the_disk(

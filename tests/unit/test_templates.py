@@ -1086,7 +1086,11 @@ def gunicorn(**changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("drain", [1, 30, 3600])
 def test_systemd_waits_longer_than_gunicorn(drain: int) -> None:
-    assert int(unit("slot.service.j2", drain=drain)["TimeoutStopSec"][0]) > gunicorn(drain=drain)["graceful_timeout"]
+    service = unit("slot.service.j2", drain=drain)
+    stop, start = int(service["TimeoutStopSec"][0]), int(service["TimeoutStartSec"][0])
+    assert stop > gunicorn(drain=drain)["graceful_timeout"]
+    # What an app prolongs by sd_notify(3) ends all the same.
+    assert int(service["JobRunningTimeoutSec"][0]) > stop + start
 
 
 @pytest.mark.parametrize("timeout", [1, 30, 3600])
@@ -1193,10 +1197,17 @@ def test_a_slot_is_confined_by_the_profile_that_is_on_the_disk() -> None:
 def test_a_slot_has_temporary_files_of_its_own_in_its_apps_folder() -> None:
     service = unit("slot.service.j2")
     # The same as every other unit of the app.
-    remove, create, tmp, var_tmp, removed = temporary("/srv/shop", "%N", "shop")
-    assert [f"ExecStartPre={line}" for line in service["ExecStartPre"][:2]] == [remove, create]
+    remove, close, create, tmp, var_tmp, removed = temporary("/srv/shop", "%N", "shop")
+    assert [f"ExecStartPre={line}" for line in service["ExecStartPre"][:3]] == [remove, close, create]
+    assert close.endswith("install -d -m 0700 /srv/shop/tmp"), "the app's other units have the same user"
     assert [f"BindPaths={line}" for line in service["BindPaths"]] == [tmp, var_tmp]
     assert [f"ExecStopPost={line}" for line in service["ExecStopPost"]] == [removed]
+
+
+def test_only_the_temporary_files_of_apps_are_removed_at_boot() -> None:
+    limits = [{"app": "shop", "root": "/srv/shop", "disk": "1G"}, {"app": "blog", "root": "/srv/blog", "disk": "50%"}]
+    lines = render("app", "tmpfiles.conf.j2", app_limits=limits).splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["R! /srv/shop/tmp/*", "R! /srv/blog/tmp/*"]
 
 
 def test_each_app_has_a_journal_of_its_own() -> None:

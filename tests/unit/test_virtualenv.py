@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost import virtualenv
@@ -428,6 +429,7 @@ def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
             str(workshop.folder / "cache/shop"),
         ]
         assert not temporary.exists(), "it is gone when the environment is whole"
+        assert stat.S_IMODE(temporary.parent.stat().st_mode) == 0o700
         assert call.properties["SupplementaryGroups"] == [USER]
         assert call.properties["AppArmorProfile"] == [f"-flask-{USER}_build"]
         assert "ReadOnlyPaths" not in call.properties, "one path can be one thing: /run is empty"
@@ -554,13 +556,40 @@ def test_nothing_that_a_package_left_stays_writable(workshop: Workshop) -> None:
     assert outside not in workshop.owners
 
 
+def nest(folder: Path, levels: int = 3000) -> None:
+    """Folders in each other, deeper than a path can be long."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here = os.open(folder, os.O_RDONLY)
+    for _level in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def test_folders_in_each_other_are_refused_and_removed(workshop: Workshop) -> None:
+    target = workshop.folder / "venvs/deep"
+    nest(target)
+    with pytest.raises(ReleaseError, match=r"more than 100 deep"):
+        workshop.builder()._seal(target)
+    virtualenv.remove(target)
+    assert not target.exists()
+
+
+def test_what_a_build_has_left_does_not_keep_the_next_one_from_starting(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    nest(workshop.folder / "tmp/build")
+    assert virtualenv.is_whole(workshop.build(workshop.requirements("")))
+
+
 def test_an_environment_that_is_removed_in_part_is_not_whole(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workshop.publish("gunicorn", "27.0.1")
     built = workshop.build(workshop.requirements(""))
 
-    def killed(_path: Path) -> None:
+    def killed(_path: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(virtualenv.shutil, "rmtree", killed)

@@ -22,6 +22,12 @@ RUN_DIR = Path("/run/systemd")
 SOCKETS = ("socket", "dev-log", "stdout")
 #: Where the settings of each namespace are; journald finds them by their names.
 CONFIG_DIR = Path("/etc/systemd")
+#: Seconds to wait until a journal is up to date: an app can keep its own busy without end.
+_LONGEST_SYNC = 10
+#: Characters of a line that are of use to a reader.
+_LONGEST_LINE = 1000
+#: What bounds the reading of a journal: a message can have 10 MB, and one that can be compressed takes next to no room.
+_BOUNDED = ("/bin/sh", "-c", 'timeout 30 "$@" | tail --bytes=65536', "sh")
 _PROPERTIES = "Id,ActiveState,NeedDaemonReload,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
 
 
@@ -38,11 +44,17 @@ def read_journal(run: Run, namespace: str, units: Iterable[str], *options: str) 
         The messages, the oldest first.
     """
     # --sync knows one journal at a time.
-    run(["journalctl", f"--namespace={namespace}", "--sync"])
-    run(["journalctl", "--sync"])
+    for journal in ([f"--namespace={namespace}"], []):
+        run(["timeout", str(_LONGEST_SYNC), "journalctl", *journal, "--sync"])
     # The plus: the host's journal too.
     command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options]
-    return run([*command, *(f"--unit={unit}" for unit in units)])[1]
+    text = run([*_BOUNDED, *command, *(f"--unit={unit}" for unit in units)])[1]
+    return "".join(f"{_legible(line)}\n" for line in text.splitlines())
+
+
+def _legible(line: str) -> str:
+    """A line without what would steer a terminal, and not longer than anybody reads."""
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line[:_LONGEST_LINE])
 
 
 def socket_unit(namespace: str) -> str:

@@ -8,15 +8,17 @@ which ``PrivateUsers=`` of the sandbox is (fs/ioctl.c, ``fileattr_set_prepare``)
 from __future__ import annotations
 
 import array
+import contextlib
 import csv
 import errno
 import fcntl
 import io
 import os
 import re
+import resource
 import stat
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,15 @@ _GET, _SET, _INHERIT = 0x801C581F, 0x401C5820, 0x00000200
 _FLAGS, _PROJECT, _WORDS = 0, 3, 7
 _UNITS = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
 #: What tells a file that its file system has no such thing, or that there is none to open.
-_NOT_HERE = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EPERM)
+_NOT_HERE = (
+    *(errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM),
+    *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO),
+)
+#: How what an app can exchange is opened: no link is followed, no pipe waited for.
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+#: Folders in each other; each of them stays open while what is in it is looked at.
+_DEEPEST = 20_000
 
 
 class QuotaError(Exception):
@@ -128,6 +138,8 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
     """Give a folder and all that is in it to a project, so that new files in it belong to it too.
 
     Nothing follows a link, and nothing leaves the file system: a hostile app may exchange what it can write meanwhile.
+    Each folder is given to the project before it is listed. What an app creates in it later belongs to the project by
+    itself, and nothing can be moved into it that does not.
 
     Args:
         top: the folder; nothing happens where there is none.
@@ -136,9 +148,12 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
 
     Returns:
         Whether something was changed, or would be.
+
+    Raises:
+        QuotaError: there are too many folders in each other.
     """
     try:
-        descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(top, _FOLDER)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -151,35 +166,87 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
             return False
         if not change:
             return True
-        device = os.fstat(descriptor).st_dev
-        for _path, folders, files, here in os.fwalk(".", dir_fd=descriptor, follow_symlinks=False):
-            if os.fstat(here).st_dev != device:
-                folders.clear()
-                continue
-            for name in files:
-                _adopt_file(name, here, project)
-            if _path != ".":
-                _give(here, project)
-        _give(descriptor, project)
+        with _open_files(_DEEPEST + 100):
+            _adopt_below(descriptor, project, top)
+            _give(descriptor, project)
+            # It was listed before it was given: an app that writes into it may have been quicker.
+            _adopt_below(descriptor, project, top, known=True)
     finally:
         os.close(descriptor)
     return True
 
 
-def _adopt_file(name: str, folder: int, project: int) -> None:
+@contextlib.contextmanager
+def _open_files(number: int) -> Iterator[None]:
+    """Let this process have more files open; a folder stays open as long as what is in it is looked at."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < number:
+        most = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     try:
-        if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            return
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=folder)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _adopt_below(top: int, project: int, name: Path, known: bool = False) -> None:
+    """Give what is in a folder to a project.
+
+    Not os.fwalk(), which lists a folder before anything can be done with it, and fails in a tree of a thousand levels.
+
+    Args:
+        top: the folder's descriptor.
+        project: the project's number.
+        name: the folder, for the message.
+        known: whether to pass over the folders that belong to the project: what is in them does, too.
+    """
+    device = os.fstat(top).st_dev
+    stack = [(os.dup(top), iter(os.listdir(top)))]
+    try:
+        while stack:
+            here, names = stack[-1]
+            item = next(names, None)
+            if item is None:
+                os.close(stack.pop()[0])
+                continue
+            below = _adopt_item(item, here, project, device, known)
+            if below is None:
+                continue
+            stack.append((below, iter(os.listdir(below))))  # noqa: PTH208 - by a descriptor
+            if len(stack) > _DEEPEST:
+                raise QuotaError(
+                    f"In {name} there are more than {_DEEPEST} folders in each other, so limits.disk cannot be set.\n"
+                    f"Stop the app, find out where, and remove them: find {name} -mindepth {_DEEPEST} | head -n 1"
+                )
+    finally:
+        for here, _names in stack:
+            os.close(here)
+
+
+def _adopt_item(name: str, folder: int, project: int, device: int, known: bool) -> int | None:
+    """Give a file or a folder to a project; returns the folder's descriptor if what is in it has to follow."""
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return None
+        descriptor = os.open(name, _FOLDER if stat.S_ISDIR(mode) else _FILE, dir_fd=folder)
     except OSError as error:
         if error.errno in _NOT_HERE:
-            return
+            return None
         raise
+    keep = False
     try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if status.st_dev != device:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            keep = not (known and _belongs(descriptor, project))
+        if keep or stat.S_ISREG(status.st_mode):
             _give(descriptor, project)
     finally:
-        os.close(descriptor)
+        if not keep:
+            os.close(descriptor)
+    return descriptor if keep else None
 
 
 def _attributes(descriptor: int) -> array.array[int]:

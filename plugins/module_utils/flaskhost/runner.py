@@ -107,17 +107,20 @@ def temporary(root: str, name: str, user: str) -> tuple[str, ...]:
 
     ``PrivateTmp=`` would put them into the host's ``/tmp``, where nothing bounds them. As there, the folder is empty at
     each start and removed at the end. ``rm`` runs as root and follows no link. The folder may be missing, for the
-    commands that come before it is created: they too have the unit's mounts.
+    commands that come before it is created: they too have the unit's mounts. The folder above it is root's alone, since
+    the units of an app run as the same user: a slot must not read what a release command has in its ``/tmp``.
 
     Args:
         root: the app's folder, which is root's.
         name: the unit's name; ``%N`` in a unit file.
         user: who writes there.
     """
-    folder = f"{root}/tmp/{name}"  # noqa: S108  # below a folder of root's
+    above = f"{root}/tmp"  # noqa: S108  # below a folder of root's
+    folder = f"{above}/{name}"
     remove = f"/bin/rm --recursive --force --one-file-system {folder}"
     return (
         f"ExecStartPre=+{remove}",
+        f"ExecStartPre=+/usr/bin/install -d -m 0700 {above}",
         f"ExecStartPre=+/usr/bin/install -d -o {user} -g {user} -m 0700 {folder}",
         *_bind(f"-{folder}"),
         f"ExecStopPost=+{remove}",

@@ -334,7 +334,12 @@ class Slots:
         # The socket first: with it open, a late connection would start the service again.
         if self.is_enabled(slot):
             self.run(["systemctl", "disable", "--quiet", self.service(slot)])
-        self.run(["systemctl", "stop", *self.units(slot)])
+        stop = ["systemctl", "stop", *self.units(slot)]
+        if self.run(stop)[0]:
+            # An app can prolong its time to stop without end (EXTEND_TIMEOUT_USEC of sd_notify(3)); the unit's
+            # JobRunningTimeoutSec ends the wait, and not the app.
+            self.run(["systemctl", "kill", "--signal=SIGKILL", self.service(slot)])
+            self.run(stop)
         self.run(["systemctl", "reset-failed", *self.units(slot)])
 
     def drain(self, slot: str) -> None:

@@ -45,6 +45,11 @@ _LARGEST_DOWNLOAD = 2 * 1024**3
 _STALLED, _LONGEST_DOWNLOAD = 30, 900
 #: Bytes of what git brings in one fetch, and seconds for it; and for the question which commit a branch or tag means.
 _LARGEST_HISTORY, _LONGEST_FETCH, _LONGEST_QUESTION = 4 * 1024**3, 900, 60
+#: Bytes of memory for that question, and so of its answer. What unpacks a history may take half of the host's: a few
+#: kilobytes of a hostile one can unpack to more than any host has.
+_QUESTION_MEMORY = 128 * 1024**2
+#: Runs a command and passes on the end of its errors, which a server can write without end.
+_LAST_ERRORS = ("/bin/bash", "-o", "pipefail", "-c", '{ "$@" 2>&1 >&3 | tail --bytes=65536 >&2; } 3>&1', "bash")
 #: Bytes of a source once it is unpacked, and things in it. A few kilobytes can unpack to more than any disk holds.
 LARGEST_SOURCE, MOST_ENTRIES = 2 * 1024**3, 250_000
 #: Folders in each other: some of Python's own functions call themselves once for each.
@@ -365,10 +370,21 @@ def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> st
     return found.format(secrets_dir=hosts.group(1) if hosts else "/root/.ssh")
 
 
-def _bounded(command: list[str], seconds: int, largest: int = 0) -> list[str]:
-    """Bound a command in time and in the size of each file that it writes: the server may have no end."""
-    limit = ["prlimit", "--core=0", f"--fsize={largest}", "--"] if largest else []
-    return ["timeout", "--kill-after=10", str(seconds), *limit, *command]
+def _bounded(command: list[str], seconds: int, largest: int, memory: int) -> list[str]:
+    """Bound what a server without an end can do to a command.
+
+    Args:
+        command: the command.
+        seconds: how long it may take.
+        largest: bytes of each file that it writes.
+        memory: bytes of memory of each of its processes.
+    """
+    limit = ["prlimit", "--core=0", f"--fsize={largest}", f"--data={memory}", "--"]
+    return [*_LAST_ERRORS, "timeout", "--kill-after=10", str(seconds), *limit, *command]
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _took_too_long(status: int, seconds: int, url: str) -> str:
@@ -416,7 +432,8 @@ def resolve_commit(
         )
     asked = ["ls-remote", "--", url, version, f"{version}^{{}}"]
     variables = {**_GIT_ENVIRONMENT, **(environment or {})}
-    status, out, err = run(_bounded([*_GIT, *asked], _LONGEST_QUESTION), environ_update=variables)
+    command = _bounded([*_GIT, *asked], _LONGEST_QUESTION, _QUESTION_MEMORY, _QUESTION_MEMORY)
+    status, out, err = run(command, environ_update=variables)
     if status:
         cure = "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root."
         reason = _took_too_long(status, _LONGEST_QUESTION, url) or f"git cannot read {url}:\n{tail(err, 5)}"
@@ -466,7 +483,7 @@ def fetch_commit(
     fetch = [*git, "-c", "fetch.unpackLimit=1", "fetch", "--quiet"]
 
     def bring(*arguments: str) -> tuple[int, str, str]:
-        command = _bounded([*fetch, *arguments], _LONGEST_FETCH, _LARGEST_HISTORY)
+        command = _bounded([*fetch, *arguments], _LONGEST_FETCH, _LARGEST_HISTORY, _half_of_memory())
         return run(command, environ_update=variables)
 
     status, _out, err = bring("--prune", "--no-tags", "--", url, *references)
@@ -480,6 +497,8 @@ def fetch_commit(
         # git does not say by which signal its helper ended.
         if not reason and largest >= _LARGEST_HISTORY:
             reason = f"{url} is larger than {_LARGEST_HISTORY >> 20} MB."
+        if not reason and "Out of memory" in err:
+            reason = f"{url} needs more than half of this host's memory to unpack."
         if reason:
             cure = (
                 "Run 'git clone --bare' of source.repo on this host to see how long it takes and how large it is. An "
@@ -529,7 +548,7 @@ def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, re
     archive = destination.with_name("source.tar")
     git = [*_GIT, "--git-dir", str(repository), "archive", "--format=tar", f"--output={archive}", commit]
     # One small tree, named over and over in others, makes an archive without end.
-    status, _out, err = run(["prlimit", f"--fsize={LARGEST_SOURCE}", *git])
+    status, _out, err = run(["prlimit", f"--fsize={LARGEST_SOURCE}", f"--data={_half_of_memory()}", *git])
     if status:
         if archive.is_file() and archive.stat().st_size >= LARGEST_SOURCE:
             raise _too_large()

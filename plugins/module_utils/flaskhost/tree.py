@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
@@ -84,6 +85,13 @@ def remove(name: str, parent: int) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISDIR(mode):
-        shutil.rmtree(name, dir_fd=parent)
+        try:
+            shutil.rmtree(name, dir_fd=parent)
+        except (RecursionError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EMFILE:
+                raise
+            # Python's own function needs a file descriptor for each level. rm(1) does not, and follows no link either.
+            command = ["/bin/rm", "--recursive", "--force", "--", f"/proc/self/fd/{parent}/{name}"]
+            subprocess.run(command, check=True, pass_fds=(parent,))  # noqa: S603 - the arguments are ours
     else:
         os.unlink(name, dir_fd=parent)

@@ -27,6 +27,8 @@ _HASHED = re.compile(r"--hash=|\bhash = \"")
 CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
 #: Bytes of a file that pins dependencies, and of one with a project's settings: what root reads has to fit into memory.
 _LONGEST_LOCK, _LONGEST_SETTINGS = 16 * 1024**2, 1024**2
+#: Folders of an environment in each other: some of Python's own functions call themselves once for each.
+_DEEPEST = 100
 #: What in such a file takes in code that lies beside it (`-e .`, `./library`, a path source), by the file's name; the
 #: project itself in its own lock does not.
 _LOCAL_CODE = {
@@ -128,7 +130,8 @@ def remove(environment: Path) -> None:
     """Remove an environment; one that is removed in part is not taken for a whole one."""
     with contextlib.suppress(IsADirectoryError):
         (environment / MARK).unlink(missing_ok=True)
-    shutil.rmtree(environment)
+    with tree.folder(environment.parent) as above:
+        tree.remove(environment.name, above)
 
 
 def build_account(user: str) -> str:
@@ -313,6 +316,8 @@ class Builder:
             os.chown(path, account.pw_uid, account.pw_gid)
             path.chmod(mode)
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent, make=True) as above:
+            # The app's user must not get there, nor this account to the temporary files of the app's units.
+            os.fchmod(above, 0o700)
             # What another build has left there is none of this one's.
             name = Path(BUILD_TEMPORARY).name
             tree.remove(name, above)
@@ -382,7 +387,13 @@ class Builder:
         os.chown(target, 0, 0)
         # A package may have put a file or a link there; an environment that is root's and has the mark is whole.
         (target / MARK).unlink(missing_ok=True)
-        for _folder, directories, files, descriptor in os.fwalk(target):
+        for folder, directories, files, descriptor in os.fwalk(target):
+            if len(Path(folder).relative_to(target).parts) > _DEEPEST:
+                raise ReleaseError(
+                    "Build the environment",
+                    f"its folders lie more than {_DEEPEST} deep in each other.",
+                    "Take the package that makes them out of the dependencies.",
+                )
             for name in directories + files:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 if status.st_uid not in (builder, 0) or (status.st_nlink > 1 and stat.S_ISREG(status.st_mode)):

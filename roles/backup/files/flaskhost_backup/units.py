@@ -79,7 +79,13 @@ def stop_units(units: list[str]) -> None:
     """
     if not units:
         return
-    done = tools.run(["systemctl", "stop", "--", *units], timeout=600)
+    stop = ["systemctl", "stop", "--", *units]
+    done = tools.run(stop, timeout=600)
+    services = [unit for unit in units if unit.endswith(".service")]
+    if done.status and services:
+        # An app can prolong its time to stop, and would keep the data of all from being restored.
+        tools.run(["systemctl", "kill", "--signal=SIGKILL", "--", *services], timeout=60)
+        done = tools.run(stop, timeout=600)
     if done.status:
         raise BackupError(f"An app could not be stopped: {done.last}", "Look at it: systemctl status 'flask-*'")
 
@@ -124,11 +130,12 @@ def _log(unit: str) -> str:
     """The last lines of a unit, on one line and without what would steer a terminal: an app has written some."""
     # An app has a journal of its own, named as its units begin. The plus: the host's too, where systemd writes.
     namespace = unit.partition("@")[0].partition("_")[0]
-    tools.run(["journalctl", f"--namespace={namespace}", "--sync"])
-    tools.run(["journalctl", "--sync"])
+    # An app that writes without end keeps its journal from being up to date, and its messages may have 10 MB.
+    tools.run(["journalctl", f"--namespace={namespace}", "--sync"], timeout=10)
+    tools.run(["journalctl", "--sync"], timeout=10)
     command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", f"--lines={LINES}"]
     command.append(f"--unit={unit}")
-    lines = [line.strip() for line in tools.run(command).out.splitlines() if line.strip()][-LINES:]
+    lines = [line.strip() for line in tools.run(command, timeout=30).out.splitlines() if line.strip()][-LINES:]
     text = " | ".join(line[:WIDTH] for line in lines)
     return "".join(char if char.isprintable() else "?" for char in text) or "(none)"
 
