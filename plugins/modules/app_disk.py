@@ -8,7 +8,7 @@ module: app_disk
 short_description: Bound what each app may hold of the disk
 description:
   - Creates each app's folder. Where the file system has project quotas, gives the app's folders
-    to its project and sets its bound; elsewhere there is none.
+    to its project and sets its bound. Other file systems have no bound.
 options:
   apps:
     description: The apps.

@@ -142,7 +142,7 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
     itself, and nothing can be moved into it that does not.
 
     Args:
-        top: the folder; nothing happens where there is none.
+        top: the folder; it may be missing.
         project: the project's number; 0 for none.
         change: whether to do it; else it is only asked for the folder itself.
 
