@@ -95,7 +95,11 @@ def test_release_that_only_pleases_the_gate_is_taken_back(host, visitor, capsys,
         print(f"\n{tag}, until the return: {after}")
     if tag == "errors-under-traffic":
         assert report.lost > 0
-        assert set(report.reasons) == {"status 500"}
+        assert report.reasons["status 500"] > 0
+        # This release may answer an upload before it has read it. nginx cannot send the rest then, and answers 502.
+        others = {(item["kind"], item["reason"]) for item in report.lost_requests if item["reason"] != "status 500"}
+        assert others <= {("upload", "status 502")}, report.text()
+        assert set(report.reasons) <= {"status 500", "status 502"}
     assert report.last_lost < returned, report.text()
     assert serving(host) == before
     assert leftovers(host) == []

@@ -13,6 +13,8 @@ MAY_CONNECT = (
     "/run/postgresql/.s.PGSQL.",
     "/var/run/postgresql/.s.PGSQL.",
     "/run/systemd/journal/",
+    # The same sockets by the names that they have on the host: those of its own journal, and of no other app's.
+    "/run/systemd/journal.flask-mallory/",
     "/run/systemd/io.systemd.",
     # As Debian 12's systemd spells it.
     "/run/systemd/io.system.ManagedOOM",
