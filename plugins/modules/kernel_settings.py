@@ -61,6 +61,10 @@ def main() -> None:
     if not module.check_mode:
         host_files.apply(changes, module.run_command)
         refused = logic.set_now(each, found.differing)
+        # A write can change other settings: without forwarding the kernel accepts redirects again (inet_forward_change
+        # in net/ipv4/devinet.c).
+        again = logic.examine(settings, Path(path).name).differing.keys() - refused.keys()
+        refused |= logic.set_now(each, again)
     for key, by in found.overruled.items():
         # What the distribution itself wants is no mistake of anybody's, and nobody is told so at every run.
         if not by.startswith(("/usr/lib/", "/lib/")):
