@@ -92,7 +92,7 @@ def test_a_mark_is_one_line_of_the_comment() -> None:
 
 
 class Host:
-    """A host with a cluster; made-up, but for the folders."""
+    """A fake host with a cluster; only its folders are real."""
 
     def __init__(self, tmp_path: Path, version: str = "17") -> None:
         self.settings = tmp_path / "etc"
