@@ -67,6 +67,7 @@ from typing import Any  # noqa: E402
 import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.flaskhost import environment  # noqa: E402
+from ansible.module_utils.flaskhost.journal import require_journal  # noqa: E402
 from ansible.module_utils.flaskhost.runner import ReleaseError, as_owner, sandboxed  # noqa: E402
 from ansible.module_utils.flaskhost.slots import Slots  # noqa: E402
 
@@ -170,6 +171,7 @@ def main() -> None:
         release = live_release(options, run)
         if not options["force"]:
             freeze.check(options["app"], Path(options["freeze"]))
+        require_journal(options["unit"], "Look for the app")
         if options["owner_file"] and not module.check_mode:
             group = as_owner(run, options["owner_file"], "Log in as the owner of the tables")
     except ReleaseError as error:

@@ -51,6 +51,8 @@ class Host:
             "live_socket": str(self.root / "live.sock"),
             "freeze": str(self.freeze),
         }
+        (folder / "journald@flask-shop.conf").touch()
+        monkeypatch.setattr(self.module.require_journal, "__defaults__", (folder,))
         self.calls: list[list[str]] = []
         self.units: list[Unit] = []
         self.wrapped = unsandboxed(self.units)
@@ -202,6 +204,14 @@ def test_without_a_live_release_nothing_is_run(host: Host) -> None:
     assert "no release of shop serves" in told["msg"]
     assert "deploy.yml" in told["msg"]
     assert host.calls == []
+
+
+def test_a_host_that_an_earlier_version_has_set_up_is_left_alone(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "journald@flask-shop.conf").unlink()
+    result = host.run("true")
+    assert result["failed"]
+    assert "site.yml" in result["msg"]
+    assert not host.units
 
 
 def test_a_frozen_app_is_left_alone_unless_forced(host: Host) -> None:

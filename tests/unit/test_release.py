@@ -78,6 +78,8 @@ class Site:
         self.answer(self.host.probe)
         monkeypatch.setattr(release, "listens", lambda address: address == GATE and self.host.nginx)
         monkeypatch.setattr(freeze.check, "__defaults__", (folder / "freeze.json", None))
+        (folder / "journald@flask-shop.conf").touch()
+        monkeypatch.setattr(release.require_journal, "__defaults__", (folder,))
         # Nobody pulls the plug here, and hundreds of runs would wait for the disk.
         monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
         monkeypatch.setattr(os, "sync", lambda: None)
@@ -575,6 +577,15 @@ def test_the_release_command_alone_owns_the_tables(site: Site, tmp_path: Path) -
     assert "sesame" not in (site.path(outcome) / "env").read_text()
     others = [call for call in site.host.calls if call != unit and str(owner) in " ".join(call)]
     assert len(others) == 1
+
+
+def test_a_host_that_an_earlier_version_has_set_up_is_left_alone(site: Site) -> None:
+    (site.folder / "journald@flask-shop.conf").unlink()
+    refused = site.refused()
+    assert "an earlier version of Flaskhost" in refused.reason
+    assert "site.yml" in refused.cure
+    assert not site.root.exists()
+    assert not site.host.calls
 
 
 def test_without_an_owner_on_the_host_no_release_command_is_run(site: Site, tmp_path: Path) -> None:

@@ -72,6 +72,28 @@ def helper_units(namespace: str) -> list[str]:
     return [f"systemd-journald-varlink@{namespace}.socket", f"systemd-journald-sync@{namespace}.service"]
 
 
+def require_journal(namespace: str, step: str, config_dir: Path = CONFIG_DIR) -> None:
+    """Stop on a host of an earlier version, whose apps write into the host's journal.
+
+    Without the drop-ins of the namespace's sockets systemd starts and stops them around each command, and refuses a
+    command that begins meanwhile ("Transaction is destructive").
+
+    Args:
+        namespace: the namespace, which is also what the names of the app's units begin with.
+        step: the step, as a reader knows it.
+        config_dir: where the namespaces have their settings.
+
+    Raises:
+        ReleaseError: the namespace has no settings here.
+    """
+    if not (config_dir / f"journald@{namespace}.conf").is_file():
+        raise ReleaseError(
+            step,
+            f"an earlier version of Flaskhost has set up this app: {namespace} has no journal of its own here.",
+            "Run site.yml first: ansible-playbook site.yml",
+        )
+
+
 class Journals:
     """The apps' journals on this host, compared with their files, whoever has written those and whenever.
 

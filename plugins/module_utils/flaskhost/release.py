@@ -39,6 +39,7 @@ from ansible.module_utils.flaskhost.database import (
     rights_hint,
     schema_problem,
 )
+from ansible.module_utils.flaskhost.journal import require_journal
 from ansible.module_utils.flaskhost.lock import KEEP_SECONDS, Lock, Locked
 from ansible.module_utils.flaskhost.records import Record, Store
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, as_owner, sandboxed, stop_tasks, tail
@@ -328,6 +329,8 @@ class Deployment:
                 f"this host has no user {self.user!r}: the app has not been set up here.",
                 "Run site.yml first: ansible-playbook site.yml",
             ) from None
+        if self.options["verb"] == "deploy":
+            require_journal(self.options["unit"], "Look for the app")
         wanted = [
             (self.root, 0, 0, 0o755),
             (self.store.releases, 0, 0, 0o755),
