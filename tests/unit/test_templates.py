@@ -678,12 +678,16 @@ def test_what_is_not_counted_has_no_body_or_a_small_one() -> None:
     }.items():
         assert bool(re.search(pattern, request)) == small, request
     shop, blog = server(http, "shop.test", "443"), server(http, "my-blog.test", "443")
-    main = shop.one("location", "/")
+    main, small_, large = (shop.one("location", name) for name in ("/", "@app", "@app_with_bodies"))
     assert [item.words[1:] for item in main.all("error_page")] == [["418", "=", "@app"]]
     assert main.one("if", "($flaskhost_bodiless)").one("return").words[1] == "418"
-    assert shop.one("location", "@app").one("client_max_body_size").words[1] == "8k"
-    for name in ("limit_req", "auth_basic", "allow", "proxy_pass", "proxy_set_header"):
-        found = [[item.words for item in place.all(name)] for place in (main, shop.one("location", "@app"))]
+    assert main.one("try_files").words[-1] == "@app_with_bodies"
+    # A return answers before anybody is asked who they are.
+    assert not any(main.all(name) for name in ("allow", "deny", "auth_basic", "proxy_pass"))
+    assert small_.one("client_max_body_size").words[1] == "8k"
+    assert not large.all("client_max_body_size")
+    for name in ("limit_req", "auth_basic", "allow", "deny", "proxy_pass", "proxy_set_header"):
+        found = [[item.words for item in place.all(name)] for place in (large, small_)]
         assert found[0] == found[1], name
     assert not blog.deep("if", "($flaskhost_bodiless)")
     assert not blog.one("location", "@app").all("client_max_body_size")
