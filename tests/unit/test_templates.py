@@ -678,10 +678,10 @@ def test_what_is_not_counted_has_no_body_or_a_small_one() -> None:
     }.items():
         assert bool(re.search(pattern, request)) == small, request
     shop, blog = server(http, "shop.test", "443"), server(http, "my-blog.test", "443")
-    main, small_, large = (shop.one("location", name) for name in ("/", "@app", "@app_with_bodies"))
+    main, small_, large = (shop.one("location", name) for name in ("/", "@app", "@with_bodies"))
     assert [item.words[1:] for item in main.all("error_page")] == [["418", "=", "@app"]]
     assert main.one("if", "($flaskhost_bodiless)").one("return").words[1] == "418"
-    assert main.one("try_files").words[-1] == "@app_with_bodies"
+    assert main.one("try_files").words[-1] == "@with_bodies"
     # A return answers before anybody is asked who they are.
     assert not any(main.all(name) for name in ("allow", "deny", "auth_basic", "proxy_pass"))
     assert small_.one("client_max_body_size").words[1] == "8k"
