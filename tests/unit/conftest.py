@@ -11,3 +11,4 @@ ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 sys.path.insert(0, str(ROOT / "roles" / "certbot" / "files"))
 sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
+sys.path.insert(0, str(ROOT / "roles" / "postgres" / "files"))

@@ -580,7 +580,7 @@ def test_rows_that_could_not_be_locked_are_not_held_against_it(loose: dict[str, 
 
 def test_nothing_but_the_helpers_starts_a_client_of_postgresql() -> None:
     root = Path(__file__).resolve().parents[2]
-    starts = re.compile(r"""["'](?:psql|pg_dump|pg_dumpall|pg_restore|pg_amcheck|vacuumdb|reindexdb)["']""")
+    starts = re.compile(r"""["'/](?:psql|pg_dump|pg_dumpall|pg_restore|pg_amcheck|vacuumdb|reindexdb)["']""")
     found = {
         str(path.relative_to(root))
         for folder in ("roles", "plugins")
@@ -591,6 +591,8 @@ def test_nothing_but_the_helpers_starts_a_client_of_postgresql() -> None:
         "roles/backup/files/flaskhost_backup/sessions.py",  # the helper
         "roles/backup/files/flaskhost_backup/dumps.py",  # names programs that the helper starts
         "roles/backup/files/flaskhost_backup/drill.py",  # likewise
+        # The superuser, in the database postgres only: functions of shared memory, and the names in shared catalogs.
+        "roles/postgres/files/flaskhost_postgres_limits.py",
         "plugins/module_utils/flaskhost/postgres_psql.py",  # the helper of the modules
         "plugins/module_utils/flaskhost/database.py",  # as the app's own user
         "plugins/modules/postgres_upgrade.py",  # vacuumdb, which analyzes as the tables' owners, as autovacuum does

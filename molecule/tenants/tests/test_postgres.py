@@ -76,6 +76,38 @@ DROP VIEW IF EXISTS public.pg_namespace, public.pg_class;
 COMMIT;
 """
 
+#: Pairs of a table and a view with a trap, which take each other's names again and again: a program that has seen, and
+#: locked, the table can then count the view. One pair at a time, so that there are tables and views at any moment. With
+#: tags between the dollars: systemd makes one of two.
+PAIRS = 20
+SWAP = "flaskhost-test-swap"
+PREPARE_SWAP = f"""
+SET search_path = pg_catalog;
+DO $do$ BEGIN FOR pair IN 1..{PAIRS} LOOP
+  EXECUTE format('CREATE TABLE public.swapped_%s (id integer)', pair);
+  EXECUTE format('CREATE VIEW public.decoy_%s AS SELECT 1 AS id WHERE trap.spring(%L)', pair, 'swap');
+END LOOP; END $do$;
+"""
+DO_SWAP = f"""
+DO $do$ DECLARE pair integer; BEGIN LOOP
+  pair := 1 + floor(random() * {PAIRS});
+  EXECUTE format('ALTER TABLE public.swapped_%s RENAME TO spare_%s', pair, pair);
+  EXECUTE format('ALTER TABLE public.decoy_%s RENAME TO swapped_%s', pair, pair);
+  EXECUTE format('ALTER TABLE public.spare_%s RENAME TO decoy_%s', pair, pair);
+  COMMIT;
+  PERFORM pg_sleep(0.005);
+END LOOP; END $do$;
+"""
+NO_SWAP = """
+SET search_path = pg_catalog;
+DO $do$ DECLARE kind text; name text; BEGIN
+  FOR kind, name IN SELECT CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, relname FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relname ~ '^(swapped|decoy)_' LOOP
+    EXECUTE format('DROP %s public.%I', kind, name);
+  END LOOP;
+END $do$;
+"""
+
 
 def owner(host: Any, sql: str) -> Any:
     """Run SQL as the hostile app's release command could: as its user, with the variables of its database's owner."""
@@ -154,3 +186,57 @@ def test_what_is_restored_is_the_same_and_belongs_to_the_same(host: Any, runs: d
 def test_no_session_role_is_left(host: Any, runs: dict[str, Any]) -> None:
     assert runs["full"].rc == 0
     assert admin(host, "SELECT rolname FROM pg_roles WHERE rolname ~ '^flaskhost_session_'") == ""
+
+
+@pytest.fixture
+def swapping(host: Any, runs: dict[str, Any]) -> Iterator[str]:
+    """A session of the owner's that exchanges tables and views all the time; yields when it began."""
+    assert runs["restore"].rc == 0
+    committed = "-c default_transaction_isolation=read\\ committed"
+    options = f"-c default_transaction_read_only=off -c search_path=pg_catalog {committed}"
+    set_up = owner(host, PREPARE_SWAP)
+    assert set_up.rc == 0, set_up.stderr
+    since = host.check_output("date +%s.%N")
+    login = "-p User=mallory -p EnvironmentFile=/etc/flaskhost/mallory/database_owner.env"
+    environment = f"env PGHOST=/var/run/postgresql PGDATABASE=mallory 'PGOPTIONS={options}'"
+    psql = "psql --no-psqlrc -qAt -c %s"
+    try:
+        host.run_expect([0], f"systemd-run --quiet --collect --unit={SWAP} {login} {environment} {psql}", DO_SWAP)
+        yield since
+    finally:
+        host.run(f"systemctl stop {SWAP}.service")
+        # It would go on until it looks for its client.
+        admin(host, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'mallory-owner'")
+        done = owner(host, NO_SWAP)
+    assert done.rc == 0, done.stderr
+
+
+def test_a_view_in_the_place_of_a_counted_table_runs_as_no_superuser(host: Any, swapping: str) -> None:
+    command = f"journalctl --quiet --no-pager --output=cat --since=@{swapping} --grep='trap: swap'"
+    backup = host.run("flaskhost-backup full")
+    assert host.run(f"systemctl is-active {SWAP}.service").stdout.strip() == "active", "it has swapped all the time"
+    ran = host.run(command).stdout
+    # The positive control: a view was counted that was a table when the program looked.
+    assert "trap: swap ran as flaskhost_session" in ran, ran
+    assert "ran as postgres" not in ran, ran
+    assert not host.file(MARKER).exists
+    assert backup.rc == 0, backup.stdout + backup.stderr
+
+
+@pytest.mark.parametrize("event", ["ddl_command_start", "ddl_command_end", "sql_drop", "table_rewrite", "login"])
+def test_an_owner_has_no_event_triggers(host: Any, event: str) -> None:
+    # They would run in every session in the database, a superuser's too.
+    function = "CREATE FUNCTION public.fires() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RETURN; END $$;"
+    trigger = f"CREATE EVENT TRIGGER fires ON {event} EXECUTE FUNCTION public.fires();"
+    done = owner(host, f"BEGIN; {function} SAVEPOINT made; {trigger}")
+    assert done.rc != 0
+    # PostgreSQL asks who it is before it asks whether there is such an event.
+    assert "permission denied to create event trigger" in done.stderr, done.stderr
+
+
+def test_what_was_restored_and_counted_has_no_event_trigger(host: Any, runs: dict[str, Any]) -> None:
+    assert runs["restore"].rc == 0
+    names = admin(host, "SELECT datname FROM pg_database WHERE datname ~ '^mallory'").split()
+    assert len(names) == 2, names
+    for name in [*names, "postgres", "template1"]:
+        assert admin(host, "SELECT count(*) FROM pg_event_trigger", name) == "0"

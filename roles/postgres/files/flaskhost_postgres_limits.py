@@ -1,0 +1,602 @@
+#!/usr/bin/python3
+"""End the sessions of an app that take from all apps what PostgreSQL has only once for all databases.
+
+These are its table of locks (and that of predicate locks), and the queue of NOTIFY. PostgreSQL bounds neither by
+database: one session can fill a table, and every new connection to every database then fails with "out of shared
+memory".
+
+The program looks once a second, over one connection of the superuser's to the database ``postgres``. While a table is
+full, that connection can take no new lock either. So what it executes is prepared and has run before, asks functions
+only and no catalog, and its transaction holds the locks that reading a catalog again would need. A session is ended by
+SIGTERM to its process, as pg_terminate_backend() does it, which would have to read a catalog first.
+
+A session that connects again needs some 20 ms to fill the table again. After a session was ended, the program therefore
+looks 100 times a second for a while, and ends every session of a database that does it again within that time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: Seconds between two looks, and between two of them after a session was ended.
+LOOK, FAST_LOOK = 1.0, 0.01
+#: Seconds for which it then looks fast, and within which another offense of a database counts as a second one.
+ALERT = 120.0
+#: Seconds for which every session of a database is ended after a second offense.
+BAR = 60.0
+#: Seconds between two readings of the names of roles and databases.
+NAMES = 60.0
+#: The share of the queue of NOTIFY from which on old transactions are ended: their age, in seconds.
+QUEUE = ((1 / 4, 5.0), (1 / 32, 60.0))
+#: Seconds for which nothing can be asked because the table is full, before all sessions of apps are ended.
+HELPLESS = 5.0
+#: Seconds without a look after which it says so, and between two such lines.
+BLIND = 60.0
+#: Seconds for which a process is known that was told to end.
+ENDING = 10.0
+#: Seconds for an answer.
+ANSWER = 10.0
+#: Lines in a minute.
+LINES = 6
+#: What the roles of the backup program's sessions begin with (roles/backup).
+BACKUP = "flaskhost_session_"
+#: PostgreSQL's word for a full table, as a code and in English.
+FULL = ("53200", "out of shared memory")
+SOCKETS = Path("/run/postgresql")
+
+#: What the connection must not take from anybody's settings; no statement of it is in a log or in the statistics.
+SETTINGS = {
+    "search_path": "",
+    "role": "none",
+    "lc_messages": "C",
+    "client_min_messages": "error",
+    "default_transaction_isolation": "read\\ committed",
+    "default_transaction_read_only": "off",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "jit": "off",
+    "local_preload_libraries": "",
+    "lock_timeout": "2s",
+    "log_lock_waits": "off",
+    "log_min_duration_statement": "-1",
+    "log_min_error_statement": "panic",
+    "log_min_messages": "fatal",
+    "log_statement": "none",
+    "max_parallel_workers_per_gather": "0",
+    "pg_stat_statements.track": "none",
+    "session_preload_libraries": "",
+    "statement_timeout": "5s",
+}
+#: Each session of a client, with its entries in the two tables, and the age of its transaction. PostgreSQL would show
+#: the sessions of the transaction's first look again, unless it is told to forget them.
+LOOK_SQL = """
+PREPARE fresh AS SELECT pg_catalog.pg_stat_clear_snapshot();
+PREPARE look AS
+SELECT pg_catalog.json_build_array(a.pid, a.datid::bigint, a.usesysid::bigint, a.backend_type = 'client backend',
+  coalesce(l.locks, 0), coalesce(l.predicates, 0),
+  coalesce(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - a.xact_start), 0)::float8,
+  (SELECT pg_catalog.pg_notification_queue_usage()))
+FROM pg_catalog.pg_stat_get_activity(NULL) a
+LEFT JOIN (SELECT pid, pg_catalog.count(*) FILTER (WHERE NOT fastpath AND mode <> 'SIReadLock') AS locks,
+    pg_catalog.count(*) FILTER (WHERE mode = 'SIReadLock') AS predicates
+  FROM pg_catalog.pg_lock_status() GROUP BY pid) l ON l.pid = a.pid
+WHERE a.datid <> 0 AND a.usesysid IS NOT NULL AND a.backend_type IN ('client backend', 'parallel worker');
+"""
+#: How many entries the tables have, by the settings that PostgreSQL computes them from.
+SIZES_SQL = """
+SELECT pg_catalog.json_build_array(
+  pg_catalog.current_setting('max_locks_per_transaction')::bigint * n,
+  pg_catalog.current_setting('max_pred_locks_per_transaction')::bigint * n)
+FROM (SELECT pg_catalog.current_setting('max_connections')::bigint
+  + pg_catalog.current_setting('max_prepared_transactions')::bigint AS n) s;
+"""
+NAMES_SQL = """
+SELECT pg_catalog.json_build_array('role', oid::bigint, rolname, rolsuper) FROM pg_catalog.pg_authid;
+SELECT pg_catalog.json_build_array('database', oid::bigint, datname) FROM pg_catalog.pg_database;
+"""
+#: What PostgreSQL reads when it has to build its caches anew, which another session can make it do. A transaction that
+#: has read a catalog has its lock, and those of its indexes.
+CATALOGS = """
+pg_authid pg_auth_members pg_database pg_db_role_setting pg_class pg_attribute pg_index pg_proc pg_type pg_namespace
+pg_operator pg_opclass pg_opfamily pg_amop pg_amproc pg_am pg_cast pg_collation pg_aggregate pg_language pg_rewrite
+pg_statistic pg_range pg_constraint pg_attrdef pg_inherits pg_trigger pg_tablespace
+""".split()
+HOLD_SQL = "BEGIN;" + "".join(f"SELECT FROM pg_catalog.{name} WHERE false;" for name in CATALOGS)
+
+
+class Gone(Exception):
+    """The connection has ended, or there was none to be had; the text is what psql says."""
+
+
+class Refused(Exception):
+    """PostgreSQL does not do what it was asked; the text is its SQLSTATE."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session, as PostgreSQL shows it.
+
+    Attributes:
+        pid: its process.
+        database: its database, as a number.
+        role: its role, as a number.
+        client: whether it is a client's; else it is a worker of a client's query.
+        locks: its entries in the table of locks.
+        predicates: its entries in the table of predicate locks.
+        age: the seconds since its transaction began; 0 without one.
+        queue: the share of the queue of NOTIFY that is in use.
+    """
+
+    pid: int
+    database: int
+    role: int
+    client: bool
+    locks: int = 0
+    predicates: int = 0
+    age: float = 0.0
+    queue: float = 0.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of PostgreSQL's shared memory.
+
+    Attributes:
+        name: what a person calls it.
+        column: the attribute of a session that counts its entries.
+        setting: the setting that makes it larger.
+        size: how many entries it has.
+    """
+
+    name: str
+    column: str
+    setting: str
+    size: int
+
+    def held(self, sessions: Iterable[Session]) -> int:
+        """The entries of some sessions together."""
+        return sum(getattr(session, self.column) for session in sessions)
+
+
+@dataclass
+class Names:
+    """The names of roles and databases, by their numbers.
+
+    Attributes:
+        roles: the roles.
+        databases: the databases.
+        superusers: the roles that are superusers.
+    """
+
+    roles: dict[int, str] = field(default_factory=dict)
+    databases: dict[int, str] = field(default_factory=dict)
+    superusers: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, rows: Iterable[list[Any]]) -> Names:
+        """The names in the rows of NAMES_SQL."""
+        rows = list(rows)
+        return cls(
+            {row[1]: row[2] for row in rows if row[0] == "role"},
+            {row[1]: row[2] for row in rows if row[0] == "database"},
+            frozenset(row[1] for row in rows if row[0] == "role" and row[3]),
+        )
+
+    def knows(self, sessions: Iterable[Session]) -> bool:
+        """Whether it has all roles of some sessions."""
+        return {session.role for session in sessions} <= self.roles.keys()
+
+    def role(self, number: int) -> str:
+        """The name of a role."""
+        return self.roles.get(number, f"number {number}")
+
+    def database(self, number: int) -> str:
+        """The name of a database."""
+        return self.databases.get(number, f"number {number}")
+
+
+@dataclass
+class Judge:
+    """Decides which sessions are ended, and says why.
+
+    Attributes:
+        tables: the tables of PostgreSQL's shared memory.
+        names: the names.
+        alert: until when it looks fast.
+    """
+
+    tables: tuple[Table, ...]
+    names: Names = field(default_factory=Names)
+    alert: float = 0.0
+    _barred: dict[int, float] = field(default_factory=dict)
+    _offenses: dict[int, float] = field(default_factory=dict)
+    _ended: dict[int, float] = field(default_factory=dict)
+    _next_of_queue: float = 0.0
+
+    def judge(self, sessions: Iterable[Session], now: float) -> tuple[list[int], list[str]]:
+        """Decide what to end.
+
+        Args:
+            sessions: all sessions of clients.
+            now: the seconds of a clock that never goes back.
+
+        Returns:
+            The processes to end, and the lines for the journal.
+        """
+        tenants = [session for session in sessions if session.role not in self.names.superusers]
+        self._ended = {pid: at for pid, at in self._ended.items() if now - at < ENDING}
+        pids = [session.pid for session in tenants if self._is_barred(session, now)]
+        lines: list[str] = []
+        for table in self.tables:
+            victims, line = self._too_many(table, tenants, now)
+            pids += victims
+            lines += [line] if line else []
+        victims, line = self._queue(tenants, now)
+        pids += victims
+        lines += [line] if line else []
+        self._ended |= {pid: self._ended.get(pid, now) for pid in pids}
+        return sorted({*pids}), lines
+
+    def pause(self, now: float) -> float:
+        """The seconds until the next look."""
+        return FAST_LOOK if now < self.alert else LOOK
+
+    def _is_backup(self, session: Session) -> bool:
+        return self.names.role(session.role).startswith(BACKUP)
+
+    def _is_barred(self, session: Session, now: float) -> bool:
+        return session.client and now < self._barred.get(session.database, 0.0) and not self._is_backup(session)
+
+    def _too_many(self, table: Table, tenants: list[Session], now: float) -> tuple[list[int], str]:
+        """The sessions of the database that holds the most of a table, if that is too much."""
+        by_database: dict[int, list[Session]] = {}
+        for session in tenants:
+            by_database.setdefault(session.database, []).append(session)
+        most = max(by_database.values(), key=table.held, default=[])
+        bound, together, held = table.size // 2, table.size * 3 // 4, table.held(most)
+        # Several apps can fill the table together without one of them passing the bound.
+        if held <= bound and table.held(tenants) <= together:
+            return [], ""
+        victims, left = [], held
+        for session in sorted(most, key=lambda item: getattr(item, table.column), reverse=True):
+            if left > bound // 2 and session.client:
+                victims.append(session)
+                left -= getattr(session, table.column)
+        # One that was told a moment ago may still be at it.
+        new = [session for session in victims if session.pid not in self._ended]
+        if not new:
+            return [session.pid for session in victims], ""
+        barred = self._offense(new, now)
+        roles = ", ".join(sorted({self.names.role(session.role) for session in new}))
+        database = self.names.database(new[0].database)
+        again = f" It did so again, so every session of {database} is ended for {BAR:.0f} seconds." if barred else ""
+        return [session.pid for session in victims], (
+            f"Ended {len(new)} session(s) of the role {roles} in the database {database}, which held {held} "
+            f"{table.name}. All databases share {table.size}; the bound is {bound} for one database and {together} for "
+            f"all apps.{again} If the app needs as many, raise {table.setting} in postgres_extra_settings and "
+            "run site.yml. If not, stop the app and find out what it does."
+        )
+
+    def _offense(self, victims: list[Session], now: float) -> bool:
+        """Note an offense; tell whether its database is barred now."""
+        self.alert = max(self.alert, now + ALERT)
+        apps = [session for session in victims if not self._is_backup(session)]
+        if not apps:
+            return False
+        database = apps[0].database
+        last = self._offenses.get(database)
+        barred = last is not None and now - last < ALERT
+        if barred:
+            self._barred[database] = now + BAR
+            self.alert = now + BAR + ALERT
+        # What comes after the bar counts as again.
+        self._offenses[database] = now + BAR if barred else now
+        return barred
+
+    def _queue(self, tenants: list[Session], now: float) -> tuple[list[int], str]:
+        """The session with the oldest transaction, if the queue of NOTIFY is filling: no view shows who listens."""
+        used = max((session.queue for session in tenants), default=0.0)
+        limit = next((age for share, age in QUEUE if used > share), None)
+        old = [session for session in tenants if session.client and limit is not None and session.age > limit]
+        if not old or now < self._next_of_queue:
+            return [], ""
+        # The backup program's sessions are long, and do not listen.
+        victim = min(old, key=lambda session: (self._is_backup(session), -session.age))
+        self._next_of_queue = now + LOOK
+        return [victim.pid], (
+            f"Ended a session of the role {self.names.role(victim.role)} in the database "
+            f"{self.names.database(victim.database)}: its transaction was {victim.age:.0f} seconds old, and "
+            f"{used:.0%} of the queue of NOTIFY that all databases share is in use (bound: {min(QUEUE)[0]:.0%}). "
+            "A session that listens must end its transactions: it reads its notifications only then."
+        )
+
+
+class Journal:
+    """Writes lines to standard output, a few a minute.
+
+    Args:
+        write: writes a line.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+        self.times: deque[float] = deque()
+        self.left_out = 0
+
+    def say(self, line: str, now: float) -> None:
+        """Write a line, or count it where there were many."""
+        while self.times and now - self.times[0] > 60:
+            self.times.popleft()
+        if len(self.times) >= LINES:
+            self.left_out += 1
+            return
+        if self.left_out:
+            line += f" ({self.left_out} earlier messages were left out.)"
+            self.left_out = 0
+        self.times.append(now)
+        # The level of a warning, sd-daemon(3).
+        self.write(f"<4>{line}")
+
+
+class Server:
+    """The connection to PostgreSQL: one psql, as the superuser, in the database ``postgres``.
+
+    Args:
+        cluster: such as ``17/main``.
+        port: names the socket.
+    """
+
+    def __init__(self, cluster: str, port: int) -> None:
+        # What ends an answer.
+        self.mark = f"--end-{secrets.token_hex(8)}--"
+        version = cluster.partition("/")[0]
+        names = {**SETTINGS, **({"transaction_timeout": "0"} if int(version) >= 17 else {})}
+        self.process = subprocess.Popen(  # noqa: S603 - no argument of anybody's
+            [f"/usr/lib/postgresql/{version}/bin/psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd="/",
+            env={
+                "LC_ALL": "C.UTF-8",
+                "PGHOST": str(SOCKETS),
+                "PGPORT": str(port),
+                "PGUSER": "postgres",
+                "PGDATABASE": "postgres",
+                "PGCONNECT_TIMEOUT": "5",
+                "PGCLIENTENCODING": "UTF8",
+                "PGAPPNAME": "flaskhost-limits",
+                "PGOPTIONS": " ".join(f"-c {name}={value}" for name, value in names.items()),
+            },
+        )
+
+    def ask(self, sql: str) -> list[list[Any]]:
+        """Ask a question whose rows are JSON.
+
+        Raises:
+            Refused: PostgreSQL refuses.
+            Gone: there is no connection.
+        """
+        assert self.process.stdin and self.process.stdout  # noqa: S101 - for mypy
+        lines: list[str] = []
+        guard = threading.Timer(ANSWER, self.process.kill)
+        guard.start()
+        try:
+            self.process.stdin.write(f"{sql}\n\\echo {self.mark} :SQLSTATE\n")
+            self.process.stdin.flush()
+            for line in self.process.stdout:
+                if line.startswith(self.mark):
+                    state = line.split()[1]
+                    if state != "00000":
+                        raise Refused(state)
+                    return [json.loads(row) for row in lines if row.startswith("[")]
+                lines.append(line)
+        except BrokenPipeError:
+            lines = self.process.stdout.read().splitlines()
+        finally:
+            guard.cancel()
+        raise Gone(" ".join(" ".join(lines).split()) or "psql has ended")
+
+    def close(self) -> None:
+        """End the connection."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def children(parent: int, processes: Path = Path("/proc")) -> Iterator[int]:
+    """The processes that another one has started."""
+    for folder in processes.iterdir():
+        if folder.name.isdecimal() and is_child(int(folder.name), parent, processes):
+            yield int(folder.name)
+
+
+def is_child(pid: int, parent: int, processes: Path = Path("/proc")) -> bool:
+    """Whether a process runs that another one has started."""
+    try:
+        status = (processes / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return int(status.rpartition(")")[2].split()[1]) == parent
+
+
+def is_of_an_app(title: str, superusers: Iterable[str]) -> bool:
+    """Whether the title of one of PostgreSQL's processes is that of a client that is no superuser."""
+    found = re.match(r"postgres: (?:\d+/\S+: )?(\S+) (\S+) (?:\[local\]|\S+\(\d+\))", title)
+    return bool(found) and found[1] not in {"walsender", *superusers}
+
+
+class Watch:
+    """Looks at a cluster for as long as the program runs.
+
+    Args:
+        cluster: such as ``17/main``.
+        journal: where it says what it does.
+    """
+
+    def __init__(self, cluster: str, journal: Journal) -> None:
+        self.cluster, self.journal = cluster, journal
+        self.names = Names(superusers=frozenset(), roles={10: "postgres"})
+        #: Since when nothing could be asked because a table is full; and when it last looked, or said that it cannot.
+        self.full_since: float | None = None
+        self.looked = time.monotonic()
+
+    def run(self) -> None:
+        """Look, and connect anew whenever PostgreSQL has ended the connection."""
+        while True:
+            server = None
+            try:
+                server = Server(self.cluster, port(self.cluster))
+                self.serve(server)
+            except (Gone, Refused, OSError, ValueError) as error:
+                self.trouble(str(error))
+                time.sleep(LOOK if self.full_since is None else 0.1)
+            finally:
+                if server:
+                    server.close()
+
+    def serve(self, server: Server) -> None:
+        """Look for as long as the connection lives.
+
+        Raises:
+            Gone: it has ended.
+            Refused: PostgreSQL refuses what has to be asked at the start.
+        """
+        [sizes] = server.ask(SIZES_SQL)
+        judge = Judge(
+            (
+                Table("locks", "locks", "max_locks_per_transaction", sizes[0]),
+                Table("predicate locks", "predicates", "max_pred_locks_per_transaction", sizes[1]),
+            )
+        )
+        server.ask(LOOK_SQL)
+        held, last = False, 0.0
+        while True:
+            now = time.monotonic()
+            if not held or now - last > NAMES:
+                # What has been read is locked until the transaction ends, so it does not last: somebody may wait.
+                held, last = self.hold(server), now
+            judge.names = self.names
+            try:
+                sessions = self.look(server)
+                self.full_since, self.looked = None, now
+            except Refused as error:
+                held = False
+                self.trouble(str(error))
+                time.sleep(0.1)
+                continue
+            pids, lines = judge.judge(sessions, time.monotonic())
+            self.end(pids)
+            for line in lines:
+                self.journal.say(line, now)
+            time.sleep(judge.pause(now))
+
+    def hold(self, server: Server) -> bool:
+        """Read the names, and lock the catalogs; tell whether it could be done."""
+        with contextlib.suppress(Refused):
+            server.ask("ROLLBACK;")
+            server.ask(HOLD_SQL)
+            self.names = Names.of(server.ask(NAMES_SQL))
+            return True
+        with contextlib.suppress(Refused):
+            server.ask("ROLLBACK;")
+        return False
+
+    def look(self, server: Server) -> list[Session]:
+        """Look at all sessions.
+
+        Raises:
+            Refused: PostgreSQL refuses.
+        """
+        server.ask("EXECUTE fresh;")
+        sessions = [Session(*row) for row in server.ask("EXECUTE look;")]
+        if not self.names.knows(sessions):
+            with contextlib.suppress(Refused):
+                self.names = Names.of(server.ask(NAMES_SQL))
+        return sessions
+
+    def end(self, pids: Iterable[int]) -> None:
+        """End sessions."""
+        parent = postmaster(self.cluster)
+        for pid in pids:
+            if is_child(pid, parent):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
+    def trouble(self, said: str) -> None:
+        """Note that nothing could be asked; if a table has been full for long, end all sessions of apps."""
+        now = time.monotonic()
+        if now - self.looked > BLIND:
+            self.looked = now
+            self.journal.say(
+                f"PostgreSQL {self.cluster} has not been looked at for {BLIND:.0f} seconds, so one app can fill the "
+                f"table of locks: {said}",
+                now,
+            )
+        if not any(word in said for word in FULL):
+            return
+        if self.full_since is None:
+            self.full_since = now
+        if now - self.full_since < HELPLESS:
+            return
+        self.full_since = None
+        superusers = [self.names.role(number) for number in self.names.superusers] or ["postgres"]
+        found = [pid for pid in children(postmaster(self.cluster)) if is_of_an_app(title(pid), superusers)]
+        self.end(found)
+        self.journal.say(
+            f"Ended all {len(found)} sessions of apps: for {HELPLESS:.0f} seconds PostgreSQL had no room for a lock, "
+            "so it could not be asked who held them. The apps connect again by themselves.",
+            now,
+        )
+
+
+def port(cluster: str) -> int:
+    """The port of a cluster, by the one file in which Debian's tools write it.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    text = Path("/etc/postgresql", cluster, "postgresql.conf").read_text(encoding="utf-8", errors="replace")
+    found = re.findall(r"^\s*port\s*=?\s*'?(\d+)", text, re.MULTILINE)
+    return int(found[-1]) if found else 5432
+
+
+def postmaster(cluster: str) -> int:
+    """The first process of a cluster; 0 if it does not run."""
+    try:
+        return int((SOCKETS / f"{cluster.replace('/', '-')}.pid").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def title(pid: int) -> str:
+    """The title of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").rstrip("\0 ")
+    except OSError:
+        return ""
+
+
+def main(arguments: list[str]) -> None:
+    """Run the program for the cluster that is named, such as ``17-main``."""
+    version, _dash, name = arguments[0].partition("-")
+    Watch(f"{version}/{name}", Journal(lambda line: print(line, flush=True))).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
