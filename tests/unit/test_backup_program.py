@@ -474,10 +474,10 @@ def test_a_restore_that_was_killed_is_taken_back(tmp_path: Path) -> None:
     (data / "half").touch()
     config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
     restore_cluster.Progress(config).note(data=str(data), aside=str(aside), new=True, running=False, units=[])
-    assert "in its place again" in restore_cluster.take_back(config)
+    assert "in its place again" in restore_cluster.settle(config).says
     assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
     assert not aside.exists()
-    assert restore_cluster.take_back(config) == "", "and once is enough"
+    assert restore_cluster.settle(config).says == "", "and once is enough"
 
 
 def test_one_that_was_killed_before_anything_moved_loses_nothing(tmp_path: Path) -> None:
@@ -487,7 +487,7 @@ def test_one_that_was_killed_before_anything_moved_loses_nothing(tmp_path: Path)
     config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
     # The name was noted, and the rename never came.
     restore_cluster.Progress(config).note(data=str(data), aside=str(tmp_path / "main.before-x"), running=False)
-    restore_cluster.take_back(config)
+    restore_cluster.settle(config)
     assert (data / "PG_VERSION").exists()
 
 

@@ -48,6 +48,7 @@ class Request:
         now: seconds since 1970.
         accept_gap: restore to now although a part of the log is missing, and what came after it is lost.
         start: whether the apps are started again; not where an earlier release of them comes next.
+        command: the command by which it was asked for, to be typed again where it is killed.
     """
 
     target: Callable[[Source], Target]
@@ -58,6 +59,15 @@ class Request:
     now: float
     accept_gap: bool = False
     start: bool = True
+    command: str = ""
+
+    def asked(self, wanted: Target) -> list[str]:
+        """What tells this restore from others: the same one again only finishes what was killed.
+
+        Args:
+            wanted: to which point.
+        """
+        return [wanted.text, self.where, self.host]
 
 
 @contextlib.contextmanager

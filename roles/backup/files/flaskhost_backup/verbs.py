@@ -18,6 +18,7 @@ from flaskhost_backup import counts, restic, tools
 from flaskhost_backup.cluster import Server, control_data, human
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest
+from flaskhost_backup.progress import unfinished
 from flaskhost_backup.state import State, read_json, utc, write_json
 
 #: The name of a restore point: letters, digits and what separates them; PostgreSQL takes 63 characters.
@@ -352,6 +353,7 @@ def status(config: Config, now: float) -> Result:
     result = Result(data={"enabled": config.enabled, "database": bool(config.cluster), "second": bool(config.second)})
     for kind in ("database", "files", "copy", "second_files", "drill", "restore"):
         result.data[kind + "_state"] = state.read(kind)
+    result.data["unfinished"] = unfinished(config)
     result.problems += late(config, now)
     return result
 
@@ -360,7 +362,7 @@ def late(config: Config, now: float) -> list[str]:
     """What is older than it should be, or has failed last; asks nobody but the files of this host."""
     if not config.enabled:
         return ["There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."]
-    state, found = State(config.state), []
+    state, found = State(config.state), unfinished(config)
     wanted = [("files", "backup of the files", config.alert_hours * HOUR, "files")]
     if config.cluster:
         wanted.insert(0, ("database", "backup of the database", config.alert_hours * HOUR, "full"))
