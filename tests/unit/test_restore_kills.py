@@ -69,6 +69,7 @@ class World:
         monkeypatch.setattr(restore_cluster, "start_left", lambda _folder, _patterns: self._start_apps())
         for name in ("hand_over", "complete", "need_no_gap"):
             monkeypatch.setattr(restore_cluster, name, lambda *_arguments, **_options: [])
+        monkeypatch.setattr(restore_cluster, "of_cluster", lambda _cluster: 1)
         monkeypatch.setattr(restore_cluster, "salvage", lambda *_arguments: None)
         monkeypatch.setattr(restore_cluster, "system_identifier", lambda _cluster, data: self._system(data))
 

@@ -25,16 +25,15 @@ def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target
     """
     cluster = config.need_cluster()
     info = found.backrest.info()
-    backup = choose(info, target)
+    backup = choose(info, target, found.line)
     need_version(cluster, info)
     need_room(scratch.folder.parent, backup.size, "A cluster beside the real one")
     scratch.make()
     try:
         tablespaces = scratch.folder / "tablespaces"
         tools.make_folder(tablespaces, cluster.user)
-        found.backrest.restore(
-            scratch.data, *arguments(backup, target), f"--tablespace-map-all={tablespaces}", "--archive-mode=off",
-        )  # fmt: skip
+        where = [f"--tablespace-map-all={tablespaces}", "--archive-mode=off"]
+        found.backrest.restore(scratch.data, *arguments(backup, target, found.line), *where)
         scratch.start(timeout)
     except BaseException:
         scratch.remove()

@@ -24,6 +24,7 @@ from flaskhost_backup.progress import DATABASE, Progress
 from flaskhost_backup.sources import Request, Source, source
 from flaskhost_backup.state import State, held, stamp
 from flaskhost_backup.targets import Target, arguments, choose, need_version
+from flaskhost_backup.timelines import Line, line, of_cluster, remember
 from flaskhost_backup.tools import Done
 from flaskhost_backup.units import start_left, start_units, stopped
 from flaskhost_backup.verbs import Result, move, move_aside, need_enabled, remove
@@ -45,7 +46,7 @@ def in_place(config: Config, request: Request) -> Result:
     locks = [app.lock for app in config.apps if app.lock]
     patterns = [unit for app in config.apps for unit in app.units]
     with held(locks), source(config, request.where, request.host, request.before) as found:
-        settled, wanted, info, backup = _chosen(config, request, found)
+        settled, wanted, info, backup, line_now = _chosen(config, request, found)
         if settled.finished:
             return Result(changed=True, lines=[settled.says], data={"restore": settled.entry})
         need_room(cluster.data.parent, backup.size, "The restored database")
@@ -69,12 +70,13 @@ def in_place(config: Config, request: Request) -> Result:
                     notes += need_no_gap(found.folder, backup, accept=request.accept_gap)
                 aside = _swap(config, cluster, found, progress, request.now)
                 done = found.backrest if not found.fetched else PgBackRest(config)
-                done.restore(cluster.data, *arguments(backup, wanted))
+                done.restore(cluster.data, *arguments(backup, wanted, line_now))
                 if aside and request.where == "local":
-                    salvage(cluster, config.database_repository, aside, info)
+                    salvage(cluster, config.database_repository, aside, info, line_now.timeline)
                 last = _start(cluster, request.timeout)
             except (BackupError, OSError) as error:
                 raise _failed(config, error) from None
+            remember(config.records, of_cluster(cluster))
             progress.done()
             # Of a database of the data that is aside now.
             Progress(config, DATABASE).done()
@@ -95,12 +97,12 @@ def in_place(config: Config, request: Request) -> Result:
     return result
 
 
-def _chosen(config: Config, request: Request, found: Source) -> tuple[Settled, Target, Info, Backup]:
+def _chosen(config: Config, request: Request, found: Source) -> tuple[Settled, Target, Info, Backup, Line]:
     """Find out where to go and what to begin with, before anything is stopped or moved; settle what was killed before.
 
     Returns:
         What has become of the restore that was killed, which is finished if it was the same; then where to go, what is
-        in the repository, and the backup to begin with.
+        in the repository, the backup to begin with, and the timeline to go along.
 
     Raises:
         BackupError: it cannot be.
@@ -112,15 +114,16 @@ def _chosen(config: Config, request: Request, found: Source) -> tuple[Settled, T
         left = {}
     wanted = request.target(found)
     info = found.backrest.info()
-    backup = choose(info, wanted)
+    backup = choose(info, wanted, found.line)
     need_version(config.need_cluster(), info)
     if not left:
-        return Settled(), wanted, info, backup
+        return Settled(), wanted, info, backup, found.line
     settled = settle(config, timeout=request.timeout, start=request.start)
     if settled.finished and left.get("asked") == request.asked(wanted):
-        return settled, wanted, info, backup
+        return settled, wanted, info, backup, found.line
     info = found.backrest.info()
-    return Settled(), wanted, info, choose(info, wanted)
+    along = found.line if found.fetched else line(found.backrest, found.folder, of_cluster(config.need_cluster()))
+    return Settled(), wanted, info, choose(info, wanted, along), along
 
 
 def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, now: float) -> Path | None:
@@ -334,6 +337,7 @@ def _finish(config: Config, left: Mapping[str, Any], *, timeout: float, start: b
         "point": left.get("point") or {}, "system": left.get("system") or "",
     }  # fmt: skip
     State(config.state).note("restore", entry)
+    remember(config.records, of_cluster(cluster))
     says += _start_apps(config, left, start=start)
     Progress(config).done()
     return Settled(says, finished=True, entry=entry)

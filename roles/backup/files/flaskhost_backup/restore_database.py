@@ -52,7 +52,7 @@ def database(config: Config, name: str, request: Request) -> Result:
         source(config, request.where, request.host, request.before) as found,
     ):
         wanted = request.target(found)
-        choose(found.backrest.info(), wanted)
+        choose(found.backrest.info(), wanted, found.line)
         asked = [name, *request.asked(wanted)]
         settled = settle(config, start=request.start)
         if settled.finished and settled.asked == asked:

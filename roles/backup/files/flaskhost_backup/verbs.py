@@ -20,6 +20,7 @@ from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest
 from flaskhost_backup.progress import unfinished
 from flaskhost_backup.state import State, read_json, utc, write_json
+from flaskhost_backup.timelines import of_cluster, remember
 
 #: The name of a restore point: letters, digits and what separates them; PostgreSQL takes 63 characters.
 POINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,62}")
@@ -128,6 +129,7 @@ def _noted(result: Result, state: State, kind: str, now: float, do: Callable[[],
 
 def _database(config: Config, kind: str, now: float) -> tuple[str, dict[str, Any]]:
     backrest, server = PgBackRest(config), Server(config.need_cluster())
+    remember(config.records, of_cluster(config.need_cluster()))
     backrest.backup(kind)
     newest = backrest.info().backups[-1]
     # After the backup, so that a drill also replays some of the log.
@@ -178,6 +180,7 @@ def _copy(config: Config, *, prune: bool) -> tuple[str, dict[str, Any]]:
     second = restic.second(config)
     info = PgBackRest(config).info()
     _same_cluster(config, second, info)
+    remember(config.records, of_cluster(config.need_cluster()))
     taken = second.backup(
         [restic.DATABASE, f"system-{info.system}"],
         [config.database_repository, config.records],
