@@ -9,7 +9,7 @@ short_description: Check values against the host's accounts, systemd and Postgre
 description:
   - Asks systemd whether it can read the times of timers, and PostgreSQL, if it is installed, whether it takes the
     values of settings, and whose the roles and databases are that have given names. Looks up the users and groups that
-    have given names. Changes nothing.
+    have given names, and restores that were killed. Changes nothing.
 options:
   names: {description: Names of users and groups., type: list, elements: str, default: []}
   calendars: {description: "Times, as in systemd.time(7).", type: list, elements: str, default: []}
@@ -35,7 +35,7 @@ answers:
   description: "What systemd (calendars) and PostgreSQL (postgres) say. Under accounts, for each name that
     is taken, home, the home of the user, and group, whether a group has it that is not that user's own. Under
     databases, foreign, the roles and databases that have an app's name and are not its own, and silent, the cluster
-    that does not answer."
+    that does not answer. Under restores, a sentence for each restore that was killed and is not finished."
   type: dict
   returned: always
 """

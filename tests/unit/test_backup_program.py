@@ -25,6 +25,7 @@ from flaskhost_backup import (
     sessions,
     state,
     targets,
+    timelines,
     tools,
     verbs,
     wal,
@@ -221,6 +222,73 @@ def test_pgbackrest_is_told_the_very_point() -> None:
         "--type=name", "--target=shop@r", "--target-timeline=3", "--target-action=promote",
     ]  # fmt: skip
     assert targets.arguments(backup, targets.Target()) == ["--set=20261101-000000F", "--type=default"]
+
+
+def test_a_restore_goes_along_the_timeline_that_the_cluster_is_on() -> None:
+    """The defect D2: a restore was taken back, and the archive has a timeline 2 that nobody is on."""
+    text = "1\t0/3000158\tbefore 2026-11-22 01:15:25+00\n\n2\t0/5000000\tno recovery target specified\n"
+    assert timelines.parse_history(text) == {1: 0x3000158, 2: 0x5000000}
+    one, two = backup_item("1F", 1000), backup_item("2F", 2000, timeline=2)
+    on_one = timelines.Line(1)
+    assert targets.choose(info(one, two), targets.Target(), on_one).label == "1F"
+    assert targets.choose(info(one, two), targets.Target()).label == "2F"
+    with pytest.raises(BackupError, match="timeline 1 of its log"):
+        targets.choose(info(two), targets.Target(), on_one)
+    first = info(one).backups[0]
+    assert "--target-timeline=1" in targets.arguments(first, targets.Target(), on_one)
+    assert "--target-timeline=1" in targets.arguments(first, targets.Target("time", "1500"), on_one)
+    assert "--recovery-option=recovery_target_timeline=current" in targets.arguments(
+        first, targets.Target("backup", "1F"), on_one
+    )
+    # A timeline that comes from another one; a backup of that which was taken after it was left leads elsewhere.
+    on_three = timelines.Line(3, {1: 0x3000050})
+    assert on_three.holds(first)
+    assert not timelines.Line(3, {1: 0x3000049}).holds(first)
+    assert not on_three.holds(info(two).backups[0])
+    assert timelines.Line(3, None).holds(first), "what is not known keeps nobody from a restore"
+
+
+def test_where_a_timeline_comes_from_is_read_from_the_repository(tmp_path: Path) -> None:
+    class Backrest:
+        def get(self, path: Path) -> str:
+            assert str(path) == "archive/main/15-1/00000003.history"
+            return "1\t0/3000158\tx\n"
+
+    assert timelines.line(Backrest(), tmp_path, 3).left_at is None
+    (tmp_path / "archive/main/15-1").mkdir(parents=True)
+    (tmp_path / "archive/main/15-1/00000003.history").touch()
+    assert timelines.line(Backrest(), tmp_path, 3).left_at == {1: 0x3000158}
+    assert timelines.line(Backrest(), tmp_path, 1) == timelines.Line(1)
+    assert timelines.recorded(tmp_path / "records") == 0
+    timelines.remember(tmp_path / "records", 3)
+    assert timelines.recorded(tmp_path / "records") == 3
+
+
+def test_the_last_commits_are_taken_from_the_old_data_also_beside_a_timeline_that_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path, cluster={**CLUSTER, "data": str(tmp_path / "main")})
+    aside, archive = tmp_path / "aside", tmp_path / "repository/archive/main/15-1"
+    for folder in (aside / "pg_wal", tmp_path / "main/pg_wal", archive / "x"):
+        folder.mkdir(parents=True)
+    names = ["000000010000000000000004", "000000010000000000000005"]
+    for name in names:
+        (aside / "pg_wal" / name).touch()
+    for name in (names[0], "000000020000000000000005"):
+        (archive / "x" / f"{name}-abc.zst").touch()
+    copied: list[str] = []
+
+    def run(command: list[Any], **_options: Any) -> Done:
+        copied.append(Path(command[-2]).name)
+        return Done(0, "", "")
+
+    monkeypatch.setattr(wal.tools, "run", run)
+    monkeypatch.setattr(wal, "control_data", lambda *_given: {"Database system identifier": SYSTEM})
+    wal.salvage(config.need_cluster(), tmp_path / "repository", aside, info(), 1)
+    assert copied == names
+    copied.clear()
+    wal.salvage(config.need_cluster(), tmp_path / "repository", aside, info(), 0)
+    assert copied == [], "as the newest timeline of the archive has it"
 
 
 def test_a_drill_goes_to_where_the_rows_were_counted() -> None:
@@ -474,10 +542,10 @@ def test_a_restore_that_was_killed_is_taken_back(tmp_path: Path) -> None:
     (data / "half").touch()
     config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
     restore_cluster.Progress(config).note(data=str(data), aside=str(aside), new=True, running=False, units=[])
-    assert "in its place again" in restore_cluster.take_back(config)
+    assert "in its place again" in restore_cluster.settle(config).says
     assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
     assert not aside.exists()
-    assert restore_cluster.take_back(config) == "", "and once is enough"
+    assert restore_cluster.settle(config).says == "", "and once is enough"
 
 
 def test_one_that_was_killed_before_anything_moved_loses_nothing(tmp_path: Path) -> None:
@@ -487,7 +555,7 @@ def test_one_that_was_killed_before_anything_moved_loses_nothing(tmp_path: Path)
     config = settings(tmp_path, cluster={**CLUSTER, "data": str(data)})
     # The name was noted, and the rename never came.
     restore_cluster.Progress(config).note(data=str(data), aside=str(tmp_path / "main.before-x"), running=False)
-    restore_cluster.take_back(config)
+    restore_cluster.settle(config)
     assert (data / "PG_VERSION").exists()
 
 

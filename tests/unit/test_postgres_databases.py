@@ -49,6 +49,7 @@ EMPTY: dict[str, Any] = {
     "recovery": False,
     "roles": {},
     "databases": {"postgres": database("postgres", []), "template1": database("postgres", [])},
+    "before": [],
     "members": [],
     "extensions": {"citext": True, "postgis": False, "file_fdw": False},
 }
@@ -99,6 +100,19 @@ def test_a_password_needs_no_quotes_and_is_new_each_time() -> None:
 
 
 # --- The plan --------------------------------------------------------------------------------------------------------
+
+
+def test_no_empty_database_is_created_beside_one_that_was_put_aside() -> None:
+    cluster, _inside = settled()
+    cluster["before"] = ["shop_before_20261121t101500z"]
+    assert logic.problems([WANTED], cluster) == []
+    del cluster["databases"]["shop"]
+    (problem,) = logic.problems([WANTED], cluster)
+    assert "shop_before_20261121t101500z" in problem
+    assert 'RENAME TO "shop"\'' in problem
+    # Another app's.
+    cluster["before"] = ["bookshop_before_20261121t101500z"]
+    assert logic.problems([WANTED], cluster) == []
 
 
 def test_where_all_is_as_it_should_be_nothing_is_done() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import random
 import sys
 from pathlib import Path
@@ -404,6 +405,26 @@ def test_the_host_is_asked_for_all_times_at_once(tmp_path: Path) -> None:
     assert host_questions.answer(lambda _command: (127, "", "none"), ["x"], {})["calendars"] == {"x": ""}
 
 
+def test_restores_that_were_killed_are_warned_about(tmp_path: Path) -> None:
+    program = tmp_path / "flaskhost-backup"
+    program.touch()
+    told = "A restore was killed. Finish it: sudo flaskhost-backup restore --confirm h1"
+
+    def ask(status: int, out: str) -> list[str]:
+        places = {"programs": tmp_path, "backups": program}
+        found = host_questions.answer(lambda _command: (status, out, ""), [], {}, **places)["restores"]
+        warn = load_filters()["flask_restore_warnings"]
+        return list(warn({"answers": {"restores": found}}, "web1"))
+
+    assert ask(0, json.dumps({"unfinished": [told], "problems": [told]})) == [f"web1: {told}"]
+    # A program of an earlier version, one that fails, and a host without any.
+    assert ask(0, json.dumps({"problems": []})) == []
+    assert ask(1, "Traceback") == []
+    program.unlink()
+    assert ask(0, json.dumps({"unfinished": [told]})) == []
+    assert load_filters()["flask_restore_warnings"]({"skipped": True}, "web1") == []
+
+
 def test_postgres_is_asked_as_its_own_user_and_without_a_cluster(tmp_path: Path) -> None:
     host = Host(tmp_path)
     found = host.ask([], {"work_mem": "64 bananas", "jit": "on"})["postgres"]
@@ -411,7 +432,7 @@ def test_postgres_is_asked_as_its_own_user_and_without_a_cluster(tmp_path: Path)
         "settings": {"work_mem": "it is no size. Valid units.", "jit": ""},
         "libraries": ["auto_explain"],
     }
-    silent = host_questions.answer(lambda _command: (124, "", ""), [], {"jit": "on"}, "", tmp_path)
+    silent = host_questions.answer(lambda _command: (124, "", ""), [], {"jit": "on"}, programs=tmp_path)
     assert silent["postgres"]["settings"] == {}
     command = host.calls[0]
     assert str(tmp_path / "17/bin/postgres") in command
@@ -422,7 +443,7 @@ def test_postgres_is_asked_as_its_own_user_and_without_a_cluster(tmp_path: Path)
     assert host.ask([], {"jit": "on"}, "15")["postgres"]
     assert str(tmp_path / "15/bin/postgres") in host.calls[0]
     assert host.ask([], {"jit": "on"}, "16")["postgres"] == {}
-    assert host_questions.answer(host.run, [], {"jit": "on"}, "", tmp_path / "none")["postgres"] == {}
+    assert host_questions.answer(host.run, [], {"jit": "on"}, programs=tmp_path / "none")["postgres"] == {}
 
 
 def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:

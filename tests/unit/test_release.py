@@ -1841,6 +1841,43 @@ def test_a_release_that_does_worse_is_taken_back(site: Site, what: str) -> None:
     assert site.history[-2:] == [("deploy", first.release, new), (RETURN, new, first.release)]
 
 
+def test_a_site_that_is_down_is_mended_by_a_deploy_while_it_has_visitors(site: Site) -> None:
+    """The visitors' errors of before counted against the new release, and it went back to the slot that is down."""
+    site.deploy()
+    down(site)
+    visits(site, "", 502, number=50)
+    site.change({"shop.py": "app = 2\n"})
+    live = site.host.served()
+    late = iter([20])
+
+    def meanwhile() -> None:
+        # nginx writes the last lines of those who came before when the release serves already.
+        visits(site, "", 502, number=next(late, 0))
+        visits(site, site.host.served(), 200)
+
+    site.meanwhile = meanwhile
+    outcome = site.deploy(watch=2)
+    assert site.host.served() == outcome.release != live
+    assert_in_order(site, outcome)
+
+
+def test_nobody_goes_back_to_a_slot_that_does_not_run(site: Site) -> None:
+    first = site.deploy()
+    down(site)
+    site.change({"shop.py": "app = 2\n"})
+    site.meanwhile = lambda: visits(site, site.host.served(), 500)
+    with pytest.raises(ReleaseError, match="server error") as caught:
+        site.deploy(watch=2)
+    assert "Nothing else runs here to go back to: it goes on serving." in caught.value.cure
+    assert site.host.served() not in ("", first.release)
+
+
+def down(site: Site) -> None:
+    """Let the slot that serves be down, as after a crash that systemd does not heal."""
+    slot = next(iter(site.host.running))
+    site.host.running.pop(slot)
+
+
 def test_a_process_that_does_not_stay_up_takes_the_release_back(site: Site) -> None:
     first = site.deploy(processes={"worker": "old"})
     site.change({"fails-as-worker": ""})

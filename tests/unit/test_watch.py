@@ -113,6 +113,12 @@ def test_the_log_is_read_from_where_it_ended(tmp_path: Path) -> None:
         stream.write(line("", 404) + b"\n")
     # Before the first release there was none, and what the web server answered by itself is nobody's.
     assert AccessLog(path).before("").answers == 0
+    with path.open("ab") as stream:
+        stream.write(line("", 502) + b"\n")
+    # The errors of a site that was down.
+    assert (AccessLog(path).before("").errors, AccessLog(path).before("new").errors) == (1, 1)
+    log.begin()
+    assert log.new_lines() == []
 
 
 def test_a_log_that_was_rotated_or_cut_begins_anew(tmp_path: Path) -> None:

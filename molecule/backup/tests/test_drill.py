@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 from backups import backup, settled
 
 testinfra_hosts = ["ansible://fh-backup-bookworm", "ansible://fh-backup-trixie"]
@@ -10,7 +13,11 @@ testinfra_hosts = ["ansible://fh-backup-bookworm", "ansible://fh-backup-trixie"]
 def test_the_drill_finds_a_damaged_backup(host):
     settled(host)
     backup(host, "full")
-    assert "row by row as counted" in backup(host, "drill")
+    time.sleep(3)
+    output = backup(host, "drill")
+    assert "row by row as counted" in output
+    assert "A restore to now recovers." in output
+    assert re.search(r"A restore to 20\S+ \S+ UTC recovers\.", output)
     folder = "/var/backups/flaskhost/postgres/backup/main"
     newest = host.run(f"ls -td {folder}/*F | head -1").stdout.strip()
     file = host.run(f"find {newest}/bundle -type f | head -1").stdout.strip()

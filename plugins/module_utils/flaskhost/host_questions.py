@@ -1,20 +1,25 @@
-"""What preflight asks the host: whether systemd can read times, and whether PostgreSQL takes values. Changes nothing.
+"""What preflight asks the host: systemd about times, PostgreSQL about values, the backups about restores.
+
+Nothing is changed.
 
 It runs on hosts that preflight has yet to refuse, so nothing here needs more than Python 3.7, and nothing raises.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 #: Where Debian has PostgreSQL's programs, by version.
 PROGRAMS = Path("/usr/lib/postgresql")
+#: The program that restores; a bare host has none.
+BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 #: Seconds. A program that does not answer is not asked again.
 _TIMEOUT = 30
 
 
-def answer(run, calendars, settings, version="", programs=PROGRAMS):
+def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS):
     """Ask the host everything.
 
     Args:
@@ -23,13 +28,29 @@ def answer(run, calendars, settings, version="", programs=PROGRAMS):
         settings: values of PostgreSQL's settings as texts, by their names.
         version: the major version of PostgreSQL that is wanted; the newest installed when empty.
         programs: where PostgreSQL's programs are.
+        backups: the program that restores.
 
     Returns:
         ``calendars``, what systemd says against each expression, and ``postgres``: ``settings``, what PostgreSQL says
         against each value (without those that it gave no answer to), and ``libraries``, the names of those that are
-        installed. ``postgres`` is empty if the host has no PostgreSQL of that version.
+        installed. ``postgres`` is empty if the host has no PostgreSQL of that version. ``restores``, a sentence for
+        each restore that was killed and is not finished.
     """
-    return {"calendars": _calendars(run, calendars), "postgres": _postgres(run, settings, version, programs)}
+    return {
+        "calendars": _calendars(run, calendars),
+        "postgres": _postgres(run, settings, version, programs),
+        "restores": _restores(run, backups),
+    }
+
+
+def _restores(run, program):
+    if not program.exists():
+        return []
+    _status, out, _err = run(["timeout", str(_TIMEOUT), str(program), "status", "--json"])
+    try:
+        return [str(item) for item in json.loads(out)["unfinished"]]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _calendars(run, expressions):

@@ -153,7 +153,8 @@ def cluster_question(databases: Iterable[Database]) -> str:
     """SQL that answers with one JSON object: what the cluster has of the roles and databases.
 
     Returns:
-        ``version``, ``roles`` by name, ``databases`` by name, ``members`` (pairs of a group and who is in it),
+        ``version``, ``roles`` by name, ``databases`` by name, ``before`` (the names of databases that restores have put
+        aside), ``members`` (pairs of a group and who is in it),
         ``extensions`` (those that are installed on the host, and whether PostgreSQL trusts them) and ``recovery``.
     """
     databases = list(databases)
@@ -175,6 +176,8 @@ SELECT json_build_object(
         CASE grantee WHEN 0 THEN '' ELSE pg_get_userbyid(grantee) END, privilege_type)), '[]')
         FROM aclexplode(coalesce(datacl, acldefault('d', datdba))))))
     FROM pg_database WHERE datname = ANY ({names})), '{{}}'),
+  'before', (SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database
+    WHERE datname ~ '_before_[0-9]{{8}}t[0-9]{{6}}z$'),
   'members', coalesce((SELECT json_agg(DISTINCT jsonb_build_array(pg_get_userbyid(roleid), pg_get_userbyid(member)))
     FROM pg_auth_members WHERE pg_get_userbyid(member)::text = ANY ({roles})), '[]'),
   'extensions', coalesce((SELECT json_object_agg(name, trusted) FROM (SELECT name, bool_or(trusted) AS trusted
@@ -258,6 +261,15 @@ def problems(databases: Iterable[Database], cluster: Mapping[str, Any], allowed:
         ]
     for database in databases:
         present = cluster["databases"].get(database.name)
+        aside = [name for name in cluster["before"] if name.rpartition("_before_")[0] == database.name]
+        if not present and aside:
+            rename = f'ALTER DATABASE "{aside[-1]}" RENAME TO "{database.name}"'
+            let_in = f'ALTER DATABASE "{database.name}" WITH CONNECTION LIMIT -1 ALLOW_CONNECTIONS true'
+            found.append(
+                f"there is no database {database.name}, but there is {' and '.join(aside)}, which a restore has put "
+                "aside. An empty one in its place would hide its rows. Bring it back: sudo -u postgres psql "
+                f"-c '{rename}' -c '{let_in}'. Or drop it, if an empty one is what you want."
+            )
         if present and present["encoding"] != "UTF8":
             found.append(
                 f"the database {database.name} has the encoding {present['encoding']}, not UTF8. Dump it, drop it and "

@@ -652,15 +652,17 @@ class Deployment:
         # Asked before the history says that it has been left.
         back = options["verb"] == "rollback" and self.store.is_back(record.id, served)
         self.outcome.previous = served
+        watching = self._watching(slot, record, served)
         self._guarded(
             live,
             slot,
             record,
             [
                 lambda: self.slots.flip(slot),
+                *watching[:1],
                 lambda: self.store.remember(record.id, served, options["by"], options["verb"]),
                 lambda: self._switch_units(record),
-                *self._watching(slot, record, served),
+                *watching[1:],
                 lambda: self._confirm(record),
             ],
         )
@@ -679,7 +681,9 @@ class Deployment:
         self.store.write(record)
 
     def _watching(self, slot: str, record: Record, served: str) -> list[Callable[[], None]]:
-        """The step that watches a release, made before it serves; none where it is not to be watched.
+        """The steps that watch a release: when it has begun to serve, and later; none where it is not to be watched.
+
+        What was before is read at once.
 
         Args:
             slot: the slot of the release.
@@ -690,7 +694,8 @@ class Deployment:
             return []
         log = AccessLog(Path(self.options["access_log"]))
         before, invocation = log.before(served), self.slots.invocation(slot)
-        return [lambda: self._watch(slot, record, log, before, invocation)]
+        # From the rename on: what was answered before it says nothing about the release.
+        return [log.begin, lambda: self._watch(slot, record, log, before, invocation)]
 
     def _watch_again(self, other: str, live: str, serving: Record) -> None:
         warm = other if self.slots.is_active(other) else ""
@@ -746,11 +751,11 @@ class Deployment:
             ReleaseError: always, with what was done about it.
         """
         cure = error.cure or "Correct the release and run the same command again."
-        if live:
+        if live and self.slots.is_active(live):
             # First of all what visitors get; the log can wait.
             problems = self._back_to(live, slot, record, error.reason if at_fault else "")
             cure = "\n".join([f"{self.slots.release(live)} serves again. {cure}", *problems])
-        elif self.slots.live() == slot and "flip" in self.options["phases"]:
+        elif self.slots.live() == slot and not live and "flip" in self.options["phases"]:
             # With others the return comes next, on all of them.
             cure = f"Nothing served here before, so that nothing serves until the next deploy. {cure}"
         elif self.slots.live() == slot:

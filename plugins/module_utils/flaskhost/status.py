@@ -130,7 +130,9 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, str], 
         columns = {"backup": _age(answer[kind], now), "drill": _age(answer["drill_state"], now)}
         if not answer["enabled"]:
             columns = {"backup": "none", "drill": ""}
-        return columns, [_clip(problem, LONGEST_REASON * 2) for problem in answer["problems"]]
+        # The commands that finish a restore are at the end of what is told of it.
+        whole = answer.get("unfinished", [])
+        return columns, [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}, [f"backups: {_clip(err or out) or f'the program ended with {status}'}"]
 

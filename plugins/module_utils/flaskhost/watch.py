@@ -25,7 +25,7 @@ class Traffic:
     """Requests that one release has answered, or should have.
 
     Attributes:
-        release: the release, as the app server names itself in the log.
+        release: the release, as the app server names itself in the log; empty for none.
         others: whether a 502 or 504 that names no release counts too: nobody has answered.
         answers: how many requests.
         errors: how many of them with a 5xx.
@@ -51,7 +51,8 @@ class Traffic:
                 status, named = int(entry["status"]), entry["release"]
             except (ValueError, KeyError, TypeError):
                 continue
-            if named != self.release and not (self.others and not named and status in (502, 504)):
+            unanswered = self.others and not named and status in (502, 504)
+            if not unanswered and (not named or named != self.release):
                 continue
             self.answers += 1
             self.errors += status >= 500
@@ -98,12 +99,14 @@ class AccessLog:
             return 0, 0
         return status.st_ino, status.st_size
 
+    def begin(self) -> None:
+        """Read from where the log ends now."""
+        self.inode, self.position = self._end()
+
     def before(self, release: str) -> Traffic:
-        """The traffic of a release in the last megabyte of the log."""
-        traffic = Traffic(release)
-        if not release:
-            # Requests without a release are those that no release has answered.
-            return traffic
+        """The traffic of a release in the last megabyte of the log, with what nobody has answered."""
+        # On both sides: where the site was down, the visitors' errors are not the new release's.
+        traffic = Traffic(release, others=True)
         try:
             with self.path.open("rb") as stream:
                 stream.seek(max(0, self.position - TAIL_BYTES))

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ ERROR = "<3>"
 #: Verbs that only look, and neither wait for others nor keep them waiting.
 LOOKING = ("status", "list", "check", "point")
 #: Verbs that somebody waits for: they say at once that another run is at work.
-SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock")
+SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock", "abandon")
 #: Verbs that run by the clock, whose failures the hook is told of.
 CLOCKWORK = ("full", "diff", "files", "copy", "check", "drill")
 
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("list", "say what can be restored")
     add("status", "say when what was done last")
     add("adopt", "let this cluster follow on another's backups in the second repository")
+    add("abandon", "take back a restore that was killed, where nothing has been written since")
     add("unlock", "take away the locks of runs that were killed")
     add("remove", "delete the cluster that was restored beside the real one")
     prepare = add("prepare", "make the repositories that are missing")
@@ -190,6 +192,7 @@ def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
         "status": lambda: verbs.status(settings, now),
         "adopt": lambda: verbs.adopt(settings, now),
         "unlock": lambda: verbs.unlock(settings),
+        "abandon": lambda: _abandon(settings),
         "prepare": lambda: verbs.prepare(settings, dry=options.check, now=now),
         "point": lambda: verbs.point(settings, options.app, options.release, options.previous, now),
         "drill": lambda: drill.drill(settings, options.source, now, options.timeout),
@@ -220,7 +223,7 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
     before = targets.parse_time(options.copy_before, now) if options.copy_before else None
     request = sources.Request(
         target=target, where=options.source, host=options.host, before=before, timeout=options.timeout, now=now,
-        accept_gap=options.accept_gap, start=not options.no_start,
+        accept_gap=options.accept_gap, start=not options.no_start, command=_again(options),
     )  # fmt: skip
     if options.beside:
         return restore_beside.beside(settings, request)
@@ -229,6 +232,28 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
         return restore_database.database(settings, options.database, request)
     _confirmed(options.confirm, settings.host, f"the whole PostgreSQL cluster of {settings.host}, with all databases")
     return restore_cluster.in_place(settings, request)
+
+
+def _again(options: argparse.Namespace) -> str:
+    """The command that asks for the same restore again."""
+    words = ["flaskhost-backup", "restore"]
+    named = {"to": "to", "release": "release", "backup": "backup", "app": "app", "database": "database"}
+    named |= {"host": "of", "copy_before": "copy-before", "confirm": "confirm"}
+    for name, option in named.items():
+        if getattr(options, name):
+            words += [f"--{option}", getattr(options, name)]
+    if options.source != "local":
+        words += ["--from", options.source]
+    words += [f"--{flag.replace('_', '-')}" for flag in ("no_start", "accept_gap") if getattr(options, flag)]
+    return shlex.join(words)
+
+
+def _abandon(settings: Config) -> Result:
+    cluster = restore_cluster.abandon(settings)
+    # Of a cluster that was taken back, the databases are again what they were.
+    database = restore_database.abandon(settings)
+    lines = [*cluster.lines, *database.lines] or ["There is no restore that was killed."]
+    return Result(changed=cluster.changed or database.changed, lines=lines)
 
 
 def _take_in(options: argparse.Namespace, settings: Config, now: float) -> Result:

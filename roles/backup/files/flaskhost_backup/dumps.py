@@ -208,13 +208,12 @@ def _need(done: Done, database: str) -> None:
         raise explain(done, f"The database {database.removesuffix(RESTORING)}")
 
 
-def name_it(server: Server, fresh: str, name: str, path: Path) -> None:
-    """Give the restored database its name, then its settings and who may connect to it.
+def set_properties(server: Server, name: str, path: Path) -> None:
+    """Give a database that was restored its settings, and who may connect to it.
 
     Raises:
         BackupError: PostgreSQL refuses.
     """
-    rename(server, fresh, name)
     archive = Archive(server.cluster, path)
     last = contents(archive).pick(_PROPERTIES)
     # No entry of a database's own is restored without --create, which always begins with CREATE DATABASE: it fails,
@@ -230,12 +229,26 @@ def drop(server: Server, name: str) -> None:
     server.ask(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)", None)
 
 
-def rename(server: Server, old: str, new: str) -> None:
-    """Rename a database, and end who is in it; under a name of before no app gets in by mistake."""
+def rename(server: Server, names: list[tuple[str, str]]) -> None:
+    """Rename databases, all of them or none, and end who is in them; under a name of before no app gets in by mistake.
+
+    Args:
+        server: the cluster.
+        names: the present name and the new one of each, in the order in which a new one becomes free.
+    """
+    for old, _new in names:
+        server.ask(f"ALTER DATABASE {quoted(old)} WITH ALLOW_CONNECTIONS false")
+        there = f"datname = {literal(old)} AND pid <> pg_backend_pid()"
+        server.ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {there}")  # noqa: S608 - quoted
     # Not closed for good: pg_upgrade refuses a database that nobody can connect to, and pg_dumpall leaves it out.
-    limit = 0 if "_before_" in new else -1
-    server.ask(f"ALTER DATABASE {quoted(old)} WITH ALLOW_CONNECTIONS false")
-    there = f"datname = {literal(old)} AND pid <> pg_backend_pid()"
-    server.ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {there}")  # noqa: S608 - quoted
-    server.ask(f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)}")
-    server.ask(f"ALTER DATABASE {quoted(new)} WITH CONNECTION LIMIT {limit} ALLOW_CONNECTIONS true")
+    steps = [
+        f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)}; "
+        f"ALTER DATABASE {quoted(new)} WITH CONNECTION LIMIT {0 if '_before_' in new else -1} ALLOW_CONNECTIONS true; "
+        for old, new in names
+    ]
+    server.ask(f"BEGIN; {''.join(steps)}COMMIT")
+
+
+def let_in(server: Server, name: str) -> None:
+    """Open a database again that a rename which was killed has closed."""
+    server.ask(f"ALTER DATABASE {quoted(name)} WITH ALLOW_CONNECTIONS true")

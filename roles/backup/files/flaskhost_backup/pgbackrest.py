@@ -198,6 +198,22 @@ class PgBackRest:
         # What there is was asked for before.
         return self._run("restore", f"--pg1-path={folder}", *arguments, opened=True)
 
+    def get(self, path: Path) -> str:
+        """Read a file of the repository, which is encrypted there.
+
+        Args:
+            path: where it is in the repository.
+
+        Raises:
+            BackupError: it cannot be read.
+        """
+        # The path comes after the command's name.
+        command = [*self._command("repo-get"), str(path)]
+        done = tools.run(command, user=self.cluster.user, timeout=ASK_SECONDS)
+        if done.status:
+            raise explain(done, self.where, self.repository)
+        return done.out
+
     def verify(self) -> list[str]:
         """Compare everything in the repository with its checksums.
 

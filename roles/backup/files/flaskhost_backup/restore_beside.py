@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from flaskhost_backup import tools
 from flaskhost_backup.cluster import BESIDE_PORT, Scratch, Server, need_room
@@ -10,6 +11,7 @@ from flaskhost_backup.config import Config
 from flaskhost_backup.pgbackrest import Backup
 from flaskhost_backup.sources import Request, Source, source
 from flaskhost_backup.targets import Target, arguments, choose, need_version
+from flaskhost_backup.timelines import Line
 from flaskhost_backup.verbs import Result, need_enabled
 from flaskhost_backup.wal import hand_over, need_whole_log
 
@@ -25,21 +27,38 @@ def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target
     """
     cluster = config.need_cluster()
     info = found.backrest.info()
-    backup = choose(info, target)
+    backup = choose(info, target, found.line)
     need_version(cluster, info)
     need_room(scratch.folder.parent, backup.size, "A cluster beside the real one")
     scratch.make()
     try:
-        tablespaces = scratch.folder / "tablespaces"
-        tools.make_folder(tablespaces, cluster.user)
-        found.backrest.restore(
-            scratch.data, *arguments(backup, target), f"--tablespace-map-all={tablespaces}", "--archive-mode=off",
-        )  # fmt: skip
+        tools.make_folder(_tablespaces(scratch), cluster.user)
+        found.backrest.restore(scratch.data, *scratch_arguments(scratch, backup, target, found.line))
         scratch.start(timeout)
     except BaseException:
         scratch.remove()
         raise
     return backup
+
+
+def scratch_arguments(scratch: Scratch, backup: Backup, target: Target, line: Line) -> list[str]:
+    """What pgBackRest is told of a restore into a scratch cluster.
+
+    Args:
+        scratch: the scratch cluster.
+        backup: the backup to begin with.
+        target: where to go.
+        line: the timeline to go along.
+    """
+    return [
+        *arguments(backup, target, line),
+        f"--tablespace-map-all={_tablespaces(scratch)}",
+        "--archive-mode=off",
+    ]
+
+
+def _tablespaces(scratch: Scratch) -> Path:
+    return scratch.folder / "tablespaces"
 
 
 def beside(config: Config, request: Request) -> Result:

@@ -1,4 +1,7 @@
-"""A restore of the whole cluster into its place, which is taken back where it fails or is killed."""
+"""A restore of the whole cluster into its place.
+
+Where it fails or is killed, it is taken back, unless PostgreSQL has run on the restored data: then it is finished.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +10,25 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flaskhost_backup import tools
-from flaskhost_backup.cluster import Server, need_room
+from flaskhost_backup.cluster import Server, need_room, system_identifier
 from flaskhost_backup.config import BackupError, Cluster, Config
 from flaskhost_backup.explain import explain
-from flaskhost_backup.pgbackrest import PgBackRest
+from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest
+from flaskhost_backup.progress import DATABASE, Progress
 from flaskhost_backup.sources import Request, Source, source
-from flaskhost_backup.state import State, held, read_json, stamp, write_json
-from flaskhost_backup.targets import arguments, choose, need_version
+from flaskhost_backup.state import State, held, stamp
+from flaskhost_backup.targets import Target, arguments, choose, need_version
+from flaskhost_backup.timelines import Line, line, of_cluster, remember
 from flaskhost_backup.tools import Done
-from flaskhost_backup.units import start_units, stopped
+from flaskhost_backup.units import start_left, start_units, stopped
 from flaskhost_backup.verbs import Result, move, move_aside, need_enabled, remove
 from flaskhost_backup.wal import complete, hand_over, need_no_gap, salvage
-
-
-class Progress:
-    """How far a restore into place has come, on the disk: one that was killed is taken back by the next.
-
-    Args:
-        config: the configuration.
-    """
-
-    def __init__(self, config: Config) -> None:
-        self.path, self.config = config.state / "restoring.json", config
-
-    def read(self) -> dict[str, Any]:
-        """What is under way; empty when nothing is."""
-        return read_json(self.path)
-
-    def note(self, **values: Any) -> None:
-        """Remember a step before it is taken."""
-        write_json(self.path, {**self.read(), **values})
-
-    def done(self) -> None:
-        """All is in place, or all is as before."""
-        self.path.unlink(missing_ok=True)
 
 
 def in_place(config: Config, request: Request) -> Result:
@@ -58,23 +42,21 @@ def in_place(config: Config, request: Request) -> Result:
         BackupError: it cannot be; what was there before is in its place again.
     """
     need_enabled(config)
-    cluster = config.need_cluster()
-    take_back(config)
+    cluster, server, progress = config.need_cluster(), Server(config.need_cluster()), Progress(config)
     locks = [app.lock for app in config.apps if app.lock]
+    patterns = [unit for app in config.apps for unit in app.units]
     with held(locks), source(config, request.where, request.host, request.before) as found:
-        wanted = request.target(found)
-        server = Server(cluster)
-        # All that can be found out is found out before anything is stopped.
-        info = found.backrest.info()
-        backup = choose(info, wanted)
-        need_version(cluster, info)
+        settled, wanted, info, backup, line_now = _chosen(config, request, found)
+        if settled.finished:
+            return Result(changed=True, lines=[settled.says], data={"restore": settled.entry})
         need_room(cluster.data.parent, backup.size, "The restored database")
         notes: list[str] = []
-        patterns = [unit for app in config.apps for unit in app.units]
         with stopped(config.state, patterns, start=request.start) as units:
             began = time.monotonic()
-            progress = Progress(config)
-            progress.note(units=units, running=server.runs())
+            progress.note(
+                units=units, running=server.runs(), at=request.now, asked=request.asked(wanted),
+                command=request.command, backup=backup.label, system=backup.system, point=wanted.point or {},
+            )  # fmt: skip
             try:
                 if request.where == "local" and server.runs():
                     notes += hand_over(server)
@@ -88,13 +70,16 @@ def in_place(config: Config, request: Request) -> Result:
                     notes += need_no_gap(found.folder, backup, accept=request.accept_gap)
                 aside = _swap(config, cluster, found, progress, request.now)
                 done = found.backrest if not found.fetched else PgBackRest(config)
-                done.restore(cluster.data, *arguments(backup, wanted))
+                done.restore(cluster.data, *arguments(backup, wanted, line_now))
                 if aside and request.where == "local":
-                    salvage(cluster, config.database_repository, aside, info)
+                    salvage(cluster, config.database_repository, aside, info, line_now.timeline)
                 last = _start(cluster, request.timeout)
             except (BackupError, OSError) as error:
                 raise _failed(config, error) from None
+            remember(config.records, of_cluster(cluster))
             progress.done()
+            # Of a database of the data that is aside now.
+            Progress(config, DATABASE).done()
     seconds = round(time.monotonic() - began, 1)
     result = Result(changed=True)
     result.lines = [f"The database was restored {wanted.text}, from the backup {backup.label}, in {seconds:.0f} s."]
@@ -110,6 +95,35 @@ def in_place(config: Config, request: Request) -> Result:
     }  # fmt: skip
     State(config.state).note("restore", result.data["restore"])
     return result
+
+
+def _chosen(config: Config, request: Request, found: Source) -> tuple[Settled, Target, Info, Backup, Line]:
+    """Find out where to go and what to begin with, before anything is stopped or moved; settle what was killed before.
+
+    Returns:
+        What has become of the restore that was killed, which is finished if it was the same; then where to go, what is
+        in the repository, the backup to begin with, and the timeline to go along.
+
+    Raises:
+        BackupError: it cannot be.
+    """
+    left = Progress(config).read()
+    if left.get("repository_aside") and not has_run(config, left):
+        # The repository is not in its place either: there is nothing to ask before.
+        settle(config)
+        left = {}
+    wanted = request.target(found)
+    info = found.backrest.info()
+    backup = choose(info, wanted, found.line)
+    need_version(config.need_cluster(), info)
+    if not left:
+        return Settled(), wanted, info, backup, found.line
+    settled = settle(config, timeout=request.timeout, start=request.start)
+    if settled.finished and left.get("asked") == request.asked(wanted):
+        return settled, wanted, info, backup, found.line
+    info = found.backrest.info()
+    along = found.line if found.fetched else line(found.backrest, found.folder, of_cluster(config.need_cluster()))
+    return Settled(), wanted, info, choose(info, wanted, along), along
 
 
 def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, now: float) -> Path | None:
@@ -236,7 +250,7 @@ def _failed(config: Config, error: BaseException) -> BackupError:
     if not isinstance(error, BackupError):
         return BackupError(str(error))
     try:
-        back = take_back(config, start=False)
+        back = settle(config, start=False).says
     except (BackupError, OSError) as second:
         return BackupError(
             f"{error.reason} Besides, what was there before could not be put back: {second}.",
@@ -245,46 +259,144 @@ def _failed(config: Config, error: BaseException) -> BackupError:
     return BackupError(f"{error.reason} {back}".strip(), error.cure)
 
 
-def take_back(config: Config, *, start: bool = True) -> str:
-    """Take back a restore that failed or was killed: what was there before is in its place again.
+def has_run(config: Config, left: Mapping[str, Any]) -> bool:
+    """Whether PostgreSQL has run on the restored data, so that rows may be in it that are nowhere else.
 
     Args:
         config: the configuration.
+        left: what the restore has noted.
+    """
+    data, system = Path(left.get("data") or "/nowhere"), left.get("system")
+    if not left.get("new") or not _takes_rows(data):
+        return False
+    # Somebody may have created another cluster where there was none: site.yml, after a kill.
+    return not system or system_identifier(config.need_cluster(), data) == system
+
+
+def _takes_rows(data: Path) -> bool:
+    """Whether a data folder is one on which PostgreSQL takes rows, or has.
+
+    Until it has recovered it takes none, and ``recovery.signal`` is there, which pgBackRest writes before the file
+    ``pg_control``. PostgreSQL removes it before it takes the first row (StartupXLOG in xlog.c).
+    """
+    recovers = any(os.path.lexists(data / name) for name in ("recovery.signal", "standby.signal"))
+    return os.path.lexists(data / "global/pg_control") and not recovers
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What has become of a restore that failed or was killed.
+
+    Attributes:
+        says: a sentence; empty if there was none.
+        finished: whether the restored data stays.
+        entry: what is remembered of it, if it stays.
+    """
+
+    says: str = ""
+    finished: bool = False
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+
+def settle(config: Config, *, timeout: float = 600, start: bool = True) -> Settled:
+    """Finish a restore that failed or was killed if PostgreSQL has run on the restored data; else take it back.
+
+    Data on which PostgreSQL has run is never removed.
+
+    Args:
+        config: the configuration.
+        timeout: seconds that PostgreSQL may take to start.
         start: whether to start the apps as well, which nobody else does if the restore was killed.
 
-    Returns:
-        What was done, a sentence; empty where nothing was under way.
+    Raises:
+        BackupError: PostgreSQL does not start.
     """
-    progress = Progress(config)
-    found = progress.read()
-    if not found:
-        return ""
+    left = Progress(config).read()
+    if not left:
+        return Settled()
+    if not has_run(config, left):
+        if left.get("new"):
+            _stop(config.need_cluster())
+        # It may have recovered meanwhile.
+        if not has_run(config, left):
+            return Settled(_take_back(config, left, start=start))
+    return _finish(config, left, timeout=timeout, start=start)
+
+
+def _finish(config: Config, left: Mapping[str, Any], *, timeout: float, start: bool) -> Settled:
+    cluster, server = config.need_cluster(), Server(config.need_cluster())
+    if not server.runs():
+        _start(cluster, timeout)
+    text, aside = str((left.get("asked") or ["as it was asked for"])[0]), str(left.get("aside") or "")
+    says = f"The database was restored {text}: PostgreSQL has run on the restored data, which stays in its place."
+    if aside:
+        says += f" The data that was there before: {aside}. When all is well: rm -r {aside}"
+    entry = {
+        "at": left.get("at") or time.time(), "ok": True, "problems": [], "seconds": 0, "target": text,
+        "backup": left.get("backup") or "", "aside": aside, "units": left.get("units") or [],
+        "point": left.get("point") or {}, "system": left.get("system") or "",
+    }  # fmt: skip
+    State(config.state).note("restore", entry)
+    remember(config.records, of_cluster(cluster))
+    says += _start_apps(config, left, start=start)
+    Progress(config).done()
+    return Settled(says, finished=True, entry=entry)
+
+
+def _start_apps(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
+    """Start what the killed run has stopped; return what went wrong, since the data is back all the same."""
+    try:
+        if start:
+            start_units(list(left.get("units") or []))
+            start_left(config.state, [unit for app in config.apps for unit in app.units])
+    except BackupError as problem:
+        return f" {problem}"
+    return ""
+
+
+def _take_back(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
+    """Put what was there before into its place again."""
     cluster = config.need_cluster()
-    data, aside = Path(found.get("data") or cluster.data), found.get("aside")
-    if found.get("new"):
-        _stop(cluster)
+    data, aside = Path(left.get("data") or cluster.data), left.get("aside")
+    other = ""
     if aside and Path(aside).exists():
-        if data.exists():
-            # It was made by us, from a backup that is still there.
-            remove(data)
-        move(Path(aside), data)
-    elif found.get("new") and not aside:
+        if _takes_rows(data):
+            # Not of this restore, see has_run().
+            other = f" A cluster that was made meanwhile: {move_aside(data, stamp(time.time()))}."
+        # PostgreSQL has never taken a row there: it comes from a backup that is still there.
         remove(data)
-    repository, before = found.get("repository"), found.get("repository_aside")
-    if repository and (found.get("repository_new") or before):
+        move(Path(aside), data)
+    elif left.get("new") and not aside and not _takes_rows(data):
+        remove(data)
+    repository, before = left.get("repository"), left.get("repository_aside")
+    if repository and (left.get("repository_new") or before):
         if before and Path(before).exists():
             remove(Path(repository))
             move(Path(before), Path(repository))
-        elif not before and found.get("repository_new"):
+        elif not before and left.get("repository_new"):
             remove(Path(repository))
     started = "."
-    if found.get("running"):
+    if left.get("running"):
         _start(cluster, 600)
-        started = " and runs."
-        try:
-            start_units(list(found.get("units") or []) if start else [])
-        except BackupError as problem:
-            # The data is back all the same.
-            started = f" and runs. {problem}"
-    progress.done()
-    return f"What was there before is in its place again{started}"
+        started = f" and runs.{_start_apps(config, left, start=start)}"
+    Progress(config).done()
+    return f"What was there before is in its place again{started}{other}"
+
+
+def abandon(config: Config) -> Result:
+    """Take back a restore that was killed.
+
+    Raises:
+        BackupError: PostgreSQL has run on the restored data since, and there may be rows in it that are nowhere else.
+    """
+    need_enabled(config)
+    left = Progress(config).read()
+    if has_run(config, left):
+        aside = left.get("aside")
+        where = f"The data of before is in {aside}" if aside else "There was no data before"
+        raise BackupError(
+            f"PostgreSQL has run on the restored data, and rows may have come into it. {where}.",
+            f"Finish the restore: sudo {left.get('command') or 'flaskhost-backup restore'}; then restore to another "
+            "time if that is what you want.",
+        )
+    return Result(changed=bool(left), lines=[settle(config).says] if left else [])

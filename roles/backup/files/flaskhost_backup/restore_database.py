@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flaskhost_backup import dumps, scrubs
 from flaskhost_backup.cluster import DATABASE_PORT, Scratch, Server
 from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.progress import DATABASE, Progress
 from flaskhost_backup.restore_beside import into_scratch
 from flaskhost_backup.sessions import Login
 from flaskhost_backup.sources import Request, source
 from flaskhost_backup.state import State, held, stamp
-from flaskhost_backup.units import stopped
+from flaskhost_backup.targets import choose
+from flaskhost_backup.units import start_left, stopped
 from flaskhost_backup.verbs import Result, need_enabled, remove
 from flaskhost_backup.wal import hand_over, need_whole_log
 
@@ -33,6 +39,11 @@ def database(config: Config, name: str, request: Request) -> Result:
             "PostgreSQL does not run: one database alone can only be restored into a cluster that does.",
             "Restore the whole cluster: playbooks/restore.yml without app; or start it: systemctl start postgresql",
         )
+    if Progress(config).read():
+        raise BackupError(
+            "A restore of all databases was killed, and is not finished.",
+            "Finish it or take it back first; flaskhost-backup status says how.",
+        )
     app = next((item for item in config.apps if item.name == name), None)
     scratch = Scratch(cluster, config.state / "database", DATABASE_PORT)
     began = time.monotonic()
@@ -41,19 +52,28 @@ def database(config: Config, name: str, request: Request) -> Result:
         source(config, request.where, request.host, request.before) as found,
     ):
         wanted = request.target(found)
+        choose(found.backrest.info(), wanted, found.line)
+        asked = [name, *request.asked(wanted)]
+        settled = settle(config, start=request.start)
+        if settled.finished and settled.asked == asked:
+            return Result(changed=True, lines=[settled.says], data={"restore": settled.entry})
         if request.where == "local":
             hand_over(server)
         need_whole_log(found, wanted, request.accept_gap)
         backup = into_scratch(config, scratch, found, wanted, request.timeout)
         try:
             if name not in scratch.server.databases():
-                raise BackupError(f"There was no database {name} then.", "Ask for a later time.")
+                raise BackupError(f"There was no database {name} then.", _others(server, name))
             dump = scratch.folder / "dump"
             dumps.dump(scratch.server, name, dump)
             scratch.stop()
             remove(scratch.data)
             with stopped(config.state, list(app.units) if app else [], start=request.start) as units:
-                kept, notes = replace(server, name, dump, stamp(request.now))
+                noted = {
+                    "at": request.now, "asked": asked, "command": request.command, "units": units,
+                    "backup": backup.label, "target": wanted.text, "point": wanted.point or {},
+                }  # fmt: skip
+                kept, notes = replace(config, name, dump, stamp(request.now), noted=noted)
         finally:
             scratch.remove()
     seconds = round(time.monotonic() - began, 1)
@@ -85,13 +105,11 @@ def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: floa
     Raises:
         BackupError: it cannot be, or it cannot be scrubbed; the database that was here is in its place.
     """
-    server = Server(config.need_cluster())
     app = next((item for item in config.apps if item.name == name), None)
-    with (
-        held([app.lock] if app and app.lock else []),
-        stopped(config.state, list(app.units) if app else []) as units,
-    ):
-        kept, notes = replace(server, name, dump, stamp(now), scrub)
+    with held([app.lock] if app and app.lock else []):
+        settle(config)
+        with stopped(config.state, list(app.units) if app else []) as units:
+            kept, notes = replace(config, name, dump, stamp(now), scrub=scrub, noted={"at": now, "units": units})
     result = Result(changed=True, lines=[f"The database {name} was taken in{', and scrubbed' if scrub else ''}."])
     if kept:
         result.lines.append(f"The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}")
@@ -100,17 +118,27 @@ def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: floa
     return result
 
 
-def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None = None) -> tuple[str, list[str]]:
+def replace(
+    config: Config,
+    name: str,
+    dump: Path,
+    mark: str,
+    *,
+    scrub: Path | None = None,
+    noted: Mapping[str, Any] | None = None,
+) -> tuple[str, list[str]]:
     """Put a database from a dump into the place of the one that is there, which gets another name.
 
-    It is restored beside the present one, with the rights of its owner, and gets its name when it is whole.
+    It is restored beside the present one, with the rights of its owner. When it is whole, both get their names in one
+    transaction.
 
     Args:
-        server: the cluster.
+        config: the configuration.
         name: the database.
         dump: made by ``pg_dump --format=custom --create``.
         mark: ends the other name.
         scrub: SQL to run in the new one, all of it or nothing, before anybody is let in.
+        noted: what else to remember of this restore, for the one that comes after a kill.
 
     Returns:
         That name, empty where there was none; and what there is to tell.
@@ -118,6 +146,7 @@ def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None
     Raises:
         BackupError: it cannot be; the one that was there is in its place again.
     """
+    server, progress = Server(config.need_cluster()), Progress(config, DATABASE)
     kept = f"{name}_before_{mark.lower()}"
     sql = scrubs.read(scrub) if scrub else None
 
@@ -125,19 +154,110 @@ def replace(server: Server, name: str, dump: Path, mark: str, scrub: Path | None
         if sql is not None:
             scrubs.run(login, sql)
 
+    there = name in _names(server)
+    progress.note(**(noted or {}), database=name, kept=kept if there else "", dump=str(dump))
     try:
         fresh, notes = dumps.load(server, name, dump, finish)
+        progress.note(swaps=True)
+        dumps.rename(server, [*([(name, kept)] if there else []), (fresh, name)])
     except BackupError as problem:
+        settle(config, start=False)
         raise BackupError(f"{problem.reason} What was there before is in its place.", problem.cure) from None
-    there = [name] in server.ask("SELECT datname FROM pg_catalog.pg_database")
-    if there:
-        dumps.rename(server, name, kept)
     try:
-        dumps.name_it(server, fresh, name, dump)
+        dumps.set_properties(server, name, dump)
     except BackupError as problem:
-        dumps.drop(server, fresh)
-        dumps.drop(server, name)
         if there:
-            dumps.rename(server, kept, name)
+            dumps.rename(server, [(name, fresh), (kept, name)])
+            dumps.drop(server, fresh)
+        else:
+            dumps.drop(server, name)
+        progress.done()
         raise BackupError(f"{problem.reason} What was there before is in its place again.", problem.cure) from None
+    progress.done()
     return (kept if there else ""), notes
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What has become of a restore of one database that failed or was killed.
+
+    Attributes:
+        says: a sentence; empty if there was none.
+        finished: whether the restored database has its name.
+        asked: what the restore was asked for.
+        entry: what is remembered of it, if it is finished.
+    """
+
+    says: str = ""
+    finished: bool = False
+    asked: list[str] = field(default_factory=list)
+    entry: Mapping[str, Any] = field(default_factory=dict)
+
+
+def settle(config: Config, *, start: bool = True) -> Settled:
+    """Finish a restore that failed or was killed if the databases have their names; else undo it.
+
+    Args:
+        config: the configuration.
+        start: whether to start the app as well, which nobody else does if the restore was killed.
+
+    Raises:
+        BackupError: PostgreSQL refuses, or the app does not start.
+    """
+    server, progress = Server(config.need_cluster()), Progress(config, DATABASE)
+    left = progress.read()
+    if not left:
+        return Settled()
+    name, kept, dump = str(left["database"]), str(left.get("kept") or ""), Path(left.get("dump") or "/nowhere")
+    fresh, names = f"{name}{dumps.RESTORING}", _names(server)
+    finished = bool(left.get("swaps")) and fresh not in names and (kept in names if kept else name in names)
+    if finished:
+        if dump.exists():
+            dumps.set_properties(server, name, dump)
+        says = f"The database {name} was restored {left.get('target') or ''}".strip() + "; that run was killed."
+        if kept:
+            says += f" The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}"
+    else:
+        dumps.drop(server, fresh)
+        if name in names:
+            dumps.let_in(server, name)
+        says = f"The database {name} is as it was before."
+    entry = {
+        "at": left.get("at") or time.time(), "ok": True, "problems": [], "seconds": 0,
+        "target": left.get("target") or "", "backup": left.get("backup") or "", "database": name, "aside": kept,
+        "units": left.get("units") or [], "point": left.get("point") or {},
+    }  # fmt: skip
+    if finished:
+        State(config.state).note("restore", entry)
+    progress.done()
+    app = next((item for item in config.apps if item.name == name), None)
+    if app and start:
+        start_left(config.state, list(app.units))
+    return Settled(says, finished, list(left.get("asked") or []), entry if finished else {})
+
+
+def abandon(config: Config) -> Result:
+    """Undo a restore of one database that was killed.
+
+    Raises:
+        BackupError: the restored database has its name already.
+    """
+    need_enabled(config)
+    left = Progress(config, DATABASE).read()
+    if not left:
+        return Result()
+    settled = settle(config)
+    return Result(changed=True, lines=[settled.says])
+
+
+def _names(server: Server) -> list[str]:
+    rows = server.ask("SELECT pg_catalog.to_json(datname) FROM pg_catalog.pg_database")
+    return [json.loads(row[0]) for row in rows]
+
+
+def _others(server: Server, name: str) -> str:
+    """What to do where a backup has no such database: it may have had another name then."""
+    before = [other for other in _names(server) if other.startswith(f"{name}_before_")]
+    if not before:
+        return "Ask for a later time."
+    return f"Ask for a later time, or look into what was put aside: {', '.join(sorted(before))}."

@@ -6,7 +6,7 @@ import contextlib
 import os
 import pwd
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.pgbackrest import PgBackRest
 from flaskhost_backup.state import read_json
 from flaskhost_backup.targets import Target
+from flaskhost_backup.timelines import Line, line, of_cluster, recorded
 from flaskhost_backup.verbs import remove
 
 
@@ -27,12 +28,14 @@ class Source:
         folder: where it is.
         points: the points that are known in it; None for those of this host.
         fetched: whether it was fetched from the second repository, and has to be put into place or removed.
+        line: the timeline that the cluster is on whose backups these are.
     """
 
     backrest: PgBackRest
     folder: Path
     points: list[dict[str, Any]] | None = None
     fetched: Path | None = None
+    line: Line = field(default_factory=Line)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Request:
         now: seconds since 1970.
         accept_gap: restore to now although a part of the log is missing, and what came after it is lost.
         start: whether the apps are started again; not where an earlier release of them comes next.
+        command: the command by which it was asked for, to be typed again where it is killed.
     """
 
     target: Callable[[Source], Target]
@@ -58,6 +62,15 @@ class Request:
     now: float
     accept_gap: bool = False
     start: bool = True
+    command: str = ""
+
+    def asked(self, wanted: Target) -> list[str]:
+        """What tells this restore from others: the same one again only finishes what was killed.
+
+        Args:
+            wanted: to which point.
+        """
+        return [wanted.text, self.where, self.host]
 
 
 @contextlib.contextmanager
@@ -74,7 +87,9 @@ def source(config: Config, where: str, host: str = "", before: float | None = No
         BackupError: there is none, or it cannot be fetched.
     """
     if where == "local":
-        yield Source(PgBackRest(config), config.database_repository)
+        backrest, repository = PgBackRest(config), config.database_repository
+        timeline = of_cluster(config.need_cluster()) or recorded(config.records)
+        yield Source(backrest, repository, line=line(backrest, repository, timeline))
         return
     fetched = config.repository / "fetched"
     try:
@@ -112,11 +127,13 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
     # postgres has to get through to its own part of it.
     folder.chmod(0o711)
     points = read_json(records / "points.list").get("points")
+    backrest = PgBackRest(config, repository, "The copy that was fetched from the second repository")
     return Source(
-        PgBackRest(config, repository, "The copy that was fetched from the second repository"),
+        backrest,
         repository,
         points if isinstance(points, list) else [],
         folder,
+        line(backrest, repository, recorded(records)),
     )
 
 

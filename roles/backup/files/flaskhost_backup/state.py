@@ -130,6 +130,19 @@ def lock(
         yield
 
 
+def holder(path: Path = LOCK) -> str:
+    """Say who holds the lock: the verb, its process, and since when; nobody is an empty text.
+
+    Args:
+        path: its file.
+    """
+    try:
+        with path.open("r+", encoding="utf-8") as stream:
+            return "" if _try(stream) else stream.read(100).strip() or "another run"
+    except OSError:
+        return ""
+
+
 def _try(stream: Any) -> bool:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,6 +9,7 @@ from typing import Any
 from flaskhost_backup.config import BackupError, Cluster, Config
 from flaskhost_backup.pgbackrest import Backup, Info
 from flaskhost_backup.state import State, utc
+from flaskhost_backup.timelines import Line
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,13 @@ def release_target(config: Config, app: str, release: str, points: list[dict[str
     return Target("point", str(names[-1]["name"]), names[-1])
 
 
-def choose(info: Info, target: Target) -> Backup:
+def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: B008 - it is frozen
     """Choose the backup to begin with.
+
+    Args:
+        info: what is in the repository.
+        target: where to go.
+        line: the timeline to go along.
 
     Raises:
         BackupError: there is none that lies before the target.
@@ -89,6 +95,13 @@ def choose(info: Info, target: Target) -> Backup:
         if not chosen:
             raise BackupError(f"There is no backup {target.value}.", "What there is: flaskhost-backup list")
         return chosen[-1]
+    if target.kind != "point":
+        backups = [item for item in backups if line.holds(item)]
+        if not backups:
+            raise BackupError(
+                f"No backup leads to where the database is now: timeline {line.timeline} of its log.",
+                "Make one: flaskhost-backup full; or name a backup: playbooks/restore.yml -e label=LABEL",
+            )
     if target.kind == "latest":
         return backups[-1]
     limit = float(target.value) if target.kind == "time" else float((target.point or {}).get("at") or 0)
@@ -117,16 +130,27 @@ def need_version(cluster: Cluster, info: Info) -> None:
         )
 
 
-def arguments(backup: Backup, target: Target) -> list[str]:
-    """What pgBackRest is told of the target."""
+def arguments(backup: Backup, target: Target, line: Line = Line()) -> list[str]:  # noqa: B008 - it is frozen
+    """What pgBackRest is told of the target.
+
+    Args:
+        backup: the backup to begin with.
+        target: where to go.
+        line: the timeline to go along; PostgreSQL goes along the newest where it is not known.
+    """
     found = [f"--set={backup.label}"]
     if target.kind == "backup":
-        return [*found, "--type=immediate", "--target-action=promote"]
+        # pgBackRest has no --target-timeline for this type.
+        own = "--recovery-option=recovery_target_timeline=current"
+        return [*found, "--type=immediate", own, "--target-action=promote"]
+    timeline = int((target.point or {}).get("timeline") or 0) if target.kind == "point" else line.timeline
+    along = [f"--target-timeline={timeline}"] if timeline else []
     if target.kind == "time":
         when = datetime.fromtimestamp(float(target.value), UTC)
-        return [*found, "--type=time", f"--target={when:%Y-%m-%d %H:%M:%S.%f}+00", "--target-action=promote"]
+        return [
+            *(*found, "--type=time", f"--target={when:%Y-%m-%d %H:%M:%S.%f}+00"),
+            *(*along, "--target-action=promote"),
+        ]
     if target.kind == "point":
-        timeline = int((target.point or {}).get("timeline") or 0)
-        line = [f"--target-timeline={timeline}"] if timeline else []
-        return [*found, "--type=name", f"--target={target.value}", *line, "--target-action=promote"]
-    return [*found, "--type=default"]
+        return [*found, "--type=name", f"--target={target.value}", *along, "--target-action=promote"]
+    return [*found, "--type=default", *along]

@@ -57,6 +57,22 @@ def stopped(folder: Path, patterns: list[str], *, start: bool = True) -> Iterato
     _remember(note, others)
 
 
+def start_left(folder: Path, patterns: list[str]) -> None:
+    """Start the units that a killed run has left stopped, and forget them.
+
+    Args:
+        folder: where it is remembered what is stopped.
+        patterns: whose units, as ``systemctl list-units`` understands them.
+
+    Raises:
+        BackupError: one does not start.
+    """
+    note = folder / "stopped.json"
+    noted = _noted(note)
+    start_units([name for name in noted if _fits(name, patterns) and _is_enabled(name)])
+    _remember(note, [name for name in noted if not _fits(name, patterns)])
+
+
 def running_units(patterns: list[str]) -> list[str]:
     """List the units that run.
 

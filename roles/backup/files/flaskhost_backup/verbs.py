@@ -18,7 +18,9 @@ from flaskhost_backup import counts, restic, tools
 from flaskhost_backup.cluster import Server, control_data, human
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest
+from flaskhost_backup.progress import unfinished
 from flaskhost_backup.state import State, read_json, utc, write_json
+from flaskhost_backup.timelines import of_cluster, remember
 
 #: The name of a restore point: letters, digits and what separates them; PostgreSQL takes 63 characters.
 POINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,62}")
@@ -127,6 +129,7 @@ def _noted(result: Result, state: State, kind: str, now: float, do: Callable[[],
 
 def _database(config: Config, kind: str, now: float) -> tuple[str, dict[str, Any]]:
     backrest, server = PgBackRest(config), Server(config.need_cluster())
+    remember(config.records, of_cluster(config.need_cluster()))
     backrest.backup(kind)
     newest = backrest.info().backups[-1]
     # After the backup, so that a drill also replays some of the log.
@@ -177,6 +180,7 @@ def _copy(config: Config, *, prune: bool) -> tuple[str, dict[str, Any]]:
     second = restic.second(config)
     info = PgBackRest(config).info()
     _same_cluster(config, second, info)
+    remember(config.records, of_cluster(config.need_cluster()))
     taken = second.backup(
         [restic.DATABASE, f"system-{info.system}"],
         [config.database_repository, config.records],
@@ -352,6 +356,7 @@ def status(config: Config, now: float) -> Result:
     result = Result(data={"enabled": config.enabled, "database": bool(config.cluster), "second": bool(config.second)})
     for kind in ("database", "files", "copy", "second_files", "drill", "restore"):
         result.data[kind + "_state"] = state.read(kind)
+    result.data["unfinished"] = unfinished(config)
     result.problems += late(config, now)
     return result
 
@@ -360,7 +365,7 @@ def late(config: Config, now: float) -> list[str]:
     """What is older than it should be, or has failed last; asks nobody but the files of this host."""
     if not config.enabled:
         return ["There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."]
-    state, found = State(config.state), []
+    state, found = State(config.state), unfinished(config)
     wanted = [("files", "backup of the files", config.alert_hours * HOUR, "files")]
     if config.cluster:
         wanted.insert(0, ("database", "backup of the database", config.alert_hours * HOUR, "full"))

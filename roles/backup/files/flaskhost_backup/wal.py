@@ -78,15 +78,25 @@ def need_whole_log(found: Source, wanted: Target, accept_gap: bool) -> None:
         BackupError: there is a gap, and nobody has accepted it.
     """
     if wanted.kind == "latest":
-        need_no_gap(found.folder, choose(found.backrest.info(), wanted), accept=accept_gap)
+        need_no_gap(found.folder, choose(found.backrest.info(), wanted, found.line), accept=accept_gap)
 
 
-def salvage(cluster: Cluster, repository: Path, aside: Path, info: Info) -> None:
-    """Take from the old data the segments that never were whole: the last commits before a crash."""
+def salvage(cluster: Cluster, repository: Path, aside: Path, info: Info, timeline: int) -> None:
+    """Take from the old data the segments that never were whole: the last commits before a crash.
+
+    Args:
+        cluster: the cluster, restored and not started yet.
+        repository: where the archived segments are.
+        aside: the old data.
+        info: what is in the repository.
+        timeline: the one that the old data is on; 0 where it is not known.
+    """
     if control_data(cluster, aside).get("Database system identifier") != info.system:
         return
     log, fresh = aside / "pg_wal", cluster.data / "pg_wal"
-    newest = max((name for _archive, name in segments(repository)), default="0" * 24)
+    # A newer timeline may be of a restore that was taken back.
+    ours = [name for _archive, name in segments(repository) if segment_timeline(name) <= (timeline or 1 << 32)]
+    newest = max(ours, default="0" * 24)
     for path in sorted(log.iterdir()) if log.is_dir() else []:
         if not SEGMENT.fullmatch(path.name):
             continue
