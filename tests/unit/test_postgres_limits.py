@@ -27,8 +27,8 @@ NAMES = Names(
 @pytest.fixture
 def judge() -> Judge:
     tables = (
-        Table("locks", "locks", "max_locks_per_transaction", 1000),
-        Table("predicate locks", "predicates", "max_pred_locks_per_transaction", 1000),
+        Table("locks", "locks", "max_locks_per_transaction", 500),
+        Table("predicate locks", "predicates", "max_pred_locks_per_transaction", 500),
     )
     return Judge(tables, NAMES)
 
@@ -40,7 +40,7 @@ def mallory(pid: int, locks: int = 0, role: int = 2, predicates: int = 0) -> Ses
 # --- The tables of locks ---------------------------------------------------------------------------------------------
 
 
-def test_half_of_the_table_is_a_databases_own(judge: Judge) -> None:
+def test_what_postgresql_plans_for_is_a_databases_own(judge: Judge) -> None:
     assert judge.judge([mallory(7, 500), Session(8, ALICE, 1, client=True, locks=20)], 0.0) == ([], [])
     assert judge.pause(0.0) == limits.LOOK
 
@@ -48,7 +48,7 @@ def test_half_of_the_table_is_a_databases_own(judge: Judge) -> None:
 def test_a_session_with_more_is_ended_and_the_line_says_all_that_an_operator_needs(judge: Judge) -> None:
     pids, [line] = judge.judge([mallory(7, 501, OWNER), Session(8, ALICE, 1, client=True, locks=20)], 0.0)
     assert pids == [7]
-    for said in ("role mallory-owner", "database mallory", "held 501 locks", "share 1000", "bound is 500",
+    for said in ("role mallory-owner", "database mallory", "held 501 locks", "share one table", "bound is 500",
                  "max_locks_per_transaction in postgres_extra_settings"):  # fmt: skip
         assert said in line
     assert "did so again" not in line
@@ -70,10 +70,10 @@ def test_what_a_worker_of_a_query_holds_counts_and_only_its_client_is_ended(judg
     assert judge.judge([mallory(7, 250), worker], 0.0)[0] == [7]
 
 
-def test_several_apps_together_leave_a_quarter_of_the_table(judge: Judge) -> None:
+def test_several_apps_together_leave_some_of_the_table(judge: Judge) -> None:
     sessions = [mallory(7, 400), Session(8, ALICE, 1, client=True, locks=20)]
-    assert judge.judge([*sessions, Session(9, SHOP, 9, client=True, locks=330)], 0.0)[0] == []
-    assert judge.judge([*sessions, Session(9, SHOP, 9, client=True, locks=331)], 0.0)[0] == [7]
+    assert judge.judge([*sessions, Session(9, SHOP, 9, client=True, locks=205)], 0.0)[0] == []
+    assert judge.judge([*sessions, Session(9, SHOP, 9, client=True, locks=206)], 0.0)[0] == [7]
 
 
 def test_predicate_locks_have_a_table_of_their_own(judge: Judge) -> None:

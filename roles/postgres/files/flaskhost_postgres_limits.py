@@ -96,13 +96,15 @@ LEFT JOIN (SELECT pid, pg_catalog.count(*) FILTER (WHERE NOT fastpath AND mode <
   FROM pg_catalog.pg_lock_status() GROUP BY pid) l ON l.pid = a.pid
 WHERE a.datid <> 0 AND a.usesysid IS NOT NULL AND a.backend_type IN ('client backend', 'parallel worker');
 """
-#: How many entries the tables have, by the settings that PostgreSQL computes them from.
+#: How many entries PostgreSQL plans for in each table (NLOCKENTS in lock.c, MaxBackends in postinit.c). Of locks there
+#: is room for half as many again and some hundred more: for each it plans two entries of who holds it.
 SIZES_SQL = """
 SELECT pg_catalog.json_build_array(
   pg_catalog.current_setting('max_locks_per_transaction')::bigint * n,
   pg_catalog.current_setting('max_pred_locks_per_transaction')::bigint * n)
-FROM (SELECT pg_catalog.current_setting('max_connections')::bigint
-  + pg_catalog.current_setting('max_prepared_transactions')::bigint AS n) s;
+FROM (SELECT pg_catalog.sum(pg_catalog.current_setting(name)::bigint) + 1 AS n FROM pg_catalog.unnest(ARRAY[
+  'max_connections', 'autovacuum_max_workers', 'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions'
+]) AS name) s;
 """
 NAMES_SQL = """
 SELECT pg_catalog.json_build_array('role', oid::bigint, rolname, rolsuper) FROM pg_catalog.pg_authid;
@@ -159,7 +161,7 @@ class Table:
         name: what a person calls it.
         column: the attribute of a session that counts its entries.
         setting: the setting that makes it larger.
-        size: how many entries it has.
+        size: how many entries PostgreSQL plans for.
     """
 
     name: str
@@ -267,7 +269,7 @@ class Judge:
         for session in tenants:
             by_database.setdefault(session.database, []).append(session)
         most = max(by_database.values(), key=table.held, default=[])
-        bound, together, held = table.size // 2, table.size * 3 // 4, table.held(most)
+        bound, together, held = table.size, table.size * 5 // 4, table.held(most)
         # Several apps can fill the table together without one of them passing the bound.
         if held <= bound and table.held(tenants) <= together:
             return [], ""
@@ -286,8 +288,8 @@ class Judge:
         again = f" It did so again, so every session of {database} is ended for {BAR:.0f} seconds." if barred else ""
         return [session.pid for session in victims], (
             f"Ended {len(new)} session(s) of the role {roles} in the database {database}, which held {held} "
-            f"{table.name}. All databases share {table.size}; the bound is {bound} for one database and {together} for "
-            f"all apps.{again} If the app needs as many, raise {table.setting} in postgres_extra_settings and "
+            f"{table.name}. All databases share one table of them; the bound is {bound} for one database and "
+            f"{together} for all apps.{again} If the app needs as many, raise {table.setting} in postgres_extra_settings and "
             "run site.yml. If not, stop the app and find out what it does."
         )
 
