@@ -289,8 +289,8 @@ class Judge:
         return [session.pid for session in victims], (
             f"Ended {len(new)} session(s) of the role {roles} in the database {database}, which held {held} "
             f"{table.name}. All databases share one table of them; the bound is {bound} for one database and "
-            f"{together} for all apps.{again} If the app needs as many, raise {table.setting} in postgres_extra_settings and "
-            "run site.yml. If not, stop the app and find out what it does."
+            f"{together} for all apps.{again} If the app needs as many, raise {table.setting} in "
+            "postgres_extra_settings and run site.yml. If not, stop the app and find out what it does."
         )
 
     def _offense(self, victims: list[Session], now: float) -> bool:
