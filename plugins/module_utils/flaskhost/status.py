@@ -130,7 +130,7 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, str], 
         columns = {"backup": _age(answer[kind], now), "drill": _age(answer["drill_state"], now)}
         if not answer["enabled"]:
             columns = {"backup": "none", "drill": ""}
-        # The commands that finish a restore are at the end of what is told of it.
+        # A message about an unfinished restore ends with the commands to type, so it is not cut.
         whole = answer.get("unfinished", [])
         return columns, [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -42,7 +42,7 @@ def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target
 
 
 def scratch_arguments(scratch: Scratch, backup: Backup, target: Target, line: Line) -> list[str]:
-    """What pgBackRest is told of a restore into a scratch cluster.
+    """pgBackRest's arguments for a restore into a scratch cluster.
 
     Args:
         scratch: the scratch cluster.

@@ -131,7 +131,7 @@ def need_version(cluster: Cluster, info: Info) -> None:
 
 
 def arguments(backup: Backup, target: Target, line: Line = Line()) -> list[str]:  # noqa: B008 - it is frozen
-    """What pgBackRest is told of the target.
+    """pgBackRest's arguments for the target.
 
     Args:
         backup: the backup to begin with.
