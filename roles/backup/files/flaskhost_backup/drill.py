@@ -193,7 +193,9 @@ def _checksums(scratch: Scratch, result: Result) -> None:
     if "not enabled" in done.text:
         result.lines.append("The cluster has no page checksums: nothing to compare.")
     elif done.status:
-        result.problems.append(f"Pages of the database are damaged: {done.last}.")
+        # The last that it says is a summary without a name.
+        found = [line.partition("error: ")[2] for line in done.err.splitlines() if "error: " in line]
+        result.problems.append(f"Pages of the database are damaged: {'; '.join(found)[:400] or done.last}.")
     else:
         result.lines.append("Every page has its checksum.")
 
