@@ -617,8 +617,26 @@ def test_the_examples_of_a_module_work(path: Path) -> None:
         assert result.error_messages == []
 
 
-def test_a_module_hides_its_secrets() -> None:
-    assert load(ROOT / "plugins/modules/flask_release.py").ARGUMENT_SPEC["secrets"]["no_log"] is True
+#: Options that are named like a secret and are none.
+NO_SECRETS = {
+    ("flask_certificates", "key_type"), ("flask_secret_key", "by_host"), ("flask_secret_key", "candidate"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_hides_its_secrets(path: Path) -> None:
+    for name, option in load(path).ARGUMENT_SPEC.items():
+        word = re.search(r"secret|passw|passphrase|token|credential|(^|_)keys?(_|$)|login", name)
+        if word and option["type"] not in ("bool", "path") and (path.stem, name) not in NO_SECRETS:
+            assert option.get("no_log") is True, f"{name} may hold a secret, and would be shown"
+
+
+def test_plugins_know_nothing_of_tests() -> None:
+    """As roles: nothing behaves otherwise where it is tested. Reserved names are something else."""
+    reserved = {("app_model.py", "docker"), ("role_options.py", "docker"), ("names.py", "molecule")}
+    for path in sorted((ROOT / "plugins").rglob("*.py")):
+        for found in re.findall(r"(?i:molecule|testinfra|docker)|\bCI\b", path.read_text()):
+            assert (path.name, found) in reserved, f"{path.name} mentions {found}"
 
 
 @pytest.mark.parametrize(

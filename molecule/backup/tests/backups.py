@@ -101,8 +101,9 @@ class Writer:
         return [int(number) for number, at in lines if until is None or float(at) <= until]
 
     def stop(self) -> None:
-        """Let it end."""
+        """Let it end; it has written, or there would be nothing to lose."""
         self.host.run("systemctl stop writer")
+        assert len(self.numbers()) > 50, "the writer has hardly written"
 
 
 def rows(host: Any) -> list[int]:
@@ -123,10 +124,15 @@ def utc(seconds: float) -> str:
 def kill(host: Any, *, remove: bool = False) -> None:
     """Kill PostgreSQL with all its processes, as a power failure does; and take its data away."""
     version = version_of(host)
-    host.run("systemctl kill --signal=KILL postgresql@%s-main.service", version)
-    host.run("systemctl stop postgresql@%s-main.service", version)
+    unit = f"postgresql@{version}-main.service"
+    before = host.run(f"systemctl show --property=MainPID --value {unit}").stdout.strip()
+    assert int(before), "PostgreSQL runs"
+    host.run_expect([0], f"systemctl kill --signal=KILL {unit}")
+    # Its killed processes make the unit fail, and Debian's script has nothing to stop any more.
+    host.run(f"systemctl stop {unit}")
+    host.run_expect([0], f"test ! -e /proc/{before}")
     if remove:
-        host.run("rm -rf /var/lib/postgresql/%s/main", version)
+        host.run_expect([0], f"rm -r /var/lib/postgresql/{version}/main")
 
 
 def served(visitor: Any) -> None:

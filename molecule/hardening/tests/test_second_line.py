@@ -50,21 +50,26 @@ def test_a_body_that_is_too_large_is_refused_before_the_app_has_it(web, attacker
 
 
 def test_a_name_that_is_not_ours_is_refused(web, attacker):
-    forged, plain, handshake, port = attacker.ask(
+    ours, forged, plain, handshake, port = attacker.ask(
         web,
+        {"path": "/headers"},
         {"host": "evil.test"},
         {"host": "evil.test", "plain": True},
         {"name": "evil.test"},
         {"host": "doors.test:8443@evil.test", "path": "/headers"},
     )
+    assert ours[0] == 200, "who asks for a name of ours is answered"
     for answer in (forged, plain, handshake):
         assert answer[0] == 0, answer
+    assert port[0] in (200, 400), port
     assert "evil" not in port[2], port
     # A word in the request line is stronger than Host (RFC 9112, 3.2.2), and has to be one of ours as well.
     absolute, own = attacker.ask(
         web, {"path": "https://evil.test/"}, {"path": "https://doors.test/headers", "host": "evil.test"}
     )
     assert absolute[0] == 0
+    assert own[0] == 200
+    assert "doors.test" in own[2], own
     assert "evil" not in own[2], own
 
 

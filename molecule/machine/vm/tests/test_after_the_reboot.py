@@ -68,12 +68,11 @@ def test_firewall_was_there_before_the_network(host):
         # When it was begun, not when it was ready.
         begun = properties(host, unit, "InactiveExitTimestampMonotonic")["InactiveExitTimestampMonotonic"]
         assert 0 < int(firewall[ready]) <= int(begun), unit
-    # The kernel's own words on when the first interface came up.
-    up = host.check_output("journalctl --boot --dmesg --output=short-monotonic --no-pager")
-    links = [
-        float(line[1:].split("]")[0]) for line in up.splitlines() if re.search(r"link (becomes|is) (ready|up)", line)
-    ]
-    assert all(int(firewall[ready]) / 1e6 < seconds for seconds in links)
+    # When each interface came up: the one to the outside among them.
+    up = host.check_output("journalctl --boot --unit=systemd-networkd --output=short-monotonic --no-pager")
+    links = dict(re.findall(r"(?m)^\[ *([\d.]+)\] .*: (\w+): Link UP$", up))
+    assert set(links.values()) > {"lo"}
+    assert all(int(firewall[ready]) / 1e6 < float(seconds) for seconds in links)
 
 
 def test_rules_are_loaded(host):
