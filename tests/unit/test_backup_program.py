@@ -725,3 +725,27 @@ def test_a_scratch_cluster_reaches_nothing_of_the_real_one(tmp_path: Path) -> No
 def test_a_broken_configuration_is_one_sentence(text: str) -> None:
     with pytest.raises(BackupError, match="cannot be read"):
         parse(text)
+
+
+def test_a_failed_hand_over_is_told_and_stops_no_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def ask(self, _sql: str) -> list[list[str]]:
+            return []
+
+        def hand_over(self, *, seconds: float) -> str:
+            raise BackupError(f"PostgreSQL has not handed over its write-ahead log for {seconds:.0f} s.")
+
+    (said,) = wal.hand_over(Silent())  # type: ignore[arg-type]
+    assert "was taken from the old data: PostgreSQL has not handed over" in said
+    monkeypatch.setattr(Silent, "hand_over", lambda *_a, **_o: "000000010000000000000001")
+    assert wal.hand_over(Silent()) == []  # type: ignore[arg-type]
+
+
+def test_a_program_that_is_missing_or_takes_too_long_is_told_apart() -> None:
+    assert (tools.run(["no-such-program"]).status, tools.run(["no-such-program"]).last) == (
+        127,
+        "no-such-program: there is no such program",
+    )
+    slow = tools.run(["sleep", "5"], timeout=0.2)
+    assert (slow.status, slow.last) == (124, "sleep has not ended after 0 s")
+    assert tools.run(["sh", "-c", "exit 127"]).status == 127

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 
-from backups import backup, settled
+from backups import backup, settled, sql, version_of
 
 testinfra_hosts = ["ansible://fh-backup-bookworm", "ansible://fh-backup-trixie"]
 
@@ -31,6 +31,62 @@ def test_the_drill_finds_a_damaged_backup(host):
     finally:
         host.run(f"cp -p /var/tmp/whole {file}")
     assert "All is well" in backup(host, "drill")
+
+
+#: An index whose order is no longer that of its comparison: neither a checksum nor a count of rows shows it.
+UNORDERED = """
+CREATE FUNCTION drill_order(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT sign(a - b)::int';
+CREATE OPERATOR CLASS drill_ops FOR TYPE int USING btree AS
+  OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 drill_order(int, int);
+CREATE TABLE drilled AS SELECT generate_series(1, 20000) AS a;
+CREATE INDEX drilled_a ON drilled (a drill_ops);
+ALTER TABLE drilled OWNER TO guestbook;
+CREATE OR REPLACE FUNCTION drill_order(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT sign(b - a)::int';
+"""
+HEALED = """
+DELETE FROM entry WHERE author = 'nobody we know';
+DROP TABLE IF EXISTS drilled; DROP OPERATOR FAMILY IF EXISTS drill_ops USING btree CASCADE;
+DROP FUNCTION IF EXISTS drill_order;
+"""
+#: A row more in what was counted when the newest backup was made.
+ONE_MORE = """
+import json, pathlib
+record = max(pathlib.Path("/var/backups/flaskhost/records").glob("*F.json"))
+found = json.loads(record.read_text())
+found["databases"]["guestbook"]["public.entry"] += 1
+record.write_text(json.dumps(found))
+"""
+
+
+def test_each_check_of_the_drill_finds_what_the_others_do_not(host):
+    """Five damages in one backup: a row, an index, a page that holds no row, what the site says of itself, a file."""
+    settled(host)
+    sql(host, UNORDERED)
+    sql(host, "INSERT INTO entry (author, message, created_at) VALUES ('nobody we know', 'x', now())")
+    # The map of free space is made by VACUUM, and no query reads it.
+    sql(host, "VACUUM drilled")
+    sql(host, "CHECKPOINT")
+    data = f"/var/lib/postgresql/{version_of(host)}/main"
+    space = f"{data}/{sql(host, 'SELECT pg_relation_filepath($$drilled$$)')}_fsm"
+    host.run_expect([0], f"printf XXXXXXXX | dd of={space} bs=1 seek=17000 conv=notrunc")
+    pack = host.run("find /var/backups/flaskhost/files/data -type f | sort | head -1").stdout.strip()
+    try:
+        backup(host, "full", good=None)
+        host.run_expect([0], f"mv {pack} /var/tmp/pack; python3 -c '{ONE_MORE}'")
+        output = backup(host, "drill", good=False)
+        assert re.search(r"public\.entry of guestbook has \d+ rows, and had \d+", output)
+        assert "drilled_a" in output
+        assert f'"{"/".join(space.split("/")[-3:])}"' in output
+        assert "backup.assertions.guestbook says 'f', and not true" in output
+        assert "The local repository of files" in output
+    finally:
+        host.run(f"test -e /var/tmp/pack && mv /var/tmp/pack {pack}")
+        sql(host, HEALED)
+    backup(host, "full")
+    output = backup(host, "drill")
+    assert "All is well" in output
+    for line in ("row by row as counted", "pg_amcheck finds no damage", "assertions of the site hold", "checksum"):
+        assert line in output
 
 
 def test_the_wrong_passphrase_is_named(host):
