@@ -4,15 +4,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from pathlib import Path
 from subprocess import DEVNULL
 
-import pytest
+from plug import PROJECT, log_in, pull, put_in
 
-PROJECT = Path(__file__).resolve().parents[4]
-MACHINES = [sys.executable, str(PROJECT / "scripts" / "vm.py")]
 GUARD = "/var/lib/flaskhost/guard/firewall"
 RULES = "/etc/nftables-flaskhost.conf"
 # Rules without the port that the run comes in by, as where a role is used without the fact that tells of it.
@@ -25,37 +20,23 @@ def firewall_play(**variables):
     return ["ansible-playbook", "-i", inventory, "site.yml", "--tags", "firewall", "-e", json.dumps(variables)]
 
 
-@pytest.fixture
-def log_in(host):
-    """A new connection, as from the operator's desk."""
-    variables = host.ansible.get_variables()
-    login = [
-        "ssh", "-p", str(variables["ansible_port"]), "-i", variables["ansible_ssh_private_key_file"],
-        "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-        "-o", "ControlPath=none", "-o", "ConnectTimeout=15", "-o", "LogLevel=ERROR", "ada@127.0.0.1",
-    ]  # fmt: skip
-    return lambda command: subprocess.run([*login, command], capture_output=True, text=True, timeout=60, check=False)
-
-
 def loaded(host):
     """The rules that are loaded, without what they have counted."""
     return host.check_output("nft --stateless --terse list table inet flaskhost")
 
 
-def test_rules_that_would_cut_ssh_are_taken_back(host, log_in):
+def test_rules_that_would_cut_ssh_are_taken_back(host):
     before, file = loaded(host), host.file(RULES).sha256sum
     play = subprocess.run(firewall_play(**CUT), cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False)
     assert play.returncode != 0
     assert "The change of firewall was taken back, for no new SSH connection could be made" in play.stdout
     assert "The host has put the old state back, and answers again as before." in play.stdout
-    assert log_in("sudo --non-interactive whoami").stdout == "root\n"
+    assert log_in(host, "sudo --non-interactive whoami").stdout == "root\n"
     assert (loaded(host), host.file(RULES).sha256sum) == (before, file)
 
 
-def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host, log_in):
+def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host):
     """The timer that would take the change back does not outlive the boot; what runs at every boot does it then."""
-    variables = host.ansible.get_variables()
-    name = variables["inventory_hostname"]
     before, file, boot = loaded(host), host.file(RULES).sha256sum, host.file("/proc/sys/kernel/random/boot_id")
     old_boot = boot.content_string
     with subprocess.Popen(
@@ -63,16 +44,10 @@ def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host, log_in):
     ) as play:
         # Over the connection that is there already. The new rules are in force, and would be after the boot.
         changed = host.check_output(f"until [ -e {GUARD}/applied ]; do sleep 0.2; done; sha256sum {RULES}").split()[0]
-        subprocess.run([*MACHINES, "stop", name], check=True)
+        pull(host)
         os.killpg(play.pid, signal.SIGKILL)
     assert changed != file
-    ports = {**variables["published_ports"], 22: variables["ansible_port"]}
-    publish = [word for inside, port in ports.items() for word in ("--publish", f"{port}:{inside}")]
-    subprocess.run([*MACHINES, "start", name, "--release", name.rpartition("-")[2], *publish], check=True)
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline and log_in("true").returncode != 0:
-        time.sleep(3)
-    assert log_in("systemctl is-system-running --wait").stdout == "running\n"
+    put_in(host)
     assert boot.content_string != old_boot
     assert (loaded(host), host.file(RULES).sha256sum) == (before, file)
     said = host.check_output("journalctl --boot --unit=flaskhost-guard --output=cat --no-pager")
