@@ -19,7 +19,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants hardening database vm test bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants hardening database vm mutants test bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ vm: export MOLECULE_GLOB := molecule/machine/*/molecule.yml
 vm: export RELEASE := $(RELEASE)
 vm: venv ## a whole machine on QEMU: site.yml, audit, reboot; slow where it is emulated (RELEASE=bookworm for Debian 12)
 	molecule test --no-command-borders -s vm
+
+mutants: venv ## change one thing at a time in the code, 120 times, and see whether a unit test fails (some 30 minutes)
+	@python scripts/mutants.py
 
 test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what deploy, hardening, database and vm add
 	@$(PYTHON) scripts/stages.py lint+unit sample-app-test molecule

@@ -1,0 +1,287 @@
+#!/usr/bin/env python3
+"""Change one thing in the code and see whether a unit test fails: how much of what the code says the tests hold.
+
+    make mutants                                      a sample by a fixed seed
+    python3 scripts/mutants.py --path roles/backup    only there
+    python3 scripts/mutants.py --seed 7 --count 300   another sample, a larger one
+
+A mutant is one place changed: a comparison turned, `and` for `or`, a number one higher, a call left out, a return
+without its value. It is killed when a unit test fails, or does not come to its end. Run are the tests whose files
+import the module, or a module that imports it, the nearest first. Each worker has a copy of what git knows, so that the
+tree can be worked in meanwhile. What is known to change nothing is in tests/mutants_equal.txt, and is left out.
+
+mutmut and cosmic-ray were looked at: the one wants to import what it mutates as a package and rewrites every function,
+which the tests of our own sources would see; the other runs the whole suite, six minutes, for each mutant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import dataclasses
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common import ROOT, Problem, guarded, note, run, say
+
+#: What is mutated: the project's logic. Each is a line of the result.
+PACKAGES = ("plugins/module_utils", "plugins/modules", "plugins", "roles/backup/files", "roles/certbot/files",
+            "roles/postgres/files")  # fmt: skip
+#: Mutants known to behave as the code does: ``path``, what stands there, what would; separated by tabs.
+EQUAL = ROOT / "tests" / "mutants_equal.txt"
+#: Of all that can be killed, and of each package.
+GOAL, LEAST = 90, 80
+#: Seconds that the tests of one mutant may take: one that hangs is killed too.
+LIMIT = 300
+#: The fewest mutants of a package.
+FEWEST = 12
+
+_TURNED: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """One place changed.
+
+    Attributes:
+        path: the file, from the project's root.
+        line: where it is, from 1.
+        start: its first byte in the file.
+        end: the byte after its last one.
+        old: what stands there.
+        new: what stands there instead.
+    """
+
+    path: str
+    line: int
+    start: int
+    end: int
+    old: str
+    new: str
+
+    @property
+    def key(self) -> str:
+        """How tests/mutants_equal.txt names it, which outlives changes elsewhere in the file."""
+        return "\t".join([self.path, *(" ".join(text.split()) for text in (self.old, self.new))])
+
+    def applied(self, source: bytes) -> bytes:
+        """The file with it."""
+        return source[: self.start] + self.new.encode() + source[self.end :]
+
+
+def mutants_of(path: str, source: str) -> Iterator[Mutant]:
+    """All mutants of a file, in the order of their places.
+
+    Args:
+        path: the file, from the project's root.
+        source: its text.
+    """
+    data, starts = source.encode(), [0]
+    for line in data.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for node in _nodes(ast.parse(source)):
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
+        old = data[start:end].decode()
+        for new in _changes(node):
+            yield Mutant(path, node.lineno, start, end, old, new)
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.expr | ast.stmt]:
+    """What can be changed. Not types, nor what is within a text: its places are not known."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.JoinedStr | ast.arguments):
+            continue
+        if isinstance(child, ast.AnnAssign):
+            if child.value:
+                yield from _nodes(child)
+            continue
+        if isinstance(child, ast.expr | ast.stmt):
+            yield child
+        yield from _nodes(child)
+
+
+def _changes(node: ast.expr | ast.stmt) -> Iterator[str]:
+    new = copy.deepcopy(node)
+    if isinstance(new, ast.Compare) and type(new.ops[0]) in _TURNED:
+        new.ops[0] = _TURNED[type(new.ops[0])]()  # type: ignore[call-overload]
+        yield f"({ast.unparse(new)})"
+    elif isinstance(new, ast.BoolOp | ast.BinOp) and type(new.op) in _TURNED and not _is_of_texts(new):
+        new.op = _TURNED[type(new.op)]()  # type: ignore[assignment]
+        yield f"({ast.unparse(new)})"
+    elif isinstance(new, ast.UnaryOp) and isinstance(new.op, ast.Not):
+        yield f"({ast.unparse(new.operand)})"
+    elif isinstance(new, ast.Constant) and isinstance(new.value, bool | int):
+        yield str(not new.value if isinstance(new.value, bool) else new.value + 1)
+    elif (
+        isinstance(new, ast.Return) and new.value and not (isinstance(new.value, ast.Constant) and not new.value.value)
+    ):
+        yield "return None"
+    elif isinstance(new, ast.Expr) and isinstance(new.value, ast.Call):
+        yield "pass"
+    elif isinstance(new, ast.IfExp):
+        new.body, new.orelse = new.orelse, new.body
+        yield f"({ast.unparse(new)})"
+
+
+def _is_of_texts(node: ast.BoolOp | ast.BinOp) -> bool:
+    """Whether it joins texts, where another sign would be an error of its own."""
+    sides = [node.left, node.right] if isinstance(node, ast.BinOp) else []
+    return any(
+        isinstance(side, ast.JoinedStr) or (isinstance(side, ast.Constant) and isinstance(side.value, str))
+        for side in sides
+    )
+
+
+def package_of(path: str) -> str:
+    """The package that a file belongs to; empty when it is not mutated."""
+    return next((name for name in PACKAGES if path.startswith(f"{name}/")), "")
+
+
+def sample(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
+    """Draw mutants: of each package its share, and some at least."""
+    chance, drawn = random.Random(seed), []  # noqa: S311 - no secret
+    for package in PACKAGES:
+        own = [item for item in found if package_of(item.path) == package]
+        share = max(round(count * len(own) / max(len(found), 1)), FEWEST)
+        drawn += chance.sample(own, min(share, len(own)))
+    return drawn
+
+
+class Tests:
+    """Which test files have to do with a module.
+
+    Args:
+        files: the project's files, from its root.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in files if name.endswith(".py")}
+        self.tests = [name for name in texts if name.startswith("tests/unit/test_")]
+        helpers = [name for name in texts if name.startswith("tests/unit/")]
+        modules = [name for name in texts if package_of(name)] + helpers
+        self.importers = {
+            name: [other for other in texts if _imports(texts[other], Path(name).stem)] for name in modules
+        }
+
+    def of(self, path: str) -> list[str]:
+        """The test files, the nearest first."""
+        found, layer, seen = [], [path], {path}
+        while layer:
+            layer = [item for name in layer for item in self.importers.get(name, []) if item not in seen]
+            layer = list(dict.fromkeys(layer))
+            seen.update(layer)
+            found += [name for name in layer if name in self.tests]
+        # It loads every module.
+        return found or (["tests/unit/test_contracts.py"] if path.startswith("plugins/modules/") else [])
+
+
+def _imports(text: str, module: str) -> bool:
+    """Whether a text imports a module or names its file: some tests load it by its path."""
+    return bool(re.search(rf"(?m)^\s*(?:from|import)\b.*\b{module}\b|^    {module},$|\b{module}\.py\b", text))
+
+
+def judge(mutant: Mutant, copied: Path, tests: Sequence[str], python: str) -> bool:
+    """Whether a test fails with it."""
+    target = copied / mutant.path
+    source = target.read_bytes()
+    target.write_bytes(mutant.applied(source))
+    try:
+        done = subprocess.run(  # noqa: S603 - our own tests
+            [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
+            cwd=copied, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, timeout=LIMIT, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        target.write_bytes(source)
+    return done.returncode != 0
+
+
+def work(queue: list[tuple[Mutant, list[str]]], files: Sequence[str], alive: list[Mutant], python: str) -> None:
+    """Judge mutants until none is left, in a copy of the project."""
+    with tempfile.TemporaryDirectory(prefix="flaskhost-mutants-") as name:
+        copied = Path(name)
+        for file in files:
+            (copied / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / file, copied / file, follow_symlinks=False)
+        while queue:
+            mutant, tests = queue.pop()
+            killed = bool(tests) and judge(mutant, copied, tests, python)
+            if not killed:
+                alive.append(mutant)
+                note(f"{mutant.path}:{mutant.line}: {mutant.key.split(chr(9), 1)[1].replace(chr(9), '  ->  ')}")
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1, help="of the sample")
+    parser.add_argument("--count", type=int, default=120, help="how many mutants")
+    parser.add_argument("--path", default="", help="only files whose path begins with this")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="how many at a time")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Draw, judge and tell."""
+    options = arguments()
+    files = [name for name in run("git", "-C", ROOT, "ls-files").splitlines() if (ROOT / name).is_file()]
+    equal = set(EQUAL.read_text(encoding="utf-8").splitlines()) if EQUAL.exists() else set()
+    found = [
+        mutant
+        for name in files
+        if name.endswith(".py") and package_of(name) and name.startswith(options.path)
+        for mutant in mutants_of(name, (ROOT / name).read_text(encoding="utf-8"))
+        if mutant.key not in equal
+    ]
+    drawn = sample(found, options.count, options.seed)
+    if not drawn:
+        raise Problem(f"Nothing below {options.path} can be mutated.", f"Packages: {', '.join(PACKAGES)}")
+    say(f"{len(drawn)} of {len(found)} mutants, seed {options.seed}; those that no test kills:")
+    tests, began, alive = Tests(files), time.monotonic(), []
+    queue = [(mutant, tests.of(mutant.path)) for mutant in reversed(drawn)]
+    workers = [
+        threading.Thread(target=work, args=(queue, files, alive, sys.executable)) for _number in range(options.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    bad = _tell(drawn, alive)
+    say(f"{(time.monotonic() - began) / 60:.0f} minutes")
+    return 1 if bad else 0
+
+
+def _tell(drawn: Sequence[Mutant], alive: Sequence[Mutant]) -> bool:
+    """Print the share of each package; return whether one is too low."""
+    bad = False
+    for package in (*PACKAGES, ""):
+        own = [item for item in drawn if not package or package_of(item.path) == package]
+        if not own:
+            continue
+        killed = sum(item not in alive for item in own)
+        share = 100 * killed / len(own)
+        bad |= share < (LEAST if package else GOAL)
+        say(f"{package or 'all':24} {killed:4} of {len(own):4} killed, {share:3.0f} %")
+    return bad
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    guarded(main)
