@@ -31,9 +31,9 @@ options:
     type: str
     default: ""
   lease:
-    description: Seconds that the page of a I(run) stays up after this step, unless a restore is at work on the host.
+    description: Seconds that the page of a I(run) stays up after this step; longer if a restore is at work on the host.
     type: int
-    default: 300
+    default: 120
 """
 
 EXAMPLES = r"""

@@ -178,6 +178,11 @@ def test_where_an_apps_host_knows_the_time_of_a_migration_it_is_gone_back_to() -
     assert (found["release_app"], ask(beside=True)["release_app"]) == ("shop", "")
 
 
+@pytest.mark.parametrize(("given", "force"), [({}, False), ({"force": "true"}, True), ({"force": "no"}, False)])
+def test_a_freeze_is_passed_by_a_word(given: dict[str, str], force: bool) -> None:
+    assert ask(confirm="shop", app="shop", **given)["force"] is force
+
+
 def test_of_several_clusters_the_one_that_was_named_is_replaced() -> None:
     assert ask(confirm="production2")["database_hosts"] == ["production2"]
     assert ask(confirm="shop", app="shop")["database_hosts"] == ["production1", "production2"]

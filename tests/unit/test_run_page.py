@@ -205,7 +205,7 @@ class Unit:
         )
         program.chmod(0o755)
         self.process = subprocess.Popen(  # noqa: S603 - our own script
-            ["/bin/sh", "-c", run_page.WAIT, "sh", str(int(uptime()) + seconds)],
+            ["/bin/sh", "-c", run_page.WAIT, "sh", str(int(uptime()) + seconds), "2"],
             env={"PATH": f"{program.parent}:{os.environ['PATH']}", "RUNTIME_DIRECTORY": str(self.folder)},
         )
 
@@ -226,6 +226,14 @@ def test_the_unit_runs_while_a_restore_is_at_work(tmp_path: Path) -> None:
     unit = Unit(tmp_path, 0)
     assert not unit.ends_within(2.5)
     unit.restores.unlink()
+    # The next step of the run has a moment to renew the lease.
+    assert not unit.ends_within(0.9)
+    assert unit.ends_within(5)
+
+
+def test_a_shorter_lease_counts_as_well(tmp_path: Path) -> None:
+    unit = Unit(tmp_path, 60)
+    (unit.folder / "until").write_text(f"{int(uptime()) + 1}\n")
     assert unit.ends_within(5)
 
 

@@ -30,15 +30,19 @@ from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
 PREFIX = "flaskhost-page-"
 #: The units that restore, see flask_backup.
 RESTORES = "flaskhost-restore-*"
-#: Seconds that a page outlives the last step of its run, unless that says otherwise: as long as the lock of a deploy.
-LEASE = 300
-#: What the unit runs, with the end of its first lease as its argument: seconds since the host was started, as in
-#: /proc/uptime, which no change of the clock moves.
+#: Seconds that a page outlives the last step of its run and the end of a restore, unless a step says otherwise.
+LEASE = 120
+#: What the unit runs, with the end of its first lease and LEASE as its arguments. Times are seconds since the host was
+#: started, as in /proc/uptime, which no change of the clock moves.
 WAIT = """\
 until=$1
 while IFS=. read -r now _ </proc/uptime; do
-  if [ -r "$RUNTIME_DIRECTORY/until" ]; then read -r until <"$RUNTIME_DIRECTORY/until"; fi
-  [ "$now" -lt "$until" ] || systemctl is-active --quiet '{restores}' || exit 0
+  if [ -r "$RUNTIME_DIRECTORY/until" ]; then
+    read -r renewed <"$RUNTIME_DIRECTORY/until"
+    if [ "$renewed" != "$seen" ]; then seen=$renewed until=$renewed; fi
+  fi
+  if [ "$until" -lt $((now + $2)) ] && systemctl is-active --quiet '{restores}'; then until=$((now + $2)); fi
+  [ "$now" -lt "$until" ] || exit 0
   sleep 1
 done
 """.replace("{restores}", RESTORES)
@@ -138,7 +142,7 @@ class RunPages(Maintenance):
                 "--description=Maintenance page of a restore", "--property=Type=exec",
                 f"--property=RuntimeDirectory={self.pages.name}", "--property=RuntimeDirectoryMode=0755", "--",
                 # systemd would replace the shell's variables by its own.
-                "/bin/sh", "-c", WAIT.replace("$", "$$"), "sh", until,
+                "/bin/sh", "-c", WAIT.replace("$", "$$"), "sh", until, str(LEASE),
             ],
             expand_user_and_vars=False,
         )  # fmt: skip
