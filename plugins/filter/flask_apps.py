@@ -248,6 +248,11 @@ def flask_status_apps(apps: Any, app: str = "") -> list[dict[str, Any]]:
     return status.apps_to_ask(apps, app)
 
 
+def flask_status_report(results: Any) -> dict[str, Any]:
+    """Put the answers of all hosts together for a script; see :func:`status.report`."""
+    return status.report(status.rows(results), time.time())
+
+
 def flask_status_table(results: Any) -> str:
     """Write the table of playbooks/status.yml; see :func:`status.rows` and :func:`status.table`."""
     return status.table(status.rows(results))
@@ -292,6 +297,7 @@ class FilterModule:
             "flask_role_options": flask_role_options,
             "flask_setting_warnings": flask_setting_warnings,
             "flask_status_apps": flask_status_apps,
+            "flask_status_report": flask_status_report,
             "flask_status_table": flask_status_table,
             "flask_verb_problem": flask_verb_problem,
         }

@@ -17,6 +17,7 @@ options:
     choices: [present, absent, checked]
     default: present
   apps: {description: "With C(checked): the apps to look for.", type: list, elements: str, default: []}
+  passed_by: {description: "With C(checked): what passes a freeze, for the message.", type: str, default: ""}
   reason: {description: "Why, for whoever is refused.", type: str, default: ""}
   ends: {description: "When it ends, in seconds since 1970.", type: float, default: 0}
   by: {description: "Who freezes it, as user@controller.", type: str, default: ""}
@@ -47,6 +48,7 @@ ARGUMENT_SPEC = {
     "app": {"type": "str", "default": freeze.ALL},
     "state": {"type": "str", "choices": ["present", "absent", "checked"], "default": "present"},
     "apps": {"type": "list", "elements": "str", "default": []},
+    "passed_by": {"type": "str", "default": ""},
     "reason": {"type": "str", "default": ""},
     "ends": {"type": "float", "default": 0},
     "by": {"type": "str", "default": ""},
@@ -64,7 +66,7 @@ def main() -> None:
     try:
         if options["state"] == "checked":
             for name in options["apps"] or [freeze.ALL]:
-                freeze.check(name, path, now)
+                freeze.check(name, path, now, passed_by=options["passed_by"])
             entries = freeze.active(path, now)
             module.exit_json(changed=False, frozen=entries)
         if options["state"] == "absent":

@@ -24,6 +24,16 @@ options:
   message: {description: What the page says., type: raw}
   retry_after: {description: "Seconds after which a client may ask again: Retry-After.", type: raw}
   allow: {description: Addresses and networks that see the app all the same., type: raw}
+  run:
+    description:
+      - The name of a run that the page belongs to. It ends with that run on the host, if nobody else ends it before.
+      - A page that is up already stays as it is. A freeze is not looked for.
+    type: str
+    default: ""
+  lease:
+    description: Seconds that the page of a I(run) stays up after this step; longer if a restore is at work on the host.
+    type: int
+    default: 120
 """
 
 EXAMPLES = r"""
@@ -34,6 +44,12 @@ EXAMPLES = r"""
     message: Back at 9
     retry_after: 600
     allow: [203.0.113.7, "2001:db8::/32"]
+
+- name: Show it while data is restored
+  flask_maintenance:
+    sites: [{name: shop, folder: /srv/shop/maintenance}]
+    maintenance: "on"
+    run: 20261121T101500Z-1a2b3c4d
 """
 
 RETURN = r"""
@@ -46,6 +62,7 @@ from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.flaskhost import freeze  # noqa: E402
 from ansible.module_utils.flaskhost.maintenance import Maintenance, Site, read_request  # noqa: E402
+from ansible.module_utils.flaskhost.run_page import LEASE, RunPages  # noqa: E402
 from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
 
 ARGUMENT_SPEC = {
@@ -63,6 +80,8 @@ ARGUMENT_SPEC = {
     "message": {"type": "raw"},
     "retry_after": {"type": "raw"},
     "allow": {"type": "raw"},
+    "run": {"type": "str", "default": ""},
+    "lease": {"type": "int", "default": LEASE},
 }
 
 
@@ -72,7 +91,11 @@ def main() -> None:
     sites = [Site(site["name"], Path(site["folder"])) for site in module.params["sites"]]
     try:
         request = read_request(module.params, sites)
-        outcome = Maintenance(module.run_command, freeze.check, check=module.check_mode).switch(request)
+        if module.params["run"]:
+            pages = RunPages(module.run_command, module.params["run"], check=module.check_mode)
+            outcome = pages.show(request, module.params["lease"]) if request.on else pages.end(request.sites)
+        else:
+            outcome = Maintenance(module.run_command, freeze.check, check=module.check_mode).switch(request)
     except ReleaseError as error:
         module.fail_json(
             msg=f"The maintenance page was not switched. {error.step}: {error.reason}\n{error.cure}", step=error.step

@@ -32,6 +32,7 @@ options:
     description: Go back although the database's schema is unknown to the release, or cannot be asked for.
     type: bool
     default: false
+  passes_freeze: {description: Whether to go back although the app is frozen., type: bool, default: false}
   schema_before: {description: The schema's revision that another host has found., type: str, default: ""}
   schema_after: {description: The revision after its release command., type: str, default: ""}
   deploy: {description: "Set by the action plugin: names this run of the playbook.", type: str, default: ""}
@@ -142,6 +143,7 @@ ARGUMENT_SPEC = {
     "release": {"type": "str", "default": ""},
     "previous": {"type": "str", "default": ""},
     "force": {"type": "bool", "default": False},
+    "passes_freeze": {"type": "bool", "default": False},
     "schema_before": {"type": "str", "default": ""},
     "schema_after": {"type": "str", "default": ""},
     "deploy": {"type": "str", "default": ""},

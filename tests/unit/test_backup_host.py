@@ -178,6 +178,11 @@ def test_where_an_apps_host_knows_the_time_of_a_migration_it_is_gone_back_to() -
     assert (found["release_app"], ask(beside=True)["release_app"]) == ("shop", "")
 
 
+@pytest.mark.parametrize(("given", "force"), [({}, False), ({"force": "true"}, True), ({"force": "no"}, False)])
+def test_a_freeze_is_passed_by_a_word(given: dict[str, str], force: bool) -> None:
+    assert ask(confirm="shop", app="shop", **given)["force"] is force
+
+
 def test_of_several_clusters_the_one_that_was_named_is_replaced() -> None:
     assert ask(confirm="production2")["database_hosts"] == ["production2"]
     assert ask(confirm="shop", app="shop")["database_hosts"] == ["production1", "production2"]
@@ -299,17 +304,18 @@ def test_status_tells_the_age_of_the_last_backup_and_drill(
     program = tmp_path / "flaskhost-backup"
     program.touch()
     found, notes = status.backup_status(lambda *_a, **_o: (0, answer(**changes), ""), program, NOW)
-    assert found == columns
-    assert notes == changes.get("problems", [])
+    assert found == {**columns, "aside": []}
+    assert notes.all == changes.get("problems", [])
+    assert notes.problems == (notes.all if changes.get("enabled", True) else [])
     assert {"backup", "drill"} <= set(status.COLUMNS)
 
 
 def test_a_host_without_the_program_or_with_a_broken_one_is_no_failure(tmp_path: Path) -> None:
     program = tmp_path / "flaskhost-backup"
-    assert status.backup_status(lambda *_a, **_o: (0, "", ""), program, NOW) == ({}, [])
+    assert status.backup_status(lambda *_a, **_o: (0, "", ""), program, NOW) == ({}, status.Notes())
     program.touch()
     found, notes = status.backup_status(lambda *_a, **_o: (1, "", "it is broken"), program, NOW)
-    assert (found, notes) == ({}, ["backups: it is broken"])
+    assert (found, notes.problems) == ({}, ["backups: it is broken"])
 
 
 def test_the_audit_fails_what_is_late_and_passes_the_rest() -> None:

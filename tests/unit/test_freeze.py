@@ -140,6 +140,14 @@ def test_lifting_one_leaves_the_others(file: Path) -> None:
     assert not file.exists(), "all means all"
 
 
+def test_what_may_pass_says_how(tmp_path: Path) -> None:
+    file = tmp_path / "freeze.json"
+    freeze.write({"shop": {"reason": "sale", "until": NOW + 60, "since": NOW, "by": ""}}, file)
+    with pytest.raises(ReleaseError) as caught:
+        freeze.check("shop", file, NOW, passed_by="-e force=true")
+    assert caught.value.cure.startswith("Add -e force=true to go on all the same, or lift it: ansible-playbook ")
+
+
 # --- What an operator asks for ---------------------------------------------------------------------------------------
 
 

@@ -1963,6 +1963,7 @@ def test_a_freeze_refuses_what_would_change_something(site: Site) -> None:
     freeze.write({"shop": {"reason": "audit", "until": until, "since": 1.0, "by": "grace@desk"}}, path)
     with pytest.raises(ReleaseError, match="audit"):
         site.rollback()
+    assert site.rollback(passes_freeze=True).changed, "of a restore whose operator has said so"
 
 
 # -- processes and timers ---------------------------------------------------------------------------------------------

@@ -154,6 +154,8 @@ def test_a_live_release_is_told_with_all_there_is_to_know(site: Site, serving: t
         "previous": OLD,
         "certificate": 29,
         "notes": [],
+        "problems": [],
+        "host_problems": [],
     }
     assert serving.seen == [("/healthz", "shop.test", "https")]
 
@@ -323,6 +325,97 @@ def test_maintenance_is_noted(site: Site) -> None:
     assert site.row()["notes"] == ["maintenance"]
 
 
+def test_the_page_of_a_restore_is_no_page_of_an_operators(site: Site, serving: type[Answer]) -> None:
+    folder, page = site.root / "maintenance", site.folder / "run/flaskhost-page-20261121T101500Z-7/shop.html"
+    folder.mkdir()
+    (folder / "page.html").symlink_to(page)
+    assert site.row()["notes"] == [], "the run has ended, and nginx finds no page"
+    page.parent.mkdir()
+    page.touch()
+    row = site.row()
+    assert row["notes"] == ["maintenance page of the restore 20261121T101500Z-7, which ends with it"]
+    assert row["problems"] == row["notes"]
+
+
+def test_what_an_operator_has_chosen_is_no_problem(site: Site, serving: type[Answer]) -> None:
+    (site.root / "maintenance").mkdir()
+    (site.root / "maintenance/page.html").write_text("<p>")
+    entry = {"reason": "audit", "until": NOW + 3600, "since": NOW, "by": "ada@laptop"}
+    freeze.write({"shop": entry}, site.folder / "freeze.json")
+    row = site.row()
+    assert (len(row["notes"]), row["problems"], row["host_problems"]) == (2, [], [])
+
+
+def test_a_site_that_does_not_answer_is_a_problem(site: Site) -> None:
+    assert site.row()["problems"] == ["health: no answer"]
+    site.active = set()
+    assert "slot not running" in site.row()["problems"]
+
+
+def test_a_site_that_has_lost_its_link_is_a_problem(site: Site) -> None:
+    (site.root / "live.sock").unlink()
+    assert site.row()["problems"] == ["no release serves: ansible-playbook playbooks/deploy.yml -e app=shop"]
+
+
+def backups(site: Site, **answer: Any) -> dict[str, Any]:
+    """The row where flaskhost-backup gives this answer."""
+    program = site.folder / "flaskhost-backup"
+    program.touch()
+    state = {"good": {"at": NOW - 7200}, "last": {"ok": True}}
+    said = {"enabled": True, "database": True, "database_state": state, "drill_state": state, "problems": [], **answer}
+
+    def run(args: Sequence[str], **options: Any) -> tuple[int, str, str]:
+        return (0, json.dumps(said), "") if args[0] == str(program) else site.run(args, **options)
+
+    files = {"certificates": site.program, "backups": program}
+    (row,) = status.read(run, [site.app], site.folder / "freeze.json", site.units, NOW, **files)
+    return row
+
+
+def test_what_is_wrong_with_the_backups_is_a_problem_of_the_host(site: Site, serving: type[Answer]) -> None:
+    for problem in ("A restore of all databases was killed", "The last drill failed.", "The database shop is empty"):
+        row = backups(site, problems=[problem], unfinished=[])
+        assert (row["notes"], row["problems"], row["host_problems"]) == ([problem], [], [problem])
+    row = backups(site, enabled=False, problems=["There are no backups"])
+    assert (row["notes"], row["host_problems"]) == (["There are no backups"], [])
+
+
+def test_a_host_without_apps_is_a_row_too(site: Site) -> None:
+    (row,) = status.read(site.run, [], site.folder / "freeze.json", site.units, NOW, certificates=site.program)
+    assert row == {"app": "", "notes": [], "problems": [], "host_problems": []}
+
+
+ASIDE = {
+    "name": "/srv/shop/data.before-x",
+    "bytes": 2_000_000,
+    "at": NOW,
+    "remove": "sudo rm -r /srv/shop/data.before-x",
+}
+
+
+def test_what_is_put_aside_is_listed_once_for_each_host(site: Site, serving: type[Answer]) -> None:
+    row = {"host": "web1", **backups(site, aside=[ASIDE])}
+    rows = [row, {**row, "app": "blog"}]
+    lines = status.table(rows).splitlines()
+    assert [line for line in lines if line.startswith("Put aside")] == [
+        "Put aside by a restore on web1: /srv/shop/data.before-x, 2.0 MB, 2026-11-18 11:06 UTC. When it is not needed "
+        "any more: sudo rm -r /srv/shop/data.before-x"
+    ]
+    found = status.report(rows, NOW)
+    assert (found["ok"], found["aside"]) == (True, [{"host": "web1", **ASIDE}])
+
+
+def test_a_report_is_green_only_if_nothing_has_to_be_seen_to() -> None:
+    row = {"host": "web1", "app": "shop", "problems": ["slot not running"], "host_problems": ["no drill"]}
+    found = status.report(
+        [row, {**row, "app": "blog", "problems": []}, {"host": "web2", "host_problems": ["gone"]}], NOW
+    )
+    assert not found["ok"]
+    assert found["problems"] == ["web1: shop: slot not running", "web1: no drill", "web2: gone"]
+    assert json.loads(json.dumps(found)) == found
+    assert status.report([{"host": "web1", "app": "shop", "problems": []}], NOW)["ok"]
+
+
 def test_a_freeze_is_noted_until_it_ends(site: Site) -> None:
     file = site.folder / "freeze.json"
     entry = {"reason": "audit", "until": NOW + 3600, "since": NOW, "by": "ada@laptop"}
@@ -381,9 +474,13 @@ def test_a_host_that_cannot_be_asked_is_a_row() -> None:
     assert found == [
         {"host": "web1", "app": "shop", "release": LIVE},
         {"host": "web1", "app": "blog"},
-        {"host": "web2", "notes": ["unreachable"]},
-        {"host": "web3", "notes": ["cannot be asked: sudo: a password is required"]},
-        {"host": "web4", "notes": ["cannot be asked: no answer"]},
+        {"host": "web2", "notes": ["unreachable"], "host_problems": ["unreachable"]},
+        {
+            "host": "web3",
+            "notes": ["cannot be asked: sudo: a password is required"],
+            "host_problems": ["cannot be asked: sudo: a password is required"],
+        },
+        {"host": "web4", "notes": ["cannot be asked: no answer"], "host_problems": ["cannot be asked: no answer"]},
     ]
 
 
@@ -453,13 +550,23 @@ def test_the_playbook_goes_on_without_a_host(tmp_path: Path) -> None:
         "HOME": str(tmp_path),
     }
     done = subprocess.run(  # noqa: S603 - our own playbook
-        [*command, str(ROOT / "playbooks/status.yml")], capture_output=True, text=True, check=False, env=environment
+        [*command, str(ROOT / "playbooks/status.yml"), "-e", "json=status.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
     )
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode != 0, "a host that is down is not well"
+    assert "down: unreachable" in done.stdout
     assert ["here", "no-such-app-here", *["-"] * 12] in lines, done.stdout
     assert ["down", *["-"] * 12, "unreachable"] in lines
-    assert [line[:2] for line in lines if line[-1:] == ["found."]] == [["bare", "-"]]
+    assert [line[:2] for line in lines if line[-1:] == ["found."] and line[0] == "bare"] == [["bare", "-"]]
+    found = json.loads((tmp_path / "status.json").read_text())
+    assert not found["ok"]
+    assert "down: unreachable" in found["problems"]
+    assert [row["app"] for row in found["rows"] if row["host"] == "here"] == ["no-such-app-here"]
 
 
 def test_the_module_answers_in_check_mode() -> None:

@@ -247,17 +247,37 @@ def missing(files: Iterable[File | Folder]) -> list[Any]:
 # --- The program -----------------------------------------------------------------------------------------------------
 
 
-def ask(run: Run, arguments: Sequence[str]) -> dict[str, Any]:
+#: Before the program: it runs in a unit of its own, and not in the session of whoever has logged in.
+APART = ("systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec",
+         "--description=Restore of data")  # fmt: skip
+
+
+def apart(arguments: Sequence[str], number: int) -> list[str]:
+    """What to put before a restore, which goes on without its controller, and for which a page stays up.
+
+    Args:
+        arguments: the verb and its options.
+        number: tells this run from others, such as its process.
+
+    Returns:
+        Nothing for what replaces nothing: a cluster beside the real one runs on when the program has ended.
+    """
+    replaces = arguments[0] in ("restore", "restore-files") and not {"--beside", "--check"} & set(arguments)
+    return [*APART, f"--unit=flaskhost-restore-{number}", "--"] if replaces else []
+
+
+def ask(run: Run, arguments: Sequence[str], before: Sequence[str] = ()) -> dict[str, Any]:
     """Run the program and read its answer.
 
     Args:
         run: runs a command.
         arguments: the verb and its options; ``--json`` is added.
+        before: the command that runs it; see :func:`apart`.
 
     Raises:
         Refused: it refuses, or does not run.
     """
-    status, out, err = run([PROGRAM, *arguments, "--json"])
+    status, out, err = run([*before, PROGRAM, *arguments, "--json"])
     try:
         answer = json.loads(out)
     except ValueError:

@@ -33,13 +33,14 @@ _EXAMPLE = f"{_PLAYBOOK} -e reason=audit -e hours=12"
 _EXAMPLE_UNTIL = "-e until=2026-12-01T08:00"
 
 
-def check(app: str, path: Path = FREEZE, now: float | None = None) -> None:
+def check(app: str, path: Path = FREEZE, now: float | None = None, *, passed_by: str = "") -> None:
     """Refuse to go on where an app is frozen.
 
     Args:
         app: the app's name.
         path: the file.
         now: seconds since 1970; the present time when left out.
+        passed_by: what the operator can say to go on all the same, for the message.
 
     Raises:
         ReleaseError: it is, or the file cannot be read: what cannot be known counts as frozen.
@@ -49,8 +50,11 @@ def check(app: str, path: Path = FREEZE, now: float | None = None) -> None:
     name = max((item for item in (app, ALL) if item in entries), key=lambda item: entries[item]["until"], default="")
     if name:
         option = "" if name == ALL else f" -e app={name}"
+        lift = f"lift it: {_PLAYBOOK} -e freeze=off{option}"
         raise ReleaseError(
-            _STEP, f"{app} is frozen {describe(entries[name])}", f"Wait, or lift it: {_PLAYBOOK} -e freeze=off{option}"
+            _STEP,
+            f"{app} is frozen {describe(entries[name])}",
+            f"Add {passed_by} to go on all the same, or {lift}" if passed_by else f"Wait, or {lift}",
         )
 
 

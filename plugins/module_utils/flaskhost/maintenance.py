@@ -376,32 +376,46 @@ class Maintenance:
         """Make a file hold the text, or take it away where that is ``None``; by a rename: nobody reads half a file."""
         path = site.folder / name
         before = _read(path)
-        if before == text:
+        # A link is the page of a run (run_page.py): what an operator puts up is to outlast that.
+        if before == text and not (path.is_symlink() and text is not None):
             return
-        self.outcome.changed = True
-        if site.name not in self.outcome.apps:
-            self.outcome.apps.append(site.name)
-        self.outcome.diff.append(
-            {"before": before or "", "after": text or "", "before_header": str(path), "after_header": str(path)}
-        )
+        self._note(site, path, before=before or "", after=text or "")
         if self.check:
             return
         if text is None:
             path.unlink()
             return
-        _make_folder(path.parent)
-        # A leading dot: neither nginx's patterns nor its look for the page find it.
-        partial = path.with_name(f".{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        with partial.open("x", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), 0o644)
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)  # noqa: PTH105 - the same call, and the one that this rests on
+        put_text(path, text)
+
+    def _note(self, site: Site, path: Path, *, before: str, after: str) -> None:
+        self.outcome.changed = True
+        if site.name not in self.outcome.apps:
+            self.outcome.apps.append(site.name)
+        self.outcome.diff.append(
+            {"before": before, "after": after, "before_header": str(path), "after_header": str(path)}
+        )
 
 
-def _make_folder(path: Path) -> None:
+def put_text(path: Path, text: str) -> None:
+    """Write a file that nginx's workers can read, by a rename: nobody reads half of it.
+
+    Args:
+        path: the file.
+        text: what it holds.
+    """
+    make_folder(path.parent)
+    # A leading dot: neither nginx's patterns nor its look for the page find it.
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with partial.open("x", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), 0o644)
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(partial, path)  # noqa: PTH105 - the same call, and the one that this rests on
+
+
+def make_folder(path: Path) -> None:
     """Make a folder that nginx's workers can look into, whatever root's umask is."""
     for folder in [*reversed(path.parents), path]:
         if not folder.is_dir():

@@ -432,7 +432,8 @@ class Deployment:
             if serving:
                 self._repair(live, serving)
             return None
-        freeze.check(self.options["app"])
+        if not self.options["passes_freeze"]:
+            freeze.check(self.options["app"])
         return target
 
     def _target(self, serving: Record | None) -> Record | None:

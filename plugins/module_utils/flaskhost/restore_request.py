@@ -20,6 +20,7 @@ VARIABLES = (
     "accept_gap",
     "timeout",
     "confirm",
+    "force",
 )
 _LABEL = re.compile(r"\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?")
 _RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
@@ -39,16 +40,17 @@ def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str
         ``problem``, a sentence that names the variable and the cure, empty when nothing is wrong; ``database`` and
         ``files``, the arguments of flaskhost-backup, each empty where nothing is to be done; ``database_hosts``,
         where the first are for; ``apps``, the names of those whose data is replaced; ``release``, the one that is
-        gone back behind, and ``release_app``, whose it is; ``replaces``, whether anything is.
+        gone back behind, and ``release_app``, whose it is; ``replaces``, whether anything is; ``force``, whether a
+        freeze is passed.
     """
     values = {name: str(given.get(name) if given.get(name) is not None else "").strip() for name in VARIABLES}
-    flags = {name: values[name].lower() in ("true", "yes", "on", "1") for name in ("beside", "accept_gap")}
+    flags = {name: values[name].lower() in ("true", "yes", "on", "1") for name in ("beside", "accept_gap", "force")}
     names = sorted(apps) if isinstance(apps, Mapping) else []
     problem = next(_problems(given, values, flags, names, hosts), "")
     if problem:
         return {
             "problem": problem, "database": [], "database_hosts": [], "files": [], "apps": [], "release": "",
-            "release_app": "", "replaces": False,
+            "release_app": "", "replaces": False, "force": False,
         }  # fmt: skip
     what = values["what"] or "database"
     whole = not values["app"] and not flags["beside"]
@@ -61,6 +63,7 @@ def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str
         "release": values["release"],
         "release_app": (values["app"] or names[0]) if values["release"] else "",
         "replaces": not flags["beside"],
+        "force": flags["force"],
     }
 
 
@@ -90,7 +93,7 @@ def _problems(
     if values["release"] and not app and len(names) != 1:
         yield f"app: say whose release it is: -e app=NAME. There are: {known}."
     if values["label"] and not _LABEL.fullmatch(values["label"]):
-        yield f"label: {values['label']!r} is no backup's name; what there is: flaskhost-backup list."
+        yield f"label: {values['label']!r} is no backup's name. What there is, on the host: sudo flaskhost-backup list"
     if values["from"] not in ("", "local", "second"):
         yield f"from: {values['from']!r} is not one of local, second."
     if values["timeout"] and not (values["timeout"].isdigit() and int(values["timeout"])):

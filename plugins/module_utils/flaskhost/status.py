@@ -7,12 +7,13 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 # Whole names, here and beside: Mitogen does not find what is imported by a relative one.
-from ansible.module_utils.flaskhost import app_model, freeze, processes
+from ansible.module_utils.flaskhost import app_model, freeze, processes, run_page
 from ansible.module_utils.flaskhost.records import Record, Store
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run
 from ansible.module_utils.flaskhost.slots import Slots, is_good, probe
@@ -50,6 +51,31 @@ NOTHING = "-"
 LONGEST_REASON = 80
 
 
+@dataclass
+class Notes:
+    """What the operator should know beside the columns, the most urgent first.
+
+    Attributes:
+        all: everything, a sentence each.
+        problems: those of them that are no choice of the operator's and have to be seen to: a script fails on them.
+    """
+
+    all: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def tell(self, *texts: str) -> None:
+        """Note what is not wrong."""
+        self.all += texts
+
+    def complain(self, *texts: str) -> None:
+        """Note what is wrong."""
+        self.all += texts
+        self.problems += texts
+
+    def __add__(self, other: Notes) -> Notes:
+        return Notes(self.all + other.all, self.problems + other.problems)
+
+
 # --- On the host -----------------------------------------------------------------------------------------------------
 
 
@@ -67,7 +93,7 @@ def read(
 
     Args:
         run: runs a command.
-        apps: for each app what :func:`apps_to_ask` returns.
+        apps: for each app what :func:`apps_to_ask` returns; none on a host that has only databases.
         freeze_file: the file of the freezes.
         units_dir: where systemd looks for units of the administrator's.
         now: seconds since 1970; the present time when left out.
@@ -75,42 +101,44 @@ def read(
         backups: the program that looks after the backups; the same.
 
     Returns:
-        A row for each app, in the same order: the keys of :data:`COLUMNS` but for ``host``, ``since`` in seconds since
-        1970 (0 when unknown), ``certificate`` in days (None when there is none), ``backup`` and ``drill`` as a text,
-        ``notes`` as a list.
+        A row for each app, in the same order, or a single one of the host: the keys of :data:`COLUMNS` but for
+        ``host``, ``since`` in seconds since 1970 (0 when unknown), ``certificate`` in days (None when there is none),
+        ``backup`` and ``drill`` as a text, ``notes`` as a list; ``problems`` and ``host_problems``, what of them has to
+        be seen to, about the app and about the host.
+        ``aside``, what restores have put aside on the host: ``name``, ``bytes``, ``at`` and ``remove``.
     """
     now = time.time() if now is None else now
     # All at once: an app that does not answer is waited for, and there may be several.
     with ThreadPoolExecutor(max_workers=max(1, min(16, len(apps)))) as pool:
         answers = list(pool.map(_health, apps))
     worries = _certificate_notes(run, certificates)
-    kept, kept_notes = backup_status(run, backups, now)
-    kept_notes = firewall_notes(run, units_dir) + kept_notes
-    return [
-        _row(run, app, answer, units_dir, now)
-        | kept
-        | {
-            "notes": _notes(run, app, freeze_file, units_dir, now)
-            + worries.get(app["app"], [])
-            + worries.get("", [])
-            + kept_notes
-        }
-        for app, answer in zip(apps, answers, strict=True)
-    ]
+    kept, of_host = backup_status(run, backups, now)
+    of_host = firewall_notes(run, units_dir) + of_host
+    if not apps:
+        return [{"app": "", **kept, "notes": of_host.all, "problems": [], "host_problems": of_host.problems}]
+    rows = []
+    for app, answer in zip(apps, answers, strict=True):
+        notes = _notes(run, app, answer, freeze_file=freeze_file, units_dir=units_dir, now=now)
+        notes.complain(*worries.get(app["app"], []), *worries.get("", []))
+        row = _row(run, app, answer, units_dir, now)
+        found = {"notes": notes.all + of_host.all, "problems": notes.problems, "host_problems": of_host.problems}
+        rows.append(row | kept | found)
+    return rows
 
 
-def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> list[str]:
+def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> Notes:
     """Find out whether the firewall's rules are loaded; a host that has no firewall of ours yet has no note."""
+    notes = Notes()
     if not (units_dir / FIREWALL).exists():
-        return []
+        return notes
     if run(list(RULES))[0]:
-        return [f"FIREWALL NOT LOADED, every port is open: systemctl restart {FIREWALL}"]
-    if not run(["systemctl", "is-failed", "--quiet", FIREWALL])[0]:
-        return [f"firewall rules failed to load, all but SSH is blocked: journalctl -u {FIREWALL}"]
-    return []
+        notes.complain(f"FIREWALL NOT LOADED, every port is open: sudo systemctl restart {FIREWALL}")
+    elif not run(["systemctl", "is-failed", "--quiet", FIREWALL])[0]:
+        notes.complain(f"firewall rules failed to load, all but SSH is blocked: sudo journalctl -u {FIREWALL}")
+    return notes
 
 
-def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, str], list[str]]:
+def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], Notes]:
     """Ask how the backups of the host do.
 
     Args:
@@ -119,22 +147,29 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, str], 
         now: seconds since 1970.
 
     Returns:
-        The columns ``backup`` and ``drill``: how old the last good ones are; and what the operator should know.
+        The columns ``backup`` and ``drill``: how old the last good ones are; ``aside``, what restores have put aside;
+        and what the operator should know.
     """
+    notes = Notes()
     if not program.exists():
-        return {}, []
+        return {}, notes
     status, out, err = run([str(program), "status", "--json"])
     try:
         answer = json.loads(out)
         kind = "database_state" if answer["database"] else "files_state"
-        columns = {"backup": _age(answer[kind], now), "drill": _age(answer["drill_state"], now)}
+        columns: dict[str, Any] = {"backup": _age(answer[kind], now), "drill": _age(answer["drill_state"], now)}
         if not answer["enabled"]:
             columns = {"backup": "none", "drill": ""}
+        columns["aside"] = list(answer.get("aside") or [])
         # A message about an unfinished restore ends with the commands to type, so it is not cut.
         whole = answer.get("unfinished", [])
-        return columns, [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
+        said = [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
+        # To have no backups is the operator's choice.
+        (notes.complain if answer["enabled"] else notes.tell)(*said)
+        return columns, notes
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {}, [f"backups: {_clip(err or out) or f'the program ended with {status}'}"]
+        notes.complain(f"backups: {_clip(err or out) or f'the program ended with {status}'}")
+        return {}, notes
 
 
 def _age(state: Mapping[str, Any], now: float) -> str:
@@ -225,30 +260,38 @@ def _certificate_notes(run: Run, program: Path) -> dict[str, list[str]]:
         for item in json.loads(out)["certificates"]:
             notes[item["name"]] = [_clip(problem) for problem in item["problems"]]
     except (ValueError, KeyError, TypeError):
-        notes[""] = ["the certificates cannot be checked: flaskhost-certificates check says why"]
+        notes[""] = ["the certificates cannot be checked: sudo flaskhost-certificates check says why"]
     if not run(["systemctl", "is-failed", "--quiet", RENEWAL])[0]:
-        notes.setdefault("", []).append(f"renewal of certificates failed: journalctl -u {RENEWAL}")
+        notes.setdefault("", []).append(f"renewal of certificates failed: sudo journalctl -u {RENEWAL}")
     return notes
 
 
-def _notes(run: Run, app: Mapping[str, Any], freeze_file: Path, units_dir: Path, now: float) -> list[str]:
-    """What the operator should know beside the columns; the most urgent first."""
-    slots, store = _slots(run, app), Store(Path(app["root"]))
-    live, notes = slots.live(), []
+def _notes(run: Run, app: Mapping[str, Any], answer: str, *, freeze_file: Path, units_dir: Path, now: float) -> Notes:
+    slots, store, notes = _slots(run, app), Store(Path(app["root"])), Notes()
+    live = slots.live()
     if live:
         release = slots.release(live)
         if not store.record(release):
-            notes.append("its release.json cannot be read")
+            notes.complain("its release.json cannot be read")
         if not slots.is_active(live):
-            notes.append("slot not running")
+            notes.complain("slot not running")
         if not slots.is_enabled(live):
-            notes.append("slot not enabled: a reboot would not bring it back")
+            notes.complain("slot not enabled: a reboot would not bring it back")
         if slots.is_active(slots.idle()):
-            notes.append(f"{slots.idle()} slot runs too")
-        notes += [f"process {name} down" for name in processes.down(run, app["unit"], units_dir)]
-        notes += _taken_back(store, release)
-    if (Path(app["maintenance"]) / "page.html").exists():
-        notes.append("maintenance")
+            notes.tell(f"{slots.idle()} slot runs too")
+        notes.complain(*(f"process {name} down" for name in processes.down(run, app["unit"], units_dir)))
+        notes.tell(*_taken_back(store, release))
+        if not answer.endswith(" ok"):
+            # It has a column of its own.
+            notes.problems.append(f"health: {answer or 'no answer'}")
+    elif store.all_records():
+        notes.complain(f"no release serves: ansible-playbook playbooks/deploy.yml -e app={app['app']}")
+    folder = Path(app["maintenance"])
+    restore = run_page.run_of(folder)
+    if restore:
+        notes.complain(f"maintenance page of the restore {restore}, which ends with it")
+    elif (folder / "page.html").exists():
+        notes.tell("maintenance")
     return notes + _frozen(app["app"], freeze_file, now)
 
 
@@ -260,13 +303,16 @@ def _taken_back(store: Store, live: str) -> list[str]:
     return []
 
 
-def _frozen(app: str, file: Path, now: float) -> list[str]:
+def _frozen(app: str, file: Path, now: float) -> Notes:
+    notes = Notes()
     try:
         entries = freeze.active(file, now)
     except ReleaseError as error:
-        return [f"frozen: {error.reason}"]
+        notes.complain(f"frozen: {error.reason}")
+        return notes
     found = [entries[name] for name in (app, freeze.ALL) if name in entries]
-    return [f"frozen until {freeze.utc(entry['until'])}: {_clip(entry['reason'])}" for entry in found]
+    notes.tell(*(f"frozen until {freeze.utc(entry['until'])}: {_clip(entry['reason'])}" for entry in found))
+    return notes
 
 
 def _clip(text: str, longest: int = LONGEST_REASON) -> str:
@@ -325,8 +371,37 @@ def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
             continue
         reason = _clip(str(answer.get("msg") or "no answer"))
         note = "unreachable" if answer.get("unreachable") else f"cannot be asked: {reason}"
-        found.append({"host": str(host), "notes": [note]})
+        found.append({"host": str(host), "notes": [note], "host_problems": [note]})
     return found
+
+
+def report(rows: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
+    """Put the rows together for a script.
+
+    Args:
+        rows: what :func:`rows` returns.
+        now: seconds since 1970.
+
+    Returns:
+        ``ok``, whether nothing has to be seen to; ``at``, when that was; ``problems``, a text each that begins with the
+        host, and with the app if it is about one; ``rows``; and ``aside``, what restores have put aside, each with its
+        ``host``.
+    """
+    problems: list[str] = []
+    aside: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        host = str(row["host"])
+        problems += [f"{host}: {row['app']}: {text}" for text in row.get("problems") or []]
+        # What is true of the host is in each of its rows.
+        problems += [text for item in row.get("host_problems") or [] if (text := f"{host}: {item}") not in problems]
+        aside.setdefault(host, list(row.get("aside") or []))
+    return {
+        "ok": not problems,
+        "at": now,
+        "problems": problems,
+        "aside": [{"host": host, **thing} for host, things in aside.items() for thing in things],
+        "rows": [{key: value for key, value in row.items() if key != "aside"} for row in rows],
+    }
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -336,12 +411,22 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
         rows: what :func:`rows` returns; a key that is missing has nothing to tell.
 
     Returns:
-        Lines of equal columns, each no wider than it has to be, without spaces at their ends.
+        Lines of equal columns, each no wider than it has to be, without spaces at their ends; below them what restores
+        have put aside.
     """
+    rows = list(rows)
     lines = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in padded)
+    aside = report(rows, 0.0)["aside"]
+    below = [f"Put aside by a restore on {_plain(item['host'])}: {_plain(_aside(item))}" for item in aside]
+    return "\n".join([*(line.rstrip() for line in padded), *([""] if below else []), *below])
+
+
+def _aside(item: Mapping[str, Any]) -> str:
+    megabytes = float(item["bytes"]) / 1e6
+    size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
+    return f"{item['name']}, {size}, {freeze.utc(item['at'])}. When it is not needed any more: {item['remove']}"
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:
@@ -350,6 +435,10 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
         value = "; ".join(value or [])
     elif key == "since":
         value = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}" if value else ""
-    # Nothing of another's text may move the terminal's cursor, or the columns.
-    text = " ".join("".join(item if item.isprintable() else " " for item in str(value)).split())
+    text = _plain(value)
     return NOTHING if value is None or not text else text
+
+
+def _plain(value: Any) -> str:
+    """A text on one line: nothing of another's may move the terminal's cursor, or the columns."""
+    return " ".join("".join(item if item.isprintable() else " " for item in str(value)).split())

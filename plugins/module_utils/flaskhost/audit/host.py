@@ -319,7 +319,7 @@ class Host:
         if status:
             return not_run("listeners", listeners.TITLE, errors)
         found = listeners.parse(out, expected)
-        found.findings += listeners.firewall(firewall_notes(lambda words, **_options: self.run(words, 60)))
+        found.findings += listeners.firewall(firewall_notes(lambda words, **_options: self.run(words, 60)).all)
         return found
 
     def updates(self) -> Scan:

@@ -16,6 +16,7 @@ from flaskhost_backup import config as configuration
 from flaskhost_backup import (
     drill,
     restore_beside,
+    restore_check,
     restore_cluster,
     restore_database,
     restore_files,
@@ -149,6 +150,7 @@ def _add_restores(add: object) -> None:
         parser.add_argument(
             "--confirm", default="", metavar="NAME", help="the host's name, or the app's: what is replaced"
         )
+        parser.add_argument("--check", action="store_true", help="say whether it can be done; change nothing")
     whole.add_argument("--no-start", action="store_true", help="leave the apps stopped: an earlier release comes next")
     whole.add_argument("--accept-gap", action="store_true", help="although a part of the log is missing, up to there")
     whole.add_argument("--copy-before", default="", metavar="TIME", help="an earlier copy in the second repository")
@@ -209,6 +211,8 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
     if options.verb == "restore-files":
         if not options.folder:
             _confirmed(options.confirm, options.app, f"the files of {options.app}")
+        if options.check:
+            return restore_files.check(settings, options.app, when=when, where=options.source, host=options.host)
         return restore_files.files(
             settings, options.app, when=when, where=options.source, host=options.host, folder=options.folder, now=now
         )
@@ -225,6 +229,8 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
         target=target, where=options.source, host=options.host, before=before, timeout=options.timeout, now=now,
         accept_gap=options.accept_gap, start=not options.no_start, command=_again(options),
     )  # fmt: skip
+    if options.check:
+        return restore_check.check(settings, request, options.database)
     if options.beside:
         return restore_beside.beside(settings, request)
     if options.database:

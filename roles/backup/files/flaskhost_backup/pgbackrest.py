@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class Info:
         version: that cluster's major version.
         newest_wal: the name of the newest segment of the write-ahead log.
         former: the system identifiers that the cluster had before it was moved to another major version.
+        copied: whether there is a second repository beside this one.
     """
 
     there: bool
@@ -74,6 +75,7 @@ class Info:
     version: str
     newest_wal: str
     former: tuple[str, ...] = ()
+    copied: bool = False
 
 
 def parse_info(text: str) -> Info:
@@ -166,7 +168,7 @@ class PgBackRest:
             ) from None
         if found.problem:
             raise explain(Done(1, "", found.problem), self.where)
-        return found
+        return replace(found, copied=bool(self.config.second) and self.repository == self.config.database_repository)
 
     def make(self) -> None:
         """Make the repository for the cluster that runs here; one that is there stays."""

@@ -34,16 +34,7 @@ def database(config: Config, name: str, request: Request) -> Result:
     need_enabled(config)
     cluster = config.need_cluster()
     server = Server(cluster)
-    if not server.runs():
-        raise BackupError(
-            "PostgreSQL does not run: one database alone can only be restored into a cluster that does.",
-            "Restore the whole cluster: playbooks/restore.yml without app; or start it: systemctl start postgresql",
-        )
-    if Progress(config).read():
-        raise BackupError(
-            "A restore of all databases was killed, and is not finished.",
-            "Finish it or take it back first; flaskhost-backup status says how.",
-        )
+    need_running(config, server)
     app = next((item for item in config.apps if item.name == name), None)
     scratch = Scratch(cluster, config.state / "database", DATABASE_PORT)
     began = time.monotonic()
@@ -90,6 +81,24 @@ def database(config: Config, name: str, request: Request) -> Result:
     }  # fmt: skip
     State(config.state).note("restore", result.data["restore"])
     return result
+
+
+def need_running(config: Config, server: Server) -> None:
+    """See that one database can be restored into the cluster.
+
+    Raises:
+        BackupError: PostgreSQL does not run, or a restore of all databases was killed.
+    """
+    if not server.runs():
+        raise BackupError(
+            "PostgreSQL does not run: one database alone can only be restored into a cluster that does.",
+            "Restore the whole cluster, without -e app=...; or start it: sudo systemctl start postgresql",
+        )
+    if Progress(config).read():
+        raise BackupError(
+            "A restore of all databases was killed, and is not finished.",
+            "Finish it or take it back first: sudo flaskhost-backup status says how.",
+        )
 
 
 def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: float) -> Result:

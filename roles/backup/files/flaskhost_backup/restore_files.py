@@ -28,6 +28,30 @@ def files(
         folder: an empty folder to put it into for a look; into its place when None.
         now: seconds since 1970.
     """
+    repository, app, path, chosen = _choose(config, name, when=when, where=where, host=host)
+    if folder:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise BackupError(f"{folder} is not empty.", "Name an empty folder, or a new one.")
+        repository.restore(chosen.id, folder, [str(path)])
+        return Result(changed=True, lines=[f"{path} of {utc(chosen.at)} is in {folder}{path}."])
+    return _files_in_place(config, repository, chosen, app=app, path=path, now=now)
+
+
+def check(config: Config, name: str, *, when: float | None, where: str, host: str) -> Result:
+    """See whether the data folder of an app can be restored; as :func:`files`, but nothing is changed.
+
+    Raises:
+        BackupError: it cannot be.
+    """
+    _repository, app, path, chosen = _choose(config, name, when=when, where=where, host=host)
+    with held([app.lock] if app and app.lock else []):
+        return Result(lines=[f"{path} can be restored as it was at {utc(chosen.at)}."])
+
+
+def _choose(
+    config: Config, name: str, *, when: float | None, where: str, host: str
+) -> tuple[restic.Restic, App | None, Path, restic.Snapshot]:
     need_enabled(config)
     repository = restic.local(config) if where == "local" else restic.second(config)
     app = None if name == "flaskhost" else config.app(name)
@@ -37,17 +61,13 @@ def files(
     ]
     if not found:
         limit = f" from before {utc(when)}" if when is not None else ""
-        raise BackupError(f"{repository.where} holds no files{limit}.", "What there is: flaskhost-backup list")
+        raise BackupError(f"{repository.where} holds no files{limit}.", "What there is: sudo flaskhost-backup list")
     chosen = found[-1]
     if not any(path.is_relative_to(item) for item in chosen.paths):
-        raise BackupError(f"{path} is not in the backup of {utc(chosen.at)}.", "What there is: flaskhost-backup list")
-    if folder:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise BackupError(f"{folder} is not empty.", "Name an empty folder, or a new one.")
-        repository.restore(chosen.id, folder, [str(path)])
-        return Result(changed=True, lines=[f"{path} of {utc(chosen.at)} is in {folder}{path}."])
-    return _files_in_place(config, repository, chosen, app=app, path=path, now=now)
+        raise BackupError(
+            f"{path} is not in the backup of {utc(chosen.at)}.", "What there is: sudo flaskhost-backup list"
+        )
+    return repository, app, path, chosen
 
 
 def _files_in_place(
@@ -62,7 +82,9 @@ def _files_in_place(
             repository.restore(chosen.id, fresh, [str(path)])
             inside = fresh / path.relative_to("/")
             if not inside.is_dir():
-                raise BackupError(f"{path} is not in the backup of {utc(chosen.at)}.", "See: flaskhost-backup list")
+                raise BackupError(
+                    f"{path} is not in the backup of {utc(chosen.at)}.", "See: sudo flaskhost-backup list"
+                )
             _translate(inside, path)
             if app is None and config.secrets.is_dir():
                 # The passphrase and its like are never in a backup.
@@ -75,7 +97,7 @@ def _files_in_place(
             remove(fresh)
     result = Result(changed=True, lines=[f"{path} is as it was at {utc(chosen.at)}."])
     if aside:
-        result.lines.append(f"What was there before: {aside}. When all is well: rm -r {aside}")
+        result.lines.append(f"What was there before: {aside}. When all is well: sudo rm -r {aside}")
     result.data["restore"] = {"at": now, "ok": True, "problems": [], "path": str(path), "aside": str(aside or "")}
     return result
 

@@ -18,6 +18,9 @@ from flaskhost_backup.targets import Target
 from flaskhost_backup.timelines import Line, line, of_cluster, recorded
 from flaskhost_backup.verbs import remove
 
+#: The files of pgBackRest's repository that say which backups and timelines there are.
+LOOK = ("backup/*/backup.info*", "archive/*/archive.info*", "archive/*/*/*.history")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -74,7 +77,9 @@ class Request:
 
 
 @contextlib.contextmanager
-def source(config: Config, where: str, host: str = "", before: float | None = None) -> Iterator[Source]:
+def source(
+    config: Config, where: str, host: str = "", before: float | None = None, *, whole: bool = True
+) -> Iterator[Source]:
     """Have a repository to restore from, fetched where it is not on this host.
 
     Args:
@@ -82,6 +87,7 @@ def source(config: Config, where: str, host: str = "", before: float | None = No
         where: local or second.
         host: whose backups; this host's own when empty.
         before: the newest copy that is not younger, for a repository that has been damaged since.
+        whole: whether all of it is fetched, or only what says which backups there are.
 
     Raises:
         BackupError: there is none, or it cannot be fetched.
@@ -93,12 +99,12 @@ def source(config: Config, where: str, host: str = "", before: float | None = No
         return
     fetched = config.repository / "fetched"
     try:
-        yield _fetch(config, fetched, host or config.host, before)
+        yield _fetch(config, fetched, host or config.host, before, whole=whole)
     finally:
         remove(fetched)
 
 
-def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Source:
+def _fetch(config: Config, folder: Path, host: str, before: float | None, *, whole: bool) -> Source:
     second = restic.second(config)
     found = second.snapshots(restic.DATABASE, [host])
     if before is not None:
@@ -108,7 +114,7 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
         hint = f" There are some of: {', '.join(others)} (-e of=NAME)." if others and before is None else ""
         raise BackupError(
             f"The second repository holds no backup of the database of {host}.{hint}",
-            "What there is: flaskhost-backup list",
+            "What there is: sudo flaskhost-backup list",
         )
     remove(folder)
     # Where it lies in the snapshot is where it was on the host that took it.
@@ -116,11 +122,13 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Nobody but root gets through to it while its files change their owner.
     folder.mkdir(mode=0o700)
-    second.restore(found[-1].id, folder)
+    second.restore(
+        found[-1].id, folder, () if whole else [*(f"{inside}/{item}" for item in LOOK), str(_records(inside))]
+    )
     cluster = config.need_cluster()
     repository, records = folder / "postgres", folder / "records"
     (folder / inside.relative_to("/")).rename(repository)
-    other = folder / inside.relative_to("/").parent / "records"
+    other = folder / _records(inside).relative_to("/")
     if other.exists():
         other.rename(records)
     _own(repository, cluster.user)
@@ -135,6 +143,10 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None) -> Sou
         folder,
         line(backrest, repository, recorded(records)),
     )
+
+
+def _records(repository: Path) -> Path:
+    return repository.parent / "records"
 
 
 def _own(folder: Path, user: str) -> None:

@@ -68,7 +68,7 @@ def release_target(config: Config, app: str, release: str, points: list[dict[str
         known = ", ".join(str(item["release"]) for item in found if app in ("", item.get("app")))
         raise BackupError(
             f"No point is known before the migration of {release}.",
-            f"Known are: {known or 'none'}; or name a time: flaskhost-backup list",
+            f"Known are: {known or 'none'}; or name a time: sudo flaskhost-backup list",
         )
     return Target("point", str(names[-1]["name"]), names[-1])
 
@@ -86,21 +86,19 @@ def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: 
     """
     backups = [item for item in info.backups if item.system == info.system]
     if not backups:
-        raise BackupError(
-            "There is no backup yet.",
-            "Make one: flaskhost-backup full; or use the second repository: playbooks/restore.yml -e from=second",
-        )
+        second = "; or restore from the second repository: -e from=second" if info.copied else ""
+        raise BackupError("There is no backup yet.", f"Make one: sudo flaskhost-backup full{second}")
     if target.kind == "backup":
         chosen = [item for item in backups if item.label == target.value]
         if not chosen:
-            raise BackupError(f"There is no backup {target.value}.", "What there is: flaskhost-backup list")
+            raise BackupError(f"There is no backup {target.value}.", "What there is: sudo flaskhost-backup list")
         return chosen[-1]
     if target.kind != "point":
         backups = [item for item in backups if line.holds(item)]
         if not backups:
             raise BackupError(
                 f"No backup leads to where the database is now: timeline {line.timeline} of its log.",
-                "Make one: flaskhost-backup full; or name a backup: playbooks/restore.yml -e label=LABEL",
+                "Make one: sudo flaskhost-backup full; or name one of sudo flaskhost-backup list: -e label=LABEL",
             )
     if target.kind == "latest":
         return backups[-1]
@@ -112,7 +110,8 @@ def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: 
     if not before:
         raise BackupError(
             f"There is no backup from before {utc(limit)}; the first one was whole at {utc(backups[0].stop)}.",
-            "Ask for a later time, or look into the second repository: playbooks/restore.yml -e from=second",
+            f"Ask for a later time{', or use the second repository: -e from=second' if info.copied else ''}. "
+            "What there is: sudo flaskhost-backup list",
         )
     return before[-1]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flaskhost_backup import counts, restic, tools
+from flaskhost_backup import aside, counts, restic, tools
 from flaskhost_backup.cluster import Server, control_data, human
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest
@@ -351,13 +351,16 @@ def _prepare_second(config: Config, result: Result, *, dry: bool) -> None:
 
 
 def status(config: Config, now: float) -> Result:
-    """Tell what the status table shows; asks nobody but the files of this host."""
+    """Tell what the status table shows; asks nobody but this host."""
     state = State(config.state)
     result = Result(data={"enabled": config.enabled, "database": bool(config.cluster), "second": bool(config.second)})
     for kind in ("database", "files", "copy", "second_files", "drill", "restore"):
         result.data[kind + "_state"] = state.read(kind)
     result.data["unfinished"] = unfinished(config)
-    result.problems += late(config, now)
+    found = aside.find(config)
+    result.data["aside"] = found.as_data()
+    result.lines += [f"Put aside by a restore: {thing.line}" for thing in found.things]
+    result.problems += [*late(config, now), *found.problems]
     return result
 
 
@@ -402,7 +405,7 @@ def _age(seconds: float) -> str:
 
 def check(config: Config, now: float) -> Result:
     """See that all is as it should be: nothing is late, and the write-ahead log arrives in the repository."""
-    result = Result(problems=late(config, now))
+    result = Result(problems=[*late(config, now), *aside.find(config).problems])
     if config.enabled and config.cluster:
         try:
             server = Server(config.cluster)

@@ -1,0 +1,140 @@
+"""What restores have put aside: where it is, how large, and the command that removes it, which nobody else runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flaskhost_backup.cluster import Server, human
+from flaskhost_backup.config import Config
+from flaskhost_backup.state import utc
+
+#: Files of a folder that are counted; what has more is at least as large.
+MOST_FILES = 100_000
+#: The end of the names that restores give: of a file or folder, and of a database.
+_FOLDER = re.compile(r".+\.before-(\d{8}T\d{6}Z)(?:-\d+)?")
+_DATABASE = r"_before_[0-9]{8}t[0-9]{6}z$"
+#: The first number that PostgreSQL gives to a file of a table that somebody has made (FirstNormalObjectId). A database
+#: without such a file is as it was created. So nobody has to log in to a tenant's database to find out.
+_DATABASES = f"""
+SELECT pg_catalog.json_build_array(d.datname, pg_catalog.pg_database_size(d.oid),
+  d.dattablespace = (SELECT t.oid FROM pg_catalog.pg_tablespace t WHERE t.spcname = 'pg_default') AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_ls_dir('base/' || d.oid, true, false) AS f (name)
+    WHERE f.name ~ '^[0-9]+$' AND f.name::bigint >= 16384))
+FROM pg_catalog.pg_database d
+WHERE d.datname ~ '{_DATABASE}'
+  OR EXISTS (SELECT FROM pg_catalog.pg_database b WHERE b.datname ~ ('^' || d.datname || '{_DATABASE}'))
+ORDER BY d.datname
+"""  # noqa: S608 - a constant
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Something that a restore has put aside.
+
+    Attributes:
+        name: its path, or the database's name.
+        bytes: its size; at least so much where it has very many files.
+        at: when, seconds since 1970.
+        remove: the command that removes it.
+    """
+
+    name: str
+    bytes: int
+    at: float
+    remove: str
+
+    @property
+    def line(self) -> str:
+        """It, for people."""
+        return f"{self.name}, {human(self.bytes)}, of {utc(self.at)}. When it is not needed any more: {self.remove}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is.
+
+    Attributes:
+        things: what was put aside, the oldest first.
+        problems: a sentence for each database that is empty beside one that was put aside.
+    """
+
+    things: tuple[Aside, ...]
+    problems: tuple[str, ...]
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """The things for programs."""
+        return [asdict(thing) for thing in self.things]
+
+
+def find(config: Config) -> Found:
+    """Find what restores have put aside. A PostgreSQL that does not run is asked nothing.
+
+    Args:
+        config: the configuration.
+    """
+    things, problems = list(_folders(config)), []
+    rows = _ask(config)
+    names = [name for name, _size, _empty in rows]
+    user = config.cluster.user if config.cluster else ""
+    for name, size, empty in rows:
+        mark = re.search(_DATABASE, name)
+        if mark:
+            at = _seconds(mark[0][len("_before_") :].upper())
+            things.append(Aside(name, size, at, f"sudo -u {user} dropdb {shlex.quote(name)}"))
+        elif empty:
+            before = [other for other in names if re.fullmatch(re.escape(name) + _DATABASE, other)]
+            problems.append(
+                f"The database {name} is empty, and {' and '.join(before)}, which a restore has put aside, is beside "
+                f"it. Look into it: sudo -u {user} psql {shlex.quote(before[-1])}"
+            )
+    return Found(tuple(sorted(things, key=lambda item: (item.at, item.name))), tuple(problems))
+
+
+def _ask(config: Config) -> list[tuple[str, int, bool]]:
+    if not config.cluster:
+        return []
+    done = Server(config.cluster).run(_DATABASES, 30.0)
+    lines = done.out.splitlines() if not done.status else []
+    return [(str(name), int(size), bool(empty)) for name, size, empty in map(json.loads, lines)]
+
+
+def _folders(config: Config) -> Iterator[Aside]:
+    places = [Path("/etc/flaskhost"), config.database_repository, *(app.data for app in config.apps)]
+    if config.cluster:
+        places.append(config.cluster.data)
+    for place in places:
+        for path in place.parent.glob(f"{place.name}.before-*"):
+            mark = _FOLDER.fullmatch(path.name)
+            if mark:
+                yield Aside(str(path), _size(path), _seconds(mark[1]), f"sudo rm -r {shlex.quote(str(path))}")
+
+
+def _size(path: Path) -> int:
+    """The bytes of a folder on the disk; no link is followed."""
+    total = count = 0
+    for _folder, _names, files, folder in os.fwalk(path, follow_symlinks=False):
+        for name in files:
+            try:
+                total += os.stat(name, dir_fd=folder, follow_symlinks=False).st_blocks * 512
+            except OSError:
+                # It has just been removed.
+                continue
+        count += len(files)
+        if count > MOST_FILES:
+            break
+    return total
+
+
+def _seconds(mark: str) -> float:
+    try:
+        return datetime.strptime(mark, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
