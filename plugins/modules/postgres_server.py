@@ -133,6 +133,8 @@ class Server:
         reload_files = [file["path"] for name in RELOADED if (file := self.options[name])]
         restart_files = [str(Path(self.options["unit_file"]["path"]).parent)] if self.options["unit_file"] else []
         restart_files += [file["path"]] if (file := self.options["environment_file"]) else []
+        if not self.module.check_mode:
+            service_state.settle(reload_files + restart_files)
         # Debian's generator starts the cluster at boot, by its start.conf.
         return service_state.steps(properties, False, reload_files, restart_files)
 
