@@ -229,6 +229,18 @@ class Store:
             if path.is_dir() and not path.is_symlink() and path.name not in held and not self.is_whole(path.name):
                 shutil.rmtree(path)
 
+    def refused(self, serving: str) -> set[str]:
+        """The releases beside the one that serves that have never been healthy, or are not whole."""
+        held = self.held()
+        found = set()
+        for path in self.releases.iterdir():
+            if path.name == serving or not path.is_dir() or path.is_symlink():
+                continue
+            record = self.record(path.name)
+            if not record.healthy if record else path.name not in held and not self.is_whole(path.name):
+                found.add(path.name)
+        return found
+
     def prune(self, keep: int) -> None:
         """Remove releases beyond the number to keep, those that served longest ago first, and what is not whole.
 

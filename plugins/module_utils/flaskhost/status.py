@@ -239,6 +239,8 @@ def _notes(run: Run, app: Mapping[str, Any], freeze_file: Path, units_dir: Path,
         release = slots.release(live)
         if not store.record(release):
             notes.append("its release.json cannot be read")
+        if slots.is_lost():
+            notes.append("live.sock is missing, visitors get 502: deploy.yml restores it")
         if not slots.is_active(live):
             notes.append("slot not running")
         if not slots.is_enabled(live):
