@@ -32,7 +32,7 @@ steps: {description: "What was done: daemon-reload, enable, start, restart, relo
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
 from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
-from ansible.module_utils.flaskhost.service_state import PROPERTIES, make_younger, parse_show, steps  # noqa: E402
+from ansible.module_utils.flaskhost.service_state import PROPERTIES, make_younger, parse_show, settle, steps  # noqa: E402
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -59,6 +59,7 @@ def main() -> None:
             module.fail_json(
                 msg=f"{name} was left as it is: {' '.join(options['test'])} says\n{tail(out + err)}", steps=[]
             )
+    settle(options["reload_files"] + options["restart_files"])
     for step in needed:
         status, out, err = module.run_command(["systemctl", step, *([] if step == "daemon-reload" else [name])])
         if status:

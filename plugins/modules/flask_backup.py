@@ -55,7 +55,7 @@ import os  # noqa: E402 - Ansible wants the documentation first
 from pathlib import Path  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import backup  # noqa: E402
+from ansible.module_utils.flaskhost import backup, service_state  # noqa: E402
 from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
 
 ARGUMENT_SPEC = {
@@ -131,6 +131,8 @@ def start(module: AnsibleModule) -> dict[str, object]:
     timers = {f"flaskhost-backup-{name}.timer": name in options["timers"] for name in backup.TIMERS}
     steps = backup.timer_steps(run, timers)
     if not module.check_mode:
+        if steps:
+            service_state.settle(f"/etc/systemd/system/{name}" for name in timers)
         for command in steps:
             status, out, err = run(command)
             if status:

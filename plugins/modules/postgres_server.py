@@ -19,6 +19,10 @@ description:
 options:
   cluster: {description: "The cluster, as Debian names it: 17/main.", type: str, required: true}
   only_guard: {description: Only look whether the data is another version's., type: bool, default: false}
+  databases_in_use:
+    description: Only say whom the files on the disk let in beyond these databases. By their names, with the connections
+      of each that PgBouncer shares.
+    type: dict
   settings_file:
     description: The file of settings in conf.d.
     type: dict
@@ -60,6 +64,7 @@ EXAMPLES = r"""
 RETURN = r"""
 steps: {description: "What was done, or would be.", type: list, returned: always}
 reasons: {description: "The settings for which it was restarted.", type: list, returned: always}
+leaving: {description: "What databases_in_use has asked for.", type: list, returned: when asked}
 checksums: {description: Whether pages have checksums., type: bool, returned: success}
 """
 
@@ -76,6 +81,7 @@ FILE = {"path": {"type": "path", "required": True}, "content": {"type": "str", "
 ARGUMENT_SPEC = {
     "cluster": {"type": "str", "required": True},
     "only_guard": {"type": "bool", "default": False},
+    "databases_in_use": {"type": "dict"},
     "settings_file": {"type": "dict", "options": FILE},
     "access_file": {"type": "dict", "options": FILE},
     "names_file": {"type": "dict", "options": FILE},
@@ -133,6 +139,8 @@ class Server:
         reload_files = [file["path"] for name in RELOADED if (file := self.options[name])]
         restart_files = [str(Path(self.options["unit_file"]["path"]).parent)] if self.options["unit_file"] else []
         restart_files += [file["path"]] if (file := self.options["environment_file"]) else []
+        if not self.module.check_mode:
+            service_state.settle(reload_files + restart_files)
         # Debian's generator starts the cluster at boot, by its start.conf.
         return service_state.steps(properties, False, reload_files, restart_files)
 
@@ -250,6 +258,11 @@ def main() -> None:
         logic.guard(server.version, found, started)
         if module.params["only_guard"]:
             module.exit_json(changed=False, steps=[], reasons=[], checksums=True)
+        if module.params["databases_in_use"] is not None:
+            wanted = {name: int(pool) for name, pool in module.params["databases_in_use"].items()}
+            access = host_files.read(str(server.folder / "pg_hba.conf")) or ""
+            leaving = logic.leaving(access, host_files.read(str(logic.POOLS)) or "", wanted)
+            module.exit_json(changed=False, steps=[], reasons=[], leaving=leaving)
         changes = server.plan()
         if module.check_mode:
             server.steps = server.service() or (["reload"] if changes else [])

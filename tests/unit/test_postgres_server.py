@@ -301,3 +301,37 @@ def test_the_guard_alone_changes_nothing(host: Host) -> None:
     cluster(host.folder, "15")
     (host.folder / "lib/17/main/PG_VERSION").unlink()
     assert "Nothing was touched" in host.run(only_guard=True)["msg"]
+
+
+# -- who may log in until a release does without ----------------------------------------------------------------------
+
+HBA = """# Ansible managed
+local   all             postgres                        peer
+local   all             +flaskhost_session              scram-sha-256
+local   "shop" "shop" peer map=flaskhost
+local   "shop" "shop-owner" scram-sha-256
+local   "my-blog" "my-blog" peer
+hostssl all             postgres        all             reject
+hostssl "my-blog" "my-blog" 10.0.0.0/24 scram-sha-256
+"""
+POOLS = "[databases]\nshop = host=/var/run/postgresql pool_size=7\nold = host=/var/run/postgresql pool_size=3\n"
+
+
+def test_whom_the_files_on_the_disk_still_let_in_is_read(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logic, "POOLS", tmp_path / "pgbouncer.ini")
+
+    def leaving(**wanted: int) -> list[dict[str, Any]]:
+        return list(host.run(databases_in_use=wanted)["leaving"])
+
+    # A bare host.
+    assert leaving(shop=7) == []
+    (tmp_path / "pgbouncer.ini").write_text(POOLS)
+    host.access.write_text(HBA)
+    assert leaving(shop=7, **{"my-blog": 0}) == leaving(shop=9, **{"my-blog": 5}) == []
+    assert leaving(**{"my-blog": 0}) == [{"name": "shop", "pool": 7}]
+    assert leaving(shop=7) == [{"name": "my-blog", "pool": 0}]
+    # The database stays, and the way by PgBouncer goes.
+    assert leaving(shop=0, **{"my-blog": 0}) == [{"name": "shop", "pool": 7}]
+    assert (host.calls, host.access.read_text()) == ([], HBA)

@@ -107,6 +107,28 @@ def test_back_is_to_what_served_last_and_not_to_what_was_built_last(shelf: Shelf
     assert shelf.store.previous_healthy("d") == "b"
 
 
+def test_a_clock_that_jumps_does_not_change_what_served_before(shelf: Shelf) -> None:
+    """The order of the history counts: what was written while the clock was ahead is not the latest for ever."""
+    for name in "abc":
+        shelf.add(name)
+    shelf.serve("a")
+    shelf.clock += 1e6
+    shelf.serve("b")
+    shelf.clock = 10
+    shelf.serve("a", "c")
+    assert shelf.store.previous_healthy("c") == "a"
+    shelf.store.prune(2)
+    assert shelf.left() == ["a", "c"]
+
+
+def test_a_release_that_was_built_with_the_clock_ahead_and_has_not_served_is_not_the_last(shelf: Shelf) -> None:
+    for name in "ac":
+        shelf.add(name)
+    shelf.add("b", created=1e9)
+    shelf.serve("a", "c")
+    assert shelf.store.previous_healthy("c") == "a"
+
+
 def test_back_is_never_to_what_is_bad_or_gone(shelf: Shelf) -> None:
     for name in "abcde":
         shelf.add(name)

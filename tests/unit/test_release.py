@@ -504,6 +504,11 @@ def test_a_release_that_fails_touches_nothing_and_is_no_obstacle(site: Site, fau
     for name in files:
         (site.code / name).unlink()
     site.change(CODE)
+    # What was refused after it had been built goes, and nothing else is done.
+    built, went = len(site.ids()) > 1, list(site.host.history)
+    assert site.deploy().changed == built
+    assert site.ids() == [first.release]
+    assert site.host.history == went
     assert not site.deploy().changed
     site.change({"shop.py": "app = 'mended'\n"})
     assert_in_order(site, site.deploy())
@@ -1038,6 +1043,11 @@ DAMAGES: dict[str, Callable[[Site], object]] = {
     "old slot enabled": lambda site: site.host.enabled.add("blue"),
     "current elsewhere": lambda site: slots.replace_link(site.root / "current", "releases/other"),
     "current missing": lambda site: (site.root / "current").unlink(),
+    "live link missing": lambda site: (site.root / "live.sock").unlink(),
+    "live link missing and stopped": lambda site: (
+        (site.root / "live.sock").unlink(),
+        site.host.running.pop("green"),
+    ),
     "rebooted into both": lambda site: (site.host.enabled.add("blue"), site.host.reboot()),
 }
 
@@ -1055,6 +1065,47 @@ def test_what_serves_is_put_right_without_a_new_release(site: Site, damage: str)
     assert_in_order(site, outcome)
     assert site.ids() == releases
     assert not site.deploy().changed
+
+
+@pytest.mark.parametrize("verb", ["deploy", "rollback", "restart", "phases"])
+def test_a_live_link_that_somebody_has_removed_is_restored_and_is_no_fault_of_the_release(
+    site: Site, verb: str
+) -> None:
+    first, second = two(site)
+    site.change({"shop.py": "app = 3\n"})
+    (site.root / "live.sock").unlink()
+    plan = site.deploy(check=True)
+    assert not (site.root / "live.sock").is_symlink()
+    assert plan.previous == second.release
+    # Before the new release has been gated: until then visitors get 502.
+    seen: list[str] = []
+    site.answer(lambda *asked: (seen.append(site.host.served()), site.host.probe(*asked))[1])
+    went = list(site.host.history)
+    if verb == "phases":
+        outcome = site.phases()
+    else:
+        outcome = site.deploy() if verb == "deploy" else site.deployment(verb=verb).go()
+    assert seen[0] == second.release
+    assert site.host.history[len(went) :] == ["start blue", "stop green"]
+    wanted = {"rollback": first.release, "restart": second.release}.get(verb, site.ids()[-1])
+    assert outcome.release == site.host.served() == wanted
+    assert_in_order(site)
+
+
+def test_a_restored_live_link_is_told(site: Site) -> None:
+    _first, second = two(site)
+    (site.root / "live.sock").unlink()
+    outcome = site.deploy()
+    assert outcome.changed
+    assert any("live.sock was missing" in item and second.release in item for item in outcome.warnings)
+    assert not site.deploy().warnings
+
+
+def test_a_link_that_is_not_there_yet_is_not_restored(site: Site) -> None:
+    site.change({"fails-the-gate": ""})
+    for _ in range(2):
+        site.refused()
+    assert not (site.root / "live.sock").is_symlink()
 
 
 def test_a_reboot_brings_back_what_served(site: Site) -> None:
@@ -1156,6 +1207,24 @@ def test_a_release_that_was_never_healthy_goes_with_the_next_one_that_is(site: S
     (site.code / "fails-the-gate").unlink()
     second = site.deploy()
     assert site.ids() == sorted([first.release, second.release])
+
+
+def test_a_refused_release_goes_with_a_deploy_that_has_nothing_else_to_do(site: Site) -> None:
+    """The operator has gone back to the former code: no release is built, and what was refused is of no use."""
+    first = site.deploy()
+    site.change({"fails-the-gate": "", "requirements.txt": "flask==9\n"})
+    site.refused()
+    assert len(site.ids()) == len(list((site.root / "venvs").iterdir())) == 2
+    (site.code / "fails-the-gate").unlink()
+    site.change(CODE)
+    assert site.deploy(check=True).changed
+    assert len(site.ids()) == 2
+    outcome = site.deploy()
+    assert (outcome.changed, outcome.release) == (True, first.release)
+    assert site.ids() == [first.release]
+    assert [path.name for path in (site.root / "venvs").iterdir()] == [site.record(first.release).venv]
+    assert_in_order(site, first)
+    assert not site.deploy().changed
 
 
 def test_a_release_that_serves_is_kept_whatever_its_record_says(site: Site) -> None:
@@ -1319,6 +1388,24 @@ def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: p
         assert set(site.host.running) == {site.deployment().slots.live()} or finished, where
         assert not [path for path in (site.root / "releases").iterdir() if not (path / RECORD).exists()], where
         yard.check(site, where)
+
+
+def test_a_rollback_does_not_need_a_note_of_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two(site)
+    real = environment.write_private
+
+    def full(path: Path, _text: str, mode: int = 0) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(environment, "write_private", full)
+    outcome = site.rollback()
+    assert (outcome.release, site.host.served()) == (first.release, first.release)
+    assert any("No space left on device" in item and "Make room" in item for item in outcome.warnings)
+    assert set(site.host.running) == {site.deployment().slots.live()}
+    # The next run makes up for it.
+    monkeypatch.setattr(environment, "write_private", real)
+    assert site.rollback(release=first.release).release == first.release
+    assert site.history[-1] == ("rollback", second.release, first.release)
 
 
 # -- phases, as a fleet runs them -------------------------------------------------------------------------------------

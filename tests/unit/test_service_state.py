@@ -89,6 +89,48 @@ def since(file: str, seconds: float) -> dict[str, str]:
     return {**RUNNING, "StateChangeTimestamp": at(Path(file).stat().st_ctime + seconds)}
 
 
+# -- a clock that was set back -----------------------------------------------------------------------------------------
+
+
+def changed(seconds: float, ahead: float) -> dict[str, str]:
+    """A service that changed its state some seconds ago, while the clock was ahead by others."""
+    elapsed = int((time.monotonic() - seconds) * 1e6)
+    text = at(time.time() - seconds + ahead)
+    return {**RUNNING, "StateChangeTimestamp": text, "StateChangeTimestampMonotonic": str(elapsed)}
+
+
+def test_a_state_that_was_changed_by_a_clock_ahead_is_as_old_as_it_is(file: str) -> None:
+    """Else no change of a file would reach the service until the clock is there again."""
+    assert state_changed_at(changed(60, ahead=3600)) == pytest.approx(time.time() - 60, abs=1)
+    assert steps(changed(60, ahead=3600), True, [file], []) == ["reload"]
+
+
+@pytest.mark.parametrize("ahead", [0, -3600])
+def test_a_clock_that_is_right_or_was_late_is_believed(ahead: float) -> None:
+    properties = changed(60, ahead)
+    assert state_changed_at(properties) == state_changed_at({**properties, "StateChangeTimestampMonotonic": ""})
+
+
+def test_files_of_the_future_get_the_present_time_and_others_keep_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was written with the clock ahead would restart its service at every run."""
+    paths = [tmp_path / name for name in ("old", "folder/new", "missing")]
+    for path in paths[:2]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    times = {path: path.stat().st_ctime_ns for path in (*paths[:2], tmp_path / "folder")}
+    service_state.settle(map(str, [paths[0], tmp_path / "folder", paths[2]]))
+    assert {path: path.stat().st_ctime_ns for path in times} == times
+    now = time.time()
+    monkeypatch.setattr(service_state.time, "time", lambda: now - 3600)
+    before = paths[1].stat()
+    service_state.settle([str(tmp_path / "folder")])
+    assert paths[0].stat().st_ctime_ns == times.pop(paths[0])
+    assert all(path.stat().st_ctime_ns > time_then for path, time_then in times.items())
+    assert (paths[1].stat().st_mtime_ns, paths[1].read_text()) == (before.st_mtime_ns, "x")
+
+
 def test_a_service_that_runs_with_its_files_is_left_alone(file: str) -> None:
     assert steps(since(file, 1), True, [file], [file]) == []
     assert steps(RUNNING, True, [], []) == []

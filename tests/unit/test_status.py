@@ -298,6 +298,15 @@ def test_a_slot_that_is_not_as_it_should_be_is_noted(site: Site) -> None:
     ]
 
 
+def test_a_live_link_that_somebody_has_removed_is_noted(site: Site) -> None:
+    (site.root / "live.sock").unlink()
+    assert site.row()["notes"] == []
+    (site.root / "current").symlink_to(f"releases/{LIVE}")
+    row = site.row()
+    assert (row["slot"], row["release"], row["health"]) == ("blue", LIVE, "")
+    assert row["notes"] == ["live.sock is missing, visitors get 502: deploy.yml restores it"]
+
+
 def test_a_process_that_is_down_is_noted(site: Site) -> None:
     wants = site.units / "multi-user.target.wants"
     wants.mkdir()

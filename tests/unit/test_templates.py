@@ -1376,6 +1376,24 @@ def test_a_role_logs_in_to_its_own_database_and_nothing_else() -> None:
     ]
 
 
+def test_an_app_keeps_its_login_and_its_pool_until_a_release_serves_that_does_without() -> None:
+    databases, leaving = [{"name": "blog", "pool": 0}], [{"name": "shop", "pool": 0}, {"name": "blog", "pool": 4}]
+    known = {"postgres_databases": databases, "__postgres_access_now": {"leaving": leaving}}
+    lines = hba(**known, postgres_networks=["192.0.2.1/32"])
+    assert lines == [
+        ["local", "all", "postgres", "peer"],
+        ["local", '"blog"', '"blog"', "peer", "map=flaskhost"],
+        ["local", '"shop"', '"shop"', "peer"],
+        ["hostssl", "all", "postgres", "all", "reject"],
+        ["hostssl", '"blog"', '"blog"', "192.0.2.1/32", "scram-sha-256"],
+        ["hostssl", '"shop"', '"shop"', "192.0.2.1/32", "scram-sha-256"],
+    ]
+    assert '"postgres" "blog"' in render("postgres", "pg_ident.conf.j2", DEBIAN["13"], **known)
+    pools = render("postgres", "pgbouncer.ini.j2", DEBIAN["13"], **known)
+    assert "blog = host=/var/run/postgresql pool_size=4\n" in pools
+    assert "shop" not in pools
+
+
 def test_the_network_comes_last_and_needs_a_password() -> None:
     databases = [{"name": "shop", "owner": "shop-owner", "owner_file": "/etc/x.env"}, {"name": "blog"}]
     networks, logins = ["192.0.2.1/32", "2001:db8::/64"], {"shop": {"owner": "x", "a": "y"}}

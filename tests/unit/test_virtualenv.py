@@ -687,6 +687,26 @@ def test_an_environment_that_cannot_be_built_is_said_why_and_is_not_used(worksho
     assert not virtualenv.is_whole(workshop.folder / "venvs" / workshop.key(requirements))
 
 
+@pytest.mark.parametrize("folder", ["venvs", "cache"])
+def test_a_full_disk_is_no_fault_of_the_lock(workshop: Workshop, folder: str) -> None:
+    place = workshop.folder / folder
+    place.mkdir()
+    workshop.publish("gunicorn", "27.0.1")
+    workshop.publish("large", "1.0")
+    with zipfile.ZipFile(next((workshop.folder / "index/large").glob("*.whl")), "a") as wheel:
+        wheel.writestr("large/data", os.urandom(2 * 1024**2))
+    if run_command(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)])[0]:
+        pytest.skip("needs a disk of its own to fill")
+    try:
+        with pytest.raises(ReleaseError) as caught:
+            workshop.build(workshop.requirements("large==1.0\n"))
+    finally:
+        run_command(["umount", str(place)], check_rc=True)
+    assert "No space left on device" in caught.value.reason
+    assert "Make room" in caught.value.cure
+    assert "Correct the lock" not in caught.value.cure
+
+
 def test_a_long_output_is_cut_to_its_last_lines(workshop: Workshop) -> None:
     uv = workshop.folder / "uv"
     uv.write_text("#!/bin/sh\nseq 100\necho the reason >&2\nexit 2\n", encoding="utf-8")

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.runner import Run, tail
-from ansible.module_utils.flaskhost.service_state import PROPERTIES, parse_show, steps
+from ansible.module_utils.flaskhost.service_state import PROPERTIES, parse_show, settle, steps
 
 STATE = Path("/var/lib/flaskhost/guard")
 UNITS = Path("/etc/systemd/system")
@@ -448,9 +448,11 @@ class Guard:
         found = parse_show(self.run(show)[1])
         return {name: found.get(name, "") for name in PROPERTIES}
 
+    def _loaded_files(self) -> list[str]:
+        return [item.dest for item in self.change.files if Path(item.dest).parent != self.units]
+
     def _steps(self) -> list[str]:
-        loaded = [item.dest for item in self.change.files if Path(item.dest).parent != self.units]
-        return steps(self._show(self.change.service), True, loaded, [])
+        return steps(self._show(self.change.service), True, self._loaded_files(), [])
 
     def _socket_is_on(self) -> bool:
         if not self.change.socket:
@@ -465,6 +467,7 @@ class Guard:
         handed_over = self._socket_is_on()
         if handed_over:
             self._must("systemctl", "disable", "--quiet", "--now", self.change.socket)
+        settle(self._loaded_files())
         needed = self._steps()
         if handed_over or (self.change.socket and "enable" in needed):
             # sshd keeps what the socket has given it over a reload. And it has to stop before it is enabled: with that

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
-from ansible.module_utils.flaskhost.service_state import UNITS, parse_show, state_changed_at, youngest
+from ansible.module_utils.flaskhost.service_state import UNITS, parse_show, settle, state_changed_at, youngest
 
 #: Where each namespace has its sockets.
 RUN_DIR = Path("/run/systemd")
@@ -159,6 +159,8 @@ class Journals:
             return
         # A restart loses no line: systemd keeps the sockets and the open streams for journald in the meantime.
         units = [] if step == "daemon-reload" else list(map(service_unit, namespaces))
+        for namespace in namespaces if step == "restart" else ():
+            settle(map(str, self._files(namespace)))
         status, out, err = self.run(["systemctl", step, *units])
         if status:
             what = " ".join(["systemctl", step, *units])
@@ -176,8 +178,11 @@ class Journals:
         )
 
     def _is_stale(self, namespace: str, service: Mapping[str, str]) -> bool:
-        files = [self.config_dir / f"journald@{namespace}.conf", self.units_dir / f"{service_unit(namespace)}.d"]
-        return service.get("ActiveState") == "active" and youngest(map(str, files)) > state_changed_at(service)
+        files = map(str, self._files(namespace))
+        return service.get("ActiveState") == "active" and youngest(files) > state_changed_at(service)
+
+    def _files(self, namespace: str) -> list[Path]:
+        return [self.config_dir / f"journald@{namespace}.conf", self.units_dir / f"{service_unit(namespace)}.d"]
 
     def _open_sockets(self, namespace: str) -> list[Path]:
         """The sockets that others than the group may write to, or that the group may not."""

@@ -332,6 +332,7 @@ class Maintenance:
         self.outcome.changed = self.outcome.reloaded = True
         if self.check:
             return
+        service_state.settle(self._loaded_files(request))
         test = ["/usr/sbin/nginx", "-t", "-q"]
         status, out, err = self.run(test)
         if status:

@@ -13,6 +13,8 @@ from typing import Any
 
 #: Where Debian keeps the settings and the data of clusters, by version and name.
 SETTINGS, DATA = Path("/etc/postgresql"), Path("/var/lib/postgresql")
+#: PgBouncer's settings.
+POOLS = Path("/etc/pgbouncer/pgbouncer.ini")
 #: What ``error`` says in ``pg_file_settings`` of a setting that is in order and waits for a restart; and, without a
 #: name beside it, of one that was taken out of the files.
 WAITS = "setting could not be applied"
@@ -117,6 +119,28 @@ def guard(version: str, found: Mapping[str, Path], started: Iterable[str]) -> No
         f'\nTo stay with it: postgres_version: "{other}" in the inventory.'
         "\nTo move the data, with a way back: ansible-playbook playbooks/upgrade_postgres.yml"
     )
+
+
+def leaving(access: str, pools: str, wanted: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Whom the files on the disk let in that is no longer to be let in.
+
+    The release that serves may be one that still needs it: it has to be withdrawn after the next one serves.
+
+    Args:
+        access: the text of ``pg_hba.conf``, as the role writes it.
+        pools: the text of PgBouncer's settings, likewise.
+        wanted: the databases that are to be reached, with the connections of each to share; 0 for none.
+
+    Returns:
+        ``name`` of each database and ``pool``, the connections to share.
+    """
+    sizes = {name: int(size) for name, size in re.findall(r"^(\S+) = host=\S+ pool_size=(\d+)$", pools, re.MULTILINE)}
+    found = []
+    for name, mapped in re.findall(r'^local\s+"([^"]+)" "\1" peer( map=flaskhost)?$', access, re.MULTILINE):
+        pool = sizes.get(name, 0) if mapped else 0
+        if name not in wanted or (pool and not wanted[name]):
+            found.append({"name": name, "pool": pool})
+    return found
 
 
 def refusals(text: str) -> str:

@@ -157,13 +157,20 @@ class Store:
         text = json.dumps([*self.history(), entry][-HISTORY_LENGTH:], indent=1) + "\n"
         environment.write_private(self.history_file, text)
 
-    def last_served(self) -> dict[str, float]:
-        """When each release last began to serve, in seconds; one that never did: when it was made."""
-        times = {item.id: item.created for item in self.all_records()}
-        for entry in self.history():
-            if entry.get("release") in times:
-                times[entry["release"]] = float(entry.get("at", 0))
-        return times
+    def last_served(self) -> dict[str, tuple[int, float]]:
+        """The order in which the releases last began to serve; before them, those that never did, by their age.
+
+        The order is that of the history and not of its times, since a host's clock can jump.
+
+        Returns:
+            For each release what sorts it: its last place in the history from 1 on, or 0 and the seconds when it was
+            made.
+        """
+        order = {item.id: (0, item.created) for item in self.all_records()}
+        for place, entry in enumerate(self.history(), 1):
+            if entry.get("release") in order:
+                order[entry["release"]] = (place, 0.0)
+        return order
 
     def previous_healthy(self, live: str) -> str:
         """The release to go back to: the last one that served well before the one that serves; empty when none.
@@ -221,6 +228,18 @@ class Store:
         for path in self.releases.iterdir():
             if path.is_dir() and not path.is_symlink() and path.name not in held and not self.is_whole(path.name):
                 shutil.rmtree(path)
+
+    def refused(self, serving: str) -> set[str]:
+        """The releases beside the one that serves that have never been healthy, or are not whole."""
+        held = self.held()
+        found = set()
+        for path in self.releases.iterdir():
+            if path.name == serving or not path.is_dir() or path.is_symlink():
+                continue
+            record = self.record(path.name)
+            if not record.healthy if record else path.name not in held and not self.is_whole(path.name):
+                found.add(path.name)
+        return found
 
     def prune(self, keep: int) -> None:
         """Remove releases beyond the number to keep, those that served longest ago first, and what is not whole.

@@ -42,7 +42,7 @@ from ansible.module_utils.flaskhost.database import (
 from ansible.module_utils.flaskhost.journal import require_journal
 from ansible.module_utils.flaskhost.lock import KEEP_SECONDS, Lock, Locked
 from ansible.module_utils.flaskhost.records import Record, Store
-from ansible.module_utils.flaskhost.runner import ReleaseError, Run, as_owner, sandboxed, stop_tasks, tail
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, as_owner, cure_for, sandboxed, stop_tasks, tail
 from ansible.module_utils.flaskhost.slots import Slots, is_good, listens, probe
 from ansible.module_utils.flaskhost.watch import AccessLog, Traffic, verdict
 
@@ -194,6 +194,7 @@ class Deployment:
     def _run_phases(self, phases: list[str]) -> None:
         # A run that was killed at the gate has left it open.
         self.slots.close_gate()
+        self._restore_link()
         if phases == [RETURN]:
             self._return_from(self.options["release"], self.options["previous"])
             return
@@ -218,6 +219,17 @@ class Deployment:
         if "finish" in phases:
             self._finish(record)
         self.outcome.pending = "finish" not in phases
+
+    def _restore_link(self) -> None:
+        if not self.slots.is_lost():
+            return
+        live = self.slots.live()
+        self.slots.restore()
+        self.outcome.changed = True
+        self.outcome.warnings.append(
+            f"{self.slots.live_socket} was missing, so that visitors got 502. It leads to the {live} slot again, which "
+            f"holds {self.slots.release(live)}. No program of Flaskhost's removes it."
+        )
 
     def _os_error(self, error: OSError) -> ReleaseError:
         """Say what the system refuses; a full disk is the most likely, and has its own cure."""
@@ -393,7 +405,8 @@ class Deployment:
     def _repair(self, live: str, serving: Record) -> None:
         """Put right what a run that was killed, or a hand, has left beside a release that should serve."""
         other = next(slot for slot in SLOTS if slot != live)
-        todo: list[Callable[[], Any]] = []
+        # Only a plan can find it: a run has restored it by now.
+        todo: list[Callable[[], Any]] = [self.slots.restore] if self.slots.is_lost() else []
         if not self.slots.is_active(live):
             todo += [
                 lambda: self.slots.start_again(live, self.options["health"]["timeout"]),
@@ -415,12 +428,20 @@ class Deployment:
             todo.append(lambda: self._watch_again(other, live, serving))
         if self.slots.is_active(other) or self.slots.is_enabled(other):
             todo.append(lambda: self.slots.drain(other))
+        if refused := self.store.refused(serving.id):
+            todo.append(lambda: self._remove_refused(other, refused))
         if todo:
             self.outcome.changed = True
             if not self.check:
                 for step in todo:
                     step()
         self.outcome.release, self.outcome.slot, self.outcome.revision = serving.id, live, serving.revision
+
+    def _remove_refused(self, other: str, refused: set[str]) -> None:
+        """Remove what was refused, of which nobody wants anything any more: what is wanted serves."""
+        if self.slots.release(other) in refused:
+            (self.slots.links / other).unlink()
+        self.store.prune(self.options["keep_releases"])
 
     # -- going back ---------------------------------------------------------------------------------------------------
 
@@ -590,10 +611,11 @@ class Deployment:
         )
         status, out, err = self.run(arguments)
         if status:
+            cure = f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}"
             raise ReleaseError(
                 "Run the release command",
                 f"'{record.release_command}' ended with {status}:\n{tail(out + err)}",
-                f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}",
+                cure_for(out + err, cure),
             )
 
     def _see_listener(self) -> None:
@@ -661,16 +683,31 @@ class Deployment:
             [
                 lambda: self.slots.flip(slot),
                 *watching[:1],
-                lambda: self.store.remember(record.id, served, options["by"], options["verb"]),
+                lambda: self._noted(lambda: self.store.remember(record.id, served, options["by"], options["verb"])),
                 lambda: self._switch_units(record),
                 *watching[1:],
-                lambda: self._confirm(record),
+                lambda: self._noted(lambda: self._confirm(record)),
             ],
         )
         if back and previous:
             # So that the next one does not come back to it. What is left for a newer release has nothing against it.
             previous.failed = f"gone back from by {options['by'] or 'somebody'}"
-            self.store.write(previous)
+            self._noted(lambda: self.store.write(previous))
+
+    def _noted(self, write: Callable[[], None]) -> None:
+        """Write something down. A rollback that cannot do so warns: it has to work on a full disk, too."""
+        try:
+            write()
+        except OSError as error:
+            if self.options["verb"] != "rollback":
+                raise
+            problem = self._os_error(error)
+            warning = (
+                f"the rollback could not be noted: {problem.reason} {problem.cure} Until the next rollback or deploy, "
+                "history.json and status.yml do not know of it."
+            )
+            if warning not in self.outcome.warnings:
+                self.outcome.warnings.append(warning)
 
     def _confirm(self, record: Record) -> None:
         record.healthy, record.failed = True, ""

@@ -29,6 +29,25 @@ def tail(text: str, lines: int = 15) -> str:
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
+#: How programs say that a disk is full, or that an app holds as much of it as it may.
+_FULL = ("No space left on device", "Disk quota exceeded")
+
+
+def cure_for(said: str, otherwise: str) -> str:
+    """What to do about a command that failed: where a disk is full, nothing else counts.
+
+    Args:
+        said: the command's output.
+        otherwise: what to do where it is not.
+    """
+    if any(words.lower() in said.lower() for words in _FULL):
+        return (
+            "Make room, then run the same command again. df -h shows which disk is full; if none is, the app holds as "
+            "much as limits.disk allows."
+        )
+    return otherwise
+
+
 #: What every command of an app is held to: slots, processes, timers, builds, release commands and run.yml. Read with
 #: ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 says the same of the slots; a unit test compares them.
 SANDBOX = (

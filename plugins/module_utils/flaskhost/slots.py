@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.app_model import SLOTS
 from ansible.module_utils.flaskhost.journal import read_journal
-from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, cure_for, tail
 
 #: Bytes of a body that a probe reads.
 BODY_BYTES = 64 * 1024
@@ -163,11 +163,22 @@ class Slots:
         return f"{self.unit}@{slot}.service"
 
     def live(self) -> str:
-        """The slot that serves; empty before the first release."""
+        """The slot that serves, or should where somebody has removed the live link; empty before the first release."""
         if not self.live_socket.is_symlink():
-            return ""
+            return self._should_serve()
         name = self.live_socket.readlink().stem
         return name if name in SLOTS and (self.links / name).is_symlink() else ""
+
+    def _should_serve(self) -> str:
+        # Nothing of ours removes the live link and leaves this one.
+        name = self.current.readlink().name if self.current.is_symlink() else ""
+        held = [slot for slot in SLOTS if name and self.release(slot) == name]
+        # A restart has had the same release in both.
+        return max(held, key=lambda slot: (self.is_active(slot), self.is_enabled(slot)), default="")
+
+    def is_lost(self) -> bool:
+        """Whether a slot should serve, and somebody has removed the live link to it."""
+        return not self.live_socket.is_symlink() and bool(self.live())
 
     def idle(self) -> str:
         """The slot that the next release starts in."""
@@ -232,7 +243,8 @@ class Slots:
         why = f"does not start within {timeout} s (health.timeout)" if status == 124 else "does not start"
         if self._was_killed(slot):
             why = "was killed while it started, most likely since it took more memory than limits.memory allows"
-        raise ReleaseError(step, f"{self.service(slot)} {why}. Its last lines:\n{self.log(slot, began)}", CURE)
+        log = self.log(slot, began)
+        raise ReleaseError(step, f"{self.service(slot)} {why}. Its last lines:\n{log}", cure_for(log, CURE))
 
     def _was_killed(self, slot: str) -> bool:
         shown = self.run(["systemctl", "show", "--property=Result,ExecMainCode,ExecMainStatus", self.service(slot)])[1]
@@ -321,9 +333,14 @@ class Slots:
 
     def withdraw(self, slot: str) -> None:
         """Take a slot out of service that serves, where nothing served before it: nginx finds nobody, as it did."""
-        self.live_socket.unlink(missing_ok=True)
+        # First what says that a release should serve here.
         self.current.unlink(missing_ok=True)
+        self.live_socket.unlink(missing_ok=True)
         self.drain(slot)
+
+    def restore(self) -> None:
+        """Restore the live link that somebody has removed."""
+        replace_link(self.live_socket, self.socket(self.live()))
 
     def _follow(self, slot: str) -> None:
         replace_link(self.live_socket, self.socket(slot))

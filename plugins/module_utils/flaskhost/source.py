@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from ansible.module_utils.flaskhost.environment import write_private
-from ansible.module_utils.flaskhost.runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.runner import ReleaseError, Run, cure_for, tail
 
 #: Never part of a release: histories, environments, caches, and the developer's own secrets.
 IGNORED = frozenset(
@@ -437,7 +437,7 @@ def resolve_commit(
     if status:
         cure = "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root."
         reason = _took_too_long(status, _LONGEST_QUESTION, url) or f"git cannot read {url}:\n{tail(err, 5)}"
-        raise ReleaseError("Read the repository", reason, _git_cure(err, variables, cure))
+        raise ReleaseError("Read the repository", reason, cure_for(err, _git_cure(err, variables, cure)))
     refs = dict(reversed(line.split("\t", 1)) for line in out.splitlines() if "\t" in line)
     places = (f"refs/tags/{version}", f"refs/heads/{version}", version)
     for name in (item for place in places for item in (f"{place}^{{}}", place)):
@@ -505,7 +505,7 @@ def fetch_commit(
                 "archive of the code alone is smaller: source.archive."
             )
         reason = reason or f"git cannot fetch {commit[:12]} from {url}:\n{tail(err, 5)}"
-        raise ReleaseError("Fetch the code", reason, _git_cure(err, variables, cure))
+        raise ReleaseError("Fetch the code", reason, cure_for(err, _git_cure(err, variables, cure)))
 
 
 def _drop_partial_packs(repository: Path) -> int:
@@ -552,7 +552,8 @@ def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, re
     if status:
         if archive.is_file() and archive.stat().st_size >= LARGEST_SOURCE:
             raise _too_large()
-        raise ReleaseError("Unpack the code", f"git archive says: {tail(err, 5)}", "Run the same command again.")
+        cure = cure_for(err, "Run the same command again.")
+        raise ReleaseError("Unpack the code", f"git archive says: {tail(err, 5)}", cure)
     unpack_archive(run, archive, destination, replaced)
     archive.unlink()
 
@@ -584,7 +585,7 @@ def unpack_archive(
         if plain != archive:
             plain.unlink()
     if status:
-        cure = "Correct the source (a .tar.gz, .tar.xz or .tar), or make room."
+        cure = cure_for(err, "Correct the source (a .tar.gz, .tar.xz or .tar).")
         raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", cure)
     if strip:
         # Before the links are looked at: one that led to the top folder's neighbour would lead out afterwards.
@@ -663,7 +664,8 @@ def _expand(archive: Path, plain: Path) -> Path:
                     raise _too_large()
     except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         plain.unlink(missing_ok=True)
-        raise ReleaseError("Unpack the code", f"{name}: {error}", "Correct the source, or make room.") from None
+        cure = cure_for(str(error), "Correct the source.")
+        raise ReleaseError("Unpack the code", f"{name}: {error}", cure) from None
     except ReleaseError:
         plain.unlink()
         raise
@@ -709,7 +711,7 @@ def _check_members(plain: Path) -> None:
                 raise ReleaseError(
                     "Unpack the code",
                     f"tar says: it is no whole archive ({error}).",
-                    "Correct the source (a .tar.gz, .tar.xz or .tar), or make room.",
+                    "Correct the source (a .tar.gz, .tar.xz or .tar).",
                 ) from None
             if member.size < 0 or (not member.isreg() and member.size > _LONGEST_PROPERTY):
                 raise _too_large()

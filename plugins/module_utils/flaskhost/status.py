@@ -273,6 +273,8 @@ def _notes(run: Run, app: Mapping[str, Any], answer: str, *, freeze_file: Path, 
         release = slots.release(live)
         if not store.record(release):
             notes.complain("its release.json cannot be read")
+        if slots.is_lost():
+            notes.complain("live.sock is missing, visitors get 502: deploy.yml restores it")
         if not slots.is_active(live):
             notes.complain("slot not running")
         if not slots.is_enabled(live):

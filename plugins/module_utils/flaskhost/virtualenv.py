@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost import tree
-from ansible.module_utils.flaskhost.runner import BUILD_TEMPORARY, ReleaseError, Run, sandboxed, tail
+from ansible.module_utils.flaskhost.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
 from ansible.module_utils.flaskhost.source import file_digest, read_text
 
 #: Written last: an environment without it was interrupted, and is built anew.
@@ -373,8 +373,9 @@ class Builder:
                     f"Put every package, the application server too, into the wheelhouse {self.wheelhouse.name}, as "
                     f"wheels for this host's {Path(self.python).name}: 'pip download --only-binary=:all: --dest'."
                 )
+            said = tail(out + err)
             raise ReleaseError(
-                "Build the environment", f"uv {arguments[0]} ended with {status}:\n{tail(out + err)}", cure
+                "Build the environment", f"uv {arguments[0]} ended with {status}:\n{said}", cure_for(out + err, cure)
             )
 
     def _seal(self, target: Path) -> None:
