@@ -94,8 +94,9 @@ class Upgrade:
             raise logic.ServerError(
                 f"there are two clusters with data, {self.former} on port {ports[self.former]} and {self.version} on "
                 f"port {ports[self.version]}: an upgrade was cut off, or gone back from. If what is in "
-                f"{self.version} is not needed, remove it, and run this again: "
-                f"pg_dropcluster --stop {self.version} {self.name}"
+                f"{self.version} is not needed, remove it, start the former one, and run this again: "
+                f"sudo pg_dropcluster --stop {self.version} {self.name}; "
+                f"sudo systemctl start postgresql@{self.former}-{self.name}"
             )
         if self.module.params["method"] == "dump":
             raise logic.ServerError(

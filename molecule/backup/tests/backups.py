@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -12,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from acknowledged import Writer, rows, sql  # noqa: F401 - the tests take them from here
 
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
-WRITER = Path(__file__).with_name("writer.py")
-#: What the writer was told is safe.
-NOTES = "/var/tmp/written"  # noqa: S108 - of the test, on its own host
 #: Molecule asks for colours, which would stand between the words that the tests look for.
 PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
@@ -58,13 +55,6 @@ def run(playbook: str, inventory: Path, *arguments: str, good: bool = True, **va
     return " ".join(done.stdout.split())
 
 
-def sql(host: Any, text: str, database: str = "guestbook") -> str:
-    """Ask PostgreSQL, as its superuser."""
-    done = host.run("cd / && runuser -u postgres -- psql --no-psqlrc -qAt -v ON_ERROR_STOP=1 -c %s %s", text, database)
-    assert done.rc == 0, done.stderr
-    return done.stdout.strip()
-
-
 def backup(host: Any, *arguments: str, good: bool | None = True) -> str:
     """Run flaskhost-backup, which has to succeed or to fail, or may do either; one of the clock's is waited for."""
     done = host.run(f"flaskhost-backup {' '.join(arguments)}")
@@ -81,34 +71,6 @@ def settled(host: Any) -> None:
             break
         time.sleep(1)
     assert state == "inactive", host.run("journalctl --no-pager -n 50 -u flaskhost-backup@full").stdout
-
-
-class Writer:
-    """A writer on the host, and the numbers that it was told are safe, which are kept outside of the database."""
-
-    def __init__(self, host: Any) -> None:
-        self.host = host
-        sql(host, "DROP TABLE IF EXISTS written; CREATE TABLE written (n bigint PRIMARY KEY);"
-                  "GRANT ALL ON written TO guestbook")  # fmt: skip
-        host.run(f"rm -f {NOTES}; install -o guestbook /dev/null {NOTES}")
-        script = base64.b64encode(WRITER.read_bytes()).decode()
-        host.run(f"echo {script} | base64 -d > /var/tmp/writer.py")
-        host.run(f"systemd-run --unit=writer --uid=guestbook --collect python3 /var/tmp/writer.py {NOTES}")
-
-    def numbers(self, until: float | None = None) -> list[int]:
-        """The acknowledged numbers, up to a time."""
-        lines = (line.split() for line in self.host.file(NOTES).content_string.splitlines())
-        return [int(number) for number, at in lines if until is None or float(at) <= until]
-
-    def stop(self) -> None:
-        """Let it end; it has written, or there would be nothing to lose."""
-        self.host.run("systemctl stop writer")
-        assert len(self.numbers()) > 50, "the writer has hardly written"
-
-
-def rows(host: Any) -> list[int]:
-    """The numbers that are in the database."""
-    return [int(line) for line in sql(host, "SELECT n FROM written ORDER BY n").split()]
 
 
 def now(host: Any) -> float:

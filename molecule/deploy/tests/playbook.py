@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from runs import kill
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -85,30 +85,6 @@ def deploy(host: Any, version: str, **variables: Any) -> str:
     status, output = run("deploy", host, app="hello", version=version, **variables)
     assert status == 0, output
     return output
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a run and all that it has started on this machine, as when the machine goes down.
-
-    Ansible's workers are sessions of their own, so that no process group has them all. The SSH connection that is kept
-    open for later has left the family and stays.
-    """
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
-    doomed = [process.pid]
-    for pid in doomed:
-        doomed += children.get(pid, [])
-    for pid in doomed:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.communicate(timeout=30)
 
 
 def load_on(visitor: Any, app: str = "hello", **options: Any) -> Load:
