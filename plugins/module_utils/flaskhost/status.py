@@ -132,7 +132,8 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, str], 
             columns = {"backup": "none", "drill": ""}
         # A message about an unfinished restore ends with the commands to type, so it is not cut.
         whole = answer.get("unfinished", [])
-        return columns, [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
+        told = [*answer["problems"], *answer.get("lines", [])]
+        return columns, [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in told]
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}, [f"backups: {_clip(err or out) or f'the program ended with {status}'}"]
 
