@@ -124,12 +124,16 @@ def configure(module: AnsibleModule) -> dict[str, object]:
 def start(module: AnsibleModule) -> dict[str, object]:
     """Make the repositories, let the timers run, and begin the first backup."""
     options = module.params
-    run = module.run_command
-    if module.check_mode and not Path(backup.PROGRAM).exists():
-        return {"changed": True, "lines": [], "warnings": []}
-    answer = backup.ask(run, ["prepare", *(["--check"] if module.check_mode else [])])
+    run, passphrase = module.run_command, options["passphrase"]
+    warnings = backup.shortcomings(passphrase, options["repository"])
+    if not passphrase or (module.check_mode and not backup.is_enabled()):
+        # Nothing to ask the program; in check mode it is not there yet, or knows no passphrase.
+        answer = {"changed": bool(passphrase), "first": bool(passphrase)}
+    else:
+        answer = backup.ask(run, ["prepare", *(["--check"] if module.check_mode else [])])
     timers = {f"flaskhost-backup-{name}.timer": name in options["timers"] for name in backup.TIMERS}
     steps = backup.timer_steps(run, timers)
+    lines = list(answer.get("lines") or [])
     if not module.check_mode:
         if steps:
             service_state.settle(f"/etc/systemd/system/{name}" for name in timers)
@@ -140,11 +144,11 @@ def start(module: AnsibleModule) -> dict[str, object]:
         if answer.get("first"):
             # Whoever waits for the play does not wait for it; status tells how it went.
             run(["systemctl", "start", "--no-block", "flaskhost-backup@full.service"])
-    lines = list(answer.get("lines") or [])
-    if answer.get("first"):
-        lines.append("The first backup is being made: journalctl -fu flaskhost-backup@full")
+            lines.append("The first backup is being made: journalctl -fu flaskhost-backup@full")
+    elif answer.get("first"):
+        lines.append("The first backup would be made.")
     changed = bool(answer.get("changed") or steps)
-    return {"changed": changed, "lines": lines, "warnings": list(answer.get("problems") or [])}
+    return {"changed": changed, "lines": lines, "warnings": [*(answer.get("problems") or []), *warnings]}
 
 
 def run_verb(module: AnsibleModule) -> dict[str, object]:
@@ -162,7 +166,7 @@ def run_verb(module: AnsibleModule) -> dict[str, object]:
     except backup.Refused as error:
         # A program of an earlier version: nothing keeps the data from coming back.
         if "unrecognized arguments: --check" not in str(error):
-            raise
+            raise backup.Refused(backup.why_off(str(error), module.params["passphrase"])) from error
         answer = {}
     return {
         "changed": bool(answer.get("changed")),

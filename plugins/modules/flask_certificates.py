@@ -38,6 +38,10 @@ options:
     default: []
   host: {description: "What the operator calls the host, for warnings.", type: str, default: ""}
   strict: {description: Fail where a certificate could not be had., type: bool, default: false}
+  asks:
+    description: Whether a certificate comes from a CA; for check mode on a host without the program.
+    type: bool
+    default: true
 """
 
 EXAMPLES = r"""
@@ -74,6 +78,7 @@ ARGUMENT_SPEC = {
     "own": {"type": "list", "elements": "dict", "default": [], "no_log": True},
     "host": {"type": "str", "default": ""},
     "strict": {"type": "bool", "default": False},
+    "asks": {"type": "bool", "default": True},
 }
 
 
@@ -124,7 +129,7 @@ def apply(module: AnsibleModule) -> dict[str, object]:
     """Let the program ask the authority."""
     options = module.params
     if module.check_mode and not Path(options["launcher"]).exists():
-        return {"changed": True, "certificates": [], "files": [], "notes": [], "warnings": [], "diff": []}
+        return {"changed": options["asks"], "certificates": [], "files": [], "notes": [], "warnings": [], "diff": []}
     command = [options["launcher"], "apply", *(["--check"] if module.check_mode else [])]
     answer = certificates.ask(module.run_command, command)
     warnings = certificates.warnings(answer, options["host"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import stat
 from collections.abc import Sequence
@@ -276,7 +277,7 @@ def test_of_the_other_inventory_only_the_way_to_its_host_is_taken() -> None:
 
 def answer(**changes: Any) -> str:
     good = {"at": NOW - 7200, "ok": True, "problems": []}
-    found: dict[str, Any] = {"enabled": True, "database": True, "second": True, "problems": [], "lines": []}
+    found: dict[str, Any] = {"enabled": True, "database": True, "second": True, "problems": []}
     for kind, *_rest in audit_backup.KINDS:
         found[f"{kind}_state"] = {"good": good, "last": good}
     return json.dumps({**found, **changes})
@@ -296,6 +297,7 @@ FAILED = {"at": NOW, "ok": False, "problems": ["The repository is damaged."]}
         ),
         ({"drill_state": {"good": {}, "last": FAILED}}, {"backup": "2 h", "drill": "failed"}),
         ({"enabled": False, "problems": ["There are no backups."]}, {"backup": "none", "drill": ""}),
+        ({"second": False}, {"backup": "2 h", "drill": "2 h"}),
     ],
 )
 def test_status_tells_the_age_of_the_last_backup_and_drill(
@@ -305,8 +307,9 @@ def test_status_tells_the_age_of_the_last_backup_and_drill(
     program.touch()
     found, notes = status.backup_status(lambda *_a, **_o: (0, answer(**changes), ""), program, NOW)
     assert found == {**columns, "aside": []}
-    assert notes.all == changes.get("problems", [])
-    assert notes.problems == (notes.all if changes.get("enabled", True) else [])
+    here = [backup.ONLY_HERE] if changes.get("enabled", True) and not changes.get("second", True) else []
+    assert notes.all == [*changes.get("problems", []), *here]
+    assert notes.problems == (changes.get("problems", []) if changes.get("enabled", True) else [])
     assert {"backup", "drill"} <= set(status.COLUMNS)
 
 
@@ -343,3 +346,49 @@ def test_a_host_whose_backups_are_off_has_one_thing_to_do() -> None:
     scan = audit_backup.parse(off, NOW)
     assert [(finding.id, finding.status, finding.severity) for finding in scan.findings] == [("off", "failed", "high")]
     assert "backup.passphrase is not set" in scan.findings[0].detail
+
+
+# --- Check mode ------------------------------------------------------------------------------------------------------
+
+
+def started(monkeypatch: pytest.MonkeyPatch, *, answer: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    """What check mode says of the start; without an answer there is no program to ask."""
+    spec = importlib.util.spec_from_file_location("fb", Path(__file__).parents[2] / "plugins/modules/flask_backup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    given = {"passphrase": "", "repository": "", "host": "h1", "timers": [], **options}
+
+    class Module:
+        params, check_mode = given, True
+
+        def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
+            if command[0] == backup.PROGRAM:
+                assert answer is not None, "it is not there"
+                return 0, json.dumps(answer), ""
+            return Systemd()(command)
+
+    monkeypatch.setattr(backup, "is_enabled", lambda: answer is not None)
+    return module.start(Module())
+
+
+def test_check_mode_on_a_bare_host_says_what_the_run_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = started(monkeypatch)
+    assert (nothing["changed"], nothing["lines"], nothing["warnings"]) == (False, [], [backup.UNSET])
+    alone = started(monkeypatch, passphrase=PASSPHRASE, timers=["full"])
+    assert (alone["changed"], alone["lines"]) == (True, ["The first backup would be made."])
+    assert alone["warnings"] == [backup.ONLY_HERE]
+    assert started(monkeypatch, passphrase=PASSPHRASE, repository="/elsewhere")["warnings"] == []
+
+
+def test_check_mode_asks_a_host_that_is_backed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"changed": False, "problems": ["The second repository cannot be reached."]}
+    found = started(monkeypatch, answer=said, passphrase=PASSPHRASE, repository="/elsewhere")
+    assert (found["changed"], found["lines"], found["warnings"]) == (False, [], said["problems"])
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"enabled": false}', '{"enabled": true}'])
+def test_whether_a_host_knows_a_passphrase(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "backup.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    assert backup.is_enabled(path) is (text == '{"enabled": true}')

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost import backup
 from flaskhost_backup import (
     cli,
     counts,
@@ -484,13 +485,31 @@ def test_a_new_login_of_the_second_repository_is_tried_at_once(tmp_path: Path, m
 
 def test_without_a_passphrase_it_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings(tmp_path, enabled=False)
-    assert verbs.late(config, NOW) == verbs.prepare(config, dry=True, now=NOW).problems
+    assert verbs.prepare(config, dry=True, now=NOW).problems == [backup.UNSET]
+    # By itself the host cannot know which of the two it is; a playbook can.
+    (late,) = verbs.late(config, NOW)
+    assert "is not set, or site.yml has not run" in late
+    assert backup.why_off(late, "a passphrase").endswith("site.yml has not run since. Run site.yml.")
+    assert backup.why_off(late, "").endswith("Put it into the vault (docs/backup.md), then run site.yml.")
+    assert backup.why_off("No room.", "") == "No room."
     (tmp_path / "config.json").write_text(
         json.dumps({"host": "h1", "enabled": False, "state": str(tmp_path / "s"), "repository": str(tmp_path / "r")}),
         encoding="utf-8",
     )
     assert cli.main(["check", "--config", str(tmp_path / "config.json")]) == 1
     assert "backup.passphrase is not set" in capsys.readouterr().err
+
+
+def test_backups_on_this_host_alone_are_not_as_they_should_be(tmp_path: Path) -> None:
+    good(tmp_path, "files", "copy", "second_files", "drill", at=NOW)
+    alone = verbs.check(settings(tmp_path), NOW)
+    assert (alone.problems, alone.lines) == ([], [backup.ONLY_HERE])
+    assert verbs.status(settings(tmp_path), NOW).lines == [backup.ONLY_HERE]
+    assert backup.shortcomings("passphrase", "") == [backup.ONLY_HERE]
+    both = settings(tmp_path, second="/elsewhere")
+    assert verbs.check(both, NOW).lines == ["All backups are as they should be."]
+    assert verbs.status(both, NOW).lines == backup.shortcomings("passphrase", "/elsewhere") == []
+    assert verbs.status(settings(tmp_path, enabled=False), NOW).lines == []
 
 
 def test_the_hook_is_told_what_is_wrong_and_nobody_else(tmp_path: Path) -> None:

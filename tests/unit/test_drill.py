@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from flaskhost_backup import drill, sessions, tools
 from flaskhost_backup.config import BackupError, Config, parse
-from flaskhost_backup.pgbackrest import Backup, Info
+from flaskhost_backup.pgbackrest import Backup, Info, Verified
 from flaskhost_backup.sources import Source
 from flaskhost_backup.targets import Target
 from flaskhost_backup.tools import Done
@@ -27,6 +27,7 @@ ME = pwd.getpwuid(os.geteuid()).pw_name
 NEWEST = Backup(
     "20261122-011444F", "full", int(NOW) - 60, int(NOW) - 50, "0/2000028", "0/3000050", 23177582, 2843728, False, "7", 1
 )
+SEGMENT = "000000010000000000000005"
 
 WHOLE = {
     "pg_amcheck": "exit 0",
@@ -76,12 +77,13 @@ class Host:
         self.config.records.mkdir(parents=True)
         self.record: dict[str, Any] = {"exact": True, "databases": {"guestbook": {"public.entry": 3}}}
         self.differs: list[str] = []
-        self.verified: list[str] = []
+        self.verified, self.unusable = Verified({}), False
         self.refuses: Target | None = None
         self.open, self.removed = ["guestbook"], False
         monkeypatch.setattr(drill, "source", self._source)
         monkeypatch.setattr(drill, "Scratch", lambda *_arguments: self)
         monkeypatch.setattr(drill, "into_scratch", lambda *_arguments: NEWEST)
+        monkeypatch.setattr(drill, "place", self._place)
         monkeypatch.setattr(drill, "_between", lambda *_arguments: NOW - 30)
         monkeypatch.setattr(drill, "scratch_arguments", lambda _scratch, _backup, target, _line: [target.kind])
         monkeypatch.setattr(drill.counts, "compare", lambda _record, _server: (self.differs, 1))
@@ -112,8 +114,12 @@ class Host:
     def info(self) -> Info:
         return Info(True, "", (NEWEST,), "7", "15", "")
 
-    def verify(self) -> list[str]:
+    def verify(self) -> Verified:
         return self.verified
+
+    def _place(self, *_arguments: object) -> None:
+        if self.unusable:
+            raise BackupError("A checksum is wrong.")
 
     def restore(self, _data: Path, *arguments: str) -> None:
         if self.refuses and self.refuses.kind in arguments:
@@ -213,11 +219,31 @@ def test_rows_that_could_not_be_counted_make_it_fail_and_a_backup_without_a_reco
     assert any("nothing to compare" in line for line in said)
 
 
-def test_a_damaged_repository_makes_it_fail(host: Host) -> None:
-    host.verified = ["archiveId: 15-1, total WAL checked: 3, total valid WAL: 2"]
+@pytest.mark.parametrize(
+    ("verified", "says"),
+    [
+        (Verified({}, rest=("archiveId: 15-1, total WAL checked: 3, total valid WAL: 2",)), "total valid WAL: 2. Take"),
+        (Verified({}, (SEGMENT,)), "Nothing after it can be restored. Take a new backup: sudo flaskhost-backup full"),
+    ],
+)
+def test_a_damaged_repository_makes_it_fail(host: Host, verified: Verified, says: str) -> None:
+    host.verified = verified
     well, found, _said = host.drill()
     assert not well
-    assert "total valid WAL: 2" in found
+    assert says in found
+
+
+def test_a_damaged_backup_makes_it_fail_where_it_cannot_be_restored(host: Host) -> None:
+    host.verified = Verified({NEWEST.label: "checksum invalid: 1", "20261101-000000F": "missing manifest"})
+    well, _found, said = host.drill()
+    assert well
+    assert any("can be used. To replace it: sudo flaskhost-backup full; sudo flaskhost-b" in line for line in said)
+    assert any("20261101-000000F was never finished" in line for line in said)
+    host.unusable = True
+    well, found, said = host.drill()
+    assert not well
+    assert f"sudo flaskhost-backup forget {NEWEST.label}" in found
+    assert not any("row by row" in line for line in said), "it is not restored once more"
 
 
 def test_a_cluster_without_checksums_is_said(host: Host) -> None:

@@ -255,6 +255,7 @@ def test_authority_is_asked_for_nothing_in_check_mode(host: Host) -> None:
 
 def test_bare_host_in_check_mode_would_change(host: Host) -> None:
     assert host.run(check=True, state="applied")["changed"]
+    assert not host.run(check=True, state="applied", asks=False)["changed"], "there is nobody to ask"
     assert host.calls == []
 
 

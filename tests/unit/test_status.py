@@ -371,7 +371,8 @@ def backups(site: Site, **answer: Any) -> dict[str, Any]:
     program = site.folder / "flaskhost-backup"
     program.touch()
     state = {"good": {"at": NOW - 7200}, "last": {"ok": True}}
-    said = {"enabled": True, "database": True, "database_state": state, "drill_state": state, "problems": [], **answer}
+    said = {"enabled": True, "database": True, "second": True, "problems": []}
+    said |= {"database_state": state, "drill_state": state, **answer}
 
     def run(args: Sequence[str], **options: Any) -> tuple[int, str, str]:
         return (0, json.dumps(said), "") if args[0] == str(program) else site.run(args, **options)

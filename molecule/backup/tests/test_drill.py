@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 from backups import backup, settled, sql, version_of
 
@@ -87,6 +88,49 @@ def test_each_check_of_the_drill_finds_what_the_others_do_not(host):
     assert "All is well" in output
     for line in ("row by row as counted", "pg_amcheck finds no damage", "assertions of the site hold", "checksum"):
         assert line in output
+
+
+#: A table of a size that a worker of pgBackRest copies for some seconds.
+BULKY = "CREATE TABLE bulky{} AS SELECT g, md5(g::text) || md5((g * 7)::text) AS t FROM generate_series(1, 1500000) g"
+
+
+def killed(host: Any, folder: str) -> None:
+    """Begin a full backup and kill its main process while pgBackRest's workers copy files: they go on for a while."""
+    unit = "killed-backup.service"
+    half = f'l=$(ls -d {folder}/*F | tail -1); ! [ -e $l/backup.manifest ] && [ -n "$(ls $l/pg_data/base/*/*.zst)" ]'
+    loop = (
+        f"for i in $(seq 3000); do if {half}; then systemctl kill --kill-whom=main -s KILL {unit}; exit 0; fi; "
+        "sleep 0.02; done 2>/dev/null; exit 9"
+    )
+    start = f"systemd-run --quiet --collect --unit={unit} --property=KillMode=process flaskhost-backup full"
+    done = host.run(f"{start} && ({loop})")
+    assert done.rc == 0, done.stdout + done.stderr
+
+
+def test_a_killed_backup_leaves_nothing_that_spoils_the_next_one(host):
+    """The defect D6: workers of the killed backup wrote into the repeated one, which could not be restored."""
+    settled(host)
+    for number in (1, 2):
+        sql(host, f"DROP TABLE IF EXISTS bulky{number}; {BULKY.format(number)}")
+    folder = "/var/backups/flaskhost/postgres/backup/main"
+    try:
+        killed(host, folder)
+        backup(host, "full")
+        assert "is damaged" not in backup(host, "drill")
+        assert host.run("ps -u postgres -o args= | grep 'backup:[l]ocal'").stdout == ""
+        # Of one of an earlier version that was spoilt, the drill says how to get rid of it; that is what it prints.
+        newest = host.run(f"ls -d {folder}/*F | tail -1").stdout.strip()
+        spoil = f"$(ls -S {newest}/pg_data/base/*/*.zst | head -1)"
+        host.run(f"printf XXXXXXXX | dd of={spoil} bs=1 seek=100000 conv=notrunc")
+        output = backup(host, "drill", good=False)
+        assert "is damaged (checksum invalid: 1) and cannot be restored" in output
+        cure = re.search(r"delete this one: (sudo flaskhost-backup full; sudo flaskhost-backup forget \S+)", output)[1]
+        done = host.run(cure)
+        assert done.rc == 0, done.stderr
+        assert "All is well" in backup(host, "drill")
+        assert "All is well" in backup(host, "drill", "--from second")
+    finally:
+        sql(host, "DROP TABLE bulky1; DROP TABLE bulky2")
 
 
 def test_the_wrong_passphrase_is_named(host):

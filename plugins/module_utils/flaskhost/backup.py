@@ -31,6 +31,10 @@ SECRETS = "/etc/flaskhost/backup"
 PGBACKREST = "/etc/pgbackrest/pgbackrest.conf"
 #: The timers, and the verb of the program that each lets run.
 TIMERS = ("full", "diff", "copy", "check", "drill")
+#: What the program says where its settings are without a passphrase; whether the inventory has one, it cannot know.
+_OFF = "backup.passphrase is not set, or site.yml has not run"
+UNSET = "There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."
+ONLY_HERE = "All backups are on this host: if it is lost, they are lost with it. Set backup.second (docs/backup.md)."
 
 
 class Refused(Exception):
@@ -287,6 +291,43 @@ def ask(run: Run, arguments: Sequence[str], before: Sequence[str] = ()) -> dict[
     problems = answer.get("problems") if isinstance(answer, dict) else None
     text = "\n".join(problems) if problems else tail(err or out, 12).strip()
     raise Refused(text or f"{PROGRAM} ended with status {status} and said nothing.")
+
+
+def is_enabled(config: Path = Path(CONFIG)) -> bool:
+    """Whether the host knows of a passphrase; a bare one does not."""
+    try:
+        return bool(json.loads(config.read_text(encoding="utf-8"))["enabled"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def why_off(problem: str, passphrase: str) -> str:
+    """Say of a host without backups which of the two reasons it is.
+
+    Args:
+        problem: what the program says.
+        passphrase: the inventory's own; empty where it has none.
+
+    Returns:
+        The reason with its cure; another problem as it is.
+    """
+    if _OFF not in problem:
+        return problem
+    if passphrase:
+        return "There are no backups yet: backup.passphrase is set, but site.yml has not run since. Run site.yml."
+    return f"{UNSET.removesuffix('.')}, then run site.yml."
+
+
+def shortcomings(passphrase: str, repository: str) -> list[str]:
+    """What a run of site.yml warns of, whatever the host is like.
+
+    Args:
+        passphrase: what the backups are encrypted with; empty for none.
+        repository: the second repository; empty for none.
+    """
+    if not passphrase:
+        return [UNSET]
+    return [] if repository else [ONLY_HERE]
 
 
 def timer_steps(run: Run, timers: Mapping[str, bool]) -> list[list[str]]:

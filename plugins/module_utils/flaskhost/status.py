@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-# Whole names, here and beside: Mitogen does not find what is imported by a relative one.
 from ansible.module_utils.flaskhost import app_model, freeze, processes, run_page
+
+# Whole names, here and beside: Mitogen does not find what is imported by a relative one.
+from ansible.module_utils.flaskhost.backup import ONLY_HERE
 from ansible.module_utils.flaskhost.records import Record, Store
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run
 from ansible.module_utils.flaskhost.slots import Slots, is_good, probe
@@ -166,6 +168,8 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
         said = [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
         # To have no backups is the operator's choice.
         (notes.complain if answer["enabled"] else notes.tell)(*said)
+        if answer["enabled"] and not answer["second"]:
+            notes.tell(ONLY_HERE)
         return columns, notes
     except (ValueError, KeyError, TypeError, AttributeError):
         notes.complain(f"backups: {_clip(err or out) or f'the program ended with {status}'}")

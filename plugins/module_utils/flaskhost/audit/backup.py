@@ -54,7 +54,7 @@ def parse(text: str, now: float) -> Scan:
         for number, problem in enumerate(found["problems"], 1):
             findings.append(Finding(f"late/{number}", "What is late or has failed", FAILED, "high", shorten(problem)))
         if not found["second"]:
-            what = "There is no second repository: the backups are lost with the host."
+            what = "All backups are on this host: if it is lost, they are lost with it."
             findings.append(Finding("second", "A second repository", NOTE, "info", what, "Set backup.second."))
     except (ValueError, KeyError, TypeError, AttributeError):
         return not_run("backup", TITLE, f"The answer cannot be read: {text[:200]}")

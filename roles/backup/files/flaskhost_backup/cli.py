@@ -15,6 +15,8 @@ from pathlib import Path
 from flaskhost_backup import config as configuration
 from flaskhost_backup import (
     drill,
+    forget,
+    leftovers,
     restore_beside,
     restore_check,
     restore_cluster,
@@ -34,7 +36,7 @@ ERROR = "<3>"
 #: Verbs that only look, and neither wait for others nor keep them waiting.
 LOOKING = ("status", "list", "check", "point")
 #: Verbs that somebody waits for: they say at once that another run is at work.
-SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock", "abandon")
+SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock", "abandon", "forget")
 #: Verbs that run by the clock, whose failures the hook is told of.
 CLOCKWORK = ("full", "diff", "files", "copy", "check", "drill")
 
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("adopt", "let this cluster follow on another's backups in the second repository")
     add("abandon", "take back a restore that was killed, where nothing has been written since")
     add("unlock", "take away the locks of runs that were killed")
+    add("forget", "delete a backup of the database").add_argument("label", metavar="LABEL", help="which one")
     add("remove", "delete the cluster that was restored beside the real one")
     prepare = add("prepare", "make the repositories that are missing")
     prepare.add_argument("--check", action="store_true", help="say what would be done; change nothing")
@@ -180,6 +183,7 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
             if verb == "copy":
                 return Result(lines=["Another run is at work: the next copy is made after it."])
             raise
+        leftovers.end_left(settings)
         return _do(options, settings, time.time())
 
 
@@ -195,6 +199,7 @@ def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
         "adopt": lambda: verbs.adopt(settings, now),
         "unlock": lambda: verbs.unlock(settings),
         "abandon": lambda: _abandon(settings),
+        "forget": lambda: forget.forget(settings, options.label),
         "prepare": lambda: verbs.prepare(settings, dry=options.check, now=now),
         "point": lambda: verbs.point(settings, options.app, options.release, options.previous, now),
         "drill": lambda: drill.drill(settings, options.source, now, options.timeout),

@@ -9,13 +9,16 @@ from flaskhost_backup import counts, restic, tools
 from flaskhost_backup.cluster import DRILL_PORT, Scratch, Server, human
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.explain import explain
-from flaskhost_backup.pgbackrest import gaps
-from flaskhost_backup.restore_beside import into_scratch, scratch_arguments
+from flaskhost_backup.pgbackrest import Backup, gaps
+from flaskhost_backup.restore_beside import into_scratch, place, scratch_arguments
 from flaskhost_backup.sources import Source, source
 from flaskhost_backup.state import State, read_json
 from flaskhost_backup.targets import Target, choose
 from flaskhost_backup.verbs import Result, need_enabled
 from flaskhost_backup.wal import hand_over
+
+#: The command of most cures.
+FULL = "sudo flaskhost-backup full"
 
 
 def drill(config: Config, where: str, now: float, timeout: float = 3600.0) -> Result:
@@ -56,17 +59,14 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
     scratch = Scratch(config.need_cluster(), config.state / "drill", DRILL_PORT)
     info = found.backrest.info()
     if not info.backups:
-        raise BackupError("There is no backup to try.", "Take one: flaskhost-backup full")
+        raise BackupError("There is no backup to try.", f"Take one: {FULL}")
     newest = info.backups[-1]
     entry |= {"label": newest.label, "size": newest.size, "backup_at": newest.stop}
-    # All backups and all of the log, by their checksums; what is restored below is the newest one alone.
-    damaged = found.backrest.verify()
-    if damaged:
-        result.problems.append(
-            f"The repository is damaged: {'; '.join(damaged)[:400]}. Take a new one: flaskhost-backup full"
-        )
+    # What is restored below is the newest one alone.
+    if not _whole(found, scratch, newest, result):
+        return
     new, old = gaps(found.folder, newest.first_wal)
-    result.problems += [f"{gap} Take a new backup: flaskhost-backup full" for gap in new]
+    result.problems += [f"{gap} Take a new backup: {FULL}" for gap in new]
     result.lines += [f"{gap} Nothing can be restored to a time between it and the next backup." for gap in old]
     records = (found.fetched / "records") if found.fetched else config.records
     record = read_json(records / f"{newest.label}.json")
@@ -87,6 +87,48 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
             _recovers(scratch, found, also, result, timeout)
     finally:
         scratch.remove()
+
+
+def _whole(found: Source, scratch: Scratch, newest: Backup, result: Result) -> bool:
+    """Compare all backups and all of the log with their checksums.
+
+    Returns:
+        Whether the newest backup can be restored, as far as that tells.
+    """
+    damage = found.backrest.verify()
+    result.problems += [f"The repository is damaged: {line}. Take a new backup: {FULL}" for line in damage.rest]
+    for name in damage.segments:
+        what = f"A segment of the write-ahead log is damaged: {name}."
+        if name >= newest.first_wal:
+            result.problems.append(f"{what} Nothing after it can be restored. Take a new backup: {FULL}")
+        else:
+            result.lines.append(f"{what} Nothing can be restored to a time between it and the next backup.")
+    backups = {item.label: item for item in found.backrest.info().backups}
+    unusable = set()
+    for label, wrong in damage.backups.items():
+        if label not in backups:
+            result.lines.append(f"The backup {label} was never finished. The next full one deletes it.")
+            continue
+        # Of a copy that was fetched: what is mended here is copied there.
+        copied = "; sudo flaskhost-backup copy" if found.fetched else ""
+        cure = f"{FULL}; sudo flaskhost-backup forget {label}{copied}"
+        try:
+            # What verify compares is in part what pgBackRest has noted of a file; a restore compares the file itself.
+            place(scratch, found, backups[label], Target("backup", label))
+        except BackupError as error:
+            unusable.add(label)
+            result.problems.append(
+                f"The backup {label} is damaged ({wrong}) and cannot be restored: {error.reason} Make a new one, and "
+                f"delete this one: {cure}"
+            )
+        else:
+            result.lines.append(
+                f"pgBackRest calls the backup {label} invalid ({wrong}), but all of its files restore with the right "
+                f"checksums: it can be used. To replace it: {cure}"
+            )
+        finally:
+            scratch.remove()
+    return newest.label not in unusable
 
 
 def _between(config: Config, found: Source, stop: float) -> float:
@@ -204,7 +246,7 @@ def _files(config: Config, where: str, result: Result, entry: dict[str, Any]) ->
     """Read the files' repository whole, and compare it with its checksums; of a distant one a part."""
     repository = restic.local(config) if where == "local" else restic.second(config)
     if not repository.snapshots(restic.FILES, [config.host]):
-        result.problems.append(f"{repository.where} holds no files yet. Make a backup: flaskhost-backup files")
+        result.problems.append(f"{repository.where} holds no files yet. Make a backup: sudo flaskhost-backup files")
         return
     repository.check("" if where == "local" else "5%")
     entry["files"] = True

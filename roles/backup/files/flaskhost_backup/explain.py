@@ -124,7 +124,7 @@ RULES = (
     Rule(
         r"repository is already locked|\[050\]",
         "Another run holds {where}.",
-        "Wait for it. If it was killed: flaskhost-backup unlock",
+        "Wait for it. If it was killed: sudo flaskhost-backup unlock",
     ),
     Rule(
         r"([^\n]{0,120}(?:Permission denied|Read-only file system))",

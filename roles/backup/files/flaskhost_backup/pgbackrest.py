@@ -18,6 +18,10 @@ from flaskhost_backup.tools import Done
 ASK_SECONDS = 120.0
 #: The name of a segment of the write-ahead log.
 SEGMENT = re.compile(r"[0-9A-F]{24}")
+#: Lines of ``pgbackrest verify``: a damaged segment, how many files are wrong in what way, and the log.
+_BAD_SEGMENT = re.compile(r"(?:file missing|invalid \w+) '[^'\n]*/([0-9A-F]{24})-[^'\n/]*'")
+_COUNTS = re.compile(r"(missing|checksum invalid|size invalid|other): ")
+_LOG = re.compile(r"\d{4}-\d\d-\d\d \S+ P\d+ ")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,45 @@ class Info:
     newest_wal: str
     former: tuple[str, ...] = ()
     copied: bool = False
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What pgBackRest finds damaged or missing in a repository.
+
+    Attributes:
+        backups: for each backup that it calls invalid, by label, what is wrong.
+        segments: the damaged segments of the write-ahead log, by name.
+        rest: what else it complains of, a line each.
+    """
+
+    backups: dict[str, str]
+    segments: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+
+
+def parse_verify(text: str) -> Verified:
+    """Read what ``pgbackrest verify --output=text --log-level-console=info`` says of a repository that is not whole.
+
+    Args:
+        text: the log, with the names of the files, and the result after it.
+    """
+    segments = sorted(set(_BAD_SEGMENT.findall(text)))
+    backups: dict[str, str] = {}
+    rest: list[str] = []
+    for line in (line.strip() for line in text.rpartition("status: error")[2].splitlines()):
+        found = re.match(r"backup: (\S+), status: ([a-z -]+)", line)
+        if found:
+            backups[found[1]] = found[2]
+        elif backups and _COUNTS.match(line):
+            backups[next(reversed(backups))] = line
+        elif rest and _COUNTS.match(line):
+            rest[-1] += f", {line}"
+        elif line and not _LOG.match(line):
+            rest.append(line)
+    if segments:
+        rest = [line for line in rest if not line.startswith("archiveId:")]
+    return Verified(backups, tuple(segments), tuple(rest))
 
 
 def parse_info(text: str) -> Info:
@@ -216,19 +259,23 @@ class PgBackRest:
             raise explain(done, self.where, self.repository)
         return done.out
 
-    def verify(self) -> list[str]:
+    def verify(self) -> Verified:
         """Compare everything in the repository with its checksums.
 
-        Returns:
-            What is damaged or missing, a line each; empty when it is whole.
+        Raises:
+            BackupError: it cannot be compared.
         """
-        done = tools.run(self._command("verify", "--output=text"), user=self.cluster.user)
-        lines = [line.strip() for line in done.out.splitlines() if line.strip()]
-        if done.status and not lines:
+        # At that level it names the files.
+        done = tools.run(self._command("verify", "--output=text", "--log-level-console=info"), user=self.cluster.user)
+        if "status: error" in done.out:
+            return parse_verify(done.out)
+        if done.status:
             raise explain(done, self.where)
-        if "status: error" not in lines and not done.status:
-            return []
-        return [line for line in lines if not line.startswith(("stanza:", "status:"))] or [done.last]
+        return Verified({})
+
+    def expire(self, label: str) -> None:
+        """Delete a backup, with those that build on it."""
+        self._run("expire", f"--set={label}")
 
     def push(self, segment: Path, data: Path) -> None:
         """Put a finished segment into the repository that PostgreSQL did not get to hand over."""

@@ -29,16 +29,25 @@ def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target
     info = found.backrest.info()
     backup = choose(info, target, found.line)
     need_version(cluster, info)
-    need_room(scratch.folder.parent, backup.size, "A cluster beside the real one")
-    scratch.make()
     try:
-        tools.make_folder(_tablespaces(scratch), cluster.user)
-        found.backrest.restore(scratch.data, *scratch_arguments(scratch, backup, target, found.line))
+        place(scratch, found, backup, target)
         scratch.start(timeout)
     except BaseException:
         scratch.remove()
         raise
     return backup
+
+
+def place(scratch: Scratch, found: Source, backup: Backup, target: Target) -> None:
+    """Restore the files of a scratch cluster, which pgBackRest compares with their checksums.
+
+    Raises:
+        BackupError: they cannot be; half of them may be there.
+    """
+    need_room(scratch.folder.parent, backup.size, "A cluster beside the real one")
+    scratch.make()
+    tools.make_folder(_tablespaces(scratch), scratch.cluster.user)
+    found.backrest.restore(scratch.data, *scratch_arguments(scratch, backup, target, found.line))
 
 
 def scratch_arguments(scratch: Scratch, backup: Backup, target: Target, line: Line) -> list[str]:

@@ -29,6 +29,10 @@ HOOK_SECONDS = 60.0
 HOUR, DAY = 3600, 86400
 #: What pgBackRest has not finished writing.
 PARTIAL = "*.pgbackrest.tmp"
+#: Why nothing is backed up, as far as the host knows: it has what site.yml has brought, and not the inventory.
+OFF = "There are no backups: backup.passphrase is not set, or site.yml has not run since it was."
+#: What a host without a second repository cannot outlast.
+ONLY_HERE = "All backups are on this host: if it is lost, they are lost with it. Set backup.second (docs/backup.md)."
 
 
 @dataclass
@@ -67,8 +71,8 @@ def need_enabled(config: Config) -> None:
     """
     if not config.enabled:
         raise BackupError(
-            "There are no backups: backup.passphrase is not set.",
-            "Put it into the vault (docs/backup.md), then run site.yml.",
+            OFF,
+            "Set it if need be (docs/backup.md), then run site.yml.",
         )
 
 
@@ -361,13 +365,15 @@ def status(config: Config, now: float) -> Result:
     result.data["aside"] = found.as_data()
     result.lines += [f"Put aside by a restore: {thing.line}" for thing in found.things]
     result.problems += [*late(config, now), *found.problems]
+    if config.enabled and not config.second:
+        result.lines.append(ONLY_HERE)
     return result
 
 
 def late(config: Config, now: float) -> list[str]:
     """What is older than it should be, or has failed last; asks nobody but the files of this host."""
     if not config.enabled:
-        return ["There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."]
+        return [f"{OFF} Set it if need be (docs/backup.md), then run site.yml."]
     state, found = State(config.state), unfinished(config)
     wanted = [("files", "backup of the files", config.alert_hours * HOUR, "files")]
     if config.cluster:
@@ -435,7 +441,7 @@ def check(config: Config, now: float) -> Result:
         except BackupError as error:
             result.problems.append(str(error))
     if not result.problems:
-        result.lines.append("All backups are as they should be.")
+        result.lines.append("All backups are as they should be." if config.second else ONLY_HERE)
     return result
 
 

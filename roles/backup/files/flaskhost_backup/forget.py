@@ -1,0 +1,34 @@
+"""A backup of the database that nobody can use is deleted, with those that build on it."""
+
+from __future__ import annotations
+
+from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.pgbackrest import PgBackRest
+from flaskhost_backup.verbs import Result, need_enabled
+
+
+def forget(config: Config, label: str) -> Result:
+    """Delete a backup of the database, with those that build on it.
+
+    Args:
+        config: the configuration.
+        label: its name.
+
+    Raises:
+        BackupError: there is no such backup, or no full one would be left.
+    """
+    need_enabled(config)
+    backrest = PgBackRest(config)
+    labels = [item.label for item in backrest.info().backups]
+    if label not in labels:
+        raise BackupError(f"There is no backup {label}.", "What there is: sudo flaskhost-backup list")
+    gone = [item for item in labels if item == label or item.startswith(f"{label}_")]
+    if all(item in gone for item in labels if "_" not in item):
+        raise BackupError(
+            f"{label} is the only full backup: nothing could be restored without it.",
+            f"Make a new one first: sudo flaskhost-backup full; sudo flaskhost-backup forget {label}",
+        )
+    backrest.expire(label)
+    for item in gone:
+        (config.records / f"{item}.json").unlink(missing_ok=True)
+    return Result(changed=True, lines=[f"Deleted: {', '.join(gone)}."], data={"forgotten": gone})

@@ -1,0 +1,59 @@
+"""pgBackRest's processes that outlive a run that was killed.
+
+Its main process ends with the run, but its workers first finish their file, or wait forever for more work. A repeated
+backup would take over the killed one's folder while they still write into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from flaskhost_backup import tools
+from flaskhost_backup.config import BackupError, Config
+
+#: pgBackRest's commands that write, and are called by this program alone.
+_WRITING = frozenset(f"{verb}{role}" for verb in ("backup", "restore") for role in ("", ":local", ":remote"))
+#: Seconds for the processes to end.
+SECONDS = 10.0
+
+
+def end_left(config: Config, pause: Callable[[float], None] = time.sleep) -> None:
+    """End the processes that a killed run has left; the caller holds the lock, so that there are no others.
+
+    Args:
+        config: the configuration.
+        pause: waits some seconds; another one in tests.
+
+    Raises:
+        BackupError: one does not end.
+    """
+    waited = 0.0
+    while left := _left(config):
+        if waited > SECONDS:
+            raise BackupError(
+                f"A backup or restore that was killed still works: process {', '.join(map(str, left))}.",
+                "Its disk may hang: dmesg | tail; then run the same command again.",
+            )
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        pause(0.1)
+        waited += 0.1
+
+
+def _left(config: Config) -> list[int]:
+    if not config.cluster:
+        return []
+    # As that user: in its sandbox this program sees no processes of others.
+    user = config.cluster.user
+    listed = tools.run(["ps", "-ww", "--user", user, "-o", "pid=,args="], user=user)
+    found = []
+    for line in listed.out.splitlines():
+        process, *words = line.split()
+        if words[0].endswith("pgbackrest") and words[-1] in _WRITING and f"--config={config.pgbackrest}" in words:
+            found.append(int(process))
+    return found
