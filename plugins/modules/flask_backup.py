@@ -140,7 +140,7 @@ def start(module: AnsibleModule) -> dict[str, object]:
             run(["systemctl", "start", "--no-block", "flaskhost-backup@full.service"])
     lines = list(answer.get("lines") or [])
     if answer.get("first"):
-        lines.append("The first backup is being made: journalctl -fu flaskhost-backup@full")
+        lines.append("The first backup is being made: sudo journalctl -fu flaskhost-backup@full")
     changed = bool(answer.get("changed") or steps)
     return {"changed": changed, "lines": lines, "warnings": list(answer.get("problems") or [])}
 

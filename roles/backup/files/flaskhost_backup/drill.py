@@ -56,17 +56,17 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
     scratch = Scratch(config.need_cluster(), config.state / "drill", DRILL_PORT)
     info = found.backrest.info()
     if not info.backups:
-        raise BackupError("There is no backup to try.", "Take one: flaskhost-backup full")
+        raise BackupError("There is no backup to try.", "Take one: sudo flaskhost-backup full")
     newest = info.backups[-1]
     entry |= {"label": newest.label, "size": newest.size, "backup_at": newest.stop}
     # All backups and all of the log, by their checksums; what is restored below is the newest one alone.
     damaged = found.backrest.verify()
     if damaged:
         result.problems.append(
-            f"The repository is damaged: {'; '.join(damaged)[:400]}. Take a new one: flaskhost-backup full"
+            f"The repository is damaged: {'; '.join(damaged)[:400]}. Take a new one: sudo flaskhost-backup full"
         )
     new, old = gaps(found.folder, newest.first_wal)
-    result.problems += [f"{gap} Take a new backup: flaskhost-backup full" for gap in new]
+    result.problems += [f"{gap} Take a new backup: sudo flaskhost-backup full" for gap in new]
     result.lines += [f"{gap} Nothing can be restored to a time between it and the next backup." for gap in old]
     records = (found.fetched / "records") if found.fetched else config.records
     record = read_json(records / f"{newest.label}.json")
@@ -202,7 +202,7 @@ def _files(config: Config, where: str, result: Result, entry: dict[str, Any]) ->
     """Read the files' repository whole, and compare it with its checksums; of a distant one a part."""
     repository = restic.local(config) if where == "local" else restic.second(config)
     if not repository.snapshots(restic.FILES, [config.host]):
-        result.problems.append(f"{repository.where} holds no files yet. Make a backup: flaskhost-backup files")
+        result.problems.append(f"{repository.where} holds no files yet. Make a backup: sudo flaskhost-backup files")
         return
     repository.check("" if where == "local" else "5%")
     entry["files"] = True
