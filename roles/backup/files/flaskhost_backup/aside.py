@@ -101,7 +101,7 @@ def find(config: Config) -> Found:
 def _ask(config: Config) -> list[tuple[str, int, bool]]:
     if not config.cluster:
         return []
-    done = Server(config.cluster).run(_DATABASES, 30.0)
+    done = Server(config.cluster).run(_DATABASES, 10.0)
     lines = done.out.splitlines() if not done.status else []
     return [(str(name), int(size), bool(empty)) for name, size, empty in map(json.loads, lines)]
 
