@@ -121,6 +121,9 @@ class ActionModule(ActionBase):
             "so at its next boot at the latest: use your provider's console, or reset it there.",
         }
         end = ends.get(outcome, f"The host has put the old state back, but for: {outcome}")
+        port = int(arguments.get("port") or 0)
+        if port:
+            end += f" The host's firewall keeps port {port} open until the next run that succeeds."
         message = (
             f"The change of {arguments.get('name')} was taken back, for no new SSH connection could be made {way}: "
             f"{refusal}\n{end}\nTry: {_command(way)}; and check that the provider's firewall lets this port in, that "

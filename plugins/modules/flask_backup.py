@@ -144,7 +144,7 @@ def start(module: AnsibleModule) -> dict[str, object]:
         if answer.get("first"):
             # Whoever waits for the play does not wait for it; status tells how it went.
             run(["systemctl", "start", "--no-block", "flaskhost-backup@full.service"])
-            lines.append("The first backup is being made: journalctl -fu flaskhost-backup@full")
+            lines.append("The first backup is being made: sudo journalctl -fu flaskhost-backup@full")
     elif answer.get("first"):
         lines.append("The first backup would be made.")
     changed = bool(answer.get("changed") or steps)

@@ -140,7 +140,7 @@ def test_the_first_error_is_not_hidden_by_an_app_that_stays_down(systemd: System
     with pytest.raises(BackupError) as caught, units.stopped(tmp_path, PATTERNS):
         raise BackupError("The scrub failed: syntax error.", "Correct it.")
     assert caught.value.reason.startswith("The scrub failed: syntax error. An app is down")
-    assert caught.value.cure.startswith("Correct it. Start the app again: systemctl start")
+    assert caught.value.cure.startswith("Correct it. Start the app again: sudo systemctl start")
 
 
 def test_what_a_killed_run_left_stopped_is_started_by_the_next(systemd: Systemd, tmp_path: Path) -> None:

@@ -156,7 +156,9 @@ def ask(**given: Any) -> dict[str, Any]:
 
 
 def test_a_request_is_understood() -> None:
-    assert ask() == {
+    found = ask()
+    assert found.pop("says")
+    assert found == {
         "problem": "",
         "app": "*",
         "state": "present",
@@ -221,6 +223,23 @@ def test_what_is_not_clear_is_named(given: dict[str, Any], variable: str, word: 
     assert request["problem"].startswith((f"{variable}: ", f"{variable} belongs"))
     assert word in request["problem"]
     assert request["problem"].endswith("Nothing has been changed.")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "All apps are frozen until 2026-"),
+        ({"app": "shop"}, "shop is frozen until 2026-"),
+        ({"freeze": "off"}, "All apps are not frozen any more."),
+        ({"freeze": "off", "app": "shop"}, "shop is not frozen any more."),
+    ],
+)
+def test_a_freeze_repeats_until_when(given: dict[str, Any], says: str) -> None:
+    found = ask(**given)["says"]
+    assert found.startswith(says)
+    if not given.get("freeze"):
+        assert " UTC: audit. Lift it earlier: ansible-playbook playbooks/freeze.yml -e freeze=off" in found
+        assert found.endswith(" -e app=shop") is ("app" in given)
 
 
 # --- The module ------------------------------------------------------------------------------------------------------

@@ -157,6 +157,7 @@ def test_a_change_that_cannot_be_confirmed_ends_with_the_old_state_and_says_so()
         "put the old state back",
         "ssh -o ControlPath=none -p 2222 debian@203.0.113.9",
         "provider's firewall",
+        "keeps port 2222 open until the next run that succeeds",
     ):
         assert words in result["msg"]
     # No attempt is begun when the host may already be at it.

@@ -1666,7 +1666,7 @@ def test_postgresql_that_cannot_say_is_a_problem_of_the_host(project: Path) -> N
     answers = {"databases": {"foreign": {}, "silent": "17/main"}}
     (problem,) = preflight.find_problems(good_apps(), GOOD_SETTINGS, GOOD_FACTS, project, answers=answers)
     assert (problem["kind"], problem["path"]) == (DATABASES[1], "host.postgresql")
-    assert problem["example"].startswith("systemctl start postgresql@17-main")
+    assert problem["example"].startswith("sudo systemctl start postgresql@17-main")
 
 
 @pytest.mark.parametrize(

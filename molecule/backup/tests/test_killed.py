@@ -48,7 +48,7 @@ def test_rows_of_after_the_kill_stay(host, visitor):
     host.run(f"rm -rf {data}.before-*")
     killed(host, f"--confirm {name}", f"{began} >/dev/null 2>&1", lambda: recovered(host))
     assert "A restore of all databases" in backup(host, "check", good=False)
-    assert "sudo flaskhost-backup abandon" in play("status", name)
+    assert "sudo flaskhost-backup abandon" in play("status", name, good=False)
     play("deploy", name)
     writer = Writer(host)
     time.sleep(5)

@@ -199,14 +199,23 @@ def request(given: Mapping[str, Any], apps: Iterable[str], now: float) -> dict[s
         now: seconds since 1970.
 
     Returns:
-        ``problem`` (empty when all is well) and the options of flask_freeze: ``app``, ``state``, ``reason``, ``ends``
-        (seconds since 1970) and ``by``.
+        ``problem`` (empty when all is well), ``says`` (what is done, for the end of the run) and the options of
+        flask_freeze: ``app``, ``state``, ``reason``, ``ends`` (seconds since 1970) and ``by``.
     """
     try:
         options = _request(given, sorted(apps), now)
     except ValueError as error:
         return {"problem": f"{error} Nothing has been changed."}
-    return {"problem": "", "by": operator(), **options}
+    return {"problem": "", "says": _says(options), "by": operator(), **options}
+
+
+def _says(options: Mapping[str, Any]) -> str:
+    who, option = ("All apps", "") if options["app"] == ALL else (options["app"], f" -e app={options['app']}")
+    verb = "are" if options["app"] == ALL else "is"
+    if options["state"] == "absent":
+        return f"{who} {verb} not frozen any more."
+    until = f"until {utc(options['ends'])}: {options['reason'].rstrip('.')}"
+    return f"{who} {verb} frozen {until}. Lift it earlier: {_PLAYBOOK} -e freeze=off{option}"
 
 
 def _request(given: Mapping[str, Any], apps: list[str], now: float) -> dict[str, Any]:

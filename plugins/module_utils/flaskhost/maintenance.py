@@ -351,7 +351,8 @@ class Maintenance:
             raise ReleaseError(
                 "Reload nginx",
                 f"systemctl reload nginx.service failed: {tail(out + err, 3)}",
-                "Visitors get what they got before. See journalctl -u nginx.service, and run the same command again.",
+                "Visitors get what they got before. See sudo journalctl -u nginx.service, and run the same command "
+                "again.",
             )
 
     def _reload_is_needed(self, request: Request) -> bool:

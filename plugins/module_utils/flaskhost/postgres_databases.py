@@ -273,7 +273,7 @@ def problems(databases: Iterable[Database], cluster: Mapping[str, Any], allowed:
         if present and present["encoding"] != "UTF8":
             found.append(
                 f"the database {database.name} has the encoding {present['encoding']}, not UTF8. Dump it, drop it and "
-                f"load it again: pg_dump -Fc {database.name}, dropdb {database.name}, run this again, pg_restore."
+                "load it again, as postgres: pg_dump -Fc, dropdb, run this again, pg_restore."
             )
         for extension in database.extensions:
             trusted = cluster["extensions"].get(extension)

@@ -234,7 +234,7 @@ class Deployment:
     def _os_error(self, error: OSError) -> ReleaseError:
         """Say what the system refuses; a full disk is the most likely, and has its own cure."""
         place = f": {error.filename}" if error.filename else ""
-        cure = f"Look at the host: df -h, and journalctl -p err -n 20. {self.still}"
+        cure = f"Look at the host: df -h, and sudo journalctl -p err -n 20. {self.still}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             cure = f"Make room on the disk of {self.root} (df -h), or lower keep_releases. {self.still}"
         return ReleaseError(self.step or "Work on the disk", f"{error.strerror or error}{place}.", cure)
@@ -470,14 +470,16 @@ class Deployment:
             raise ReleaseError(
                 "Find the release",
                 f"no other release has served well here. On this host: {there}.",
-                "Name one with -e release=..., or deploy a version with playbooks/deploy.yml -e version=...",
+                "Name one with -e release=..., or deploy a version: "
+                "ansible-playbook playbooks/deploy.yml -e version=...",
             )
         record = self.store.record(name)
         if not record or not self.store.has_environment(record):
             raise ReleaseError(
                 "Find the release",
                 f"there is no release {name} on this host. There are: {there}.",
-                "Name one of them with -e release=..., or deploy its version with playbooks/deploy.yml -e version=...",
+                "Name one of them with -e release=..., or deploy its version: "
+                "ansible-playbook playbooks/deploy.yml -e version=...",
             )
         if serving and record.id == serving.id:
             return None
@@ -492,8 +494,8 @@ class Deployment:
         if not known and not noted:
             return
         cure = (
-            "Take the migration back first (playbooks/run.yml -e owner=true -e \"command='flask db downgrade ...'\"), "
-            "or, where the older code works with the newer schema,"
+            "Take the migration back first (ansible-playbook playbooks/run.yml -e owner=true "
+            "-e \"command='flask db downgrade ...'\"), or, where the older code works with the newer schema,"
         )
         try:
             problem = schema_problem(database.revision(), known, noted)
@@ -523,7 +525,9 @@ class Deployment:
         """
         serving = self._serving()
         if not serving:
-            raise ReleaseError("Find the release", "no release serves here.", "Deploy one: playbooks/deploy.yml")
+            raise ReleaseError(
+                "Find the release", "no release serves here.", "Deploy one: ansible-playbook playbooks/deploy.yml"
+            )
         freeze.check(self.options["app"])
         self.outcome.previous = serving.id
         return serving
@@ -883,7 +887,7 @@ class Deployment:
             raise ReleaseError(
                 "Drain the slot that served before",
                 f"{record.id} does not serve: another deploy has come in between.",
-                "Look at playbooks/status.yml, then run the same command again.",
+                "Look at it (ansible-playbook playbooks/status.yml), then run the same command again.",
             )
         self.still = f"{record.id} serves."
         if self.slots.is_active(other) or self.slots.is_enabled(other):

@@ -47,6 +47,8 @@ FIREWALL = "flaskhost-firewall.service"
 RULES = ("/usr/sbin/nft", "--stateless", "--terse", "list", "table", "inet", "flaskhost")
 #: What knows how the backups do.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
+#: What is noted of a host that Ansible cannot log in to. A port of SSH that has moved is the cause that is overlooked.
+UNREACHABLE = "unreachable: is it up, and is ansible_port in the inventory the port that SSH is on?"
 #: What stands where there is nothing to tell.
 NOTHING = "-"
 #: Characters of a reason that somebody else wrote.
@@ -376,7 +378,7 @@ def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
             found += [{"host": str(host), **row} for row in answer["rows"]]
             continue
         reason = _clip(str(answer.get("msg") or "no answer"))
-        note = "unreachable" if answer.get("unreachable") else f"cannot be asked: {reason}"
+        note = UNREACHABLE if answer.get("unreachable") else f"cannot be asked: {reason}"
         found.append({"host": str(host), "notes": [note], "host_problems": [note]})
     return found
 

@@ -48,7 +48,7 @@ def parse(text: str, now: float) -> Scan:
             findings.append(
                 Finding(
                     kind, title, PASSED if is_good else FAILED, "info" if is_good else severity, shorten(detail),
-                    "" if is_good else "On the host: flaskhost-backup check",
+                    "" if is_good else "On the host: sudo flaskhost-backup check",
                 )
             )  # fmt: skip
         for number, problem in enumerate(found["problems"], 1):

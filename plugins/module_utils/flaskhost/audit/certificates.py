@@ -37,7 +37,9 @@ def parse(text: str, now: float, least_days: int = 14) -> Scan:
                     name, f"The certificate of {name}", FAILED if problems else PASSED,
                     "high" if problems else "info",
                     shorten(" ".join(problems)) or f"{days} days left, from {item['source']}.",
-                    "On the host: flaskhost-certificates check, then flaskhost-certificates renew." if problems else "",
+                    "On the host: sudo flaskhost-certificates check, then sudo flaskhost-certificates renew."
+                    if problems
+                    else "",
                 )
             )  # fmt: skip
             if item["source"] == "selfsigned":

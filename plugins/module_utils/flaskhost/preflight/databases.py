@@ -73,7 +73,7 @@ def check_databases(report: Report, variable: str, apps: Mapping[Any, Any], answ
             "them has the name of an app and is not that app's own."
         )
         unit = f"postgresql@{silent.replace('/', '-')}"
-        cure = f"systemctl start {unit} on the host (journalctl -u {unit} says why it stopped)"
+        cure = f"sudo systemctl start {unit} on the host (sudo journalctl -u {unit} says why it stopped)"
         report.add("database_silent", ("host", "postgresql"), problem, cure)
 
 

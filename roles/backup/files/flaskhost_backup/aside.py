@@ -82,7 +82,7 @@ def find(config: Config) -> Found:
     """
     things, problems = list(_folders(config)), []
     rows = _ask(config)
-    names = [name for name, _size, _empty in rows]
+    filled = [name for name, _size, empty in rows if not empty]
     user = config.cluster.user if config.cluster else ""
     for name, size, empty in rows:
         mark = re.search(_DATABASE, name)
@@ -90,18 +90,18 @@ def find(config: Config) -> Found:
             at = _seconds(mark[0][len("_before_") :].upper())
             things.append(Aside(name, size, at, f"sudo -u {user} dropdb {shlex.quote(name)}"))
         elif empty:
-            before = [other for other in names if re.fullmatch(re.escape(name) + _DATABASE, other)]
-            problems.append(
+            before = [other for other in filled if re.fullmatch(re.escape(name) + _DATABASE, other)]
+            problems += [
                 f"The database {name} is empty, and {' and '.join(before)}, which a restore has put aside, is beside "
                 f"it. Look into it: sudo -u {user} psql {shlex.quote(before[-1])}"
-            )
+            ][: len(before)]
     return Found(tuple(sorted(things, key=lambda item: (item.at, item.name))), tuple(problems))
 
 
 def _ask(config: Config) -> list[tuple[str, int, bool]]:
     if not config.cluster:
         return []
-    done = Server(config.cluster).run(_DATABASES, 30.0)
+    done = Server(config.cluster).run(_DATABASES, 10.0)
     lines = done.out.splitlines() if not done.status else []
     return [(str(name), int(size), bool(empty)) for name, size, empty in map(json.loads, lines)]
 

@@ -127,7 +127,7 @@ WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid 
                 raise BackupError(
                     f"PostgreSQL has not handed over its write-ahead log for {seconds:.0f} s: nothing since the last "
                     "segment could be restored.",
-                    "Look why: journalctl -u 'postgresql@*' -n 30; is the repository full (df -h)?",
+                    "Look why: sudo journalctl -u 'postgresql@*' -n 30; is the repository full (df -h)?",
                 )
             pause(0.25)
             waited += 0.25

@@ -155,7 +155,8 @@ def load(server: Server, name: str, path: Path, finish: Callable[[Login], None] 
     if there[held.owner]:
         raise BackupError(
             f"The dump's database belongs to {held.owner}, a superuser: restored as such, its code could do anything.",
-            "Look at it beside the real cluster: playbooks/restore.yml -e beside=true; or restore the whole cluster.",
+            "Look at it beside the real cluster: ansible-playbook playbooks/restore.yml -e beside=true; or restore the "
+            "whole cluster.",
         )
     fresh = f"{name}{RESTORING}"
     drop(server, fresh)

@@ -18,13 +18,13 @@ _PASSPHRASE = (
 )
 _UNREACHABLE = (
     "{where} cannot be reached ({detail}).",
-    "See that the other side is up and lets this host in, then: flaskhost-backup copy",
+    "See that the other side is up and lets this host in, then: sudo flaskhost-backup copy",
 )
 _FULL = ("There is no room left for {where}.", "Make room (df -h), or lower backup.keep_days and run site.yml.")
 _CORRUPT = (
     "{where} is damaged: {detail}.",
-    "Keep it as it is, and take a new full backup at once: flaskhost-backup full. What the second repository has: "
-    "flaskhost-backup drill --from second",
+    "Keep it as it is, and take a new full backup at once: sudo flaskhost-backup full. What the second repository has: "
+    "sudo flaskhost-backup drill --from second",
 )
 _NO_REPOSITORY = (
     "There is no repository yet in {where}.",
@@ -32,7 +32,7 @@ _NO_REPOSITORY = (
 )
 _NO_SERVER = (
     "PostgreSQL does not run.",
-    "Look why: journalctl -u 'postgresql@*' -n 30; then: systemctl start postgresql",
+    "Look why: sudo journalctl -u 'postgresql@*' -n 30; then: sudo systemctl start postgresql",
 )
 
 
@@ -63,43 +63,45 @@ RULES = (
     Rule(
         r"unable to restore while PostgreSQL is running",
         "PostgreSQL runs on the data that is to be replaced.",
-        "Stop it first: systemctl stop postgresql; or let playbooks/restore.yml do it.",
+        "Stop it first: sudo systemctl stop postgresql",
     ),
     Rule(
         r"unable to find backup set with stop time less than '([^']+)'",
         "There is no backup from before {detail}.",
-        "Ask for a later time; what there is: flaskhost-backup list",
+        "Ask for a later time; what there is: sudo flaskhost-backup list",
     ),
     Rule(
         r"backup set (\S+) is not valid",
         "There is no backup {detail}.",
-        "What there is: flaskhost-backup list",
+        "What there is: sudo flaskhost-backup list",
     ),
     Rule(
         r"backup and archive info files exist but do not match the database|\[028\]|stanza-upgrade|\[044\]",
         "{where} holds the backups of another cluster than the one that runs here.",
-        "To get that one's data: playbooks/restore.yml; to begin anew, put the folder aside (mv) and run site.yml.",
+        "To get that one's data: ansible-playbook playbooks/restore.yml -e confirm=HOST; to begin anew, "
+        "put the folder aside (mv) and run site.yml.",
     ),
     Rule(
         r"no backup set found to restore",
         "{where} holds no backup.",
-        "Take one: flaskhost-backup full; or restore from the second repository: playbooks/restore.yml -e from=second",
+        "Take one: sudo flaskhost-backup full; what else there is: sudo flaskhost-backup list",
     ),
     Rule(
         r"(WAL file (?:\S+ )?cannot be archived|\[082\]|timed? ?out .*archive|WAL segment \S+ was not archived)",
         "PostgreSQL does not hand over its write-ahead log: nothing since the last backup could be restored.",
-        "Look why: journalctl -u 'postgresql@*' -n 30 | grep archive; then: flaskhost-backup check",
+        "Look why: sudo journalctl -u 'postgresql@*' -n 30 | grep archive; then: sudo flaskhost-backup check",
     ),
     Rule(
         r"recovery ended before configured recovery target was reached",
         "The write-ahead log ends before the point that was asked for, or a part of it is missing.",
-        "Ask for an earlier time; what there is: flaskhost-backup list",
+        "Ask for an earlier time; what there is: sudo flaskhost-backup list",
     ),
     Rule(
         r"could not find .*checkpoint record|could not locate required checkpoint record"
         r"|requested WAL segment \S+ has already been removed|WAL ends before (?:end of online backup|consistent)",
         "The write-ahead log that belongs to this backup is missing.",
-        "Use an earlier one (flaskhost-backup list, then -e label=LABEL); make a new one: flaskhost-backup full",
+        "Use an earlier one (sudo flaskhost-backup list, then -e label=LABEL); make a new one: "
+        "sudo flaskhost-backup full",
     ),
     Rule(
         r"(Connection refused|connection refused|Connection timed out|connection timed out|No route to host"
@@ -138,7 +140,7 @@ RULES = (
     Rule(
         r"(no snapshot found|latest snapshot for criteria not found)",
         "{where} holds no such backup.",
-        "What there is: flaskhost-backup list",
+        "What there is: sudo flaskhost-backup list",
     ),
     Rule(r"there is no such program", "A program is missing: {detail}.", "Run site.yml, which installs it."),
 )  # fmt: skip
@@ -167,7 +169,7 @@ def explain(done: Done, where: str, folder: Path | None = None, *, opened: bool 
             return BackupError(_fill(rule.reason, where, _plain(detail)), rule.cure)
     return BackupError(
         f"{where}: {_plain(_telling(done)) or 'it failed'}.",
-        "Look at the log: journalctl -u 'flaskhost-backup@*' -n 50",
+        "Look at the log: sudo journalctl -u 'flaskhost-backup@*' -n 50",
     )
 
 

@@ -88,7 +88,7 @@ def beside(config: Config, request: Request) -> Result:
         lines=[
             f"A cluster beside the real one was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s.",
             f"Look at it: {look} DATABASE",
-            "When you are done: flaskhost-backup remove",
+            "When you are done: sudo flaskhost-backup remove",
         ],
         data={"beside": {"at": request.now, "socket": str(scratch.socket), "port": scratch.port}},
     )

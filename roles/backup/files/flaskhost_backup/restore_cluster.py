@@ -86,7 +86,7 @@ def in_place(config: Config, request: Request) -> Result:
     if last:
         result.lines.append(f"The last commit in it is of {last}.")
     if aside:
-        result.lines.append(f"The data that was there before: {aside}. When all is well: rm -r {aside}")
+        result.lines.append(f"The data that was there before: {aside}. When all is well: sudo rm -r {aside}")
     result.lines += notes
     result.data["restore"] = {
         "at": request.now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text,
@@ -148,7 +148,7 @@ def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, n
             raise BackupError(
                 f"The cluster has tablespaces outside of its folder ({', '.join(path.name for path in links)}), which "
                 "cannot be put aside with it.",
-                "Restore beside it instead: playbooks/restore.yml -e beside=true",
+                "Restore beside it instead: ansible-playbook playbooks/restore.yml -e beside=true",
             )
         progress.note(data=str(cluster.data), aside=_next(cluster.data, mark))
         aside = move_aside(cluster.data, mark)
@@ -217,7 +217,7 @@ def _start(cluster: Cluster, timeout: float) -> str:
     if running:
         raise BackupError(
             f"The restored database has not recovered for {timeout:.0f} s.",
-            f"Look at its log, journalctl -u {log.unit}, and give it more time: -e timeout={timeout * 4:.0f}",
+            f"Look at its log, sudo journalctl -u {log.unit}, and give it more time: -e timeout={timeout * 4:.0f}",
         )
     raise explain(Done(done.status or 1, "", said or done.text), "The restored database")
 
@@ -330,7 +330,7 @@ def _finish(config: Config, left: Mapping[str, Any], *, timeout: float, start: b
     text, aside = str((left.get("asked") or ["as it was asked for"])[0]), str(left.get("aside") or "")
     says = f"The database was restored {text}: PostgreSQL has run on the restored data, which stays in its place."
     if aside:
-        says += f" The data that was there before: {aside}. When all is well: rm -r {aside}"
+        says += f" The data that was there before: {aside}. When all is well: sudo rm -r {aside}"
     entry = {
         "at": left.get("at") or time.time(), "ok": True, "problems": [], "seconds": 0, "target": text,
         "backup": left.get("backup") or "", "aside": aside, "units": left.get("units") or [],
@@ -383,6 +383,10 @@ def _take_back(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
     return f"What was there before is in its place again{started}{other}"
 
 
+def _again(left: Mapping[str, Any]) -> str:
+    return f"sudo {left['command']}" if left.get("command") else "the same restore again"
+
+
 def abandon(config: Config) -> Result:
     """Take back a restore that was killed.
 
@@ -396,7 +400,6 @@ def abandon(config: Config) -> Result:
         where = f"The data of before is in {aside}" if aside else "There was no data before"
         raise BackupError(
             f"PostgreSQL has run on the restored data, and rows may have come into it. {where}.",
-            f"Finish the restore: sudo {left.get('command') or 'flaskhost-backup restore'}; then restore to another "
-            "time if that is what you want.",
+            f"Finish the restore: {_again(left)}; then restore to another time if that is what you want.",
         )
     return Result(changed=bool(left), lines=[settle(config).says] if left else [])

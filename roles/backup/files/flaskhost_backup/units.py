@@ -131,8 +131,8 @@ def start_units(units: list[str]) -> None:
     logs = [f"The last lines of {unit}: {_log(unit)}" for unit in failed[:LOGS]]
     raise BackupError(
         " ".join([f"An app is down, these units did not start: {', '.join(down)}.", *logs]),
-        f"Start the app again: systemctl start {' '.join(down)}. If its release is newer than the data that was "
-        "restored, roll it back: playbooks/rollback.yml.",
+        f"Start the app again: sudo systemctl start {' '.join(down)}. If its release is newer than the data that was "
+        "restored, roll it back: ansible-playbook playbooks/rollback.yml.",
     )
 
 

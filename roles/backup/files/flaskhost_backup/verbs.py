@@ -219,8 +219,8 @@ def _same_cluster(config: Config, second: restic.Restic, info: Info) -> None:
         raise BackupError(
             f"The second repository holds backups of another cluster of {config.host}, the newest of "
             f"{utc(found[-1].at)}. Nothing is copied over them.",
-            f"To restore them here: playbooks/restore.yml -e from=second -e confirm={config.host}. "
-            "To do without them: flaskhost-backup adopt",
+            f"To restore them here: ansible-playbook playbooks/restore.yml -e from=second -e confirm={config.host}. "
+            "To do without them: sudo flaskhost-backup adopt",
         )
 
 
@@ -319,8 +319,8 @@ def _prepare_cluster(config: Config, result: Result, *, dry: bool) -> None:
     if here and info.version == cluster.version and info.system != here:
         raise BackupError(
             f"{backrest.where} holds the backups of another cluster than the one that runs here.",
-            f"To get that one's data back: playbooks/restore.yml -e confirm={config.host}. To begin anew: "
-            f"mv {config.database_repository} {config.database_repository}.old, then site.yml.",
+            f"To get that one's data back: ansible-playbook playbooks/restore.yml -e confirm={config.host}. To "
+            f"begin anew: sudo mv {config.database_repository} {config.database_repository}.old, then site.yml.",
         )
     if here and info.system != here:
         result.changed = True
@@ -397,7 +397,9 @@ def late(config: Config, now: float) -> list[str]:
         )
         if age > limit:
             when = f"is {_age(age)} old" if good else "has never been made"
-            found.append(f"The last {what} {when}.{reason or f' Make one: systemctl start flaskhost-backup@{verb}'}")
+            found.append(
+                f"The last {what} {when}.{reason or f' Make one: sudo systemctl start flaskhost-backup@{verb}'}"
+            )
         elif reason and kind in ("drill", "database"):
             found.append(f"The last {what.removeprefix('good ')} failed.{reason}")
     return found
@@ -435,7 +437,7 @@ def check(config: Config, now: float) -> Result:
             elif int(rows[4]) > int(rows[3]):
                 result.problems.append(
                     f"PostgreSQL has failed to hand over its write-ahead log since {utc(int(rows[4]))}; "
-                    f"{rows[6]} segments wait. Look why: journalctl -u 'postgresql@*' -n 30, and df -h."
+                    f"{rows[6]} segments wait. Look why: sudo journalctl -u 'postgresql@*' -n 30, and df -h."
                 )
             PgBackRest(config).info()
         except BackupError as error:

@@ -46,7 +46,7 @@ def reload(run: Run) -> None:
     status, out, err = run(command)
     if status:
         reason = f"nginx was left as it is: {' '.join(command)} failed: {_tail(out + err)}"
-        raise CertificateError(reason, "See journalctl -u nginx.service, and run the same command again.")
+        raise CertificateError(reason, "See sudo journalctl -u nginx.service, and run the same command again.")
 
 
 def is_running(run: Run) -> bool:
@@ -158,7 +158,7 @@ def _unproven(domain: str, shown: bytes | None, pair: Pair, port: int) -> Certif
         reason = f"{domain} is still served with another certificate, of serial number {serial:x}"
     return CertificateError(
         f"{reason}; the one that was installed has {pair.serial:x}.",
-        "See journalctl -u nginx.service and /var/log/nginx/error.log, and run the same command again.",
+        "See sudo journalctl -u nginx.service and /var/log/nginx/error.log, and run the same command again.",
     )
 
 

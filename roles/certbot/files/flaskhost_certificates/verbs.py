@@ -207,7 +207,7 @@ def deployed(config: Config, run: Run, live: str, now: float, *, dry: bool = Fal
     """
     if not live:
         reason = "The environment variable RENEWED_LINEAGE is not set."
-        raise CertificateError(reason, "certbot calls this verb; by hand, use 'flaskhost-certificates apply'.")
+        raise CertificateError(reason, "certbot calls this verb; by hand, use 'sudo flaskhost-certificates apply'.")
     path = Path(live)
     ours = [
         item
@@ -771,7 +771,7 @@ class _Work:
             what = "no certificate" if shown is None else "another certificate"
             outcome.problems.append(
                 f"nginx serves {what} for {item.domains[0]}, not the one in {item.certificate.parent}. "
-                "See 'nginx -t' and 'journalctl -u nginx', then run 'flaskhost-certificates apply'."
+                "See 'sudo nginx -t' and 'sudo journalctl -u nginx', then run 'sudo flaskhost-certificates apply'."
             )
         elif not running:
             outcome.notes.append("nginx does not run.")
@@ -795,7 +795,7 @@ def lateness(pair: Pair, now: float) -> str:
 
 def _cure(item: Certificate, known: State) -> str:
     if item.mode == "acme":
-        return known.error or "See 'journalctl -u flaskhost-certificates-renew' for the reason."
+        return known.error or "See 'sudo journalctl -u flaskhost-certificates-renew' for the reason."
     if known.source == "selfsigned":
         return "Run site.yml, which signs a new one."
     if known.source == "files":
