@@ -185,16 +185,17 @@ def flask_disk_warnings(facts: Any, host: str, runs_apps: bool, runs_database: b
     return preflight.disk_warnings(facts, host, runs_apps=runs_apps, runs_database=runs_database)
 
 
-def flask_restore_warnings(attempt: Any, host: str) -> list[str]:
-    """Say which restores were killed on a host, and are not finished.
+def flask_host_warnings(attempt: Any, host: str) -> list[str]:
+    """Say which restores were killed on a host and are not finished, and which apps run there beside the inventory's.
 
     Args:
         attempt: the result of the action ``preflight_attempt`` that asked the host.
         host: its name.
     """
     answers = attempt.get("answers") if isinstance(attempt, dict) else None
-    found = answers.get("restores") if isinstance(answers, dict) else None
-    return [f"{host}: {text}" for text in found if isinstance(text, str)] if isinstance(found, list) else []
+    lists = [answers.get(key) for key in ("restores", "others")] if isinstance(answers, dict) else []
+    texts = [text for found in lists if isinstance(found, list) for text in found]
+    return [f"{host}: {text}" for text in texts if isinstance(text, str)]
 
 
 def _apps_and_settings(values: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
@@ -292,7 +293,7 @@ class FilterModule:
             "flask_hosts_with_repository": flask_hosts_with_repository,
             "flask_peer_networks": flask_peer_networks,
             "flask_disk_warnings": flask_disk_warnings,
-            "flask_restore_warnings": flask_restore_warnings,
+            "flask_host_warnings": flask_host_warnings,
             "flask_peers": flask_peers,
             "flask_role_options": flask_role_options,
             "flask_setting_warnings": flask_setting_warnings,

@@ -11,6 +11,10 @@ description:
     values of settings, and whose the roles and databases are that have given names. Looks up the users and groups that
     have given names, and restores that were killed. Changes nothing.
 options:
+  apps:
+    description: The names of the apps that are to run on the host. Without it, apps are not looked for.
+    type: list
+    elements: str
   names: {description: Names of users and groups., type: list, elements: str, default: []}
   calendars: {description: "Times, as in systemd.time(7).", type: list, elements: str, default: []}
   databases:
@@ -35,7 +39,8 @@ answers:
   description: "What systemd (calendars) and PostgreSQL (postgres) say. Under accounts, for each name that
     is taken, home, the home of the user, and group, whether a group has it that is not that user's own. Under
     databases, foreign, the roles and databases that have an app's name and are not its own, and silent, the cluster
-    that does not answer. Under restores, a sentence for each restore that was killed and is not finished."
+    that does not answer. Under restores, a sentence for each restore that was killed and is not finished. Under
+    others, a sentence for each app that runs and is not one of apps."
   type: dict
   returned: always
 """
@@ -45,6 +50,7 @@ from ansible.module_utils.flaskhost import host_questions, postgres_names  # noq
 from ansible.module_utils.flaskhost.accounts import accounts  # noqa: E402
 
 ARGUMENT_SPEC = {
+    "apps": {"type": "list", "elements": "str"},
     "names": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
     "databases": {"type": "dict", "default": {}},
@@ -66,7 +72,8 @@ def main() -> None:
 
     options = module.params
     settings = {str(name): str(value) for name, value in options["postgres_settings"].items()}
-    found = host_questions.answer(run, options["calendars"], settings, options["postgres_version"])
+    version, apps = options["postgres_version"], options["apps"]
+    found = host_questions.answer(run, options["calendars"], settings, version, apps=apps)
     found["accounts"] = accounts(options["names"])
     found["databases"] = postgres_names.look_up(run, options["databases"], options["postgres_version"])
     module.exit_json(changed=False, answers=found)

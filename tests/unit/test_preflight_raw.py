@@ -405,6 +405,33 @@ def test_the_host_is_asked_for_all_times_at_once(tmp_path: Path) -> None:
     assert host_questions.answer(lambda _command: (127, "", "none"), ["x"], {})["calendars"] == {"x": ""}
 
 
+def test_an_app_that_runs_and_is_no_longer_in_the_inventory_is_warned_about(tmp_path: Path) -> None:
+    """It was renamed, or taken out: its data stays under the old name, and its workers go on."""
+    listed = "flask-old@blue.service\nflask-old@blue.socket\nflask-old_timer@nightly.timer\nflask-shop@green.service\n"
+    for name in ("old/slots", "shop/slots", "quiet/slots", "older/data"):
+        (tmp_path / name).mkdir(parents=True)
+    asked: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        asked.append(command)
+        return 0, "".join(f"{line} loaded active running x\n" for line in listed.splitlines()), ""
+
+    def warnings(apps: list[str] | None) -> list[str]:
+        places = {"programs": tmp_path, "backups": tmp_path / "none", "apps": apps, "root": tmp_path}
+        found = host_questions.answer(run, [], {}, **places)["others"]
+        return list(load_filters()["flask_host_warnings"]({"answers": {"others": found}}, "web1"))
+
+    (text,) = warnings(["shop"])
+    assert text.startswith("web1: the app old runs here and is not in flask_apps")
+    stop = "sudo systemctl disable --now flask-old@blue.service flask-old@blue.socket flask-old_timer@nightly.timer"
+    assert text.endswith(stop)
+    asked.clear()
+    assert warnings(["shop", "old", "quiet"]) == warnings(None) == []
+    assert asked == []
+    for nothing in (None, {}, {"answers": None}, {"answers": {}}, {"answers": {"others": "x"}}):
+        assert load_filters()["flask_host_warnings"](nothing, "web1") == []
+
+
 def test_restores_that_were_killed_are_warned_about(tmp_path: Path) -> None:
     program = tmp_path / "flaskhost-backup"
     program.touch()
@@ -413,7 +440,7 @@ def test_restores_that_were_killed_are_warned_about(tmp_path: Path) -> None:
     def ask(status: int, out: str) -> list[str]:
         places = {"programs": tmp_path, "backups": program}
         found = host_questions.answer(lambda _command: (status, out, ""), [], {}, **places)["restores"]
-        warn = load_filters()["flask_restore_warnings"]
+        warn = load_filters()["flask_host_warnings"]
         return list(warn({"answers": {"restores": found}}, "web1"))
 
     assert ask(0, json.dumps({"unfinished": [told], "problems": [told]})) == [f"web1: {told}"]
@@ -422,7 +449,7 @@ def test_restores_that_were_killed_are_warned_about(tmp_path: Path) -> None:
     assert ask(1, "Traceback") == []
     program.unlink()
     assert ask(0, json.dumps({"unfinished": [told]})) == []
-    assert load_filters()["flask_restore_warnings"]({"skipped": True}, "web1") == []
+    assert load_filters()["flask_host_warnings"]({"skipped": True}, "web1") == []
 
 
 def test_postgres_is_asked_as_its_own_user_and_without_a_cluster(tmp_path: Path) -> None:
@@ -454,6 +481,7 @@ def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:
     }
     asked = load_filters()["flask_host_questions"]([good_apps(timers("daily\n")), *site.values()], ["apps", *site])
     assert asked == {
+        "apps": ["shop", "todo"],
         "names": ["shop", "todo"],
         "databases": {
             "shop": {

@@ -1108,6 +1108,28 @@ def test_a_link_that_is_not_there_yet_is_not_restored(site: Site) -> None:
     assert not (site.root / "live.sock").is_symlink()
 
 
+def test_a_refused_change_of_the_unit_leaves_the_slot_that_serves_with_its_own(site: Site) -> None:
+    """systemd applies a lower limit of memory to what runs at the next daemon-reload, and a sandbox at its restart."""
+    held = {slot: site.unit_file.with_name(f"flask-shop@{slot}.service") for slot in SLOTS}
+    site.deploy()
+    assert held["blue"].read_text() == "[Service]\n"
+    assert stat.S_IMODE(held["blue"].stat().st_mode) == 0o644
+    site.unit_file.write_text("[Service]\nMemoryMax=1M\n", encoding="utf-8")
+    site.change({"fails-the-gate": ""})
+    site.refused()
+    assert held["blue"].read_text() == "[Service]\n"
+    assert held["green"].read_text() == "[Service]\nMemoryMax=1M\n"
+    (site.code / "fails-the-gate").unlink()
+    site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+    site.deploy()
+    assert {path.read_text() for path in held.values()} == {"[Service]\nMemoryMax=1M\n"}
+    reloads = [index for index, call in enumerate(site.host.calls) if call == ["systemctl", "daemon-reload"]]
+    starts = [index for index, call in enumerate(site.host.calls) if "start" in call]
+    assert len(reloads) == 3, "only where the slot's own has changed"
+    assert reloads[0] < starts[0]
+
+
 def test_a_reboot_brings_back_what_served(site: Site) -> None:
     site.deploy()
     site.change({"shop.py": "app = 2\n"})

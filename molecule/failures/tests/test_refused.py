@@ -71,6 +71,33 @@ def test_broken_release_never_serves_and_says_why(host, visitor, tag, step, reas
     assert not host.file(f"/run/flask-hello/{idle}.sock").exists
 
 
+def test_login_to_the_database_goes_after_the_release_that_does_without_it_serves(host):
+    def logs_in():
+        return host.run("cd / && sudo -u hello psql -d hello -tAc 'SELECT 1'").stdout.strip() == "1"
+
+    def site(tag, database):
+        apps = version(tag)
+        apps["flask_apps"]["hello"] = {**apps["flask_apps"]["hello"], "database": database}
+        return run("--tags", "postgres,app", **apps)
+
+    status, output = site("v2", database=True)
+    assert status == 0, output
+    assert logs_in()
+    status, output = site("bad-object", database=False)
+    assert status != 0
+    assert "hello was not released" in output
+    assert logs_in(), "the release that serves still uses it"
+    # Not by a run that leaves the apps alone either.
+    apps = version("v2")
+    assert run("--tags", "postgres", **apps)[0] == 0
+    assert logs_in()
+    status, output = site("v2", database=False)
+    assert status == 0, output
+    assert not logs_in()
+    assert '"hello"' not in host.run("grep -v ^# /etc/postgresql/*/main/pg_hba.conf").stdout
+    assert "changed=0" in site("v2", database=False)[1]
+
+
 def test_good_release_after_the_bad_ones_serves(visitor):
     status, output = run("--tags", "app", **version("v2"))
     assert status == 0, output

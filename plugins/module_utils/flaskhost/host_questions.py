@@ -1,4 +1,4 @@
-"""What preflight asks the host: systemd about times, PostgreSQL about values, the backups about restores.
+"""What preflight asks the host: systemd about times and apps, PostgreSQL about values, the backups about restores.
 
 Nothing is changed.
 
@@ -15,11 +15,13 @@ from pathlib import Path
 PROGRAMS = Path("/usr/lib/postgresql")
 #: The program that restores; a bare host has none.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
+#: Where the apps are, each in a folder of its name.
+APPS = Path("/srv")
 #: Seconds. A program that does not answer is not asked again.
 _TIMEOUT = 30
 
 
-def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS):
+def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS, apps=None, root=APPS):
     """Ask the host everything.
 
     Args:
@@ -29,18 +31,40 @@ def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=B
         version: the major version of PostgreSQL that is wanted; the newest installed when empty.
         programs: where PostgreSQL's programs are.
         backups: the program that restores.
+        apps: the names of the apps that are to run on the host; None where none is asked about.
+        root: where the apps are.
 
     Returns:
         ``calendars``, what systemd says against each expression, and ``postgres``: ``settings``, what PostgreSQL says
         against each value (without those that it gave no answer to), and ``libraries``, the names of those that are
         installed. ``postgres`` is empty if the host has no PostgreSQL of that version. ``restores``, a sentence for
-        each restore that was killed and is not finished.
+        each restore that was killed and is not finished. ``others``, a sentence for each app that runs and is not to.
     """
     return {
         "calendars": _calendars(run, calendars),
         "postgres": _postgres(run, settings, version, programs),
         "restores": _restores(run, backups),
+        "others": _others(run, apps, root),
     }
+
+
+def _others(run, apps, root):
+    if apps is None:
+        return []
+    names = sorted({path.parent.name for path in root.glob("*/slots")} - set(apps))
+    if not names:
+        return []
+    command = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "flask-*"]
+    units = [line.split()[0] for line in run(command)[1].splitlines() if line.strip()]
+    found = []
+    for name in names:
+        its = [unit for unit in units if re.match(rf"flask-{re.escape(name)}(_process|_timer)?@", unit)]
+        if its:
+            found.append(
+                f"the app {name} runs here and is not in flask_apps: its processes and timers go on. If it has a new "
+                f"name, that app begins without any data. To stop it: sudo systemctl disable --now {' '.join(its)}"
+            )
+    return found
 
 
 def _restores(run, program):

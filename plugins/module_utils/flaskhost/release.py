@@ -121,6 +121,7 @@ class Deployment:
             root=self.root,
             socket_dir=Path(options["socket_dir"]),
             live_socket=Path(options["live_socket"]),
+            template=next((Path(path) for path in options["unit_files"] if path.endswith("@.service")), None),
             pause=pause,
         )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost import environment
 from ansible.module_utils.flaskhost.app_model import SLOTS
 from ansible.module_utils.flaskhost.journal import read_journal
 from ansible.module_utils.flaskhost.runner import ReleaseError, Run, cure_for, tail
@@ -137,6 +138,7 @@ class Slots:
         root: the app's folder under /srv.
         socket_dir: the folder of the sockets.
         live_socket: the link that nginx connects through.
+        template: the unit of both slots; each starts with a copy of its own. None to start with the template itself.
         pause: waits some seconds; another one in tests.
     """
 
@@ -148,9 +150,11 @@ class Slots:
         root: Path,
         socket_dir: Path,
         live_socket: Path,
+        template: Path | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.run, self.unit, self.socket_dir, self.live_socket = run, unit, socket_dir, live_socket
+        self.template = template
         self.links, self.current, self.gate_socket = root / "slots", root / "current", root / "gate.sock"
         self.pause = pause
 
@@ -220,17 +224,37 @@ class Slots:
         self.stop(slot)
         self.links.mkdir(mode=0o755, exist_ok=True)
         replace_link(self.links / slot, f"../releases/{release}")
-        self.start_again(slot, timeout)
+        self.start_again(slot, timeout, is_new=self._copy_unit(slot))
 
-    def start_again(self, slot: str, timeout: int) -> None:
+    def _copy_unit(self, slot: str) -> bool:
+        """Give a slot a copy of the present unit, and tell whether it had another one.
+
+        A change of the template belongs to the next release. Without a copy systemd applies a lower limit of memory to
+        the slot that serves, at the next daemon-reload, and another sandbox when that slot crashes: before the release
+        that was meant has been gated, and although it is refused.
+        """
+        if not self.template or not self.template.exists():
+            return False
+        copy, text = self.template.with_name(self.service(slot)), self.template.read_text(encoding="utf-8")
+        if copy.is_file() and copy.read_text(encoding="utf-8") == text:
+            return False
+        environment.write_private(copy, text, 0o644)
+        return True
+
+    def start_again(self, slot: str, timeout: int, *, is_new: bool = False) -> None:
         """Start the release that a slot holds.
+
+        Args:
+            slot: the slot.
+            timeout: seconds that it may take to load.
+            is_new: whether its unit has just been written.
 
         Raises:
             ReleaseError: as in :meth:`start`.
         """
         # Only where a file has changed: a reload takes systemd a fifth of a second.
         show = ["systemctl", "show", "--property=NeedDaemonReload", "--value", *self.units(slot)]
-        if "yes" in self.run(show)[1].split():
+        if is_new or "yes" in self.run(show)[1].split():
             status, _out, err = self.run(["systemctl", "daemon-reload"])
             if status:
                 # Not by check_rc, as in flip().

@@ -131,6 +131,7 @@ def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_data
     apps, settings = read(report, (), apps), read(report, (), settings)
     version = settings.get("postgres_version") if isinstance(settings, dict) else None
     return {
+        "apps": sorted(map(str, apps)) if runs_apps and isinstance(apps, dict) else None,
         "names": names_to_look_up(apps) if runs_apps else [],
         "databases": databases_to_look_up(apps, settings) if has_databases else {},
         # A control character is a problem without the host's word.

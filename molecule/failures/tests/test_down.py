@@ -1,0 +1,87 @@
+"""A site that is down while visitors come: one deploy mends it."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
+#: Requests a second, and the seconds after which they end in any case.
+RATE, LONGEST = 20, 120
+HELLO = {
+    "domains": ["hello.test"],
+    "source": {"repo": "file:///opt/hello.git", "version": "main", "subdir": "apps/hello"},
+    "wsgi": "app:app",
+    "database": False,
+    "secrets": {"MAIL_PASSWORD": "never-to-be-seen-4711"},
+}
+
+
+def deploy(version):
+    """Bring a version of hello into service; return the status and what was printed."""
+    apps = {"hello": {**HELLO, "source": {**HELLO["source"], "version": version}}}
+    result = subprocess.run(
+        [
+            "ansible-playbook", "--inventory", str(INVENTORY), f"{PROJECT}/playbooks/deploy.yml",
+            "--extra-vars", json.dumps({"flask_apps": apps}),
+        ],
+        cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    return result.returncode, result.stdout + result.stderr
+
+
+def live(host):
+    """The slot that serves."""
+    return Path(host.file("/srv/hello/live.sock").linked_to).stem
+
+
+@contextmanager
+def visitors(visitor):
+    """Visitors of the site who come again and again; yields the count of what they get."""
+    seen, done = Counter(), threading.Event()
+
+    def ask():
+        try:
+            seen[visitor.ask("https://hello.test/whoami").status] += 1
+        except OSError as error:
+            seen[type(error).__name__] += 1
+
+    def come():
+        until = time.monotonic() + LONGEST
+        with ThreadPoolExecutor(RATE) as pool:
+            while not done.wait(1 / RATE) and time.monotonic() < until:
+                pool.submit(ask)
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("version", ["n1", "n2", "n3"])
+def test_deploy_mends_a_site_that_is_down_while_it_has_visitors(host, visitor, version):
+    broken = live(host)
+    host.run_expect([0], f"systemctl stop flask-hello@{broken}.socket flask-hello@{broken}.service")
+    with visitors(visitor) as seen:
+        time.sleep(3)
+        while_down = dict(seen)
+        status, output = deploy(version)
+        mended = dict(seen)
+    assert while_down.get(502, 0) > RATE, while_down
+    assert status == 0, output
+    assert mended.get(200, 0) > RATE, mended
+    assert visitor.ask("https://hello.test/whoami").json["version"] == version
+    # Not back to the slot that does not run.
+    assert live(host) != broken
+    assert host.run(f"systemctl is-active flask-hello@{live(host)}.service").stdout.strip() == "active"
