@@ -56,10 +56,7 @@ def test_the_nearest_tests_judge_and_every_module_is_judged() -> None:
         str(path.relative_to(ROOT)) for top in ("plugins", "roles", "tests") for path in (ROOT / top).rglob("*.py")
     )
     tests = mutants.Tests(files)
-    assert tests.of("roles/backup/files/flaskhost_backup/drill.py")[:2] == [
-        "tests/unit/test_backup_program.py",
-        "tests/unit/test_drill.py",
-    ]
+    assert "tests/unit/test_drill.py" in tests.of("roles/backup/files/flaskhost_backup/drill.py")[:5]
     assert "tests/unit/test_release.py" in tests.of("plugins/module_utils/flaskhost/watch.py")
     unseen = [name for name in files if mutants.package_of(name) and name[-11:] != "__init__.py" and not tests.of(name)]
     assert unseen == []
