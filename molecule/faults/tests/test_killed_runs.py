@@ -107,7 +107,7 @@ def test_killed_rotation_of_the_secret_key(host, visitor, request, moments):
             play("rotate_secret", name, app="guestbook")
             now = host.file(keys).content_string.split()
             assert now[1:] == [signs], "who was logged in stays so, and there is one new key"
-            assert host.run(f"ls {keys}.rotation").rc != 0
+            assert host.run(f"ls {keys}.new").rc != 0
     assert fault.report.lost == 0, fault.report.text()
 
 
