@@ -207,6 +207,44 @@ def test_a_rotation_never_signs_with_what_others_do_not_accept_yet(key_host: Key
     assert signs_and_accepts() == ("new", ["old"])
 
 
+@pytest.mark.parametrize("done", range(4))
+def test_a_rotation_that_was_killed_is_finished_by_the_next_one(
+    key_host: KeyHost, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    """With another new key nobody would accept what the one before has signed: all visitors would be logged out."""
+    key_host.folder.mkdir(parents=True)
+    key_host.keys.write(["old", "older"])
+    first = key_host()
+    assert not first["pending"]
+    if done == 0:
+
+        def killed(*_arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SecretKeys, "write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                key_host("announced", candidate=first["candidate"])
+    for state in ("announced", "rotated", "finished")[:done]:
+        key_host(state, **({"candidate": first["candidate"]} if state == "announced" else {}))
+    again = key_host()
+    assert again["pending"] == (done < 3)
+    assert (again["candidate"] == first["candidate"]) == (done < 3)
+    if done < 3:
+        for state in ("announced", "rotated", "finished"):
+            key_host(state, **({"candidate": again["candidate"]} if state == "announced" else {}))
+    assert key_host.keys.read() == [first["candidate"], "old"]
+    assert sorted(path.name for path in key_host.folder.iterdir()) == ["secret_key", "secret_key.env"]
+
+
+def test_a_host_that_the_killed_rotation_has_not_reached_takes_part_in_it(key_host: KeyHost) -> None:
+    key_host.folder.mkdir(parents=True)
+    key_host.keys.write(["old"])
+    key_host("announced", candidate="of-a-run-before")
+    assert key_host("announced", candidate="of-the-others")["secret_keys"][-1] == "of-the-others"
+    assert key_host("rotated")["secret_keys"] == ["of-the-others", "old"]
+
+
 def test_without_a_key_the_announced_one_is_the_first(key_host: KeyHost) -> None:
     key_host.folder.parent.mkdir()
     assert key_host("announced", candidate="new")["secret_keys"] == ["new"]
@@ -226,7 +264,7 @@ def test_the_keys_are_in_the_result_alone(key_host: KeyHost, capfd: pytest.Captu
     key_host.folder.mkdir(parents=True)
     key_host.keys.write(["first-key"])
     result = key_host("announced", candidate="second-key", _ansible_diff=True)
-    assert set(result) == {"changed", "secret_keys", "candidate"}
+    assert set(result) == {"changed", "secret_keys", "candidate", "pending"}
     assert "-key" not in "".join(capfd.readouterr())
     for path in ("roles/app/tasks/keys.yml", "roles/app/tasks/rotate.yml"):
         tasks = yaml.safe_load((Path(__file__).resolve().parents[2] / path).read_text(encoding="utf-8"))

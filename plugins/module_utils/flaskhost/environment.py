@@ -55,6 +55,15 @@ class SecretKeys:
 
     def __init__(self, folder: Path) -> None:
         self.file, self.variables_file = folder / "secret_key", folder / "secret_key.env"
+        #: The key of a rotation that is not finished, so that one that was killed is not begun anew.
+        self.new_file = folder / "secret_key.new"
+
+    def pending(self) -> str:
+        """The key of a rotation that is not finished; empty when there is none."""
+        try:
+            return self.new_file.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
 
     def read(self) -> list[str]:
         """The keys on this host; none when none have been made."""
@@ -111,12 +120,18 @@ def shared_keys(by_host: list[list[str]], candidate: str) -> list[str]:
 
 def announced_keys(keys: list[str], candidate: str) -> list[str]:
     """The keys with a new one that is accepted and does not sign yet: in a moment some processes will sign with it."""
-    return [*keys, candidate] if keys else [candidate]
+    return keys if candidate in keys else [*keys, candidate]
 
 
-def rotated_keys(keys: list[str]) -> list[str]:
-    """The keys once the announced one signs; of the others the one that signed before is still accepted."""
-    return [keys[-1], keys[0]] if len(keys) > 1 else keys
+def rotated_keys(keys: list[str], announced: str = "") -> list[str]:
+    """The keys once the announced one signs; of the others the one that signed before is still accepted.
+
+    Args:
+        keys: the keys.
+        announced: the key that was announced; the last one when empty. Where it signs already nothing changes.
+    """
+    announced = announced or keys[-1]
+    return keys if keys[0] == announced else [announced, keys[0]]
 
 
 def write_private(path: Path, text: str, mode: int = 0o600) -> None:
