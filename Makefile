@@ -83,7 +83,7 @@ tenants: venv ## all attacks of a hostile app on both of Debian's releases (some
 	@$(MAKE) --no-print-directory molecule SCENARIO=tenants
 
 faults: export FLASKHOST_FAULTS_EVERYWHERE := 1
-faults: venv ## everything that breaks in docs/faults.md and is in no other scenario, on both of Debian's releases (some MINUTES minutes)
+faults: venv ## everything that breaks in docs/faults.md and is in no other scenario, on both of Debian's releases
 	@$(MAKE) --no-print-directory molecule SCENARIO=faults
 
 hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 30 minutes)

@@ -17,13 +17,13 @@ options:
       - With C(read) nothing is changed, and the keys are returned.
       - With C(shared) the host gets the keys of all hosts.
       - With C(announced) the candidate is accepted from now on.
-      - With C(rotated) the candidate signs, and the key that signed before is still accepted.
-      - With C(finished) every process signs with it. Until then, C(read) returns the same candidate again.
+      - With C(rotated) the key that was announced last signs, and the one that signed before is still accepted.
+      - With C(finished) the rotation is over. Until then the candidate of C(read) is the key that was announced.
     type: str
     choices: [read, shared, announced, rotated, finished]
     default: read
   by_host: {description: The keys of each host in a fixed order., type: list, elements: list, default: []}
-  candidate: {description: "A new key, as C(read) has returned it.", type: str, default: ""}
+  candidate: {description: A new key., type: str, default: ""}
 """
 
 EXAMPLES = r"""
@@ -36,11 +36,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 secret_keys: {description: "The keys on the host, the one that signs first.", type: list, returned: success}
-candidate:
-  description: A new key that could be added; the one of a rotation that was killed, if there is one.
-  type: str
-  returned: success
-pending: {description: Whether a rotation was killed., type: bool, returned: success}
+candidate: {description: "A new key, or that of the pending rotation.", type: str, returned: success}
+pending: {description: Whether a rotation is not finished., type: bool, returned: success}
 """
 
 import os  # noqa: E402 - Ansible wants the documentation first
@@ -65,12 +62,12 @@ def main() -> None:
     os.umask(0o022)
     folder, state, candidate = Path(module.params["folder"]), module.params["state"], module.params["candidate"]
     keys = environment.SecretKeys(folder)
-    present, pending = keys.read(), keys.rotating()
+    present, pending = keys.read(), keys.pending()
     wanted = {
         "read": lambda: present,
         "shared": lambda: environment.shared_keys(module.params["by_host"], candidate),
         "announced": lambda: environment.announced_keys(present, candidate),
-        "rotated": lambda: environment.rotated_keys(present, candidate),
+        "rotated": lambda: environment.rotated_keys(present, pending),
         "finished": lambda: present,
     }[state]()
     changed = state != "read" and wanted != present
@@ -78,12 +75,17 @@ def main() -> None:
         folder.parent.mkdir(mode=0o755, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         if state == "announced":
-            keys.note_rotation(candidate)
+            # First: whoever is killed after it is told by it what has been begun.
+            environment.write_private(keys.new_file, f"{candidate}\n")
         changed = keys.write(wanted) or changed
         if state == "finished":
-            keys.note_rotation("")
-    candidate = pending or environment.new_secret_key()
-    module.exit_json(changed=changed, secret_keys=wanted, candidate=candidate, pending=bool(pending))
+            keys.new_file.unlink(missing_ok=True)
+    module.exit_json(
+        changed=changed,
+        secret_keys=wanted,
+        candidate=pending or environment.new_secret_key(),
+        pending=bool(pending),
+    )
 
 
 if __name__ == "__main__":

@@ -300,13 +300,18 @@ class FakeHost:
             self.enabled.add(slot)
         elif verb == "disable":
             self.enabled.discard(slot)
-        elif verb == "stop" and self.running.pop(slot, ""):
-            self.history.append(f"stop {slot}")
+        elif verb == "stop":
+            self.socket(slot).unlink(missing_ok=True)
+            if self.running.pop(slot, ""):
+                self.history.append(f"stop {slot}")
         elif verb == "start" and slot not in self.running:
             release = (self.root / "slots" / slot).resolve()
             if not (release / "env").exists() or (release / "app/fails-to-start").exists():
                 return 1
             self.running[slot] = release.name
+            # As systemd does, which makes it with the socket's unit, and not anew where its service runs.
+            self.socket(slot).parent.mkdir(exist_ok=True)
+            self.socket(slot).touch()
             self.starts[slot] = self.starts.get(slot, 0) + 1
             self.history.append(f"start {slot}")
         return 0
@@ -382,10 +387,14 @@ class FakeHost:
             return 500, f"{url} of {host} does not work"
         return 200, "ok"
 
+    def socket(self, slot: str) -> Path:
+        """Where a slot that runs has its socket."""
+        return self.root.parents[1] / "run" / f"{slot}.sock"
+
     def served(self) -> str:
         """The release that a visitor reaches; empty when nobody answers."""
         link = self.root / "live.sock"
-        return self.running.get(link.readlink().stem, "") if link.is_symlink() else ""
+        return self.running.get(link.readlink().stem, "") if link.exists() else ""
 
 
 def _do(command: list[str], environment: dict[str, str]) -> bool:

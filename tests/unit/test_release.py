@@ -1970,6 +1970,19 @@ def test_a_site_that_is_down_is_mended_by_a_deploy_while_it_has_visitors(site: S
     assert_in_order(site, outcome)
 
 
+def test_a_slot_that_nobody_can_reach_is_started_again(site: Site) -> None:
+    """Its service ran, so that the deploy said all is well, and visitors got 502."""
+    first = site.deploy()
+    site.host.socket("blue").unlink()
+    assert site.host.served() == ""
+    assert site.deploy(check=True).changed
+    assert site.host.served() == ""
+    assert site.deploy().changed
+    assert site.host.served() == first.release
+    assert_in_order(site)
+    assert not site.deploy().changed
+
+
 def test_nobody_goes_back_to_a_slot_that_does_not_run(site: Site) -> None:
     first = site.deploy()
     down(site)

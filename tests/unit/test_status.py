@@ -55,6 +55,7 @@ class Site:
         self.add(LIVE, created=NOW - DAY, version="v1.4.0", by="bob@desk")
         (self.root / "slots/blue").symlink_to(f"../releases/{LIVE}")
         (self.root / "live.sock").symlink_to(folder / "run/blue.sock")
+        (folder / "run/blue.sock").touch()
         self.history([OLD, LIVE, OLD, LIVE])
 
     def add(self, release: str, **fields: Any) -> None:
@@ -131,6 +132,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def serving(site: Site) -> Iterator[type[Answer]]:
     handler = type("Handler", (Answer,), {"seen": []})
+    (site.folder / "run/blue.sock").unlink()
     with socketserver.UnixStreamServer(str(site.folder / "run/blue.sock"), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield handler
@@ -287,6 +289,11 @@ def test_no_certificate_is_not_asked_for(site: Site) -> None:
 
 
 # --- Notes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_whose_socket_is_gone_is_noted(site: Site) -> None:
+    (site.folder / "run/blue.sock").unlink()
+    assert site.row()["notes"] == ["slot not running"]
 
 
 def test_a_slot_that_is_not_as_it_should_be_is_noted(site: Site) -> None:

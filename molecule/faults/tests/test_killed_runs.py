@@ -87,6 +87,26 @@ def test_killed_host_in_a_converge(host, visitor, moments):
     play("site", name)
 
 
+#: Kills an installation of packages amid it: apt refuses to install anything after that.
+KILL_DPKG = """export DEBIAN_FRONTEND=noninteractive; apt-get purge --quiet --yes gcc vim-runtime > /dev/null 2>&1
+apt-get install --quiet --yes --no-install-recommends gcc vim-runtime > /dev/null 2>&1 &
+for _ in $(seq 6000); do
+  if ls /var/lib/dpkg/updates | grep -q ^0; then pkill --signal KILL 'apt-get|dpkg'; break; fi
+  sleep 0.01
+done; wait; ls /var/lib/dpkg/updates | grep ^0"""
+
+
+def test_killed_installation_of_packages(host, visitor):
+    """As when the host dies in the first run of site.yml, most of which is this."""
+    assert host.run(KILL_DPKG).stdout
+    refused = host.run("apt-get install --quiet --yes cowsay")
+    assert "dpkg was interrupted" in refused.stderr
+    play("site", name_of(host), "--tags", "base", base_packages=["cowsay"])
+    assert host.package("cowsay").is_installed
+    assert host.run("dpkg --audit").stdout == ""
+    assert serves(visitor)
+
+
 def restart(name: str) -> None:
     """Kill a host, and start it again."""
     for verb in ("kill", "start"):
@@ -107,7 +127,7 @@ def test_killed_rotation_of_the_secret_key(host, visitor, request, moments):
             play("rotate_secret", name, app="guestbook")
             now = host.file(keys).content_string.split()
             assert now[1:] == [signs], "who was logged in stays so, and there is one new key"
-            assert host.run(f"ls {keys}.rotation").rc != 0
+            assert host.run(f"ls {keys}.new").rc != 0
     assert fault.report.lost == 0, fault.report.text()
 
 

@@ -87,6 +87,6 @@ def test_removed_socket_of_a_slot(host, visitor, request):
     with watched(host, visitor, request) as fault:
         host.run_expect([0], f"rm /run/flask-guestbook/{live}.sock")
         until(10, lambda: not serves(visitor))
-        assert "no answer" in status(host)
+        assert "slot not running" in status(host)
         play("deploy", name_of(host), app="guestbook")
     assert set(fault.report.reasons) <= {"status 502"}, fault.report.text()

@@ -55,7 +55,15 @@ class SecretKeys:
 
     def __init__(self, folder: Path) -> None:
         self.file, self.variables_file = folder / "secret_key", folder / "secret_key.env"
-        self.rotation_file = folder / "secret_key.rotation"
+        #: The key of a rotation that is not finished, so that one that was killed is not begun anew.
+        self.new_file = folder / "secret_key.new"
+
+    def pending(self) -> str:
+        """The key of a rotation that is not finished; empty when there is none."""
+        try:
+            return self.new_file.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
 
     def read(self) -> list[str]:
         """The keys on this host; none when none have been made."""
@@ -63,25 +71,6 @@ class SecretKeys:
             return self.file.read_text(encoding="ascii").split()
         except FileNotFoundError:
             return []
-
-    def rotating(self) -> str:
-        """The key of a rotation that has begun and not ended; empty where there is none.
-
-        A second key in place of it would cost those their sessions whom the processes have served meanwhile.
-        """
-        try:
-            key = self.rotation_file.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            return ""
-        # Killed before it was announced to anybody: as if it had not begun.
-        return key if key in self.read() else ""
-
-    def note_rotation(self, key: str) -> None:
-        """Note the key of a rotation before it is announced; an empty one when all is done."""
-        if key:
-            write_private(self.rotation_file, f"{key}\n")
-        else:
-            self.rotation_file.unlink(missing_ok=True)
 
     def write(self, keys: list[str]) -> bool:
         """Write the keys, and the file of variables that systemd reads; tell whether either was another before."""
@@ -134,9 +123,15 @@ def announced_keys(keys: list[str], candidate: str) -> list[str]:
     return keys if candidate in keys else [*keys, candidate]
 
 
-def rotated_keys(keys: list[str], candidate: str) -> list[str]:
-    """The keys once the announced one signs; of the others the one that signed before is still accepted."""
-    return keys if keys[:1] == [candidate] else [candidate, *keys[:1]]
+def rotated_keys(keys: list[str], announced: str = "") -> list[str]:
+    """The keys once the announced one signs; of the others the one that signed before is still accepted.
+
+    Args:
+        keys: the keys.
+        announced: the key that was announced; the last one when empty. Where it signs already nothing changes.
+    """
+    announced = announced or keys[-1]
+    return keys if keys[0] == announced else [announced, keys[0]]
 
 
 def write_private(path: Path, text: str, mode: int = 0o600) -> None:

@@ -194,8 +194,15 @@ class Slots:
         return link.readlink().name if slot and link.is_symlink() else ""
 
     def is_active(self, slot: str) -> bool:
-        """Whether a slot's service runs."""
-        return self.run(["systemctl", "is-active", "--quiet", self.service(slot)])[0] == 0
+        """Whether a slot's service runs; of the one that serves also whether nginx finds its socket."""
+        runs = self.run(["systemctl", "is-active", "--quiet", self.service(slot)])[0] == 0
+        return runs and not self._is_cut_off(slot)
+
+    def _is_cut_off(self, slot: str) -> bool:
+        """Whether visitors should get to a slot, and somebody has removed the file of its socket."""
+        path = self.socket(slot)
+        leads = self.live_socket.is_symlink() and str(self.live_socket.readlink()) == path
+        return leads and not os.path.lexists(path)
 
     def is_enabled(self, slot: str) -> bool:
         """Whether a reboot starts a slot."""
@@ -259,6 +266,9 @@ class Slots:
             if status:
                 # Not by check_rc, as in flip().
                 raise ReleaseError(f"Start the {slot} slot", f"systemctl daemon-reload says: {tail(err, 3)}", CURE)
+        if self._is_cut_off(slot):
+            # systemd makes a socket anew only while its service does not run.
+            self.run(["systemctl", "stop", *self.units(slot)])
         began = int(time.time())
         status = self.run(["timeout", str(timeout), "systemctl", "start", self.service(slot)])[0]
         if not status:
