@@ -1430,6 +1430,30 @@ def test_a_rollback_does_not_need_a_note_of_it(site: Site, monkeypatch: pytest.M
     assert site.history[-1] == ("rollback", second.release, first.release)
 
 
+def test_a_rollback_works_on_a_disk_that_is_full(site: Site) -> None:
+    site.root.mkdir(parents=True)
+    if run_command(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(site.root)])[0]:
+        pytest.skip("needs a disk of its own to fill")
+    try:
+        first, second = two(site)
+        with suppress(OSError), (site.root / "full").open("wb", buffering=0) as stream:
+            while True:
+                stream.write(b"x" * 4096)
+        site.change({"shop.py": "app = 3\n"})
+        with pytest.raises(ReleaseError, match="No space left on device") as caught:
+            site.deploy()
+        assert "Make room" in caught.value.cure
+        assert site.host.served() == second.release
+        outcome = site.rollback()
+        assert (outcome.release, site.host.served()) == (first.release, first.release)
+        assert any("No space left on device" in item for item in outcome.warnings)
+        (site.root / "full").unlink()
+        assert site.rollback(release=first.release).changed
+        assert_in_order(site, first)
+    finally:
+        run_command(["umount", "--lazy", str(site.root)])
+
+
 # -- phases, as a fleet runs them -------------------------------------------------------------------------------------
 
 

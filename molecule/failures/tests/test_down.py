@@ -85,3 +85,18 @@ def test_deploy_mends_a_site_that_is_down_while_it_has_visitors(host, visitor, v
     # Not back to the slot that does not run.
     assert live(host) != broken
     assert host.run(f"systemctl is-active flask-hello@{live(host)}.service").stdout.strip() == "active"
+
+
+def test_live_link_that_somebody_has_removed_is_restored_and_nothing_is_restarted(host, visitor):
+    slot = live(host)
+    started = f"systemctl show --property=InvocationID flask-hello@{slot}.service"
+    before, served = host.run(started).stdout, visitor.ask("https://hello.test/whoami").json
+    host.run_expect([0], "rm /srv/hello/live.sock")
+    # nginx may use a connection that it has kept for a second.
+    time.sleep(1.5)
+    assert visitor.ask("https://hello.test/whoami").status == 502
+    status, output = deploy(served["version"])
+    assert status == 0, output
+    assert "live.sock was missing" in " ".join(output.split())
+    assert visitor.ask("https://hello.test/whoami").json["release"] == served["release"]
+    assert (live(host), host.run(started).stdout) == (slot, before)

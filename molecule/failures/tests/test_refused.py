@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,10 @@ def version(tag):
 
 def state(host):
     """What must not change when a run is refused."""
-    files = "/etc/nginx/nginx.conf /etc/nftables-flaskhost.conf /etc/systemd/system /etc/gunicorn /srv/hello/current"
-    return host.run(f"stat --format='%n %Z %N' {files} /srv/hello/live.sock").stdout
+    files = "/etc/nginx/nginx.conf /etc/nftables-flaskhost.conf /etc/gunicorn /srv/hello/current /srv/hello/live.sock"
+    # But for the unit of the slot that is tried, which has its own, and the folder that it lies in.
+    units = "find /etc/systemd/system -mindepth 1 ! -name 'flask-hello@[bg]*' ! -name multi-user.target.wants"
+    return host.run(f"{{ echo {files} | xargs -n 1; {units} | sort; }} | xargs stat --format='%n %Z %N'").stdout
 
 
 # The others are in the scenario deploy, on both releases of Debian and with visitors.
@@ -96,6 +99,30 @@ def test_login_to_the_database_goes_after_the_release_that_does_without_it_serve
     assert not logs_in()
     assert '"hello"' not in host.run("grep -v ^# /etc/postgresql/*/main/pg_hba.conf").stdout
     assert "changed=0" in site("v2", database=False)[1]
+
+
+def test_refused_release_leaves_the_limits_of_the_one_that_serves(host):
+    """systemd applies a limit to what runs as soon as it reads the unit: a release could fall with the one refused."""
+    live = host.file("/srv/hello/live.sock").linked_to.rpartition("/")[2].removesuffix(".sock")
+
+    def limit():
+        return host.run_expect([0], f"systemctl show --property=MemoryMax --value flask-hello@{live}").stdout.strip()
+
+    before, apps = limit(), version("bad-object")
+    apps["flask_apps"]["hello"] = {**apps["flask_apps"]["hello"], "limits": {"memory": 96}, "outbound": False}
+    status, output = run("--tags", "gunicorn,app", **apps)
+    assert status != 0
+    assert "hello was not released" in output
+    assert "MemoryMax=96M" in host.file("/etc/systemd/system/flask-hello@.service").content_string
+    host.run_expect([0], "systemctl daemon-reload")
+    assert limit() == before
+    # A crash does not bring the refused release's sandbox either.
+    host.run_expect([0], f"systemctl kill --signal=KILL flask-hello@{live}")
+    time.sleep(5)
+    network = host.run_expect([0], f"systemctl show --property=PrivateNetwork --value flask-hello@{live}").stdout
+    assert (network.strip(), limit()) == ("no", before)
+    status, output = run("--tags", "gunicorn,app", **version("v2"))
+    assert status == 0, output
 
 
 def test_good_release_after_the_bad_ones_serves(visitor):
