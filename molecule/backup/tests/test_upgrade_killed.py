@@ -1,0 +1,45 @@
+"""An upgrade of PostgreSQL that is killed on the host: nothing is lost, and the cure that is printed works."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+from backups import INVENTORY, PLAIN, PROJECT, backup, name_of, play, served, settled, sql
+
+# After test_upgrade.py, which leaves the host with the former version.
+testinfra_hosts = ["ansible://fh-backup-fresh"]
+#: Kills the upgrade with all that it has started as soon as pg_upgrade copies the data.
+KILL = """for _ in $(seq 6000); do
+  if pgrep --full bin/pg_upgrade > /dev/null; then pkill --signal KILL --full 'pg_upgrade'; echo killed; exit; fi
+  sleep 0.05
+done"""
+
+
+def test_a_killed_upgrade_loses_nothing_and_names_its_cure(host, visitor):
+    settled(host)
+    # What the way back has left of the last one.
+    host.run("pg_dropcluster --stop 17 main")
+    sql(host, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (a int); INSERT INTO moved VALUES (8)")
+    arguments = ("--limit", f"{name_of(host)},localhost", "--extra-vars", "postgres_version=17 confirm=upgrade")
+    command = ["ansible-playbook", "--inventory", str(INVENTORY), "playbooks/upgrade_postgres.yml", *arguments]
+    run = subprocess.Popen(command, cwd=PROJECT, env={**os.environ, **PLAIN}, stdout=subprocess.PIPE, text=True)
+    assert "killed" in host.run(KILL).stdout
+    output, _none = run.communicate(timeout=300)
+    assert run.returncode != 0, output
+
+    said = play("upgrade_postgres", name_of(host), good=False, postgres_version="17", confirm="upgrade")
+    cure = re.search(r"(sudo pg_dropcluster --stop 17 main); (sudo systemctl start postgresql@15-main)", said)
+    assert cure, said
+    for words in cure.groups():
+        assert host.run(words).rc == 0, words
+    assert sql(host, "SELECT a FROM moved") == "8"
+    served(visitor)
+    play("upgrade_postgres", name_of(host), postgres_version="17", confirm="upgrade")
+    assert sql(host, "SHOW server_version_num").startswith("17")
+    assert sql(host, "SELECT a FROM moved") == "8"
+    served(visitor)
+    play("upgrade_postgres", name_of(host), postgres_version="17", confirm="back")
+    settled(host)
+    backup(host, "check")
