@@ -100,3 +100,31 @@ def test_live_link_that_somebody_has_removed_is_restored_and_nothing_is_restarte
     assert "live.sock was missing" in " ".join(output.split())
     assert visitor.ask("https://hello.test/whoami").json["release"] == served["release"]
     assert (live(host), host.run(started).stdout) == (slot, before)
+
+
+def test_worker_that_takes_all_memory_costs_its_own_request_alone(host, visitor):
+    slot = live(host)
+    service, kept = f"flask-hello@{slot}.service", f"/run/systemd/system.control/flask-hello@{slot}.service.d"
+    started = f"systemctl show --property=InvocationID {service}"
+    before = host.run(started).stdout
+    try:
+        host.run_expect([0], f"systemctl set-property --runtime {service} MemoryMax=150M")
+        with visitors(visitor) as seen:
+            eaten = [visitor.ask("https://hello.test/attempt?what=memory").status for _ in range(3)]
+            time.sleep(3)
+    finally:
+        host.run(f"rm --recursive --force {kept}; systemctl daemon-reload")
+    assert set(eaten) == {502}
+    assert set(seen) == {200}
+    assert host.run(started).stdout == before, "only workers were ended"
+
+
+def test_master_that_is_killed_keeps_visitors_waiting_and_loses_none(host, visitor):
+    """As the kernel does when it is the one that takes all memory; systemd holds the socket meanwhile."""
+    service = f"flask-hello@{live(host)}.service"
+    with visitors(visitor) as seen:
+        time.sleep(2)
+        host.run_expect([0], f"kill -KILL $(systemctl show --property=MainPID --value {service})")
+        time.sleep(10)
+    assert set(seen) == {200}
+    assert "NRestarts=0" not in host.run(f"systemctl show --property=NRestarts {service}").stdout
