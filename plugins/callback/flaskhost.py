@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -68,7 +67,7 @@ class CallbackModule(Default):
 
     def __init__(self) -> None:
         super().__init__()
-        words = options(context.CLIARGS, constants.DEFAULT_HOST_LIST, Path(os.environ.get("PWD") or Path.cwd()))
+        words = options(context.CLIARGS, constants.DEFAULT_HOST_LIST, Path.cwd())
         display, shown = self._display, self._display.display
         self._as_it_is = False
 

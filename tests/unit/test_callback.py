@@ -73,7 +73,7 @@ def test_messages_warnings_and_errors_of_a_real_run(tmp_path: Path) -> None:
         [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "play.yml"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8", "HOME": str(tmp_path),
-             "PWD": str(tmp_path), "COLUMNS": "200"},
+             "COLUMNS": "200"},
     )  # fmt: skip
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "freeze.yml" in line]
     whole = [line for line in lines if "ansible-playbook -i hosts.yml playbooks/freeze.yml -e freeze=off" in line]
