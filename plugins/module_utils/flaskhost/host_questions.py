@@ -15,11 +15,13 @@ from pathlib import Path
 PROGRAMS = Path("/usr/lib/postgresql")
 #: The program that restores; a bare host has none.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
+#: The clusters' settings.
+CLUSTERS = Path("/etc/postgresql")
 #: Seconds. A program that does not answer is not asked again.
 _TIMEOUT = 30
 
 
-def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS):
+def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS, clusters=CLUSTERS):
     """Ask the host everything.
 
     Args:
@@ -29,17 +31,20 @@ def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=B
         version: the major version of PostgreSQL that is wanted; the newest installed when empty.
         programs: where PostgreSQL's programs are.
         backups: the program that restores.
+        clusters: where the clusters' settings are.
 
     Returns:
         ``calendars``, what systemd says against each expression, and ``postgres``: ``settings``, what PostgreSQL says
         against each value (without those that it gave no answer to), and ``libraries``, the names of those that are
         installed. ``postgres`` is empty if the host has no PostgreSQL of that version. ``restores``, a sentence for
-        each restore that was killed and is not finished.
+        each restore that was killed and is not finished. ``archives``, whether PostgreSQL hands over its log; None if
+        it has no settings of ours yet.
     """
     return {
         "calendars": _calendars(run, calendars),
         "postgres": _postgres(run, settings, version, programs),
         "restores": _restores(run, backups),
+        "archives": _archives(clusters, version),
     }
 
 
@@ -51,6 +56,14 @@ def _restores(run, program):
         return [str(item) for item in json.loads(out)["unfinished"]]
     except (ValueError, KeyError, TypeError):
         return []
+
+
+def _archives(clusters, version):
+    try:
+        texts = [path.read_text() for path in clusters.glob((version or "*") + "/main/conf.d/60-flaskhost.conf")]
+    except (OSError, ValueError):
+        return None
+    return any(re.search(r"^archive_mode = 'on'", text, re.MULTILINE) for text in texts) if texts else None
 
 
 def _calendars(run, expressions):
