@@ -515,12 +515,18 @@ def tell(config: Config, verb: str, result: Result) -> str:
 
 def move_aside(path: Path, mark: str) -> Path:
     """Give a file or folder another name beside its own; nothing is copied, and nothing lost."""
+    aside = name_aside(path, mark)
+    move(path, aside)
+    return aside
+
+
+def name_aside(path: Path, mark: str) -> Path:
+    """A name beside a file or folder that nothing has."""
     aside = path.with_name(f"{path.name}.before-{mark}")
     number = 1
     while os.path.lexists(aside):
         number += 1
         aside = path.with_name(f"{path.name}.before-{mark}-{number}")
-    move(path, aside)
     return aside
 
 
