@@ -123,6 +123,24 @@ def test_a_host_that_moved_to_another_major_version_goes_on_copying(tmp_path: Pa
     verbs._same_cluster(config, Second(), another)
 
 
+def test_another_second_repository_is_looked_into_before_anything_is_copied(tmp_path: Path) -> None:
+    """What was copied to the first one says nothing of what is in the other."""
+    first, other = (settings(tmp_path, cluster=CLUSTER, second=name) for name in ("/first", "/other"))
+
+    class Second:
+        def snapshots(self, _tag: str, _hosts: list[str]) -> list[restic.Snapshot]:
+            return [restic.Snapshot(id="aa", at=NOW, host="h1", tags=("database", "system-77"), paths=("/x",))]
+
+    note = {"at": NOW, "ok": True, "system": SYSTEM}
+    state.State(first.state).note("copy", {**note, "repository": "/first"})
+    verbs._same_cluster(first, Second(), info())
+    with pytest.raises(BackupError, match="another cluster"):
+        verbs._same_cluster(other, Second(), info())
+    # One that an earlier version has noted names none.
+    state.State(first.state).note("copy", note)
+    verbs._same_cluster(first, Second(), info())
+
+
 @pytest.mark.parametrize(
     ("repository", "variables", "expected"),
     [
