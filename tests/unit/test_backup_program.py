@@ -546,6 +546,35 @@ def test_the_hook_is_told_what_is_wrong_and_nobody_else(tmp_path: Path) -> None:
     assert "hook" in verbs.tell(settings(tmp_path, hook=["/nowhere"]), "full", verbs.Result(problems=["x"]))
 
 
+#: restic, as it answers beside the lock of a run that was killed; it is there until somebody unlocks.
+LOCKED = """#!/bin/sh
+echo "$1" >> calls
+[ "$1" = unlock ] && rm -f lock
+[ -e lock ] || exit 0
+echo "unable to create lock in backend: repository is already locked by PID 14616 on vm by root" >&2
+exit 11
+"""
+
+
+def test_the_lock_of_a_killed_run_keeps_no_later_run_from_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, calls = tmp_path / "restic", tmp_path / "calls"
+    text = LOCKED.replace(">> calls", f">> {calls}").replace("-f lock", f"-f {tmp_path}/lock")
+    program.write_text(text.replace("-e lock", f"-e {tmp_path}/lock"))
+    program.chmod(0o755)
+    monkeypatch.setattr(tools, "SEARCH_PATH", f"{tmp_path}:{tools.SEARCH_PATH}")
+    (tmp_path / "lock").touch()
+    restic.local(settings(tmp_path)).check()
+    assert calls.read_text().split() == ["check", "unlock", "check"]
+    calls.unlink()
+    (tmp_path / "lock").touch()
+    program.write_text(program.read_text().replace("rm -f", "true"))
+    with pytest.raises(BackupError, match="Another run holds"):
+        restic.local(settings(tmp_path)).check()
+    assert calls.read_text().split() == ["check", "unlock", "check"], "a lock of a run that works stays"
+
+
 def test_two_runs_do_not_work_at_once(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with state.lock("full", path), pytest.raises(BackupError, match="full, process"):  # noqa: SIM117 - the order counts
