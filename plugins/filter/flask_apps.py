@@ -198,6 +198,30 @@ def flask_host_warnings(attempt: Any, host: str) -> list[str]:
     return [f"{host}: {text}" for text in texts if isinstance(text, str)]
 
 
+def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: str) -> list[str]:
+    """Say that a run restarts PostgreSQL, since backups are switched on or off.
+
+    Args:
+        values: the values of the variables.
+        names: their names, the apps' first.
+        attempt: the result of the action ``preflight_attempt`` that asked the host.
+        host: its name.
+    """
+    answers = attempt.get("answers") if isinstance(attempt, dict) else None
+    archives = answers.get("archives") if isinstance(answers, dict) else None
+    _apps, settings = _apps_and_settings(values, names)
+    site = settings.get("backup")
+    passphrase = preflight.read_item(site, "passphrase") if isinstance(site, dict) and "passphrase" in site else ""
+    # One that cannot be worked out is reported elsewhere.
+    if archives is None or isinstance(passphrase, preflight.Unreadable) or bool(passphrase) == archives:
+        return []
+    turned = "off" if archives else "on"
+    return [
+        f"{host}: backups are switched {turned}, for which this run restarts PostgreSQL once (archive_mode). All "
+        "connections end; requests that need the database in these seconds wait or fail."
+    ]
+
+
 def _apps_and_settings(values: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
     return apps, dict(zip(names[1:], settings, strict=True))
@@ -294,6 +318,7 @@ class FilterModule:
             "flask_peer_networks": flask_peer_networks,
             "flask_disk_warnings": flask_disk_warnings,
             "flask_host_warnings": flask_host_warnings,
+            "flask_archive_warnings": flask_archive_warnings,
             "flask_peers": flask_peers,
             "flask_role_options": flask_role_options,
             "flask_setting_warnings": flask_setting_warnings,

@@ -193,6 +193,9 @@ class Server:
             self.reasons = logic.restart_reasons(answer)
             needed = logic.service_steps(needed, self.reasons)
         for step in needed:
+            if step == "restart":
+                # What is written now need not be written while nobody is served. One that fails is no reason to stay.
+                self.psql.run("CHECKPOINT")
             problem = self.systemctl(step, *([] if step == "daemon-reload" else [self.unit]))
             if problem:
                 self.recover(step, problem, changes)

@@ -66,7 +66,12 @@ class Backrest:
 
 
 def judged(
-    monkeypatch: pytest.MonkeyPatch, backrest: Backrest, *, fetched: bool = False, newest: Backup | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    backrest: Backrest,
+    *,
+    fetched: bool = False,
+    newest: Backup | None = None,
+    here: tuple[str, ...] | None = None,
 ) -> tuple[bool, verbs.Result]:
     def place(_scratch: Any, found: Any, wanted: Backup, _target: Any) -> None:
         found.backrest.restored.append(wanted.label)
@@ -80,7 +85,8 @@ def judged(
     monkeypatch.setattr(drill, "place", place)
     found = Source(backrest, Path("/nowhere"), fetched=Path("/fetched") if fetched else None)  # type: ignore[arg-type]
     result = verbs.Result()
-    return drill._whole(found, Scratch(), newest or backup(NEW), result), result  # type: ignore[arg-type]
+    here = info(*here if here is not None else backrest.labels).backups
+    return drill._whole(found, Scratch(), newest or backup(NEW), here, result), result  # type: ignore[arg-type]
 
 
 def test_what_pgbackrest_finds_is_understood() -> None:
@@ -112,6 +118,12 @@ def test_a_damaged_backup_is_named_with_a_cure(monkeypatch: pytest.MonkeyPatch, 
     assert result.problems[0].startswith(says)
     cure = f"sudo flaskhost-backup full; sudo flaskhost-backup forget {FULL}"
     assert result.problems[0].endswith(cure + ("; sudo flaskhost-backup copy" if fetched else ""))
+
+
+def test_a_damaged_backup_that_is_only_in_the_copy_goes_with_the_next_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    backrest = Backrest(Verified({FULL: "checksum invalid: 1"}), FULL, NEW, broken=(FULL,))
+    _usable, result = judged(monkeypatch, backrest, fetched=True, here=(NEW,))
+    assert result.problems[0].endswith("deleted it since, and the next copy does: sudo flaskhost-backup copy")
 
 
 def test_the_newest_backup_is_not_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,24 @@ def test_a_host_that_moved_to_another_major_version_goes_on_copying(tmp_path: Pa
     verbs._same_cluster(config, Second(), another)
 
 
+def test_another_second_repository_is_looked_into_before_anything_is_copied(tmp_path: Path) -> None:
+    """What was copied to the first one says nothing of what is in the other."""
+    first, other = (settings(tmp_path, cluster=CLUSTER, second=name) for name in ("/first", "/other"))
+
+    class Second:
+        def snapshots(self, _tag: str, _hosts: list[str]) -> list[restic.Snapshot]:
+            return [restic.Snapshot(id="aa", at=NOW, host="h1", tags=("database", "system-77"), paths=("/x",))]
+
+    note = {"at": NOW, "ok": True, "system": SYSTEM}
+    state.State(first.state).note("copy", {**note, "repository": "/first"})
+    verbs._same_cluster(first, Second(), info())
+    with pytest.raises(BackupError, match="another cluster"):
+        verbs._same_cluster(other, Second(), info())
+    # One that an earlier version has noted names none.
+    state.State(first.state).note("copy", note)
+    verbs._same_cluster(first, Second(), info())
+
+
 @pytest.mark.parametrize(
     ("repository", "variables", "expected"),
     [
@@ -526,6 +544,35 @@ def test_the_hook_is_told_what_is_wrong_and_nobody_else(tmp_path: Path) -> None:
     assert first == "h1 full Full."
     assert json.loads(second) == {"host": "h1", "verb": "full", "problems": ["Full."]}
     assert "hook" in verbs.tell(settings(tmp_path, hook=["/nowhere"]), "full", verbs.Result(problems=["x"]))
+
+
+#: restic, as it answers beside the lock of a run that was killed; it is there until somebody unlocks.
+LOCKED = """#!/bin/sh
+echo "$1" >> calls
+[ "$1" = unlock ] && rm -f lock
+[ -e lock ] || exit 0
+echo "unable to create lock in backend: repository is already locked by PID 14616 on vm by root" >&2
+exit 11
+"""
+
+
+def test_the_lock_of_a_killed_run_keeps_no_later_run_from_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, calls = tmp_path / "restic", tmp_path / "calls"
+    text = LOCKED.replace(">> calls", f">> {calls}").replace("-f lock", f"-f {tmp_path}/lock")
+    program.write_text(text.replace("-e lock", f"-e {tmp_path}/lock"))
+    program.chmod(0o755)
+    monkeypatch.setattr(tools, "SEARCH_PATH", f"{tmp_path}:{tools.SEARCH_PATH}")
+    (tmp_path / "lock").touch()
+    restic.local(settings(tmp_path)).check()
+    assert calls.read_text().split() == ["check", "unlock", "check"]
+    calls.unlink()
+    (tmp_path / "lock").touch()
+    program.write_text(program.read_text().replace("rm -f", "true"))
+    with pytest.raises(BackupError, match="Another run holds"):
+        restic.local(settings(tmp_path)).check()
+    assert calls.read_text().split() == ["check", "unlock", "check"], "a lock of a run that works stays"
 
 
 def test_two_runs_do_not_work_at_once(tmp_path: Path) -> None:

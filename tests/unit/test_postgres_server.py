@@ -156,7 +156,8 @@ class Host:
 
     def run_command(self, args: list[str], **options: Any) -> tuple[int, str, str]:
         if "psql" in args:
-            assert options["data"] == logic.QUESTION
+            assert options["data"] in (logic.QUESTION, "CHECKPOINT")
+            self.calls += ["checkpoint"] if options["data"] == "CHECKPOINT" else []
             return 0, json.dumps(self.answer), ""
         if args[0] == "setpriv" and "-C" in args:
             return (1, "", f"x LOG:  {self.refuses}") if self.refuses else (0, "100", "")
@@ -266,7 +267,8 @@ def test_settings_with_which_it_does_not_start_are_taken_back(host: Host) -> Non
     assert "FATAL: it says why" in result["msg"]
     assert "runs again with the former files" in result["msg"]
     assert host.settings.read_text() == "work_mem = '8MB'\n"
-    assert host.calls == ["restart", "daemon-reload", "restart"]
+    # What is written before it stops need not be written while nobody is served.
+    assert host.calls == ["checkpoint", "restart", "daemon-reload", "restart"]
 
 
 def test_check_mode_touches_nothing(host: Host) -> None:

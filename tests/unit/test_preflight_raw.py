@@ -452,6 +452,26 @@ def test_restores_that_were_killed_are_warned_about(tmp_path: Path) -> None:
     assert load_filters()["flask_host_warnings"]({"skipped": True}, "web1") == []
 
 
+def test_a_restart_for_backups_that_are_switched_is_told_before(tmp_path: Path) -> None:
+    def ask(backup: Any) -> list[str]:
+        found = host_questions.answer(lambda _command: (1, "", ""), [], {}, "15", programs=tmp_path, clusters=tmp_path)
+        return list(warn([{}, backup], ["flask_apps", "backup"], {"answers": found}, "db1"))
+
+    secret, warn = {"passphrase": "a secret"}, load_filters()["flask_archive_warnings"]
+    assert ask(secret) == [], "a bare host has nothing to restart"
+    file = tmp_path / "15/main/conf.d/60-flaskhost.conf"
+    file.parent.mkdir(parents=True)
+    file.write_text("jit = 'off'\n", encoding="utf-8")
+    assert ask(secret)[0].startswith("db1: backups are switched on, for which this run restarts PostgreSQL once")
+    assert ask("") == ask({"keep_days": 3}) == []
+    file.write_text("archive_command = 'x'\narchive_mode = 'on'\n", encoding="utf-8")
+    assert ask(secret) == []
+    assert "are switched off" in ask("")[0]
+    assert "are switched off" in ask({"passphrase": ""})[0]
+    assert ask({"passphrase": preflight.Unreadable("'v' is undefined")}) == []
+    assert warn([{}, secret], ["flask_apps", "backup"], {"skipped": True}, "db1") == []
+
+
 def test_postgres_is_asked_as_its_own_user_and_without_a_cluster(tmp_path: Path) -> None:
     host = Host(tmp_path)
     found = host.ask([], {"work_mem": "64 bananas", "jit": "on"})["postgres"]

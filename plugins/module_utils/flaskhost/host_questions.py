@@ -17,11 +17,15 @@ PROGRAMS = Path("/usr/lib/postgresql")
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 #: Where the apps are, each in a folder of its name.
 APPS = Path("/srv")
+#: The clusters' settings.
+CLUSTERS = Path("/etc/postgresql")
 #: Seconds. A program that does not answer is not asked again.
 _TIMEOUT = 30
 
 
-def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS, apps=None, root=APPS):
+def answer(
+    run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS, apps=None, root=APPS, clusters=CLUSTERS
+):
     """Ask the host everything.
 
     Args:
@@ -33,18 +37,21 @@ def answer(run, calendars, settings, version="", *, programs=PROGRAMS, backups=B
         backups: the program that restores.
         apps: the names of the apps that are to run on the host; None where none is asked about.
         root: where the apps are.
+        clusters: where the clusters' settings are.
 
     Returns:
         ``calendars``, what systemd says against each expression, and ``postgres``: ``settings``, what PostgreSQL says
         against each value (without those that it gave no answer to), and ``libraries``, the names of those that are
         installed. ``postgres`` is empty if the host has no PostgreSQL of that version. ``restores``, a sentence for
         each restore that was killed and is not finished. ``others``, a sentence for each app that runs and is not to.
+        ``archives``, whether PostgreSQL hands over its log; None if it has no settings of ours yet.
     """
     return {
         "calendars": _calendars(run, calendars),
         "postgres": _postgres(run, settings, version, programs),
         "restores": _restores(run, backups),
         "others": _others(run, apps, root),
+        "archives": _archives(clusters, version),
     }
 
 
@@ -75,6 +82,14 @@ def _restores(run, program):
         return [str(item) for item in json.loads(out)["unfinished"]]
     except (ValueError, KeyError, TypeError):
         return []
+
+
+def _archives(clusters, version):
+    try:
+        texts = [path.read_text() for path in clusters.glob((version or "*") + "/main/conf.d/60-flaskhost.conf")]
+    except (OSError, ValueError):
+        return None
+    return any(re.search(r"^archive_mode = 'on'", text, re.MULTILINE) for text in texts) if texts else None
 
 
 def _calendars(run, expressions):

@@ -219,8 +219,9 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
         if options.check:
             return restore_files.check(settings, options.app, when=when, where=options.source, host=options.host)
         return restore_files.files(
-            settings, options.app, when=when, where=options.source, host=options.host, folder=options.folder, now=now
-        )
+            settings, options.app, when=when, where=options.source, host=options.host, folder=options.folder, now=now,
+            command=_again(options),
+        )  # fmt: skip
 
     def target(found: sources.Source) -> targets.Target:
         if options.release:
@@ -247,15 +248,15 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
 
 def _again(options: argparse.Namespace) -> str:
     """The command that asks for the same restore again."""
-    words = ["flaskhost-backup", "restore"]
+    words = ["flaskhost-backup", options.verb]
     named = {"to": "to", "release": "release", "backup": "backup", "app": "app", "database": "database"}
     named |= {"host": "of", "copy_before": "copy-before", "confirm": "confirm"}
     for name, option in named.items():
-        if getattr(options, name):
+        if getattr(options, name, ""):
             words += [f"--{option}", getattr(options, name)]
     if options.source != "local":
         words += ["--from", options.source]
-    words += [f"--{flag.replace('_', '-')}" for flag in ("no_start", "accept_gap") if getattr(options, flag)]
+    words += [f"--{flag.replace('_', '-')}" for flag in ("no_start", "accept_gap") if getattr(options, flag, False)]
     return shlex.join(words)
 
 
@@ -263,8 +264,9 @@ def _abandon(settings: Config) -> Result:
     cluster = restore_cluster.abandon(settings)
     # Of a cluster that was taken back, the databases are again what they were.
     database = restore_database.abandon(settings)
-    lines = [*cluster.lines, *database.lines] or ["There is no restore that was killed."]
-    return Result(changed=cluster.changed or database.changed, lines=lines)
+    folder = restore_files.abandon(settings)
+    lines = [*cluster.lines, *database.lines, *folder.lines] or ["There is no restore that was killed."]
+    return Result(changed=cluster.changed or database.changed or folder.changed, lines=lines)
 
 
 def _take_in(options: argparse.Namespace, settings: Config, now: float) -> Result:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from flaskhost_backup import counts, restic, tools
 from flaskhost_backup.cluster import DRILL_PORT, Scratch, Server, human
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.explain import explain
-from flaskhost_backup.pgbackrest import Backup, gaps
+from flaskhost_backup.pgbackrest import Backup, PgBackRest, gaps
 from flaskhost_backup.restore_beside import into_scratch, place, scratch_arguments
 from flaskhost_backup.sources import Source, source
 from flaskhost_backup.state import State, read_json
@@ -17,8 +18,8 @@ from flaskhost_backup.targets import Target, choose
 from flaskhost_backup.verbs import Result, need_enabled
 from flaskhost_backup.wal import hand_over
 
-#: The command of most cures.
-FULL = "sudo flaskhost-backup full"
+#: The commands of most cures.
+FULL, COPY = "sudo flaskhost-backup full", "sudo flaskhost-backup copy"
 
 
 def drill(config: Config, where: str, now: float, timeout: float = 3600.0) -> Result:
@@ -63,7 +64,8 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
     newest = info.backups[-1]
     entry |= {"label": newest.label, "size": newest.size, "backup_at": newest.stop}
     # What is restored below is the newest one alone.
-    if not _whole(found, scratch, newest, result):
+    here = PgBackRest(config).info().backups if found.fetched else info.backups
+    if not _whole(found, scratch, newest, here, result):
         return
     new, old = gaps(found.folder, newest.first_wal)
     result.problems += [f"{gap} Take a new backup: {FULL}" for gap in new]
@@ -89,8 +91,15 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
         scratch.remove()
 
 
-def _whole(found: Source, scratch: Scratch, newest: Backup, result: Result) -> bool:
+def _whole(found: Source, scratch: Scratch, newest: Backup, here: Sequence[Backup], result: Result) -> bool:
     """Compare all backups and all of the log with their checksums.
+
+    Args:
+        found: the repository.
+        scratch: where to restore what pgBackRest calls invalid.
+        newest: the newest backup in it.
+        here: the backups in this host's own repository.
+        result: where to tell what was found.
 
     Returns:
         Whether the newest backup can be restored, as far as that tells.
@@ -109,22 +118,23 @@ def _whole(found: Source, scratch: Scratch, newest: Backup, result: Result) -> b
         if label not in backups:
             result.lines.append(f"The backup {label} was never finished. The next full one deletes it.")
             continue
-        # Of a copy that was fetched: what is mended here is copied there.
-        copied = "; sudo flaskhost-backup copy" if found.fetched else ""
-        cure = f"{FULL}; sudo flaskhost-backup forget {label}{copied}"
+        cure = f"Make a new one, and delete this one: {FULL}; sudo flaskhost-backup forget {label}"
+        if found.fetched:
+            # What is mended here is copied there.
+            is_here = label in {item.label for item in here}
+            cure = f"{cure}; {COPY}" if is_here else f"This host has deleted it since, and the next copy does: {COPY}"
         try:
             # What verify compares is in part what pgBackRest has noted of a file; a restore compares the file itself.
             place(scratch, found, backups[label], Target("backup", label))
         except BackupError as error:
             unusable.add(label)
             result.problems.append(
-                f"The backup {label} is damaged ({wrong}) and cannot be restored: {error.reason} Make a new one, and "
-                f"delete this one: {cure}"
+                f"The backup {label} is damaged ({wrong}) and cannot be restored: {error.reason} {cure}"
             )
         else:
             result.lines.append(
                 f"pgBackRest calls the backup {label} invalid ({wrong}), but all of its files restore with the right "
-                f"checksums: it can be used. To replace it: {cure}"
+                f"checksums: it can be used. To be rid of it: {cure}"
             )
         finally:
             scratch.remove()

@@ -49,11 +49,11 @@ def _left(config: Config) -> list[int]:
     if not config.cluster:
         return []
     # As that user: in its sandbox this program sees no processes of others.
-    user = config.cluster.user
+    user, ours = config.cluster.user, f"--config={config.pgbackrest}"
     listed = tools.run(["ps", "-ww", "--user", user, "-o", "pid=,args="], user=user)
     found = []
     for line in listed.out.splitlines():
         process, *words = line.split()
-        if words[0].endswith("pgbackrest") and words[-1] in _WRITING and f"--config={config.pgbackrest}" in words:
+        if words and words[0].endswith("pgbackrest") and words[-1] in _WRITING and ours in words:
             found.append(int(process))
     return found

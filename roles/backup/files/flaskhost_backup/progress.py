@@ -7,8 +7,8 @@ from typing import Any
 from flaskhost_backup.config import Config
 from flaskhost_backup.state import LOCK, holder, read_json, utc, write_json
 
-#: The kinds of restores that change what is there step by step: the whole cluster, and one database of it.
-CLUSTER, DATABASE = "restoring", "restoring-database"
+#: The kinds of restores that change what is there step by step: the whole cluster, one database of it, and a folder.
+CLUSTER, DATABASE, FILES = "restoring", "restoring-database", "restoring-files"
 
 
 class Progress:
@@ -16,7 +16,7 @@ class Progress:
 
     Args:
         config: the configuration.
-        kind: :data:`CLUSTER` or :data:`DATABASE`.
+        kind: :data:`CLUSTER`, :data:`DATABASE` or :data:`FILES`.
     """
 
     def __init__(self, config: Config, kind: str = CLUSTER) -> None:
@@ -44,10 +44,10 @@ def unfinished(config: Config) -> list[str]:
     if holder(LOCK).startswith(("restore", "take-in")):
         return []
     found = []
-    for kind in (CLUSTER, DATABASE):
+    for kind in (CLUSTER, DATABASE, FILES):
         left = Progress(config, kind).read()
         if left:
-            what = f"the database {left['database']}" if left.get("database") else "all databases"
+            what = f"the database {left['database']}" if left.get("database") else left.get("path", "all databases")
             when = f", begun at {utc(float(left['at']))}," if left.get("at") else ""
             again = f"Finish it: sudo {left['command']}; or go" if left.get("command") else "Go"
             found.append(

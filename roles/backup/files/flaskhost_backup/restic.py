@@ -123,7 +123,15 @@ class Restic:
         self.folder = Path(repository) if repository.startswith("/") else None
 
     def run(self, *arguments: str, timeout: float | None = None) -> Done:
-        """Run a command, and hand back how it has ended."""
+        """Run a command, and hand back how it has ended; the lock of a run that was killed does not count."""
+        done = self._run(*arguments, timeout=timeout)
+        if done.status and "already locked" in done.text:
+            # It takes away those of processes that are gone, and no others.
+            self._run("unlock", timeout=ASK_SECONDS)
+            done = self._run(*arguments, timeout=timeout)
+        return done
+
+    def _run(self, *arguments: str, timeout: float | None = None) -> Done:
         config = self.config
         variables = {
             "RESTIC_REPOSITORY": self.repository,

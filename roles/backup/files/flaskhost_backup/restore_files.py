@@ -8,14 +8,23 @@ from pathlib import Path
 
 from flaskhost_backup import restic
 from flaskhost_backup.config import App, BackupError, Config
+from flaskhost_backup.progress import FILES, Progress
 from flaskhost_backup.sources import all_below
 from flaskhost_backup.state import held, stamp, utc
-from flaskhost_backup.units import stopped
-from flaskhost_backup.verbs import Result, move_aside, need_enabled, remove
+from flaskhost_backup.units import start_left, stopped
+from flaskhost_backup.verbs import Result, move, name_aside, need_enabled, remove
 
 
 def files(
-    config: Config, name: str, *, when: float | None, where: str, host: str, folder: Path | None, now: float
+    config: Config,
+    name: str,
+    *,
+    when: float | None,
+    where: str,
+    host: str,
+    folder: Path | None,
+    now: float,
+    command: str = "",
 ) -> Result:
     """Restore the data folder of an app, or what is kept of /etc/flaskhost.
 
@@ -27,6 +36,7 @@ def files(
         host: whose backups; this host's own when empty.
         folder: an empty folder to put it into for a look; into its place when None.
         now: seconds since 1970.
+        command: the command by which it was asked for, to be typed again where it is killed.
     """
     repository, app, path, chosen = _choose(config, name, when=when, where=where, host=host)
     if folder:
@@ -35,7 +45,8 @@ def files(
             raise BackupError(f"{folder} is not empty.", "Name an empty folder, or a new one.")
         repository.restore(chosen.id, folder, [str(path)])
         return Result(changed=True, lines=[f"{path} of {utc(chosen.at)} is in {folder}{path}."])
-    return _files_in_place(config, repository, chosen, app=app, path=path, now=now)
+    settled = _settle(config)
+    return _files_in_place(config, repository, chosen, settled, app=app, path=path, now=now, command=command)
 
 
 def check(config: Config, name: str, *, when: float | None, where: str, host: str) -> Result:
@@ -70,13 +81,56 @@ def _choose(
     return repository, app, path, chosen
 
 
+def abandon(config: Config) -> Result:
+    """Take back a restore of files that was killed."""
+    lines = _settle(config)
+    return Result(changed=bool(lines), lines=lines)
+
+
+def _settle(config: Config) -> list[str]:
+    """Put back what a killed restore has put aside, where nothing is in its place; start what it has stopped.
+
+    Returns:
+        What was done, and where the data of before is; empty where there was no such restore.
+    """
+    progress = Progress(config, FILES)
+    left = progress.read()
+    if not left:
+        return []
+    path, aside = Path(left["path"]), Path(left["aside"]) if left["aside"] else None
+    if aside and os.path.lexists(aside) and not os.path.lexists(path):
+        move(aside, path)
+    remove(_fresh(path))
+    start_left(config.state, [unit for app in config.apps if app.name == left["app"] for unit in app.units])
+    progress.done()
+    if aside and os.path.lexists(aside):
+        return [f"What was there before the restore that was killed: {aside}. When all is well: sudo rm -r {aside}"]
+    return [f"A restore of {path} was killed, and what was there before it is in its place again."]
+
+
+def _fresh(path: Path) -> Path:
+    """Where a folder is restored to: beside its place, so that what comes last is a rename, on the same disk."""
+    return path.with_name(f".{path.name}.restored")
+
+
 def _files_in_place(
-    config: Config, repository: restic.Restic, chosen: restic.Snapshot, *, app: App | None, path: Path, now: float
+    config: Config,
+    repository: restic.Restic,
+    chosen: restic.Snapshot,
+    settled: list[str],
+    *,
+    app: App | None,
+    path: Path,
+    now: float,
+    command: str,
 ) -> Result:
-    # Beside its place: what comes last is a rename, on the same disk.
-    fresh = path.with_name(f".{path.name}.restored")
+    fresh, progress = _fresh(path), Progress(config, FILES)
+    aside = name_aside(path, stamp(now)) if os.path.lexists(path) else None
     with held([app.lock] if app and app.lock else []):
         remove(fresh)
+        progress.note(
+            app=app.name if app else "flaskhost", path=str(path), aside=str(aside or ""), at=now, command=command
+        )
         fresh.mkdir(mode=0o700)
         try:
             repository.restore(chosen.id, fresh, [str(path)])
@@ -91,11 +145,18 @@ def _files_in_place(
                 shutil.copytree(config.secrets, inside / config.secrets.name, symlinks=True, dirs_exist_ok=True)
                 (inside / config.secrets.name).chmod(0o700)
             with stopped(config.state, list(app.units) if app else []):
-                aside = move_aside(path, stamp(now)) if os.path.lexists(path) else None
-                inside.rename(path)
+                if aside:
+                    move(path, aside)
+                try:
+                    inside.rename(path)
+                except OSError:
+                    if aside:
+                        move(aside, path)
+                    raise
         finally:
+            progress.done()
             remove(fresh)
-    result = Result(changed=True, lines=[f"{path} is as it was at {utc(chosen.at)}."])
+    result = Result(changed=True, lines=[*settled, f"{path} is as it was at {utc(chosen.at)}."])
     if aside:
         result.lines.append(f"What was there before: {aside}. When all is well: sudo rm -r {aside}")
     result.data["restore"] = {"at": now, "ok": True, "problems": [], "path": str(path), "aside": str(aside or "")}

@@ -197,6 +197,7 @@ def _copy(config: Config, *, prune: bool) -> tuple[str, dict[str, Any]]:
         "snapshot": taken.snapshot,
         "size": taken.size,
         "system": info.system,
+        "repository": config.second,
     }
 
 
@@ -212,7 +213,9 @@ def _same_cluster(config: Config, second: restic.Restic, info: Info) -> None:
     state = State(config.state)
     # Nobody asks a repository far away every five minutes what it was asked before; and who has restored another
     # cluster into the place of this one has said which of them is meant.
-    if any(state.read(kind)["good"].get("system") in ours for kind in ("copy", "restore")):
+    copied, restored = (state.read(kind)["good"] for kind in ("copy", "restore"))
+    here = copied.get("repository", config.second) == config.second
+    if (here and copied.get("system") in ours) or restored.get("system") in ours:
         return
     found = second.snapshots(restic.DATABASE, [config.host])
     if found and found[-1].system not in ours:
@@ -230,7 +233,8 @@ def adopt(config: Config, now: float) -> Result:
     system = PgBackRest(config).info().system
     if not system:
         raise BackupError("There is no local repository yet.", "Run site.yml, which makes it.")
-    State(config.state).note("copy", {"at": now, "ok": True, "problems": [], "seconds": 0, "system": system})
+    entry = {"at": now, "ok": True, "problems": [], "seconds": 0, "system": system, "repository": config.second}
+    State(config.state).note("copy", entry)
     return Result(changed=True, lines=["The next copy goes to the second repository, beside what is there."])
 
 
@@ -520,12 +524,18 @@ def tell(config: Config, verb: str, result: Result) -> str:
 
 def move_aside(path: Path, mark: str) -> Path:
     """Give a file or folder another name beside its own; nothing is copied, and nothing lost."""
+    aside = name_aside(path, mark)
+    move(path, aside)
+    return aside
+
+
+def name_aside(path: Path, mark: str) -> Path:
+    """A name beside a file or folder that nothing has."""
     aside = path.with_name(f"{path.name}.before-{mark}")
     number = 1
     while os.path.lexists(aside):
         number += 1
         aside = path.with_name(f"{path.name}.before-{mark}-{number}")
-    move(path, aside)
     return aside
 
 

@@ -1,0 +1,158 @@
+"""A restore of files that is killed at any moment: nothing is lost, it is told, and the same command heals it.
+
+Files and processes are real; the repository is a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flaskhost_backup import restic, restore_files
+from flaskhost_backup.cli import _again, _parser
+from flaskhost_backup.config import App, Config
+from flaskhost_backup.progress import unfinished
+from flaskhost_backup.verbs import Result
+
+NOW = 1_795_311_000.0
+COMMAND = "flaskhost-backup restore-files --app shop --confirm shop"
+
+
+class Repository:
+    """A repository with one snapshot, in which the upload says ``restored``."""
+
+    where = "The local repository of files"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def snapshots(self, _tag: str, _hosts: list[str]) -> list[restic.Snapshot]:
+        return [restic.Snapshot("aa", NOW - 60, "h1", (str(self.path),), ("files",))]
+
+    def restore(self, _snapshot: str, target: Path, _include: list[str]) -> None:
+        inside = target / self.path.relative_to("/")
+        inside.mkdir(parents=True)
+        (inside / "upload").write_text("restored")
+
+
+def host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    data = folder / "srv" / "shop" / "data"
+    data.mkdir(parents=True)
+    (data / "upload").write_text("old")
+    (folder / "state").mkdir()
+    monkeypatch.setattr(restic, "local", lambda _config: Repository(data))
+    return Config("h1", apps=(App("shop", data),), state=folder / "state", secrets=folder / "secrets")
+
+
+def restore(config: Config) -> Result:
+    return restore_files.files(
+        config, "shop", when=None, where="local", host="", folder=None, now=NOW, command=COMMAND
+    )  # fmt: skip
+
+
+def killed_before(step: int, do: Callable[[], Any]) -> bool:
+    """Do something in a process that is killed before it renames a file for the so-manieth time."""
+    child = os.fork()
+    if not child:
+        left = [step]
+
+        def count(real: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*arguments: Any, **options: Any) -> Any:
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+                return real(*arguments, **options)
+
+            return counted
+
+        os.rename, os.replace, os.unlink = count(os.rename), count(os.replace), count(os.unlink)
+        try:
+            do()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def aside(config: Config) -> list[Path]:
+    return [path for path in config.apps[0].data.parent.glob("data.before-*") if (path / "upload").read_text() == "old"]
+
+
+@pytest.mark.parametrize("heal", ["again", "abandon"])
+def test_a_killed_restore_of_files_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heal: str) -> None:
+    moments = set()
+    for step in range(20):
+        folder = tmp_path / str(step)
+        config = host(folder, monkeypatch)
+        data = config.apps[0].data
+        if not killed_before(step, lambda config=config: restore(config)):
+            break
+        there = (data / "upload").read_text() if data.exists() else ""
+        moments.add(there)
+        old = aside(config)
+        assert there == "old" or old, "the only copy is gone"
+        if not there or list(data.parent.glob(".data*")):
+            (told,) = unfinished(config)
+            assert f"sudo {COMMAND}" in told
+            assert "sudo flaskhost-backup abandon" in told
+        if heal == "again":
+            result = restore(config)
+            assert (data / "upload").read_text() == "restored"
+            (kept,) = aside(config)
+            assert any(str(kept) in line for line in result.lines), "the operator is told where it is"
+        elif unfinished(config):
+            result = restore_files.abandon(config)
+            kept = aside(config)
+            assert (data / "upload").read_text() == ("restored" if there == "restored" else "old")
+            assert all(any(str(path) in line for line in result.lines) for path in kept)
+        assert unfinished(config) == []
+        assert not list(data.parent.glob(".data*"))
+        shutil.rmtree(folder)
+    assert {"old", "", "restored"} <= moments, "it was killed before, between and after the two renames"
+    assert restore_files.abandon(config).lines == []
+
+
+@pytest.mark.parametrize("heal", ["again", "abandon"])
+def test_a_killed_restore_of_a_folder_that_was_not_there_is_healed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heal: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for step in range(20):
+        folder = tmp_path / str(step)
+        config = host(folder, monkeypatch)
+        data = config.apps[0].data
+        shutil.rmtree(data)
+        if not killed_before(step, lambda config=config: restore(config)):
+            break
+        if heal == "again":
+            restore(config)
+            assert (data / "upload").read_text() == "restored"
+        else:
+            assert not any(".before" in line for line in restore_files.abandon(config).lines)
+        assert unfinished(config) == []
+        assert not list(data.parent.glob(".data*"))
+    assert step > 2
+
+
+def test_what_cannot_be_put_in_place_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = host(tmp_path, monkeypatch)
+    data = config.apps[0].data
+
+    def refuse(_self: Path, _there: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        restore(config)
+    assert (data / "upload").read_text() == "old"
+    assert unfinished(config) == []
+
+
+def test_the_command_that_finishes_it_is_the_one_that_was_given() -> None:
+    words = ["restore-files", "--app", "shop", "--to", "2026-11-21T10:00:00", "--from", "second", "--confirm", "shop"]
+    options = _parser().parse_args(words)
+    assert _parser().parse_args(_again(options).split()[1:]) == options
