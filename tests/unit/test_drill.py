@@ -237,7 +237,7 @@ def test_a_damaged_backup_makes_it_fail_where_it_cannot_be_restored(host: Host) 
     host.verified = Verified({NEWEST.label: "checksum invalid: 1", "20261101-000000F": "missing manifest"})
     well, _found, said = host.drill()
     assert well
-    assert any("can be used. To replace it: sudo flaskhost-backup full; sudo flaskhost-b" in line for line in said)
+    assert any("it can be used. To be rid of it: Make a new one" in line for line in said)
     assert any("20261101-000000F was never finished" in line for line in said)
     host.unusable = True
     well, found, said = host.drill()
