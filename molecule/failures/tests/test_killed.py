@@ -1,0 +1,51 @@
+"""Verbs that are killed, and repeated."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
+PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
+KEYS = "/etc/flaskhost/guestbook/secret_key"
+
+
+def rotation():
+    """Begin to give the guestbook a new key."""
+    return subprocess.Popen(
+        [
+            "ansible-playbook", "--inventory", str(INVENTORY), f"{PROJECT}/playbooks/rotate_secret.yml",
+            "--extra-vars", json.dumps({"app": "guestbook"}),
+        ],
+        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+
+
+def keys(host):
+    """The keys, the one that signs first."""
+    return host.file(KEYS).content_string.split()
+
+
+def test_rotation_that_is_killed_and_repeated_logs_nobody_out(host, visitor):
+    """Killed when the new key signs and no process knows it yet."""
+    old = keys(host)[0]
+    cookie = visitor.ask("https://guestbook.test/").cookies["session"]
+    killed = rotation()
+    assert any("Start the app once more" in line for line in killed.stdout)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    new = keys(host)[0]
+    assert new != old
+    again = rotation()
+    output = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, output
+    assert "was begun before and not finished" in " ".join(output.split())
+    assert keys(host) == [new, old]
+    assert new not in output
+    # Who comes with the session of before still has it: another one would be given otherwise.
+    answer = visitor.ask("https://guestbook.test/", headers={"Cookie": f"session={cookie}"})
+    assert answer.status == 200
+    assert answer.cookies.get("session", cookie).partition(".")[0] == cookie.partition(".")[0]
+    assert not host.file(f"{KEYS}.new").exists
