@@ -14,7 +14,8 @@ _SSH_CURES = (
     (r"Connection refused", "{login} (when sshd runs there and listens on this port; ansible_port names another one)"),
     (
         r"timed? ?out",
-        "ansible_host: the server's address (is it running, and does its provider's firewall let SSH in?)",
+        "ansible_host: the server's address; ansible_port: the port of SSH, if it has moved (is it running, and "
+        "does its provider's firewall let SSH in?)",
     ),
     (r"not resolve|not known", "ansible_host: a name that the DNS knows, or the server's IP address"),
     (r"No route|unreachable", "ansible_host: the server's address (and is this machine's own network up?)"),
