@@ -1232,7 +1232,7 @@ def test_a_release_that_was_never_healthy_goes_with_the_next_one_that_is(site: S
 
 
 def test_a_refused_release_goes_with_a_deploy_that_has_nothing_else_to_do(site: Site) -> None:
-    """The operator has gone back to the former code: no release is built, and what was refused is of no use."""
+    """The operator went back to the former code: no release is built, and the refused one is removed."""
     first = site.deploy()
     site.change({"fails-the-gate": "", "requirements.txt": "flask==9\n"})
     site.refused()

@@ -44,7 +44,7 @@ def test_rotation_that_is_killed_and_repeated_logs_nobody_out(host, visitor):
     assert "was begun before and not finished" in " ".join(output.split())
     assert keys(host) == [new, old]
     assert new not in output
-    # Who comes with the session of before still has it: another one would be given otherwise.
+    # A session from before the rotation is still accepted. If it were not, the app would give out a new one.
     answer = visitor.ask("https://guestbook.test/", headers={"Cookie": f"session={cookie}"})
     assert answer.status == 200
     assert answer.cookies.get("session", cookie).partition(".")[0] == cookie.partition(".")[0]

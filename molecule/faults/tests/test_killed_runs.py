@@ -69,7 +69,7 @@ def test_killed_site_run(host, visitor, request, moments):
 
 
 def test_killed_host_in_a_converge(host, visitor, moments):
-    """As when the power fails, but for what only a disk can lose."""
+    """As when the power fails, except that the page cache stays."""
     name = name_of(host)
     began = time.monotonic()
     play("site", name, **variables(100))
