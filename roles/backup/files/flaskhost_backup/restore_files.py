@@ -11,6 +11,7 @@ from flaskhost_backup.config import App, BackupError, Config
 from flaskhost_backup.progress import FILES, Progress
 from flaskhost_backup.sources import all_below
 from flaskhost_backup.state import held, stamp, utc
+from flaskhost_backup.tools import exchange
 from flaskhost_backup.units import start_left, stopped
 from flaskhost_backup.verbs import Result, move, name_aside, need_enabled, remove
 
@@ -98,8 +99,11 @@ def _settle(config: Config) -> list[str]:
     if not left:
         return []
     path, aside = Path(left["path"]), Path(left["aside"]) if left["aside"] else None
-    if aside and os.path.lexists(aside) and not os.path.lexists(path):
-        move(aside, path)
+    if aside and os.path.lexists(aside):
+        if not os.path.lexists(path):
+            move(aside, path)
+        elif path.lstat().st_ino == left.get("former"):
+            remove(aside)  # the two had not changed names yet: this one is the backup's
     remove(_fresh(path))
     start_left(config.state, [unit for app in config.apps if app.name == left["app"] for unit in app.units])
     progress.done()
@@ -129,7 +133,12 @@ def _files_in_place(
     with held([app.lock] if app and app.lock else []):
         remove(fresh)
         progress.note(
-            app=app.name if app else "flaskhost", path=str(path), aside=str(aside or ""), at=now, command=command
+            app=app.name if app else "flaskhost",
+            path=str(path),
+            aside=str(aside or ""),
+            at=now,
+            command=command,
+            former=path.lstat().st_ino if aside else 0,
         )
         fresh.mkdir(mode=0o700)
         try:
@@ -145,14 +154,7 @@ def _files_in_place(
                 shutil.copytree(config.secrets, inside / config.secrets.name, symlinks=True, dirs_exist_ok=True)
                 (inside / config.secrets.name).chmod(0o700)
             with stopped(config.state, list(app.units) if app else []):
-                if aside:
-                    move(path, aside)
-                try:
-                    inside.rename(path)
-                except OSError:
-                    if aside:
-                        move(aside, path)
-                    raise
+                _put(inside, path, aside)
         finally:
             progress.done()
             remove(fresh)
@@ -161,6 +163,37 @@ def _files_in_place(
         result.lines.append(f"What was there before: {aside}. When all is well: sudo rm -r {aside}")
     result.data["restore"] = {"at": now, "ok": True, "problems": [], "path": str(path), "aside": str(aside or "")}
     return result
+
+
+def _put(restored: Path, path: Path, aside: Path | None) -> None:
+    """Put a restored folder into its place, where the former one is until that moment: without /etc/flaskhost this
+    program, and every other one of ours, could not run again.
+
+    Args:
+        restored: the folder, on the same disk.
+        path: its place.
+        aside: the name that the former one gets; None where there is none.
+
+    Raises:
+        OSError: it cannot be put there; all is as before.
+    """
+    if not aside:
+        restored.rename(path)
+        return
+    restored.rename(aside)
+    try:
+        if exchange(aside, path):
+            return
+    except OSError:
+        aside.rename(restored)
+        raise
+    aside.rename(restored)
+    move(path, aside)
+    try:
+        restored.rename(path)
+    except OSError:
+        move(aside, path)
+        raise
 
 
 def _translate(restored: Path, there: Path) -> None:

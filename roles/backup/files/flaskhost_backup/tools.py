@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import json
 import os
 import pwd
@@ -21,6 +23,8 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: Before a command: it ends when this process does. What restores must not go on when it was killed and is run again.
 TOGETHER = ("setpriv", "--pdeathsig", "TERM", "--")
+#: The flag of renameat2(2), from linux/fs.h.
+RENAME_EXCHANGE = 2
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,29 @@ def in_memory(text: str) -> Iterator[int]:
         yield number
     finally:
         os.close(number)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two folders of the same folder change names in one step, so that neither name is ever without one.
+
+    Args:
+        one: the first; an absolute path.
+        other: the second, beside it.
+
+    Returns:
+        False, with nothing changed, on a file system that cannot do it (renameat2(2), RENAME_EXCHANGE).
+
+    Raises:
+        OSError: it is not possible, with the system's reason.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    with parent(one) as above:
+        if libc.renameat2(above, os.fsencode(one.name), above, os.fsencode(other.name), RENAME_EXCHANGE) == 0:
+            return True
+    number = ctypes.get_errno()
+    if number in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 @contextlib.contextmanager
