@@ -136,6 +136,46 @@ def test_watch_of_one_host_takes_back_the_other_that_has_flipped(both, visitor_o
         assert leftovers(host) == []
 
 
+@pytest.mark.parametrize("batch", [0, 1])
+def test_host_that_dies_while_another_one_has_flipped(both, visitor, visitor_of_the_second, batch):
+    """The other one loses no request, and what they serve is one release again after the same command."""
+    first, name = both["fh-deploy-bookworm"], "fh-deploy-trixie"
+    version = f"n1{3 + batch}"
+    deploy("n6")
+    before = first.file("/srv/hello/current").linked_to
+    arguments = {"app": "hello", "version": version, "deploy_batch": batch, **with_app("hello", watch=4)}
+    with load_on(visitor) as load:
+        process = start("deploy", **arguments)
+        flipped = f'until test "$(readlink /srv/hello/current)" != {before}; do sleep 0.05; done'
+        first.run_expect([0], f"timeout 120 sh -c '{flipped}'")
+        subprocess.run(["docker", "kill", name], check=True, capture_output=True)
+        output, _none = process.communicate(timeout=300)
+        subprocess.run(["docker", "start", name], check=True, capture_output=True)
+    assert process.returncode != 0, output
+    assert "unreachable=1" in output, output
+    assert load.report.lost == 0, load.report.text()
+    # The one that died serves by itself, whichever release it had come to.
+    end = time.monotonic() + 90
+    while not serves(visitor_of_the_second):
+        assert time.monotonic() < end, "it does not serve again"
+        time.sleep(0.5)
+    status, output = run("deploy", **arguments)
+    assert status == 0, output
+    assert len(set(served(both))) == 1
+    for someone in (visitor, visitor_of_the_second):
+        assert someone.ask("https://hello.test/whoami").json["version"] == version
+    for host in both.values():
+        assert leftovers(host) == []
+
+
+def serves(visitor):
+    """Whether hello answers."""
+    try:
+        return visitor.ask("https://hello.test/").status == 200
+    except OSError:
+        return False
+
+
 def test_rollback_goes_back_on_both(both):
     deploy("n8")
     before = served(both)
