@@ -146,7 +146,7 @@ def test_host_that_dies_while_another_one_has_flipped(both, visitor, visitor_of_
     arguments = {"app": "hello", "version": version, "deploy_batch": batch, **with_app("hello", watch=4)}
     with load_on(visitor) as load:
         process = start("deploy", **arguments)
-        flipped = f'until test "$(readlink /srv/hello/current)" != {before}; do sleep 0.05; done'
+        flipped = f'until test "$(realpath /srv/hello/current)" != {before}; do sleep 0.05; done'
         first.run_expect([0], f"timeout 120 sh -c '{flipped}'")
         subprocess.run(["docker", "kill", name], check=True, capture_output=True)
         output, _none = process.communicate(timeout=300)
