@@ -68,3 +68,53 @@ def test_new_time_zone(host):
 def test_database_accepts_the_new_number_of_connections(host):
     shown = host.run("sudo -u postgres psql --tuples-only --no-align --command 'show max_connections'").stdout
     assert int(shown) >= (8 if host.ansible.get_variables()["guestbook_pool"] else 3 * 8 * 2)
+
+
+def run_in_ledger(visitor, code):
+    """Have the app ledger run code of Python's."""
+    return visitor.ask("https://ledger.test/run", "POST", body=code)
+
+
+def sql_in_ledger(visitor, *statements):
+    """Have the app ledger run statements of SQL, in one transaction."""
+    lines = [
+        "import sqlalchemy",
+        "engine = sqlalchemy.create_engine(os.environ['SQLALCHEMY_DATABASE_URI'], poolclass=sqlalchemy.pool.NullPool)",
+        "with engine.begin() as connection:",
+        *(f"    connection.execute(sqlalchemy.text({statement!r}))" for statement in statements),
+    ]
+    return run_in_ledger(visitor, "\n".join(lines))
+
+
+def test_tables_that_an_app_has_made_are_handed_over_to_the_owner(host, visitor):
+    """tests/converged has made the table, with database_owner."""
+    sql = "select tableowner from pg_tables where tablename = 'page'"
+    assert host.run(f'sudo -u postgres psql -d ledger -tAc "{sql}"').stdout.strip() == "ledger-owner"
+    answer = sql_in_ledger(visitor, "insert into page values ('Two')", "delete from page")
+    assert answer.status == 200, answer.body
+    for statement in ("create table other (x int)", "drop table page"):
+        answer = sql_in_ledger(visitor, statement)
+        assert answer.status == 500
+        assert "InsufficientPrivilege" in answer.body
+
+
+def test_extension_that_is_no_longer_named_stays_with_its_data(host):
+    sql = "select count(*) from pg_extension where extname = 'citext'"
+    assert host.run(f'sudo -u postgres psql -d ledger -tAc "{sql}"').stdout.strip() == "1"
+
+
+def test_persistent_folder_has_outlived_the_release(visitor):
+    answer = run_in_ledger(visitor, "print(open('drafts/kept').read())")
+    assert (answer.status, answer.body) == (200, "a draft\n")
+
+
+def test_options_that_were_taken_out_are_at_their_defaults(host, visitor):
+    answer = visitor.ask("https://ledger.test/")
+    assert answer.headers["content-security-policy"] == "base-uri 'self'; frame-ancestors 'self'"
+    assert "cross-origin-opener-policy" in answer.headers
+    assert "x-robots-tag" not in answer.headers
+    assert visitor.ask("https://ledger.test/files/notice.txt").status == 404
+    assert visitor.ask("https://ledger.test/static/plain.txt").status == 200
+    assert run_in_ledger(visitor, "print(os.environ['FLASK_CONFIG'])").body == "production\n"
+    answer = sql_in_ledger(visitor, "select pg_sleep(3)")
+    assert answer.status == 200, answer.body
