@@ -23,19 +23,21 @@ sys.path.insert(0, str(PROJECT / "molecule"))
 
 from runs import kill  # noqa: E402 - needs the path above
 
-#: Where a run is killed, by the beginnings of its tasks' names in their order: amid packages, a guarded change of what
-#: could lock the operator out, a service that begins, the certificates, and each step of a release.
+_RELEASE = "app : Deploy | Bring each app's release into service"
+#: Where a run is killed, by the beginnings of its tasks' names in their order, and what holds on the host by then: amid
+#: packages, a guarded change of what could lock the operator out, a service that begins, the certificates, and each
+#: step of a release.
 POINTS = (
-    "base : Install | Install the base packages",
-    "firewall : Configure | Change the rules",
-    "hardening : SSH | Change sshd",
-    "postgres : Server | Run PostgreSQL",
-    "certbot : Prepare | Bring the program",
-    "nginx : Configure | Write the sites",
-    "app : Fleet | Prepare the release of",
-    "app : Fleet | Run its release command",
-    "app : Fleet | Start it beside what serves",
-    "app : Fleet | Let it serve",
+    ("base : Install | Install the base packages", ""),
+    ("firewall : Configure | Change the rules", ""),
+    ("hardening : SSH | Change sshd", ""),
+    ("postgres : Server | Run PostgreSQL", ""),
+    ("certbot : Prepare | Bring the program", ""),
+    ("nginx : Configure | Write the sites", ""),
+    (_RELEASE, "ls -d /srv/guestbook/venvs/*/"),
+    (_RELEASE, "ls /srv/guestbook/venvs/*/.complete"),
+    (_RELEASE, "systemctl is-active 'flask-guestbook@*.service'"),
+    (_RELEASE, "test -e /srv/guestbook/live.sock"),
 )
 #: How many more runs are killed after a drawn number of tasks.
 MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or 3)
@@ -47,13 +49,25 @@ class Missed(Exception):
     """A run that was not killed where it should have been."""
 
 
-def killed(command: Sequence[str | Path], is_it: Callable[[int, str], bool], deep: float) -> tuple[int, str]:
+def on_host(condition: str) -> bool:
+    """Whether a command of the shell succeeds on the host."""
+    command = ["docker", "exec", "fh-failures", "sh", "-c", condition]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def killed(
+    command: Sequence[str | Path],
+    is_it: Callable[[int, str], bool],
+    deep: float,
+    holds: Callable[[], bool] = lambda: True,
+) -> tuple[int, str]:
     """Run a playbook, and kill it with all its processes within a task.
 
     Args:
         command: the run.
         is_it: whether it is this task, by its number from 1 and its name.
         deep: seconds into it.
+        holds: what has to be so first.
 
     Returns:
         The number of the task and its name; an empty name where the run ended before it.
@@ -77,6 +91,8 @@ def killed(command: Sequence[str | Path], is_it: Callable[[int, str], bool], dee
                     continue
                 number, name = number + 1, line.partition("[")[2].rpartition("]")[0]
                 if is_it(number, name):
+                    while not holds() and process.poll() is None:
+                        time.sleep(0.05)
                     time.sleep(deep)
                     if process.poll() is not None:
                         break
@@ -90,7 +106,7 @@ def killed(command: Sequence[str | Path], is_it: Callable[[int, str], bool], dee
     return number, ""
 
 
-def at_points(command: Sequence[str | Path], points: Sequence[str], chance: random.Random) -> int:
+def at_points(command: Sequence[str | Path], points: Sequence[tuple[str, str]], chance: random.Random) -> int:
     """Kill a run within each named task.
 
     Returns:
@@ -100,12 +116,17 @@ def at_points(command: Sequence[str | Path], points: Sequence[str], chance: rand
         Missed: a run never came to its task, or had ended within it.
     """
     most = 0
-    for point in points:
-        deep = round(chance.uniform(0, DEEP), 2)
-        number, name = killed(command, lambda _number, task, point=point: task.startswith(point), deep)
+    for point, condition in points:
+        deep = round(chance.uniform(0, 0.3 if condition else DEEP), 2)
+        number, name = killed(
+            command,
+            lambda _number, task, point=point: task.startswith(point),
+            deep,
+            lambda condition=condition: not condition or on_host(condition),
+        )
         if not name:
             raise Missed(f"No run was killed at {point!r}: it ended after {number} tasks. Is the task named so still?")
-        print(f"killed {deep} s into task {number}: {name}", flush=True)
+        print(f"killed {deep} s into task {number}: {name}{condition and f', after {condition}'}", flush=True)
         most = max(most, number)
     return most
 

@@ -20,8 +20,8 @@ import interrupt  # noqa: E402 - needs the path above
 RUN = """
 cd "$(dirname "$0")"
 for number in 1 2 3 4; do
-  echo "TASK [base : Step | Number $number] ****"
   echo "$number" >> begun
+  echo "TASK [base : Step | Number $number] ****"
   setsid sh -c 'echo $$ >> children; exec sleep 30' &
   while ! test -s children; do sleep 0.05; done
   sleep 0.4
@@ -55,9 +55,26 @@ def test_a_run_is_killed_within_its_task_with_its_children(run: Path) -> None:
 
 def test_a_point_that_no_run_comes_to_is_an_error(run: Path) -> None:
     chance = random.Random(1)  # noqa: S311 - no secret
-    assert interrupt.at_points(["sh", run], ["base : Step | Number 3"], chance) == 3
+    assert interrupt.at_points(["sh", run], [("base : Step | Number 3", "")], chance) == 3
     with pytest.raises(interrupt.Missed, match=r"No run was killed at 'base : Step \| Number 5'"):
-        interrupt.at_points(["sh", run], ["base : Step | Number 5"], chance)
+        interrupt.at_points(["sh", run], [("base : Step | Number 5", "")], chance)
+
+
+def test_a_point_within_a_task_is_waited_for(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def on_host(condition: str) -> bool:
+        asked.append(condition)
+        return "2" in begun(run)
+
+    monkeypatch.setattr(interrupt, "on_host", on_host)
+    chance = random.Random(1)  # noqa: S311 - no secret
+    assert interrupt.at_points(["sh", run], [("base : Step | Number 1", "test -e it")], chance) == 1
+    assert begun(run)[:2] == ["1", "2"] != begun(run)[2:]
+    assert set(asked) == {"test -e it"}
+    monkeypatch.setattr(interrupt, "on_host", lambda _condition: False)
+    with pytest.raises(interrupt.Missed, match="No run was killed"):
+        interrupt.at_points(["sh", run], [("base : Step | Number 1", "test -e it")], chance)
 
 
 def test_a_run_that_fails_by_itself_is_an_error(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +96,7 @@ def test_a_seed_draws_the_same_again(run: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(drawn[0]) == interrupt.MOMENTS
 
 
-@pytest.mark.parametrize("point", interrupt.POINTS)
+@pytest.mark.parametrize("point", sorted({point for point, _condition in interrupt.POINTS}))
 def test_each_point_is_a_task(point: str) -> None:
     role, _colon, name = point.partition(" : ")
     names = []
