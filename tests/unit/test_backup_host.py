@@ -334,8 +334,18 @@ def test_the_audit_fails_what_is_late_and_passes_the_rest() -> None:
     assert told == {
         "database": "passed", "files": "passed", "drill": "failed", "late/1": "failed", "second": "note",
     }  # fmt: skip
-    alone = audit_backup.parse(answer(database=False, second=True), NOW)
+    by_id = {finding.id: finding for finding in late.findings}
+    assert (by_id["files"].detail, by_id["files"].severity, by_id["files"].advice) == ("2 hours ago.", "info", "")
+    assert by_id["drill"].detail == "There has been none. The last run failed: The repository is damaged."
+    assert by_id["drill"].severity == "medium"
+    assert by_id["drill"].advice == "On the host: sudo flaskhost-backup check"
+    once = {"good": {"at": NOW - 7200, "ok": True, "problems": []}, "last": FAILED}
+    (again,) = (one for one in audit_backup.parse(answer(files_state=once), NOW).findings if one.id == "files")
+    assert (again.status, again.severity) == ("failed", "high")
+    older = {"good": {"at": NOW - 18000}, "last": {"at": NOW - 18000, "ok": True, "problems": []}}
+    alone = audit_backup.parse(answer(database=False, files_state=older), NOW)
     assert {finding.id for finding in alone.findings} == {"files", "second_files"}
+    assert alone.score_text == "5 hours old"
     assert not audit_backup.parse("nonsense", NOW).ran
     assert not audit_backup.parse('{"problem": "The configuration cannot be read."}', NOW).ran
 
