@@ -88,8 +88,6 @@ class Plan:
         until_file: ends the load when it exists.
         resend: ask once more, over a new connection, where a kept one has ended before anything of the answer came, as
             browsers do: a server that closes idle connections cannot know what is on its way to it (RFC 9112, 9.3.1).
-        max_lag: ends the load when a request is lost and the client itself has been late by more than so many seconds:
-            the machine cannot make so many requests, and what becomes of them says nothing about the site. 0 for never.
         nice: the priority to ask for, as of nice(1): the visitors of a real site do not share its processors. Taken
             where the rights allow it.
         announce: write a first line when the site has given its first answers.
@@ -107,7 +105,6 @@ class Plan:
     only_fast: bool = False
     until_file: str = ""
     resend: bool = False
-    max_lag: float = 0.0
     nice: int = -5
     announce: bool = False
 
@@ -166,6 +163,11 @@ class Report:
     rate: float = 0.0
     seconds: float = 0.0
     nice: int = 0
+
+    @property
+    def left_out(self) -> float:
+        """The share of all requests that were due and left out, 0 to 1: what became of them is not known."""
+        return self.skipped / max(self.requests + self.skipped, 1)
 
     def text(self) -> str:
         """The report in a few lines, for a test that failed."""
@@ -323,7 +325,7 @@ class Client:
         self.idle: deque[Connection] = deque()
         self.seen: list[Seen] = []
         self.lags: list[tuple[float, float]] = []  # when it was noticed, milliseconds
-        self.worst_lag, self.replaced, self.skipped, self.has_lost = 0.0, 0, 0, False
+        self.worst_lag, self.replaced, self.skipped = 0.0, 0, 0
         self.resent: Counter[str] = Counter()
         self.in_flight: set[asyncio.Task[None]] = set()
         self.ending = asyncio.Event()
@@ -442,7 +444,6 @@ class Client:
             release = await self.ask(kind, is_new)
         except Lost as lost:
             reason, release = str(lost), lost.release
-            self.has_lost = True
         self.seen.append(Seen(kind, is_new, at, began, (time.perf_counter() - began) * 1000, release, reason))
 
     # -- all of them ------------------------------------------------------------------------------------------------
@@ -520,8 +521,6 @@ class Client:
         self.worst_lag = max(self.worst_lag, late * 1000)
         if late * 1000 > NOTED_LAG_MS:
             self.lags.append((now, late * 1000))
-        if 0 < self.plan.max_lag * 1000 < self.worst_lag and self.has_lost:
-            self.ending.set()
         return late
 
     def send(self, number: int) -> None:
@@ -534,7 +533,6 @@ class Client:
             self.seen.append(
                 Seen(kind, is_new, time.time(), time.perf_counter(), 0.0, reason="not sent: too many wait")
             )
-            self.has_lost = True
             return
         task = asyncio.create_task(self.one(kind, is_new))
         self.in_flight.add(task)
@@ -669,10 +667,6 @@ class Load:
             raise RuntimeError(f"The load has not begun: {err.strip()}")
         return self
 
-    def has_ended(self) -> bool:
-        """Whether it has ended by itself."""
-        return not self.process or self.process.poll() is not None
-
     def stop(self) -> Report:
         """End it: what is under way gets its answer, or its time limit. The report is `report`, too.
 
@@ -741,7 +735,6 @@ def plan_of(words: list[str] | None = None) -> Plan:
     parser.add_argument("--only-fast", action="store_true", help="no slow ones, no uploads, no streams")
     parser.add_argument("--until-file", default=Plan.until_file, metavar="PATH", help="end when it exists")
     parser.add_argument("--resend", action="store_true", help="once, what a kept connection left unanswered")
-    parser.add_argument("--max-lag", type=float, default=Plan.max_lag, help="seconds; late and a loss end it")
     parser.add_argument("--nice", type=int, default=Plan.nice, help="the priority to ask for")
     parser.add_argument("--announce", action="store_true", help="write a line when the site has begun to answer")
     return Plan(**vars(parser.parse_args(words)))

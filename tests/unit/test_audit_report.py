@@ -407,6 +407,45 @@ def test_a_scanner_that_is_missing_says_why(tmp_path: Path) -> None:
     assert "no network" in there.updates().why_not
 
 
+LYNIS = """#!/bin/sh
+test -e {pid} && exit 75
+echo $$ > {pid}
+for word; do test "$before" = --report-file && report=$word; test "$before" = --logfile && log=$word; before=$word; done
+printf 'lynis_version=3.0.8\\nhardening_index=63\\ntests_executed=KRNL-6000|\\nfinish=true\\n' > $report
+touch $log
+"""
+
+
+@pytest.fixture
+def lynis_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> host.Host:
+    """A host with a Lynis of its own, which like the real one begins only if its mark is not there, and leaves it."""
+    there = host.Host(host.make_folder(tmp_path))
+    program = tmp_path / "lynis"
+    program.write_text(LYNIS.format(pid=tmp_path / "lynis.pid"))
+    program.chmod(0o755)
+    monkeypatch.setattr(host, "LYNIS_PID", tmp_path / "lynis.pid")
+    monkeypatch.setattr(there, "program", lambda _name: str(program))
+    there.work.mkdir(exist_ok=True)
+    return there
+
+
+@pytest.mark.parametrize("left", ["", "4194305\n", "nonsense\n"], ids=["none", "of a killed one", "nonsense"])
+def test_lynis_is_run_whatever_a_killed_one_left_and_leaves_nothing(lynis_host: host.Host, left: str) -> None:
+    if left:
+        host.LYNIS_PID.write_text(left)
+    found = lynis_host.lynis()
+    assert (found.ran, found.score) == (True, 63.0), found.why_not
+    # Or the host's own Lynis would not begin the next time.
+    assert not host.LYNIS_PID.exists()
+
+
+def test_a_lynis_that_is_at_work_is_left_in_peace(lynis_host: host.Host) -> None:
+    host.LYNIS_PID.write_text(f"{os.getpid()}\n")
+    found = lynis_host.lynis()
+    assert (found.ran, found.why_not) == (False, "Another Lynis is at work on this host.")
+    assert host.LYNIS_PID.read_text() == f"{os.getpid()}\n"
+
+
 def test_what_is_ours_is_known_by_its_units(tmp_path: Path) -> None:
     assert not host.is_ours(tmp_path)
     (tmp_path / "flaskhost-firewall.service").touch()

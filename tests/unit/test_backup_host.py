@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import stat
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,7 @@ CLONE = {"app": "shop", "source": "inventories/production", "scrub": "s.sql", "c
         ({}, "/x/inventories/production", True, "production is never overwritten"),
         ({}, "/x/inventories/staging", False, "clone_target: staging does not allow"),
         ({"app": ""}, "/x/inventories/staging", True, "app: say which one"),
+        ({"app": "shpo", "confirm": "shpo"}, "/x/inventories/staging", True, "There are: blog, shop."),
         ({"source": ""}, "/x/inventories/staging", True, "source: say where"),
         ({"source": "inventories/staging/"}, "/x/inventories/staging", True, "is the environment that is overwritten"),
         ({"scrub": ""}, "/x/inventories/staging", True, "scrub: name the SQL"),
@@ -332,6 +334,18 @@ def test_the_audit_fails_what_is_late_and_passes_the_rest() -> None:
     assert told == {
         "database": "passed", "files": "passed", "drill": "failed", "late/1": "failed", "second": "note",
     }  # fmt: skip
+    by_id = {finding.id: finding for finding in late.findings}
+    assert (by_id["files"].detail, by_id["files"].severity, by_id["files"].advice) == ("2 hours ago.", "info", "")
+    assert by_id["drill"].detail == "There has been none. The last run failed: The repository is damaged."
+    assert by_id["drill"].severity == "medium"
+    assert by_id["drill"].advice == "On the host: sudo flaskhost-backup check"
+    once = {"good": {"at": NOW - 7200, "ok": True, "problems": []}, "last": FAILED}
+    (again,) = (one for one in audit_backup.parse(answer(files_state=once), NOW).findings if one.id == "files")
+    assert (again.status, again.severity) == ("failed", "high")
+    older = {"good": {"at": NOW - 18000}, "last": {"at": NOW - 18000, "ok": True, "problems": []}}
+    alone = audit_backup.parse(answer(database=False, files_state=older), NOW)
+    assert {finding.id for finding in alone.findings} == {"files", "second_files"}
+    assert alone.score_text == "5 hours old"
     assert not audit_backup.parse("nonsense", NOW).ran
     assert not audit_backup.parse('{"problem": "The configuration cannot be read."}', NOW).ran
 
@@ -351,11 +365,16 @@ def test_a_host_whose_backups_are_off_has_one_thing_to_do() -> None:
 # --- Check mode ------------------------------------------------------------------------------------------------------
 
 
-def started(monkeypatch: pytest.MonkeyPatch, *, answer: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-    """What check mode says of the start; without an answer there is no program to ask."""
+def module_itself() -> Any:
     spec = importlib.util.spec_from_file_location("fb", Path(__file__).parents[2] / "plugins/modules/flask_backup.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def started(monkeypatch: pytest.MonkeyPatch, *, answer: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    """What check mode says of the start; without an answer there is no program to ask."""
+    module = module_itself()
     given = {"passphrase": "", "repository": "", "host": "h1", "timers": [], **options}
 
     class Module:
@@ -384,6 +403,65 @@ def test_check_mode_asks_a_host_that_is_backed_up(monkeypatch: pytest.MonkeyPatc
     said = {"changed": False, "problems": ["The second repository cannot be reached."]}
     found = started(monkeypatch, answer=said, passphrase=PASSPHRASE, repository="/elsewhere")
     assert (found["changed"], found["lines"], found["warnings"]) == (False, [], said["problems"])
+
+
+class OfAVerb:
+    """The module as it runs a verb; the program is a script that takes down what it was asked."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, check_mode: bool = False) -> None:
+        self.program, self.check_mode, self.params = folder / "flaskhost-backup", check_mode, {"passphrase": "x"}
+        self.asked = folder / "asked"
+        monkeypatch.setattr(backup, "PROGRAM", str(self.program))
+        monkeypatch.setattr(backup, "apart", lambda *_given: [])
+
+    def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+        return done.returncode, done.stdout, done.stderr
+
+    def answers(self, answer: dict[str, Any], status: int = 0) -> None:
+        self.program.write_text(f"#!/bin/sh\necho \"$*\" >> {self.asked}\necho '{json.dumps(answer)}'\nexit {status}\n")
+        self.program.chmod(0o755)
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        self.params["arguments"] = list(arguments)
+        return module_itself().run_verb(self)
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_verb_on_a_host_without_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, check_mode: bool
+) -> None:
+    host = OfAVerb(tmp_path, monkeypatch, check_mode=check_mode)
+    if check_mode:
+        # A run would install it first, and then run the verb.
+        assert host.run("full") == {"changed": True, "lines": [], "warnings": []}
+    else:
+        with pytest.raises(backup.Refused, match="Backups are not set up on this host"):
+            host.run("full")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"),
+    [(["full"], False), (["restore", "--confirm", "h1"], False), (["status"], True), (["restore", "--check"], True)],
+)
+def test_check_mode_runs_only_what_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], asks: bool
+) -> None:
+    host = OfAVerb(tmp_path, monkeypatch, check_mode=True)
+    host.answers({"changed": False, "lines": ["It was asked."]})
+    found = host.run(*arguments)
+    assert host.asked.exists() is asks
+    assert found["changed"] is not asks
+    assert found["lines"] == (["It was asked."] if asks else [f"flaskhost-backup {' '.join(arguments)} would be run."])
+
+
+def test_a_verb_is_run_and_its_answer_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = OfAVerb(tmp_path, monkeypatch)
+    host.answers({"changed": True, "lines": ["Done."], "restore": {"aside": "/x"}})
+    assert host.run("restore", "--confirm", "h1") == {
+        "changed": True, "lines": ["Done."], "restore": {"aside": "/x"}, "warnings": [],
+    }  # fmt: skip
+    assert host.asked.read_text().split()[:3] == ["restore", "--confirm", "h1"]
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"enabled": false}', '{"enabled": true}'])

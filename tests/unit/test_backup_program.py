@@ -794,17 +794,24 @@ def test_a_broken_configuration_is_one_sentence(text: str) -> None:
 
 
 def test_a_failed_hand_over_is_told_and_stops_no_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
     class Silent:
-        def ask(self, _sql: str) -> list[list[str]]:
+        def ask(self, sql: str) -> list[list[str]]:
+            asked.append(sql)
             return []
 
         def hand_over(self, *, seconds: float) -> str:
             raise BackupError(f"PostgreSQL has not handed over its write-ahead log for {seconds:.0f} s.")
 
     (said,) = wal.hand_over(Silent())  # type: ignore[arg-type]
-    assert "was taken from the old data: PostgreSQL has not handed over" in said
+    assert said.startswith("What was committed last may be missing: PostgreSQL has not handed over")
+    (said,) = wal.hand_over(Silent(), "It was taken from the old data")  # type: ignore[arg-type]
+    assert said.startswith("It was taken from the old data: PostgreSQL")
     monkeypatch.setattr(Silent, "hand_over", lambda *_a, **_o: "000000010000000000000001")
     assert wal.hand_over(Silent()) == []  # type: ignore[arg-type]
+    # Without a commit after it, a restore to a time would not know that it has come to its end.
+    assert asked == ["SELECT pg_current_xact_id()"] * 3
 
 
 def test_a_program_that_is_missing_or_takes_too_long_is_told_apart() -> None:
@@ -815,3 +822,14 @@ def test_a_program_that_is_missing_or_takes_too_long_is_told_apart() -> None:
     slow = tools.run(["sleep", "5"], timeout=0.2)
     assert (slow.status, slow.last) == (124, "sleep has not ended after 0 s")
     assert tools.run(["sh", "-c", "exit 127"]).status == 127
+
+
+def test_what_a_program_writes_is_for_root_alone_and_what_is_no_text_stops_nothing(tmp_path: Path) -> None:
+    assert tools.run(["sh", "-c", f"touch {tmp_path}/made; mkdir {tmp_path}/folder"]).status == 0
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "made", tmp_path / "folder")] == [0o600, 0o700]
+    assert tools.run(["sh", "-c", "printf 'a\\377b'"]).out == "a\ufffdb"
+    assert tools.run(["cat"], data="given").out == "given"
+    assert tools.run(["cat"]).out == ""
+    with (tmp_path / "out").open("wb") as out:
+        assert tools.run(["sh", "-c", "echo here"], out=out).out == ""
+    assert (tmp_path / "out").read_text() == "here\n"

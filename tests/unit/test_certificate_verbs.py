@@ -633,6 +633,27 @@ def test_a_self_signed_pair_raises_no_alarm_before_its_end(host: Host) -> None:
     assert "expired" in host.check().problems[0]
 
 
+@pytest.mark.parametrize(
+    ("mode", "cure"),
+    [
+        ("selfsigned", "Run site.yml, which signs a new one."),
+        ("files", "Put a new one into flask_apps.shop.tls.certificate and flask_apps.shop.tls.key, then run site.yml."),
+        ("acme", "See 'sudo journalctl -u flaskhost-certificates-renew' for the reason."),
+        ("somebody's", "Whoever put it into {folder} has to renew it."),
+    ],
+)
+def test_the_alarm_names_who_renews_it(host: Host, mode: str, cure: str) -> None:
+    pair = AUTHORITY.issue(["shop.test"])
+    if mode == "somebody's":
+        put_plain(host, "shop", pair)
+    host.configure(host.site("shop", "shop.test", mode="files" if mode == "somebody's" else mode))
+    host.prepare({"shop": own(pair)} if mode == "files" else None)
+    host.apply()
+    host.now = NOW + 3700 * DAY
+    (said,) = (problem for problem in host.check().problems if "expired" in problem)
+    assert said.endswith(cure.format(folder=host.root / "tls/shop"))
+
+
 def test_a_pair_that_is_missing_damaged_or_not_served_raises_the_alarm(host: Host) -> None:
     host.first_run()
     host.loaded["blog.test"] = b"another"

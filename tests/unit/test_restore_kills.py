@@ -7,6 +7,8 @@ Files are real; PostgreSQL and pgBackRest are not. A data folder has its rows in
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import fcntl
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 from flaskhost_backup import dumps, progress, restore_cluster, restore_database, state, units
 from flaskhost_backup.cli import _again, _parser
-from flaskhost_backup.config import BackupError, Config, parse
+from flaskhost_backup.config import App, BackupError, Config, parse
 from flaskhost_backup.pgbackrest import Backup, Info
 from flaskhost_backup.sources import Request, Source
 from flaskhost_backup.targets import Target
@@ -248,6 +250,14 @@ def test_rows_of_after_a_kill_are_not_taken_back_by_a_restore_that_is_refused(wo
 
 
 @pytest.mark.parametrize("world", ["local"], indirect=True)
+def test_a_log_that_was_not_handed_over_is_told_with_the_restore(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_cluster, "hand_over", lambda _server, otherwise: [f"{otherwise}: it was busy."])
+    lines = world.ask().lines
+    assert "The last of the write-ahead log was taken from the old data: it was busy." in lines
+    assert world.rows() == ["backed up"]
+
+
+@pytest.mark.parametrize("world", ["local"], indirect=True)
 def test_a_cluster_that_was_made_meanwhile_is_put_aside(world: World) -> None:
     with contextlib.suppress(Killed):
         world.ask(kill=6)
@@ -396,3 +406,195 @@ def test_no_database_alone_is_restored_into_a_cluster_whose_restore_was_killed(d
     (databases.config.secrets / "passphrase").write_text("x")
     with pytest.raises(BackupError, match="was killed, and is not finished"):
         restore_database.database(databases.config, "shop", request)
+
+
+#: What the database that was there is called after its restore.
+KEPT = f"shop_before_{state.stamp(NOW).lower()}"
+
+
+class Beside:
+    """A cluster beside the real one with the databases of the backup."""
+
+    def __init__(self, folder: Path, databases: set[str]) -> None:
+        self.folder, self.data, self.there, self.calls = folder, folder / "data", databases, list[str]()
+        self.server = self
+        self.data.mkdir(parents=True)
+
+    def databases(self) -> set[str]:
+        return self.there
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+
+    def remove(self) -> None:
+        self.calls.append("remove")
+
+
+@dataclasses.dataclass
+class Alone:
+    """A host on which one database is restored; what it did is in ``calls``, in its order."""
+
+    databases: Databases
+    config: Config
+    beside: Beside
+    lock: Path
+    calls: list[str] = dataclasses.field(default_factory=list)
+    late: str = ""
+
+    def runs(self) -> bool:
+        return True
+
+    def hand_over(self, *, seconds: float) -> str:
+        self.calls.append("hand over")
+        if self.late:
+            raise BackupError(self.late)
+        return "000000010000000000000001"
+
+    def restore(self, **changes: Any) -> restore_database.Result:
+        request = Request(lambda _found: LATEST, "local", "", None, 60.0, NOW, command="again")
+        return restore_database.database(self.config, "shop", dataclasses.replace(request, **changes))
+
+
+@pytest.fixture
+def alone(databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Alone:
+    lock = tmp_path / "srv/shop/.lock"
+    lock.parent.mkdir(parents=True)
+    app = App("shop", tmp_path / "srv/shop/data", ("flask-shop@*",), lock)
+    config = dataclasses.replace(databases.config, apps=(App("blog", tmp_path / "blog"), app))
+    config.secrets.mkdir()
+    (config.secrets / "passphrase").write_text("x")
+    beside = Beside(tmp_path / "beside", {"shop", "blog"})
+    found = Alone(databases, config, beside, lock)
+    databases.runs = found.runs  # type: ignore[attr-defined]
+    databases.hand_over = found.hand_over  # type: ignore[attr-defined]
+    backup = Backup("F", "full", int(NOW) - 9, int(NOW) - 8, "", "", 1, 1, False, "42", 1)
+
+    class Repository:
+        def info(self) -> Info:
+            return Info(True, "", (backup,), "42", "15", "")
+
+    @contextlib.contextmanager
+    def source(*_given: Any) -> Iterator[Source]:
+        yield Source(Repository(), tmp_path)  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def stopped(folder: Path, patterns: list[str], *, start: bool) -> Iterator[list[str]]:
+        assert folder == config.state
+        found.calls.append(f"stop {patterns}, start again: {start}")
+        yield ["flask-shop@blue.service"]
+        found.calls.append("the app goes on")
+
+    def into_scratch(*_given: Any) -> Backup:
+        found.calls.append("restore beside")
+        return backup
+
+    def dump(_server: Any, name: str, path: Path) -> None:
+        found.calls.append(f"dump {name}")
+        path.touch()
+
+    monkeypatch.setattr(restore_database, "Scratch", lambda *_given: beside)
+    monkeypatch.setattr(restore_database, "source", source)
+    monkeypatch.setattr(restore_database, "stopped", stopped)
+    monkeypatch.setattr(restore_database, "into_scratch", into_scratch)
+    monkeypatch.setattr(restore_database, "need_whole_log", lambda *_given: found.calls.append("no gap"))
+    monkeypatch.setattr(dumps, "dump", dump)
+    return found
+
+
+def test_one_database_is_restored_and_remembered(alone: Alone) -> None:
+    result = alone.restore()
+    assert alone.databases.there == {"postgres": "", "shop": "restored", KEPT: "old"}
+    # The app stands still only while the databases change their names; the cluster beside is gone by then.
+    assert alone.calls == [
+        "hand over", "no gap", "restore beside", "dump shop", "stop ['flask-shop@*'], start again: True",
+        "the app goes on",
+    ]  # fmt: skip
+    assert alone.beside.calls == ["stop", "remove"]
+    assert not alone.beside.data.exists()
+    assert result.changed
+    assert result.lines[0].startswith(f"The database shop was restored {LATEST.text}, from F, in 0 s.")
+    assert f"dropdb {KEPT}" in result.lines[1]
+    assert len(result.lines) == 2
+    entry = result.data["restore"]
+    assert entry == {
+        "at": NOW, "ok": True, "problems": [], "seconds": entry["seconds"], "target": LATEST.text, "backup": "F",
+        "database": "shop", "aside": KEPT, "point": {}, "units": ["flask-shop@blue.service"],
+    }  # fmt: skip
+    assert state.State(alone.config.state).read("restore")["good"] == entry
+    assert not progress.unfinished(alone.config)
+
+
+def test_what_may_be_missing_is_told_where_the_log_was_not_handed_over(alone: Alone) -> None:
+    alone.late = "PostgreSQL has not handed over its write-ahead log for 30 s."
+    result = alone.restore()
+    assert [line for line in result.lines if alone.late in line] == [
+        f"What was committed last may be missing: {alone.late}"
+    ]
+    # The log is not asked for where the backup comes from elsewhere.
+    alone.calls.clear()
+    assert not [line for line in alone.restore(where="second", now=NOW + 60).lines if alone.late in line]
+    assert "hand over" not in alone.calls
+
+
+def test_a_database_that_the_backup_does_not_hold_stops_nothing(alone: Alone) -> None:
+    alone.beside.there = {"blog"}
+    with pytest.raises(BackupError, match="There was no database shop then"):
+        alone.restore()
+    assert alone.databases.there == {"postgres": "", "shop": "old"}
+    assert "stop" not in " ".join(alone.calls)
+    assert alone.beside.calls == ["remove"]
+
+
+def test_a_deploy_that_is_under_way_keeps_its_database(alone: Alone) -> None:
+    with alone.lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(BackupError, match="A deploy holds"):
+            alone.restore()
+    assert alone.calls == []
+    assert alone.databases.there == {"postgres": "", "shop": "old"}
+    alone.restore()
+    assert alone.databases.there["shop"] == "restored"
+
+
+def test_the_app_is_left_to_the_one_who_asked_for_it(alone: Alone) -> None:
+    alone.restore(start=False)
+    assert "stop ['flask-shop@*'], start again: False" in alone.calls
+
+
+def test_a_killed_restore_that_had_its_names_is_only_finished(alone: Alone) -> None:
+    first = alone.restore()
+    again = {"at": NOW, "asked": ["shop", LATEST.text, "local", ""], "swaps": True, "kept": KEPT}
+    progress.Progress(alone.config, progress.DATABASE).note(database="shop", dump=str(alone.databases.dump), **again)
+    alone.calls.clear()
+    result = alone.restore()
+    # Nothing is restored again over what visitors have written since.
+    assert alone.calls == []
+    assert result.data["restore"]["database"] == first.data["restore"]["database"] == "shop"
+    assert result.changed
+    assert "that run was killed" in result.lines[0]
+
+
+def test_another_restore_than_the_killed_one_is_made(alone: Alone) -> None:
+    alone.restore()
+    noted = {"asked": ["shop", "to the release 1", "local", ""], "swaps": True, "kept": KEPT}
+    progress.Progress(alone.config, progress.DATABASE).note(database="shop", dump=str(alone.databases.dump), **noted)
+    alone.calls.clear()
+    assert "that run was killed" not in alone.restore(now=NOW + 60).lines[0]
+    assert "restore beside" in alone.calls
+
+
+@pytest.mark.parametrize("why", ["no passphrase", "no backup from before"])
+def test_what_cannot_be_restored_touches_nothing(alone: Alone, why: str) -> None:
+    if why == "no passphrase":
+        alone.config = dataclasses.replace(alone.config, enabled=False)
+    target = IMPOSSIBLE if why == "no backup from before" else LATEST
+    with pytest.raises(BackupError, match="passphrase" if why == "no passphrase" else why):
+        alone.restore(target=lambda _found: target)
+    assert (alone.calls, alone.databases.there) == ([], {"postgres": "", "shop": "old"})
+
+
+def test_a_database_of_an_app_without_a_lock_is_restored(alone: Alone) -> None:
+    apps = (dataclasses.replace(alone.config.apps[1], lock=None),)
+    alone.config = dataclasses.replace(alone.config, apps=apps)
+    alone.restore()
+    assert alone.databases.there["shop"] == "restored"

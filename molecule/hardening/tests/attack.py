@@ -148,7 +148,7 @@ def _connect(address: str, name: str, plain: bool = False) -> socket.socket:
         raise
 
 
-def hold(address: str, kind: str, count: int = 20, most: int = 40) -> list[float]:
+def hold(address: str, kind: str, count: int = 20, most: int = 120) -> list[float]:
     """Open connections and send as slowly as one can; return the seconds after which each has been closed.
 
     Args:

@@ -20,18 +20,26 @@ USUAL = {
 SESAME = {"Authorization": "Basic " + base64.b64encode(b"ada:open sesame").decode()}
 
 
+def connected(web, attacker) -> int:
+    """How many connections the attacker has to the sites of a host."""
+    which = f"sport = :443 and dst = {attacker.address}"
+    return len(web.run(f"ss --no-header --numeric --tcp state established '{which}'").splitlines())
+
+
 def test_who_is_slow_is_let_go_and_holds_up_nobody(webs, attacker):
     """Twenty connections that send a letter of a header a second, and twenty that stop within a body."""
     kinds = [(web, kind) for web in webs for kind in ("headers", "body")]
     with ThreadPoolExecutor(len(kinds)) as pool:
         held = [pool.submit(attacker.do, "hold", address=web.address, kind=kind) for web, kind in kinds]
-        for _visit in range(5):
-            for web in webs:
+        for web in webs:
+            eventually(lambda web=web: connected(web, attacker) >= 20, True, 20)
+            for _visit in range(5):
                 assert web.visitor.ask("https://doors.test/").status == 200
         for (_web, kind), seconds in zip(kinds, held, strict=True):
             assert len(seconds.result()) == 20
-            least, most = (1, 16) if kind == "headers" else (10, 30)
-            assert all(least < second < most for second in seconds.result()), (kind, seconds.result())
+            # Not at once, and before the attacker would have given up: nginx has let go of each.
+            least = 1 if kind == "headers" else 10
+            assert all(least < second < 120 for second in seconds.result()), (kind, seconds.result())
 
 
 def test_a_body_that_is_too_large_is_refused_before_the_app_has_it(web, attacker):
@@ -211,6 +219,8 @@ def test_connections_of_one_address_are_limited(web, attacker):
     with ThreadPoolExecutor(1) as pool:
         slow = {"name": "staging.test", "path": "/slow?seconds=3", "headers": [*SESAME.items()]}
         flood = pool.submit(attacker.ask, web, *[slow] * 30, parallel=30)
+        eventually(lambda: connected(web, attacker) >= 10, True, 20)
+        assert not flood.done()
         assert web.visitor.ask("https://staging.test/static/plain.txt", headers=SESAME).status == 200
         answers = flood.result()
     refused = [answer for answer in answers if answer[0] == 429]

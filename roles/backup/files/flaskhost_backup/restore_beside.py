@@ -77,8 +77,9 @@ def beside(config: Config, request: Request) -> Result:
     began = time.monotonic()
     with source(config, request.where, request.host, request.before) as found:
         wanted = request.target(found)
-        if request.where == "local" and Server(config.need_cluster()).runs():
-            hand_over(Server(config.need_cluster()))
+        server, late = Server(config.need_cluster()), list[str]()
+        if request.where == "local" and server.runs():
+            late = hand_over(server)
         need_whole_log(found, wanted, request.accept_gap)
         backup = into_scratch(config, scratch, found, wanted, request.timeout)
     seconds = time.monotonic() - began
@@ -87,6 +88,7 @@ def beside(config: Config, request: Request) -> Result:
         changed=True,
         lines=[
             f"A cluster beside the real one was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s.",
+            *late,
             f"Look at it: {look} DATABASE",
             "When you are done: sudo flaskhost-backup remove",
         ],

@@ -59,7 +59,7 @@ def in_place(config: Config, request: Request) -> Result:
             )  # fmt: skip
             try:
                 if request.where == "local" and server.runs():
-                    notes += hand_over(server)
+                    notes += hand_over(server, "The last of the write-ahead log was taken from the old data")
                 if request.where == "local":
                     # Before PostgreSQL stops, too: its last checkpoint writes over segments that it has handed over.
                     complete(found.backrest, found.folder, cluster, cluster.data, info)

@@ -48,8 +48,7 @@ def database(config: Config, name: str, request: Request) -> Result:
         settled = settle(config, start=request.start)
         if settled.finished and settled.asked == asked:
             return Result(changed=True, lines=[settled.says], data={"restore": settled.entry})
-        if request.where == "local":
-            hand_over(server)
+        late = hand_over(server) if request.where == "local" else []
         need_whole_log(found, wanted, request.accept_gap)
         backup = into_scratch(config, scratch, found, wanted, request.timeout)
         try:
@@ -69,7 +68,7 @@ def database(config: Config, name: str, request: Request) -> Result:
             scratch.remove()
     seconds = round(time.monotonic() - began, 1)
     result = Result(changed=True)
-    result.lines = [f"The database {name} was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s."]
+    result.lines = [f"The database {name} was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s.", *late]
     if kept:
         result.lines.append(
             f"The one that was there before: {kept}. When all is well: sudo -u {cluster.user} dropdb {kept}"

@@ -13,8 +13,12 @@ from flaskhost_backup.sources import Source
 from flaskhost_backup.targets import Target, choose
 
 
-def hand_over(server: Server) -> list[str]:
+def hand_over(server: Server, otherwise: str = "What was committed last may be missing") -> list[str]:
     """Get the last of the log into the repository; a restore to a time also needs one commit after it.
+
+    Args:
+        server: the cluster whose log it is.
+        otherwise: what follows from a failure, as the beginning of a sentence.
 
     Returns:
         What went wrong, a sentence each.
@@ -23,7 +27,7 @@ def hand_over(server: Server) -> list[str]:
         server.ask("SELECT pg_current_xact_id()")
         server.hand_over(seconds=30)
     except BackupError as error:
-        return [f"The last of the write-ahead log was taken from the old data: {error.reason}"]
+        return [f"{otherwise}: {error.reason}"]
     return []
 
 
