@@ -77,7 +77,7 @@ def test_each_check_of_the_drill_finds_what_the_others_do_not(host):
         output = backup(host, "drill", good=False)
         assert re.search(r"public\.entry of guestbook has \d+ rows, and had \d+", output)
         assert "drilled_a" in output
-        assert f'"{"/".join(space.split("/")[-3:])}"' in output
+        assert f'/{"/".join(space.split("/")[-3:])}"' in output
         assert "backup.assertions.guestbook says 'f', and not true" in output
         assert "The local repository of files" in output
     finally:

@@ -10,9 +10,9 @@ from backups import INVENTORY, PLAIN, PROJECT, backup, name_of, play, served, se
 
 # After test_upgrade.py, which leaves the host with the former version.
 testinfra_hosts = ["ansible://fh-backup-fresh"]
-#: Kills the upgrade with all that it has started as soon as pg_upgrade copies the data.
+#: Kills the upgrade with all that it has started as soon as pg_upgrade copies the data, and not this shell with it.
 KILL = """for _ in $(seq 6000); do
-  if pgrep --full bin/pg_upgrade > /dev/null; then pkill --signal KILL --full 'pg_upgrade'; echo killed; exit; fi
+  if pgrep --full '[b]in/pg_upgrade' > /dev/null; then pkill --signal KILL --full '[p]g_upgrade'; echo killed; exit; fi
   sleep 0.05
 done"""
 
