@@ -630,7 +630,7 @@ def test_what_reaches_the_app_is_counted_for_each_site_and_address() -> None:
         limits = [item.words[1:] for item in place.all("limit_req")]
         assert limits == [
             ["zone=flaskhost_shop_rate", "burst=100", "nodelay"],
-            ["zone=flaskhost_shop_login", "burst=10", "nodelay"],
+            ["zone=flaskhost_shop_login", "burst=9", "nodelay"],
         ]
     assert [item.words[1:] for item in serving(http, "my-blog.test")[-1].all("limit_req")] == [
         ["zone=flaskhost_my_blog_rate", "nodelay"]

@@ -614,12 +614,16 @@ class Deployment:
             outbound=self.options["outbound"],
             group=group,
         )
+        began = time.monotonic()
         status, out, err = self.run(arguments)
         if status:
+            limit = self.options["release_timeout"]
+            late = time.monotonic() - began >= limit
+            how = f"was ended after {limit} s (release_timeout)" if late else f"ended with {status}"
             cure = f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}"
             raise ReleaseError(
                 "Run the release command",
-                f"'{record.release_command}' ended with {status}:\n{tail(out + err)}",
+                f"'{record.release_command}' {how}:\n{tail(out + err)}",
                 cure_for(out + err, cure),
             )
 
