@@ -108,5 +108,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = outcome.get_result()
     host = getattr(item, "funcargs", {}).get("host")
     if report.when == "call" and report.failed and host:
-        log = host.run("journalctl --namespace='*' --no-pager --lines=40; tail -n 10 /var/log/nginx/error.log")
-        report.sections.append(("the host's journals", log.stdout))
+        try:
+            log = host.run(
+                "journalctl --namespace='*' --no-pager --lines=40; tail -n 10 /var/log/nginx/error.log"
+            ).stdout
+        except RuntimeError as error:
+            # A test that fails with its host down must not end the others, nor hide why it failed.
+            log = f"The host does not answer: {error}"
+        report.sections.append(("the host's journals", log))
