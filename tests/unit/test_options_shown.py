@@ -73,7 +73,6 @@ NOT_SHOWN_YET: dict[str, str] = {
     "backup.drill_days": "backup: its page and its hook, with a clock that is ahead",
     "backup.exclude": "backup: a file that a restore does not bring back",
     "backup.full": "backup: the timer's next run",
-    "backup.hook": "backup: the program is called, with what is wrong",
     "backup.keep_days": "backup: an old point is gone, a young one is not",
     "backup.path": "backup: a repository elsewhere, and a restore from it",
     "backup.paths": "backup: a folder that a restore brings back",

@@ -78,7 +78,7 @@ class Writer(threading.Thread):
                     return
                 self.acknowledged.append(number)
 
-    def wait_for(self, rows: int, seconds: float = 180) -> None:
+    def wait_for(self, rows: int, seconds: float = 600) -> None:
         """Wait until so many are safe."""
         end = time.monotonic() + seconds
         while len(self.acknowledged) < rows:
