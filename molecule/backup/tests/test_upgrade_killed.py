@@ -12,7 +12,9 @@ from backups import INVENTORY, PLAIN, PROJECT, backup, name_of, play, served, se
 testinfra_hosts = ["ansible://fh-backup-fresh"]
 #: Kills the upgrade with all that it has started as soon as pg_upgrade copies the data, and not this shell with it.
 KILL = """for _ in $(seq 6000); do
-  if pgrep --full '[b]in/pg_upgrade' > /dev/null; then pkill --signal KILL --full '[p]g_upgrade'; echo killed; exit; fi
+  if pgrep --full '[p]ostgresql/17/bin/[p]g_upgrade' > /dev/null; then
+    pkill --signal KILL --full '[p]g_upgrade'; echo killed; exit
+  fi
   sleep 0.05
 done"""
 
@@ -25,8 +27,9 @@ def test_a_killed_upgrade_loses_nothing_and_names_its_cure(host, visitor):
     arguments = ("--limit", f"{name_of(host)},localhost", "--extra-vars", "postgres_version=17 confirm=upgrade")
     command = ["ansible-playbook", "--inventory", str(INVENTORY), "playbooks/upgrade_postgres.yml", *arguments]
     run = subprocess.Popen(command, cwd=PROJECT, env={**os.environ, **PLAIN}, stdout=subprocess.PIPE, text=True)
-    assert "killed" in host.run(KILL).stdout
+    killed = "killed" in host.run(KILL).stdout
     output, _none = run.communicate(timeout=300)
+    assert killed, output
     assert run.returncode != 0, output
 
     said = play("upgrade_postgres", name_of(host), good=False, postgres_version="17", confirm="upgrade")
