@@ -68,7 +68,7 @@ def test_what_was_written_ahead_of_its_time_restarts_nothing_and_is_rolled_back_
     deploy("ahead")
     play("site.yml", "--tags", "gunicorn,app,nginx,fail2ban", flask_apps=apps)
     ahead()
-    # What is told of time, Ansible's cache of facts among it, is asked for anew.
+    # The first run may restart what has a file from the future. The second one must not.
     play("site.yml", "--tags", "gunicorn,app,nginx,fail2ban", flask_apps=apps)
     before = processes(host)
     assert "changed=0" in play("site.yml", "--tags", "gunicorn,app,nginx,fail2ban", flask_apps=apps)

@@ -172,7 +172,7 @@ def _put(restored: Path, path: Path, aside: Path | None) -> None:
     Args:
         restored: the folder, on the same disk.
         path: its place.
-        aside: the name that the former one gets; None where there is none.
+        aside: the new name of the former folder; None if there is no former folder.
 
     Raises:
         OSError: it cannot be put there; all is as before.
