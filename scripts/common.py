@@ -80,7 +80,7 @@ def attempt(
     """Run a command quietly and return its result, whatever it is; a program that is missing is status 127."""
     words = [str(part) for part in command]
     try:
-        return subprocess.run(  # noqa: S603  # a list of words, no shell; ours, not a stranger's
+        return subprocess.run(
             words, input=text, env=env, timeout=timeout, capture_output=True, text=True, check=False, errors="replace"
         )
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def follow(command: Sequence[str], show: Callable[[str], bool], env: dict[str, s
     """Run a long command, print the lines of its output that tell of progress, and return its status and last lines."""
     started = time.monotonic()
     last: deque[str] = deque(maxlen=15)
-    with subprocess.Popen(  # noqa: S603  # as above
+    with subprocess.Popen(
         list(command), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace",
     ) as process:  # fmt: skip

@@ -19,8 +19,10 @@ import yaml
 from common import ROOT, Problem, guarded, say
 
 sys.path.append(str(ROOT / "plugins" / "module_utils"))
-
-from flaskhost import app_model, backup_settings
+from flaskhost.apps.options import APP_OPTIONS
+from flaskhost.apps.schema import Option
+from flaskhost.settings import backup as backup_settings
+from flaskhost.settings.acme import ACME_OPTIONS
 
 #: The markers around a table, which has a name.
 BEGIN = "<!-- {}: made by make docs -->"
@@ -75,7 +77,7 @@ def role_rows(options: Mapping[str, Any], prefix: str = "", depth: int = 0) -> I
         yield from role_rows(option.get("options") or {}, inside, depth + 1)
 
 
-def app_rows(options: Mapping[str, app_model.Option], prefix: str = "", depth: int = 0) -> Iterator[str]:
+def app_rows(options: Mapping[str, Option], prefix: str = "", depth: int = 0) -> Iterator[str]:
     """Write the lines of options, as the app model has them; arguments as in :func:`role_rows`."""
     for name, option in options.items():
         more = [f"One of {', '.join(code(choice) for choice in option.choices)}."] if option.choices else []
@@ -102,7 +104,7 @@ def role_table(specs: Path) -> str:
     return "\n".join([HEAD, *role_rows(options)])
 
 
-def model_table(options: Mapping[str, app_model.Option], prefix: str = "") -> str:
+def model_table(options: Mapping[str, Option], prefix: str = "") -> str:
     """Write the table of options of the app model; the names begin with the prefix."""
     return "\n".join([HEAD, *app_rows(options, prefix)])
 
@@ -139,7 +141,7 @@ def guides(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         markers = BEGIN.format(OPTIONS), END.format(OPTIONS)
         if guide.is_file() and any(marker in guide.read_text(encoding="utf-8") for marker in markers):
             yield guide, {OPTIONS: role_table(specs)}
-    apps, acme = model_table(app_model.APP_OPTIONS), model_table(app_model.ACME_OPTIONS, "acme.")
+    apps, acme = model_table(APP_OPTIONS), model_table(ACME_OPTIONS, "acme.")
     yield root / "docs" / "apps.md", {OPTIONS: apps, "acme": acme}
     backup = model_table(backup_settings.BACKUP_OPTIONS, "backup.")
     yield root / "docs" / "backup.md", {"backup": backup}

@@ -201,7 +201,7 @@ def judge(mutant: Mutant, copied: Path, tests: Sequence[str], python: str) -> bo
     source = target.read_bytes()
     target.write_bytes(mutant.applied(source))
     try:
-        done = subprocess.run(  # noqa: S603 - our own tests
+        done = subprocess.run(
             [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests],
             cwd=copied, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, timeout=LIMIT, check=False,

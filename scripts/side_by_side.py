@@ -54,7 +54,7 @@ class Job:
     def run(self, prefix: str) -> None:
         """Run it to its end, each of its lines after the prefix."""
         started = time.monotonic()
-        with subprocess.Popen(  # noqa: S603  # the caller's own command
+        with subprocess.Popen(
             self.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, errors="replace", start_new_session=True,  # so that all of it can be ended
         ) as self.process:  # fmt: skip

@@ -211,7 +211,7 @@ def start_engine() -> None:
     # The socket goes to this user's group, as it would to the group docker's members.
     command = as_root(dockerd, "--pidfile", str(DOCKERD_PID), "--group", str(os.getgid()))
     with DOCKERD_LOG.open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603  # the engine's own path and our file's
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     wait_for_engine(process, f"read {DOCKERD_LOG}")

@@ -303,7 +303,7 @@ class Machine:
         say(f"Starting {self.name} ({release}); its console: {self.file('console')}")
         command = machine_command(self, ports, acceleration(folder))
         with self.file("log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603  # a list of words, no shell
+            process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         self.file("pid").write_text(str(process.pid))

@@ -646,7 +646,7 @@ class Load:
         Raises:
             RuntimeError: it gives none.
         """
-        self.process = subprocess.Popen(  # noqa: S603 - this file
+        self.process = subprocess.Popen(
             [
                 sys.executable,
                 str(Path(__file__).resolve()),

@@ -21,7 +21,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "molecule"))
 
-from runs import kill  # noqa: E402 - needs the path above
+from runs import kill
 
 _RELEASE = "app : Deploy | Bring each app's release into service"
 #: Where a run is killed, by the beginnings of its tasks' names in their order, and what holds on the host by then: amid
@@ -141,9 +141,9 @@ def at_random(command: Sequence[str | Path], most: int, chance: random.Random) -
 
 def main() -> int:
     """Kill them all."""
-    seed = os.environ.get("FLASKHOST_SEED") or str(random.randrange(10**6))  # noqa: S311 - no secret
+    seed = os.environ.get("FLASKHOST_SEED") or str(random.randrange(10**6))
     print(f"FLASKHOST_SEED={seed}", flush=True)
-    chance = random.Random(seed)  # noqa: S311 - no secret
+    chance = random.Random(seed)
     command = ["ansible-playbook", "--inventory", sys.argv[1], "site.yml"]
     try:
         at_random(command, at_points(command, POINTS, chance), chance)

@@ -18,7 +18,7 @@ UTILS = str(PROJECT / "plugins" / "module_utils")
 if UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(UTILS)
 
-from ansible.module_utils.flaskhost.audit import (  # noqa: E402 - needs the path above
+from ansible.module_utils.flaskhost.audit import (
     gixy,
     outside,
     page,
@@ -26,7 +26,7 @@ from ansible.module_utils.flaskhost.audit import (  # noqa: E402 - needs the pat
     report,
     testssl,
 )
-from ansible.module_utils.flaskhost.audit.model import Scan, from_dict, not_run  # noqa: E402
+from ansible.module_utils.flaskhost.audit.model import Scan, from_dict, not_run
 
 Answer = dict[str, Any]
 #: The names of the options are the module's; what is left out has the module's default.

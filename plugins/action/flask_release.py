@@ -21,8 +21,8 @@ UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
 if UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(UTILS)
 
-from ansible.module_utils.flaskhost import source  # noqa: E402 - needs the path above
-from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+from ansible.module_utils.flaskhost.deploy import source
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 #: When the playbook came to its first release. Ansible's strategies load this file before they start a process for
 #: each host and task, so that it is the same number in all of them.

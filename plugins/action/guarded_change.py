@@ -17,7 +17,7 @@ UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
 if UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(UTILS)
 
-from ansible.module_utils.flaskhost.preflight.access import refusal_text  # noqa: E402 - needs the path above
+from ansible.module_utils.flaskhost.preflight.access import refusal_text
 
 #: Connections that go through sshd and the firewall. All others (local, a container's) cannot be cut by either.
 OVER_SSH = {"ssh", "paramiko", "paramiko_ssh", "libssh", "mitogen_ssh"}

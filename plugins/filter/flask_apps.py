@@ -14,19 +14,17 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 # Ansible ships plugins/module_utils to the hosts under this name; on the controller it has to be told of the folder.
 if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT_DIR / "plugins" / "module_utils"))
-
-from ansible.module_utils.flaskhost import (  # noqa: E402 - needs the path above
-    app_model,
-    backup_settings,
-    clone_request,
-    freeze,
-    preflight,
-    restore_request,
-    selection,
-    sizing,
-    status,
-    virtualenv,
-)
+from ansible.module_utils.flaskhost import preflight
+from ansible.module_utils.flaskhost.apps import sizing
+from ansible.module_utils.flaskhost.apps.record import app_records, pick
+from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.operate import freeze, status
+from ansible.module_utils.flaskhost.requests import clone as clone_request
+from ansible.module_utils.flaskhost.requests import restore as restore_request
+from ansible.module_utils.flaskhost.requests import selection
+from ansible.module_utils.flaskhost.settings import backup as backup_settings
+from ansible.module_utils.flaskhost.settings.acme import acme_settings
+from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
 
 
 def flask_app_sizes(
@@ -53,8 +51,8 @@ def flask_app_sizes(
 
 
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
-    """Turn ``flask_apps`` into full records; see :func:`app_model.app_records`."""
-    return app_model.app_records(apps, sizes["apps"], str(PROJECT_DIR), email=acme_email)
+    """Turn ``flask_apps`` into full records; see :func:`apps.record.app_records`."""
+    return app_records(apps, sizes["apps"], str(PROJECT_DIR), email=acme_email)
 
 
 def flask_app_accounts(apps: Any) -> list[str]:
@@ -63,8 +61,8 @@ def flask_app_accounts(apps: Any) -> list[str]:
 
 
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
-    """Turn the site's settings ``acme`` and ``acme_email`` into the full ones; see :func:`app_model.acme_settings`."""
-    return app_model.acme_settings(acme, acme_email)
+    """Turn the site's settings ``acme`` and ``acme_email`` into the full ones; see :mod:`settings.acme`."""
+    return acme_settings(acme, acme_email)
 
 
 def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
@@ -88,19 +86,19 @@ def flask_clone_source(text: str) -> dict[str, Any]:
 
 
 def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
-    """Say under which addresses a host reaches the others of its group; see :func:`app_model.peer_addresses`.
+    """Say under which addresses a host reaches the others of its group; see :func:`settings.peers.peer_addresses`.
 
     Args:
         hosts: the hosts of the group.
         host: the host's own name.
         variables: Ansible's ``hostvars``; of the other hosts only what is needed is worked out.
     """
-    return app_model.peer_addresses(hosts, host, variables)
+    return peer_addresses(hosts, host, variables)
 
 
 def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str]:
-    """Say from which networks the other hosts of a group come; see :func:`app_model.peer_networks`."""
-    return app_model.peer_networks(hosts, host, variables)
+    """Say from which networks the other hosts of a group come; see :func:`settings.peers.peer_networks`."""
+    return peer_networks(hosts, host, variables)
 
 
 def flask_hosts_with_repository(hosts: list[str], host: str, variables: Any) -> list[str]:
@@ -259,8 +257,8 @@ def flask_app_problem_report(problems: list[preflight.Problem], host: str) -> st
 
 
 def flask_app_pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
-    """Hand a role its part of the records; see :func:`app_model.pick`."""
-    return app_model.pick(records, fields)
+    """Hand a role its part of the records; see :func:`apps.record.pick`."""
+    return pick(records, fields)
 
 
 def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:

@@ -34,11 +34,11 @@ bounds: {description: The bounds that were set., type: list, returned: always}
 unbounded: {description: The file systems that have no project quotas., type: list, returned: always}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
-from pathlib import Path  # noqa: E402
+import os
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import quotas  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import quotas
 
 ARGUMENT_SPEC = {
     "apps": {

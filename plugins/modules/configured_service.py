@@ -30,9 +30,9 @@ RETURN = r"""
 steps: {description: "What was done: daemon-reload, enable, start, restart, reload.", type: list, returned: always}
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
-from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
-from ansible.module_utils.flaskhost.service_state import PROPERTIES, make_younger, parse_show, settle, steps  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.host.service_state import PROPERTIES, make_younger, parse_show, settle, steps
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},

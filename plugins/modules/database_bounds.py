@@ -34,14 +34,16 @@ RETURN = r"""
 steps: {description: What was done., type: list, returned: always}
 """
 
-import grp  # noqa: E402 - Ansible wants the documentation first
-import re  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import grp
+import re
+from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import host_files, postgres_server, quotas  # noqa: E402
-from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import files as host_files
+from ansible.module_utils.flaskhost.host import quotas
+from ansible.module_utils.flaskhost.postgres import server as postgres_server
+from ansible.module_utils.flaskhost.postgres.psql import Psql, PsqlError
 
 ARGUMENT_SPEC = {
     "cluster": {"type": "str", "default": ""},

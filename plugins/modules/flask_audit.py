@@ -80,16 +80,16 @@ summary: {description: The report in a few lines., type: list, returned: with re
 left: {description: How many findings are neither passed nor waived., type: int, returned: with report}
 """
 
-import time  # noqa: E402 - Ansible wants the documentation first
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.abilities import abilities  # noqa: E402
-from ansible.module_utils.flaskhost.audit import bans  # noqa: E402
-from ansible.module_utils.flaskhost.audit import host as inside  # noqa: E402
-from ansible.module_utils.flaskhost.audit.model import Scan, not_run  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.audit import bans
+from ansible.module_utils.flaskhost.audit import host as inside
+from ansible.module_utils.flaskhost.audit.model import Scan, not_run
+from ansible.module_utils.flaskhost.host.abilities import abilities
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "step": {"type": "str", "required": True, "choices": ["prepare", "inside", "outside", "report", "clean"]},

@@ -51,12 +51,13 @@ restore: {description: "What was restored, and where the data is that was there 
           returned: after a restore}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
-from pathlib import Path  # noqa: E402
+import os
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import backup, service_state  # noqa: E402
-from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import service_state
+from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.programs import backup
 
 ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["configured", "started", "ran"], "required": True},

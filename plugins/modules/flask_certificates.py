@@ -57,12 +57,12 @@ files: {description: The files that were written., type: list, returned: success
 notes: {description: What is worth knowing and no problem., type: list, returned: success}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
+import os
+import tempfile
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import certificates  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.programs import certificates
 
 ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["prepared", "applied"], "required": True},

@@ -36,13 +36,13 @@ RETURN = r"""
 frozen: {description: "The freezes that hold, by app.", type: dict, returned: success}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
+import os
+import time
+from pathlib import Path
 
-import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+import ansible.module_utils.flaskhost.operate.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "default": freeze.ALL},

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module flask_journals: journals of their own for apps. Its logic is in module_utils/flaskhost/journal.py."""
+"""The module flask_journals: journals of their own for apps. Its logic is in module_utils/flaskhost/host/journal.py."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ RETURN = r"""
 steps: {description: "What was done: daemon-reload, sockets, restart.", type: list, returned: always}
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
-from ansible.module_utils.flaskhost.journal import Journals  # noqa: E402
-from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.journal import Journals
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 ARGUMENT_SPEC = {"groups": {"type": "dict", "required": True}}
 

@@ -57,13 +57,13 @@ apps: {description: The apps whose files were changed., type: list, returned: su
 reloaded: {description: Whether nginx was reloaded., type: bool, returned: success}
 """
 
-from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import freeze  # noqa: E402
-from ansible.module_utils.flaskhost.maintenance import Maintenance, Site, read_request  # noqa: E402
-from ansible.module_utils.flaskhost.run_page import LEASE, RunPages  # noqa: E402
-from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.operate import freeze
+from ansible.module_utils.flaskhost.operate.maintenance import Maintenance, Site, read_request
+from ansible.module_utils.flaskhost.operate.run_page import LEASE, RunPages
 
 ARGUMENT_SPEC = {
     "sites": {

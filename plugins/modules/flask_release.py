@@ -128,13 +128,13 @@ needs_source: {description: The archive has to be sent first., type: bool, retur
 lock_holder: {description: Who holds the lock., type: dict, returned: when another run does}
 """
 
-from contextlib import suppress  # noqa: E402 - Ansible wants the documentation first
-from dataclasses import asdict  # noqa: E402
+from contextlib import suppress
+from dataclasses import asdict
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.lock import Locked  # noqa: E402
-from ansible.module_utils.flaskhost.release import PHASES, Deployment  # noqa: E402
-from ansible.module_utils.flaskhost.runner import ReleaseError  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.deploy.lock import Locked
+from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},

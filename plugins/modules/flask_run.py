@@ -58,18 +58,18 @@ output: {description: "What it wrote, errors last.", type: str, returned: succes
 rc: {description: Its exit status., type: int, returned: when it was run}
 """
 
-import functools  # noqa: E402 - Ansible wants the documentation first
-import secrets  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import functools
+import secrets
+import time
+from pathlib import Path
+from typing import Any
 
-import ansible.module_utils.flaskhost.freeze as freeze  # noqa: E402, PLR0402 - a whole name, for Mitogen
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import environment  # noqa: E402
-from ansible.module_utils.flaskhost.journal import require_journal  # noqa: E402
-from ansible.module_utils.flaskhost.runner import ReleaseError, as_owner, sandboxed  # noqa: E402
-from ansible.module_utils.flaskhost.slots import Slots  # noqa: E402
+import ansible.module_utils.flaskhost.operate.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.deploy import environment
+from ansible.module_utils.flaskhost.deploy.slots import Slots
+from ansible.module_utils.flaskhost.host.journal import require_journal
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, sandboxed
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},

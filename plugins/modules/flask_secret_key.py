@@ -40,11 +40,11 @@ candidate: {description: "A new key, or that of the pending rotation.", type: st
 pending: {description: Whether a rotation is not finished., type: bool, returned: success}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
-from pathlib import Path  # noqa: E402
+import os
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import environment  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.deploy import environment
 
 ARGUMENT_SPEC = {
     "folder": {"type": "path", "required": True},

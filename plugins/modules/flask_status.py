@@ -47,10 +47,10 @@ RETURN = r"""
 rows: {description: "What there is to tell, a mapping for each app.", type: list, returned: success}
 """
 
-from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.status import read  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.operate.status import read
 
 ARGUMENT_SPEC = {
     "apps": {

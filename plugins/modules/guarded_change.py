@@ -74,10 +74,10 @@ proven: {description: Whether a new SSH connection has confirmed the change., ty
 old_state: {description: Whether the host is as it was before., type: bool, returned: on failure}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
+import os
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.guard import Change, Guard, GuardError, items  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError, items
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 """The module host_abilities: what a host's kernel allows, and who is on it.
 
-Its logic is in module_utils/flaskhost/abilities.py and program_accounts.py.
+Its logic is in module_utils/flaskhost/host/abilities.py and program_accounts.py.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ accounts: {description: "programs, the accounts without a shell that fit a patte
            become root.", type: dict, returned: always}
 """
 
-from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost.abilities import abilities, recorded  # noqa: E402
-from ansible.module_utils.flaskhost.program_accounts import administrators, matching  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.abilities import abilities, recorded
+from ansible.module_utils.flaskhost.host.program_accounts import administrators, matching
 
 ARGUMENT_SPEC = {
     "kernel_arguments": {"type": "path", "default": "/etc/default/grub.d/60-flaskhost.cfg"},

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module host_files: many small files in one run. Its logic is in module_utils/flaskhost/host_files.py."""
+"""The module host_files: many small files in one run. Its logic is in module_utils/flaskhost/host/files.py."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ RETURN = r"""
 paths: {description: "What is not, or was not, as it should be.", type: list, returned: always}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
+import os
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import host_files  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import files as host_files
 
 ARGUMENT_SPEC = {
     "files": {

@@ -46,13 +46,14 @@ RETURN = r"""
 missing: {description: "What was not in the stacks.", type: list, returned: always}
 """
 
-import shutil  # noqa: E402 - Ansible wants the documentation first
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import host_files, pam_stack  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import files as host_files
+from ansible.module_utils.flaskhost.host import pam_stack
 
 ARGUMENT_SPEC = {
     "profiles": {

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module kernel_settings: sysctl, now and at the next boot. Logic: module_utils/flaskhost/kernel_settings.py."""
+"""The module kernel_settings: sysctl, now and at the next boot. Logic: flaskhost/host/kernel_settings.py."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ left: {description: "Settings that the host needs as they are, and why.", type: 
 refused: {description: "Settings that the kernel did not take, and what it said.", type: dict, returned: always}
 """
 
-from dataclasses import asdict  # noqa: E402 - Ansible wants the documentation first
-from pathlib import Path  # noqa: E402
+from dataclasses import asdict
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import host_files  # noqa: E402
-from ansible.module_utils.flaskhost import kernel_settings as logic  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import files as host_files
+from ansible.module_utils.flaskhost.host import kernel_settings as logic
 
 ARGUMENT_SPEC = {
     "settings": {"type": "dict", "required": True},

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 """The module postgres_databases: the apps' roles and databases, compared as a whole.
 
-Its logic is in module_utils/flaskhost/postgres_databases.py.
+Its logic is in module_utils/flaskhost/postgres/databases.py.
 """
 
 from __future__ import annotations
@@ -75,17 +75,20 @@ RETURN = r"""
 steps: {description: "What was done, or would be.", type: list, returned: always}
 """
 
-import os  # noqa: E402 - Ansible wants the documentation first
-import shlex  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import environment, postgres_scram, postgres_server, quotas  # noqa: E402
-from ansible.module_utils.flaskhost import postgres_databases as logic  # noqa: E402
-from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError  # noqa: E402
-from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.deploy import environment
+from ansible.module_utils.flaskhost.host import quotas
+from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.postgres import databases as logic
+from ansible.module_utils.flaskhost.postgres import scram as postgres_scram
+from ansible.module_utils.flaskhost.postgres import server as postgres_server
+from ansible.module_utils.flaskhost.postgres.psql import Psql, PsqlError
 
 ARGUMENT_SPEC = {
     "cluster": {"type": "str", "required": True},

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 """The module postgres_server: a cluster that runs with what is on the disk.
 
-Its logic is in module_utils/flaskhost/postgres_server.py.
+Its logic is in module_utils/flaskhost/postgres/server.py.
 """
 
 from __future__ import annotations
@@ -68,14 +68,15 @@ leaving: {description: "What databases_in_use has asked for.", type: list, retur
 checksums: {description: Whether pages have checksums., type: bool, returned: success}
 """
 
-from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
-from typing import Any  # noqa: E402
+from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import host_files, service_state  # noqa: E402
-from ansible.module_utils.flaskhost import postgres_server as logic  # noqa: E402
-from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError, as_postgres  # noqa: E402
-from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import files as host_files
+from ansible.module_utils.flaskhost.host import service_state
+from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.postgres import server as logic
+from ansible.module_utils.flaskhost.postgres.psql import Psql, PsqlError, as_postgres
 
 FILE = {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}}
 ARGUMENT_SPEC = {

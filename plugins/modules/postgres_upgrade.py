@@ -31,13 +31,13 @@ RETURN = r"""
 former: {description: The version that had the data., type: str, returned: success}
 """
 
-import shutil  # noqa: E402 - Ansible wants the documentation first
-from pathlib import Path  # noqa: E402
+import shutil
+from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.flaskhost import postgres_server as logic  # noqa: E402
-from ansible.module_utils.flaskhost.postgres_psql import Psql, PsqlError, as_postgres  # noqa: E402
-from ansible.module_utils.flaskhost.runner import tail  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.postgres import server as logic
+from ansible.module_utils.flaskhost.postgres.psql import Psql, PsqlError, as_postgres
 
 ARGUMENT_SPEC = {
     "cluster": {"type": "str", "required": True},

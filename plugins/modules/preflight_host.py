@@ -45,9 +45,10 @@ answers:
   returned: always
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402 - Ansible wants the documentation first
-from ansible.module_utils.flaskhost import host_questions, postgres_names  # noqa: E402
-from ansible.module_utils.flaskhost.accounts import accounts  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import questions as host_questions
+from ansible.module_utils.flaskhost.host.accounts import accounts
+from ansible.module_utils.flaskhost.postgres import names as postgres_names
 
 ARGUMENT_SPEC = {
     "apps": {"type": "list", "elements": "str"},

@@ -46,7 +46,7 @@ def run_command(
         args = [os.path.expanduser(os.path.expandvars(item)) for item in args]  # noqa: PTH111 - what Ansible does
     environment = {**os.environ, **(environ_update or {})}
     try:
-        done = subprocess.run(args, capture_output=True, env=environment, cwd=cwd, check=False)  # noqa: S603 - no shell
+        done = subprocess.run(args, capture_output=True, env=environment, cwd=cwd, check=False)
     except OSError as error:
         raise ModuleFailed(f"Error executing command: {error}") from error
     out, err = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))

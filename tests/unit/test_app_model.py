@@ -8,17 +8,21 @@ import re
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import app_model
+from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
+from ansible.module_utils.flaskhost.apps.record import app_record, app_records, pick
+from ansible.module_utils.flaskhost.apps.schema import Option
+from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS, acme_settings
+from ansible.module_utils.flaskhost.settings.peers import peer_addresses
 
 SIZE = {"workers": 2, "threads": 8, "memory_mb": 464}
 SHOP = {"domains": ["shop.localhost"], "source": {"path": "sample_app"}, "wsgi": "shop:create_app()"}
 
 
 def record(name: str = "shop", **options: Any) -> dict[str, Any]:
-    return app_model.app_record(name, {**SHOP, **options}, SIZE, "/project")
+    return app_record(name, {**SHOP, **options}, SIZE, "/project")
 
 
-def every_option(options: dict[str, app_model.Option], place: str = "") -> list[tuple[str, app_model.Option]]:
+def every_option(options: dict[str, Option], place: str = "") -> list[tuple[str, Option]]:
     found = []
     for name, option in options.items():
         found += [(f"{place}{name}", option), *every_option(option.options, f"{place}{name}.")]
@@ -43,7 +47,7 @@ def test_every_option_has_its_default() -> None:
     assert (made["basic_auth"], made["allow"], made["noindex"]) == ({}, [], False)
     assert made["source"].pop("path") == "/project/sample_app"
     assert set(made["source"].values()) == {""}
-    assert set(app_model.APP_OPTIONS) <= set(made)
+    assert set(APP_OPTIONS) <= set(made)
 
 
 def test_what_the_user_says_wins() -> None:
@@ -92,13 +96,13 @@ def test_an_empty_value_is_not_set() -> None:
 def test_input_and_schema_are_not_changed() -> None:
     apps = {"shop": {**SHOP, "env": {"A": 1}}, "blog": copy.deepcopy(SHOP)}
     before = copy.deepcopy(apps)
-    records = app_model.app_records(apps, {"shop": SIZE, "blog": SIZE})
+    records = app_records(apps, {"shop": SIZE, "blog": SIZE})
     records[0]["persistent"].append("elsewhere")
     records[0]["env"]["B"] = 2
     records[0]["domains"].append("other.localhost")
     assert apps == before
-    assert app_model.APP_OPTIONS["persistent"].default == ["instance", "uploads"]
-    assert app_model.APP_OPTIONS["env"].default == {}
+    assert APP_OPTIONS["persistent"].default == ["instance", "uploads"]
+    assert APP_OPTIONS["env"].default == {}
 
 
 def test_a_record_is_plain_data() -> None:
@@ -120,7 +124,7 @@ def test_apps_share_nothing() -> None:
 
 def test_records_come_in_the_order_of_names() -> None:
     names = ["web", "api", "shop"]
-    records = app_model.app_records(dict.fromkeys(names, SHOP), dict.fromkeys(names, SIZE))
+    records = app_records(dict.fromkeys(names, SHOP), dict.fromkeys(names, SIZE))
     assert [item["name"] for item in records] == ["api", "shop", "web"]
 
 
@@ -158,15 +162,15 @@ def test_an_address_that_is_canonical_is_as_a_url_has_it() -> None:
 )
 def test_a_certificate_comes_by_acme_where_the_address_is_set(given: str | None, email: str, mode: str) -> None:
     app = {**SHOP, "tls": {"mode": given}}
-    (made,) = app_model.app_records({"shop": app}, {"shop": SIZE}, email=email)
+    (made,) = app_records({"shop": app}, {"shop": SIZE}, email=email)
     assert made["tls"]["mode"] == mode
     assert made["tls"]["hsts"] == {"max_age": 63072000, "subdomains": False, "preload": False}
     assert made["hsts_map"] == "/etc/flaskhost/tls/shop/hsts.map"
 
 
 def test_the_settings_of_the_authority_have_defaults() -> None:
-    made = app_model.acme_settings({}, "ops@shop.test")
-    assert made == app_model.acme_settings(None, "ops@shop.test")
+    made = acme_settings({}, "ops@shop.test")
+    assert made == acme_settings(None, "ops@shop.test")
     assert made == {
         "email": "ops@shop.test",
         "directory": "https://acme-v02.api.letsencrypt.org/directory",
@@ -188,7 +192,7 @@ def test_the_settings_of_the_authority_are_the_users() -> None:
         "dns": {"plugin": "rfc2136", "credentials": credentials},
     }
     before = copy.deepcopy(given)
-    made = app_model.acme_settings(given)
+    made = acme_settings(given)
     assert (made["strict"], made["external_account"]) == (True, given["external_account"])
     assert made["dns"] == {
         "plugin": "rfc2136",
@@ -214,9 +218,9 @@ def test_peers_are_the_other_hosts_by_the_address_that_reaches_them() -> None:
         "web7": {"ansible_host": "localhost"},
         "web8": {"ansible_host": "10.0.0.3"},
     }
-    assert app_model.peer_addresses(list(variables), "web1", variables) == ["10.0.0.2", "10.0.0.3", "web4"]
-    assert app_model.peer_addresses(["web1"], "web1", {}) == []
-    assert app_model.peer_addresses([], "db1", {}) == []
+    assert peer_addresses(list(variables), "web1", variables) == ["10.0.0.2", "10.0.0.3", "web4"]
+    assert peer_addresses(["web1"], "web1", {}) == []
+    assert peer_addresses([], "db1", {}) == []
 
 
 @pytest.mark.parametrize(("path", "absolute"), [("a/b", "/project/a/b"), ("/srv/code", "/srv/code"), ("", "")])
@@ -265,20 +269,19 @@ def test_a_statement_may_take_as_long_as_somebody_waits(timeout: int, limit: int
 
 
 def test_a_pool_is_for_the_app_and_not_for_its_migrations() -> None:
-    made = app_model.app_record("shop", {**SHOP, "database_pool": True}, {**SIZE, "pool": 8})
+    made = app_record("shop", {**SHOP, "database_pool": True}, {**SIZE, "pool": 8})
     assert made["environment"]["DATABASE_URL"] == "postgresql://shop@/shop?host=/var/run/postgresql&port=6432"
     assert "6432" not in str(made["database_owner_variables"])
     assert made["database_pool_size"] == 8
     assert record()["database_pool_size"] == 0
     limited = {**SHOP, "database_pool": True, "database_limits": {"connections": 12}}
-    assert app_model.app_record("shop", limited, {**SIZE, "pool": 8})["database_pool_size"] == 12
+    assert app_record("shop", limited, {**SIZE, "pool": 8})["database_pool_size"] == 12
 
 
 def test_one_role_has_the_connections_of_both() -> None:
     size = {**SIZE, "connections": 35, "owner_connections": 5}
     numbers = [
-        app_model.app_record("shop", {**SHOP, "database_owner": shared}, size)["database_connections"]
-        for shared in (False, True)
+        app_record("shop", {**SHOP, "database_owner": shared}, size)["database_connections"] for shared in (False, True)
     ]
     assert numbers == [35, 40]
 
@@ -303,17 +306,17 @@ def test_secrets_stay_out_of_the_environment() -> None:
 
 
 def test_pick_renames_and_reaches_in() -> None:
-    assert app_model.pick([record()], {"who": "user", "body_mb": "limits.body"}) == [{"who": "shop", "body_mb": 16}]
+    assert pick([record()], {"who": "user", "body_mb": "limits.body"}) == [{"who": "shop", "body_mb": 16}]
     with pytest.raises(KeyError):
-        app_model.pick([record()], {"who": "usr"})
+        pick([record()], {"who": "usr"})
 
 
 @pytest.mark.parametrize(
     ("name", "option"),
-    [*every_option(app_model.APP_OPTIONS), *every_option(app_model.ACME_OPTIONS, "acme.")],
+    [*every_option(APP_OPTIONS), *every_option(ACME_OPTIONS, "acme.")],
     ids=lambda value: str(value)[:40],
 )
-def test_defaults_and_examples_keep_to_the_schema(name: str, option: app_model.Option) -> None:
+def test_defaults_and_examples_keep_to_the_schema(name: str, option: Option) -> None:
     assert option.description.endswith(".")
     for value in (option.default, option.example):
         if value in (None, "") or option.type == "options":

@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.flaskhost import assets
-from ansible.module_utils.flaskhost.records import Record, Store
+from ansible.module_utils.flaskhost.deploy import assets
+from ansible.module_utils.flaskhost.deploy.records import Record, Store
 
 
 def write(folder: Path, **files: str) -> Path:

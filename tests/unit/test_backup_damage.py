@@ -175,7 +175,7 @@ def test_no_process_of_a_killed_run_writes_beside_the_next_one(tmp_path: Path) -
     stay = [(others, "backup:local"), (ours, "info"), (ours, "archive-get")]
     waits = "import sys, time; print(flush=True); time.sleep(60)"
     shell = ["/bin/bash", "-c", 'exec -a pgbackrest "$0" "$@"', sys.executable, "-c", waits]
-    started = [subprocess.Popen([*shell, *words], stdout=subprocess.PIPE) for words in lines + stay]  # noqa: S603
+    started = [subprocess.Popen([*shell, *words], stdout=subprocess.PIPE) for words in lines + stay]
     try:
         for process in started:
             process.stdout.readline()

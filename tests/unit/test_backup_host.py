@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import backup, backup_settings, clone_request, restore_request, status
 from ansible.module_utils.flaskhost.audit import backup as audit_backup
+from ansible.module_utils.flaskhost.operate import status
+from ansible.module_utils.flaskhost.programs import backup
+from ansible.module_utils.flaskhost.requests import clone as clone_request
+from ansible.module_utils.flaskhost.requests import restore as restore_request
+from ansible.module_utils.flaskhost.settings import backup as backup_settings
 
 NOW = 1_795_311_000.0
 PASSPHRASE = "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"
@@ -415,7 +419,7 @@ class OfAVerb:
         monkeypatch.setattr(backup, "apart", lambda *_given: [])
 
     def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
     def answers(self, answer: dict[str, Any], status: int = 0) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import backup
+from ansible.module_utils.flaskhost.programs import backup
 from flaskhost_backup import (
     cli,
     counts,
@@ -727,8 +727,8 @@ def test_nothing_but_the_helpers_starts_a_client_of_postgresql() -> None:
         "roles/backup/files/flaskhost_backup/drill.py",  # likewise
         # The superuser, in the database postgres only: functions of shared memory, and the names in shared catalogs.
         "roles/postgres/files/flaskhost_postgres_limits.py",
-        "plugins/module_utils/flaskhost/postgres_psql.py",  # the helper of the modules
-        "plugins/module_utils/flaskhost/database.py",  # as the app's own user
+        "plugins/module_utils/flaskhost/postgres/psql.py",  # the helper of the modules
+        "plugins/module_utils/flaskhost/deploy/database.py",  # as the app's own user
         "plugins/modules/postgres_upgrade.py",  # vacuumdb, which analyzes as the tables' owners, as autovacuum does
     }
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import assets, source
-from ansible.module_utils.flaskhost.build import Build
-from ansible.module_utils.flaskhost.records import RECORD, Record, Store
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.deploy import assets, source
+from ansible.module_utils.flaskhost.deploy.build import Build
+from ansible.module_utils.flaskhost.deploy.records import RECORD, Record, Store
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from fakes import USER, FakeHost, fake_owners
 
 STAMP = 1_800_000_000.0

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import database
-from ansible.module_utils.flaskhost.database import (
+from ansible.module_utils.flaskhost.deploy import database
+from ansible.module_utils.flaskhost.deploy.database import (
     Database,
     Unanswered,
     connection_variables,
@@ -18,7 +18,7 @@ from ansible.module_utils.flaskhost.database import (
     limited,
     schema_problem,
 )
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 URL = "postgresql://shop:hun%24ter@db.example:5433/orders?sslmode=require"
 
@@ -210,7 +210,7 @@ def test_statements_of_a_release_command_have_limits() -> None:
     for own, wanted in ((None, ""), ("", ""), ("-c search_path=o'brien", " -c search_path=o'brien")):
         command = limited('printf "%s|%s" "$PGOPTIONS" "$0 $#"; exit 3', 5, 900)
         variables = {"PATH": "/usr/bin:/bin"} | ({} if own is None else {"PGOPTIONS": own})
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         # As if the shell had been given the command alone.
         assert done.stdout == f"-c lock_timeout=5s -c statement_timeout=900s{wanted}|/bin/sh 0"
         assert done.returncode == 3

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost import environment
-from ansible.module_utils.flaskhost.environment import SecretKeys
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.deploy import environment
+from ansible.module_utils.flaskhost.deploy.environment import SecretKeys
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from ansible.module_utils.testing import patch_module_args
 from fakes import load_environment_file
 
@@ -49,7 +49,7 @@ def test_systemd_reads_back_what_was_written(value: str) -> None:
 
 
 def test_systemd_reads_back_any_mixture_of_special_characters() -> None:
-    chance = random.Random(27)  # noqa: S311 - the same every time
+    chance = random.Random(27)
     for _ in range(3000):
         value = "".join(chance.choice("\\\"$`'\n\r\t #;={}ab\u00e9") for _ in range(chance.randrange(12)))
         assert load_environment_file(environment.render({"A": value, "B": ""})) == {"A": value, "B": ""}

@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from ansible.module_utils.flaskhost import source
+from ansible.module_utils.flaskhost.deploy import source
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugins/action/flask_release.py"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import guard as subject
-from ansible.module_utils.flaskhost.guard import Change, Guard, GuardError, Item
+from ansible.module_utils.flaskhost.host import guard as subject
+from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError, Item
 
 NONCE = "4f0c8a7be1d24f0c"
 #: systemd, for the script that puts the old state back: what it was asked is carried out afterwards.
@@ -75,7 +75,7 @@ class Host:
         environment = {"PATH": f"{self.bin}:/usr/bin:/bin", "FAKE_LOG": str(self.log)}
         script = [*("/bin/sh", str(self.state / "sshd" / "put-back")), *arguments]
         options: dict[str, Any] = {"env": environment, "capture_output": True, "text": True}
-        done = subprocess.run(script, check=False, **options)  # noqa: S603 - our own script
+        done = subprocess.run(script, check=False, **options)
         for line in self.log.read_text().splitlines():
             self.know({"calls": [*self.calls, f"script: {line}"]})
             self.systemctl(line.split())

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost.program_accounts import administrators, matching
-from ansible.module_utils.flaskhost.virtualenv import build_account
+from ansible.module_utils.flaskhost.deploy.virtualenv import build_account
+from ansible.module_utils.flaskhost.host.program_accounts import administrators, matching
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from test_preflight import load_filters

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import host_files, kernel_settings
-from ansible.module_utils.flaskhost.abilities import abilities, recorded
+from ansible.module_utils.flaskhost.host import files as host_files
+from ansible.module_utils.flaskhost.host import kernel_settings
+from ansible.module_utils.flaskhost.host.abilities import abilities, recorded
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 MY_GROUP = grp.getgrgid(os.getgid()).gr_name

@@ -6,7 +6,7 @@ The stacks below are what Debian 12's pam-auth-update made of the role's profile
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.flaskhost import pam_stack
+from ansible.module_utils.flaskhost.host import pam_stack
 
 AUTH = """\
 auth	required			pam_faillock.so preauth

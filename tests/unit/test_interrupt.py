@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "molecule/failures"))
 
-import interrupt  # noqa: E402 - needs the path above
+import interrupt
 
 #: A run with a child of a session of its own, as Ansible's workers are; it notes what it comes to.
 RUN = """
@@ -54,7 +54,7 @@ def test_a_run_is_killed_within_its_task_with_its_children(run: Path) -> None:
 
 
 def test_a_point_that_no_run_comes_to_is_an_error(run: Path) -> None:
-    chance = random.Random(1)  # noqa: S311 - no secret
+    chance = random.Random(1)
     assert interrupt.at_points(["sh", run], [("base : Step | Number 3", "")], chance) == 3
     with pytest.raises(interrupt.Missed, match=r"No run was killed at 'base : Step \| Number 5'"):
         interrupt.at_points(["sh", run], [("base : Step | Number 5", "")], chance)
@@ -68,7 +68,7 @@ def test_a_point_within_a_task_is_waited_for(run: Path, monkeypatch: pytest.Monk
         return "2" in begun(run)
 
     monkeypatch.setattr(interrupt, "on_host", on_host)
-    chance = random.Random(1)  # noqa: S311 - no secret
+    chance = random.Random(1)
     assert interrupt.at_points(["sh", run], [("base : Step | Number 1", "test -e it")], chance) == 1
     assert begun(run)[:2] == ["1", "2"] != begun(run)[2:]
     assert set(asked) == {"test -e it"}
@@ -91,7 +91,7 @@ def test_a_seed_draws_the_same_again(run: Path, monkeypatch: pytest.MonkeyPatch)
                 into.append((deep, [task for task in range(200) if is_it(task, "")])) or (1, "x")
             ),
         )  # fmt: skip
-        interrupt.at_random([], 100, random.Random(seed))  # noqa: S311 - no secret
+        interrupt.at_random([], 100, random.Random(seed))
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == interrupt.MOMENTS
 

@@ -529,7 +529,7 @@ def test_load_ends_with_the_process_that_has_begun_it(context: ssl.SSLContext) -
 
     def kill_it(port: int) -> Path:
         tests = Path(load_client.__file__).parent
-        with subprocess.Popen([sys.executable, "-c", script, str(port)], cwd=tests, stdout=subprocess.PIPE) as test:  # noqa: S603 - our own
+        with subprocess.Popen([sys.executable, "-c", script, str(port)], cwd=tests, stdout=subprocess.PIPE) as test:
             assert test.stdout
             client = Path("/proc", test.stdout.readline().decode().strip(), "cmdline")
             assert b"load_client" in client.read_bytes()

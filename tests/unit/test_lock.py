@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import lock as lock_module
-from ansible.module_utils.flaskhost.lock import Lock, Locked, processes_with
+from ansible.module_utils.flaskhost.deploy import lock as lock_module
+from ansible.module_utils.flaskhost.deploy.lock import Lock, Locked, processes_with
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def holder(path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
     def start(deploy: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-S", "-c", script, str(path), deploy]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         found.append(process)
         assert process.stdout
         assert process.stdout.readline() == "held\n"

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost import maintenance
-from ansible.module_utils.flaskhost.maintenance import Maintenance, Request, Site, page, read_request
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.operate import maintenance
+from ansible.module_utils.flaskhost.operate.maintenance import Maintenance, Request, Site, page, read_request
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.splitter import parse_kv
 from ansible.template import Templar

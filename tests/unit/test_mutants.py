@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import mutants  # noqa: E402 - needs the path above
+import mutants
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,6 @@ def test_the_nearest_tests_judge_and_every_module_is_judged() -> None:
     )
     tests = mutants.Tests(files)
     assert "tests/unit/test_drill.py" in tests.of("roles/backup/files/flaskhost_backup/drill.py")[:5]
-    assert "tests/unit/test_release.py" in tests.of("plugins/module_utils/flaskhost/watch.py")
+    assert "tests/unit/test_release.py" in tests.of("plugins/module_utils/flaskhost/deploy/watch.py")
     unseen = [name for name in files if mutants.package_of(name) and name[-11:] != "__init__.py" and not tests.of(name)]
     assert unseen == []

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost.app_model import ACME_OPTIONS, APP_OPTIONS, Option
-from ansible.module_utils.flaskhost.backup_settings import BACKUP_OPTIONS
+from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
+from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.preflight.role_options import EGRESS_OPTIONS
 from ansible.module_utils.flaskhost.preflight.rules import ADMIN_OPTIONS, FIREWALL_OPTIONS
+from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS
+from ansible.module_utils.flaskhost.settings.backup import BACKUP_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = ROOT / "molecule"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import postgres_databases as logic
-from ansible.module_utils.flaskhost import postgres_psql, postgres_scram
+from ansible.module_utils.flaskhost.postgres import databases as logic
+from ansible.module_utils.flaskhost.postgres import psql as postgres_psql
+from ansible.module_utils.flaskhost.postgres import scram as postgres_scram
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct-horse-battery-staple"

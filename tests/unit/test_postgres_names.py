@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import postgres_databases, postgres_names
+from ansible.module_utils.flaskhost.postgres import databases as postgres_databases
+from ansible.module_utils.flaskhost.postgres import names as postgres_names
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOP = {"shop": {"roles": ["shop", "shop-owner", "shop-a"], "owner_file": "/nonexistent", "home": "/srv/shop/data"}}
@@ -205,5 +206,5 @@ def test_the_role_marks_what_it_makes_in_the_same_transaction() -> None:
 
 
 def test_it_runs_where_preflight_has_yet_to_refuse() -> None:
-    path = ROOT / "plugins/module_utils/flaskhost/postgres_names.py"
+    path = ROOT / "plugins/module_utils/flaskhost/postgres/names.py"
     ast.parse(path.read_text(), feature_version=(3, 7))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import postgres_server as logic
+from ansible.module_utils.flaskhost.postgres import server as logic
 
 ROOT = Path(__file__).resolve().parents[2]
 

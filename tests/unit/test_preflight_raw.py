@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost import host_questions, preflight
-from ansible.module_utils.flaskhost import postgres_server as server
+from ansible.module_utils.flaskhost import preflight
+from ansible.module_utils.flaskhost.host import questions as host_questions
+from ansible.module_utils.flaskhost.postgres import server
 from ansible.module_utils.flaskhost.preflight import calendars, names, role_options
 from ansible.module_utils.flaskhost.preflight.report import Unreadable
 from test_preflight import GOOD_FACTS, GOOD_SETTINGS, SCALARS, good_apps, load_filters
@@ -572,7 +573,7 @@ KINDS = {kind for kind, *_rest in [*SITE_FAULTS, *OPTION_FAULTS, *VALUE_FAULTS]}
 
 
 def test_no_value_raises() -> None:
-    generator = random.Random(20261123)  # noqa: S311 - the same ones every time
+    generator = random.Random(20261123)
 
     def junk(depth: int = 0) -> Any:
         kind = generator.random()
@@ -595,6 +596,6 @@ def test_no_value_raises() -> None:
 
 def test_the_module_runs_where_preflight_has_yet_to_refuse() -> None:
     """On an old Python it has to run, so that preflight can say that it is too old."""
-    for path in ("module_utils/flaskhost/host_questions.py", "modules/preflight_host.py"):
+    for path in ("module_utils/flaskhost/host/questions.py", "modules/preflight_host.py"):
         ast.parse((ROOT / "plugins" / path).read_text(), feature_version=(3, 7))
     assert sys.version_info >= (3, 11)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import processes
-from ansible.module_utils.flaskhost.processes import Units, check_timers, read_procfile, script, scripts, wanted
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.deploy import processes
+from ansible.module_utils.flaskhost.deploy.processes import Units, check_timers, read_procfile, script, scripts, wanted
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[2]
 NIGHTLY = {"command": "flask purge", "on_calendar": "*-*-* 03:00"}
@@ -195,7 +195,7 @@ def run_script(folder: Path, command: str, **options: Any) -> subprocess.Complet
     if not current.is_symlink():
         current.symlink_to("releases/one")
     call = ["/bin/sh", str(current / "processes/worker")]
-    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=120, **options)  # noqa: S603
+    return subprocess.run(call, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
 def test_a_script_stays_with_its_release(tmp_path: Path) -> None:

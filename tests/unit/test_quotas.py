@@ -14,9 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import quotas
+from ansible.module_utils.flaskhost.host import quotas
+from ansible.module_utils.flaskhost.host.quotas import Bound, FileSystem
 from ansible.module_utils.flaskhost.preflight import disk_warnings
-from ansible.module_utils.flaskhost.quotas import Bound, FileSystem
 
 MOUNTS = r"""
 22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,discard,prjquota
@@ -216,7 +216,7 @@ def test_folders_in_each_other_do_not_end_the_run(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         # Python's own rmtree() fails at this depth.
-        subprocess.run(["rm", "-rf", str(top)], check=True)  # noqa: S603, S607
+        subprocess.run(["rm", "-rf", str(top)], check=True)
 
 
 def test_postgresql_starts_without_the_bounds_and_gets_them_back() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import environment, virtualenv
-from ansible.module_utils.flaskhost.records import HISTORY_LENGTH, RECORD, Record, Store
+from ansible.module_utils.flaskhost.deploy import environment, virtualenv
+from ansible.module_utils.flaskhost.deploy.records import HISTORY_LENGTH, RECORD, Record, Store
 
 
 class Shelf:

@@ -25,24 +25,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import (
+from ansible.module_utils.flaskhost.apps.names import SLOTS
+from ansible.module_utils.flaskhost.deploy import (
     database,
     environment,
-    freeze,
     lock,
     processes,
     records,
     release,
-    runner,
     slots,
     source,
     virtualenv,
 )
-from ansible.module_utils.flaskhost.app_model import SLOTS
-from ansible.module_utils.flaskhost.lock import Lock, Locked, processes_with
-from ansible.module_utils.flaskhost.records import RECORD, Record
-from ansible.module_utils.flaskhost.release import PHASES, RETURN, Deployment, Outcome
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.deploy.lock import Lock, Locked, processes_with
+from ansible.module_utils.flaskhost.deploy.records import RECORD, Record
+from ansible.module_utils.flaskhost.deploy.release import PHASES, RETURN, Deployment, Outcome
+from ansible.module_utils.flaskhost.host import runner
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.operate import freeze
 from ansible.module_utils.testing import patch_module_args
 from fakes import GID, UID, USER, FakeHost, Killer, fake_owners, read_systemd_run, run_command, tree
 
@@ -233,7 +233,7 @@ def locked(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     sleeping: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-        sleeping.append(subprocess.Popen(*arguments, **options))  # noqa: S603 - what the lock starts
+        sleeping.append(subprocess.Popen(*arguments, **options))
         return sleeping[-1]
 
     monkeypatch.setattr(Lock, "keep", REAL_KEEP)
@@ -619,7 +619,7 @@ def backups(site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = site.folder / "flaskhost-backup"
     program.write_text(f'#!/bin/sh\necho "$@" >> {site.folder}/asked\necho "$SAYS" >&2\nexit ${{ENDS:-0}}\n')
     program.chmod(0o755)
-    monkeypatch.setattr("ansible.module_utils.flaskhost.release.BACKUPS", program)
+    monkeypatch.setattr("ansible.module_utils.flaskhost.deploy.release.BACKUPS", program)
     site.options["environment"]["DATABASE_URL"] = "postgresql:///shop"
     site.options["database_per_host"] = True
     # Whether or not there is a psql where the tests run.

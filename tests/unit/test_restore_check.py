@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import backup
+from ansible.module_utils.flaskhost.programs import backup
 from fakes import tree
 from flaskhost_backup import restore_check, targets
 from flaskhost_backup.cli import _parser

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import run_page
-from ansible.module_utils.flaskhost.maintenance import Maintenance, Outcome, Request, Site, page
-from ansible.module_utils.flaskhost.run_page import RunPages, run_of
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.operate import run_page
+from ansible.module_utils.flaskhost.operate.maintenance import Maintenance, Outcome, Request, Site, page
+from ansible.module_utils.flaskhost.operate.run_page import RunPages, run_of
 from fakes import Killer, tree
 
 RUN = "20261121T101500Z-1a2b3c4d"
@@ -204,7 +204,7 @@ class Unit:
             f'#!/bin/sh\n[ "$*" = "is-active --quiet {run_page.RESTORES}" ] && test -e {self.restores}\n'
         )
         program.chmod(0o755)
-        self.process = subprocess.Popen(  # noqa: S603 - our own script
+        self.process = subprocess.Popen(
             ["/bin/sh", "-c", run_page.WAIT, "sh", str(int(uptime()) + seconds), "2"],
             env={"PATH": f"{program.parent}:{os.environ['PATH']}", "RUNTIME_DIRECTORY": str(self.folder)},
         )

@@ -30,7 +30,7 @@ guarded(main)
 
 
 def test_what_is_ended_by_another_program_takes_down_what_it_has_set_up() -> None:
-    with subprocess.Popen(  # noqa: S603 - a script of our own
+    with subprocess.Popen(
         [sys.executable, "-c", SCRIPT], cwd=SCRIPTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as script:
         assert script.stdout
@@ -73,7 +73,7 @@ def start_scenarios(folder: Path, *names: str, script: str = "scenarios.py") -> 
         program = folder / name
         program.write_text(PROGRAM.replace("began-", f"{folder}/began-").replace("> child", f"> {folder}/child"))
         program.chmod(0o755)
-    return subprocess.Popen(  # noqa: S603 - a script of our own
+    return subprocess.Popen(
         [sys.executable, SCRIPTS / script, *names],
         env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost import app_model
-from ansible.module_utils.flaskhost.selection import problem, select
+from ansible.module_utils.flaskhost.apps.names import RESERVED_NAMES
+from ansible.module_utils.flaskhost.requests.selection import problem, select
 
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 APPS: dict[str, Any] = {
@@ -100,5 +100,5 @@ def test_records_are_chosen_and_the_given_ones_are_left() -> None:
 
 
 def test_no_app_may_have_the_name_that_means_every_app() -> None:
-    assert "all" in app_model.RESERVED_NAMES
-    assert "shop" not in app_model.RESERVED_NAMES
+    assert "all" in RESERVED_NAMES
+    assert "shop" not in RESERVED_NAMES

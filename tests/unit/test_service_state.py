@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.flaskhost import service_state
-from ansible.module_utils.flaskhost.service_state import state_changed_at, steps, youngest
+from ansible.module_utils.flaskhost.host import service_state
+from ansible.module_utils.flaskhost.host.service_state import state_changed_at, steps, youngest
 
 RUNNING = {
     "LoadState": "loaded",

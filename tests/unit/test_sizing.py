@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import sizing
+from ansible.module_utils.flaskhost.apps import sizing
 
 #: What the kernel shows of servers sold with 1 to 64 GB.
 MEMORIES = (960, 1970, 3900, 7900, 16000, 32000, 64000)

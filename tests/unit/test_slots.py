@@ -17,9 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import slots
-from ansible.module_utils.flaskhost.runner import ReleaseError
-from ansible.module_utils.flaskhost.slots import Slots, probe, replace_link
+from ansible.module_utils.flaskhost.deploy import slots
+from ansible.module_utils.flaskhost.deploy.slots import Slots, probe, replace_link
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 HOST = "www.shop.example"
 GATE = "unix:/var/lib/nginx/gate/gate.sock"

@@ -26,8 +26,9 @@ from typing import Any
 
 import ansible.module_utils
 import pytest
-from ansible.module_utils.flaskhost import app_model, source
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.apps.record import app_record
+from ansible.module_utils.flaskhost.deploy import source
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from fakes import GID, fake_owners, run_command, tree
 
 FILES = {"app.py": "app", "pkg/__init__.py": "", "pkg/static/site.css": "body {}", "bin/run": "#!/bin/sh\n"}
@@ -723,7 +724,7 @@ def test_what_is_no_checksum_is_told(tmp_path: Path, checksum: str) -> None:
 )
 def test_a_relative_archive_begins_in_the_project(archive: str, absolute: str) -> None:
     app = {"domains": ["shop.localhost"], "source": {"archive": archive}, "wsgi": "shop:app"}
-    record = app_model.app_record("shop", app, {"workers": 1, "threads": 1, "memory_mb": 64}, "/project")
+    record = app_record("shop", app, {"workers": 1, "threads": 1, "memory_mb": 64}, "/project")
     assert record["source"]["archive"] == absolute
 
 
@@ -1035,7 +1036,7 @@ def test_ssh_takes_the_options_as_they_are_meant(tmp_path: Path) -> None:
         ("", "accept-new", [f"{tmp_path}/known_hosts", f"{Path.home()}/.ssh/known_hosts"]),
     ):
         command = shlex.split(source.git_environment(tmp_path, PRIVATE_KEY, known_hosts)["GIT_SSH_COMMAND"])
-        done = subprocess.run([*command, "-G", "git.test"], capture_output=True, text=True, check=True)  # noqa: S603
+        done = subprocess.run([*command, "-G", "git.test"], capture_output=True, text=True, check=True)
         understood = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
         assert understood["stricthostkeychecking"] == strict
         assert [str(Path(item).expanduser()) for item in understood["userknownhostsfile"].split()] == files
@@ -1138,7 +1139,7 @@ def test_a_forwarded_agent_is_found_above_sudo(
 def test_an_agent_is_found_in_the_real_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a host: the shell that sshd started knows the agent, sudo takes it away, and the module asks."""
     folders = [item for item in sys.path if item]
-    ask = "from ansible.module_utils.flaskhost.source import find_agent; print(find_agent())"
+    ask = "from ansible.module_utils.flaskhost.deploy.source import find_agent; print(find_agent())"
     script = tmp_path / "module.py"
     script.write_text(
         f"import sys; sys.path[:] = {folders!r}\nimport ansible.module_utils\n"
@@ -1152,7 +1153,7 @@ def test_an_agent_is_found_in_the_real_proc(tmp_path: Path, monkeypatch: pytest.
         # The second command keeps the shell from giving its place to the first one.
         command = ["sh", "-c", f"env -u SSH_AUTH_SOCK {shlex.quote(sys.executable)} module.py; true"]
         environment = {**os.environ, "SSH_AUTH_SOCK": str(agent)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(agent), done.stderr
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost import app_model, freeze, status
-from ansible.module_utils.flaskhost.records import Record, Store
+from ansible.module_utils.flaskhost.apps.record import app_record
+from ansible.module_utils.flaskhost.deploy.records import Record, Store
+from ansible.module_utils.flaskhost.operate import freeze, status
 from fakes import tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -448,9 +449,7 @@ def test_a_freeze_is_noted_until_it_ends(site: Site) -> None:
 def test_what_is_asked_is_where_the_app_is(tmp_path: Path) -> None:
     app = {"domains": ["www.shop.test", "shop.test"], "health": {"path": "/readyz"}, "secrets": {"A": "sesame"}}
     apps = {"shop": app, "blog": {"domains": ["blog.test"]}}
-    record = app_model.app_record(
-        "shop", {**app, "source": {}, "wsgi": "x"}, {"workers": 1, "threads": 1, "memory_mb": 1}
-    )
+    record = app_record("shop", {**app, "source": {}, "wsgi": "x"}, {"workers": 1, "threads": 1, "memory_mb": 1})
     asked = status.apps_to_ask(apps)
     assert [item["app"] for item in asked] == ["blog", "shop"]
     for key in ("root", "unit", "socket_dir", "live_socket", "certificate", "maintenance"):
@@ -566,7 +565,7 @@ def test_the_playbook_goes_on_without_a_host(tmp_path: Path) -> None:
         "LC_ALL": "C.UTF-8",
         "HOME": str(tmp_path),
     }
-    done = subprocess.run(  # noqa: S603 - our own playbook
+    done = subprocess.run(
         [*command, str(ROOT / "playbooks/status.yml"), "-e", "json=status.json"],
         cwd=tmp_path,
         capture_output=True,

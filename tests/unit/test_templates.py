@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from ansible.module_utils.flaskhost import slots
-from ansible.module_utils.flaskhost.runner import temporary
+from ansible.module_utils.flaskhost.deploy import slots
+from ansible.module_utils.flaskhost.host.runner import temporary
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost import virtualenv
-from ansible.module_utils.flaskhost.runner import ReleaseError
+from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from fakes import BUILD_GID, BUILD_UID, GID, UID, USER, Unit, fake_owners, run_command, tree, unsandboxed
 
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "uv"

@@ -34,7 +34,7 @@ def script(tmp_path, monkeypatch):
 def sleeper(home):
     """A process whose command names the disk of the machine one."""
     command = [sys.executable, "-c", "import time; time.sleep(60)", str(home / "one.disk")]
-    with subprocess.Popen(command) as process:  # noqa: S603
+    with subprocess.Popen(command) as process:
         # For a moment after its start a process has no words yet.
         while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
             time.sleep(0.01)
@@ -43,7 +43,7 @@ def sleeper(home):
 
 
 def test_script_is_a_shell_script_with_nothing_left_to_fill_in(script):
-    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0  # noqa: S607
+    assert subprocess.run(["sh", "-n"], input=script, text=True, check=False).returncode == 0
     for line in vm.SCRIPT.splitlines():
         assert "{" not in line or line not in script
     assert "fh-vm-trixie" in script
@@ -52,7 +52,7 @@ def test_script_is_a_shell_script_with_nothing_left_to_fill_in(script):
 
 def test_key_with_a_quote_arrives_whole(script):
     line = next(line for line in script.splitlines() if "AAAA" in line)
-    said = subprocess.run(["sh", "-c", line.split(">")[0]], capture_output=True, text=True, check=True)  # noqa: S603, S607
+    said = subprocess.run(["sh", "-c", line.split(">")[0]], capture_output=True, text=True, check=True)
     assert said.stdout == "ssh-ed25519 AAAA it's a key\n"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost.watch import TAIL_BYTES, AccessLog, Traffic, verdict
+from ansible.module_utils.flaskhost.deploy.watch import TAIL_BYTES, AccessLog, Traffic, verdict
 
 
 def line(release: str = "new", status: Any = 200, seconds: Any = "0.050") -> bytes:

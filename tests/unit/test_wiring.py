@@ -21,8 +21,8 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.flaskhost.deploy.slots import Slots
 from ansible.module_utils.flaskhost.preflight import settings as preflight_settings
-from ansible.module_utils.flaskhost.slots import Slots
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar
@@ -149,7 +149,7 @@ def ansible(program: str, *arguments: str, cwd: Path, **variables: str) -> str:
         "ANSIBLE_CONFIG": str(cwd / "ansible.cfg"),
         **variables,
     }
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

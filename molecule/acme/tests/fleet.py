@@ -40,7 +40,7 @@ PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 sys.path.insert(0, str(PROJECT / "tests"))
 
-from load_client import Load  # noqa: E402, F401 - needs the path above; for the tests
+from load_client import Load  # noqa: F401 - needs the path above; for the tests
 
 # By its path: pytest has a conftest of this folder too, and knows both by the same name.
 _spec = importlib.util.spec_from_file_location("visitors", PROJECT / "molecule" / "conftest.py")

@@ -34,7 +34,7 @@ def inventories(tmp_path: Path) -> dict[str, Path]:
 def test_data_comes_over_scrubbed_and_what_was_there_stays(host, visitor, inventories, tmp_path):
     source = testinfra.get_host(f"ansible://{SOURCE}", ansible_inventory=str(INVENTORY), sudo=True)
     rows = "SELECT 'real@example.org', 'of production', now()"
-    sql(source, f"DELETE FROM entry; INSERT INTO entry (author, message, created_at) {rows}")  # noqa: S608 - the test's
+    sql(source, f"DELETE FROM entry; INSERT INTO entry (author, message, created_at) {rows}")
     scrub = tmp_path / "guestbook.sql"
     scrub.write_text("UPDATE entry SET author = 'somebody';\n")
     command = {"source": str(inventories["production"]), "app": "guestbook", "scrub": str(scrub)}

@@ -19,7 +19,7 @@ APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.
 
 sys.path.insert(0, str(PROJECT / "tests"))
 
-from load_client import Load  # noqa: E402 - needs the path above
+from load_client import Load
 
 #: `make deploy` runs every test on both of Debian's releases, and kills more often; the others, on one, are a part of
 #: `make test`.

@@ -12,7 +12,7 @@ testinfra_hosts = hosts("trixie")
 
 #: How often here, and how often there; ten times each where it is done on both hosts.
 MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or (5 if EVERYWHERE else 2))
-SEED = int(os.environ.get("FLASKHOST_SEED") or random.randrange(1_000_000))  # noqa: S311 - no secret
+SEED = int(os.environ.get("FLASKHOST_SEED") or random.randrange(1_000_000))
 #: Where Ansible unpacks the module while it runs; one that was killed leaves it there.
 PAYLOAD = "/tmp/ansible_flask_release_payload_*"
 VERSIONS = itertools.cycle(f"n{number}" for number in range(1, 25))
@@ -44,7 +44,7 @@ def seconds(host):
 @pytest.fixture
 def moments(seconds, request, capsys):
     """Moments of a deploy, in seconds from its beginning: one out of each of as many equal parts."""
-    chance = random.Random(f"{SEED} {request.node.nodeid}")  # noqa: S311 - no secret
+    chance = random.Random(f"{SEED} {request.node.nodeid}")
     part = (seconds - 0.3) / MOMENTS
     chosen = [round(0.3 + part * (number + chance.random()), 2) for number in range(MOMENTS)]
     with capsys.disabled():

@@ -22,7 +22,7 @@ APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.
 
 sys.path.insert(0, str(PROJECT / "tests"))
 
-from load_client import Load, Report  # noqa: E402 - needs the path above
+from load_client import Load, Report
 
 #: `make faults` runs every test on both of Debian's releases; the fast ones are a part of `make test`.
 EVERYWHERE = bool(os.environ.get("FLASKHOST_FAULTS_EVERYWHERE"))

@@ -22,7 +22,7 @@ pytestmark = slow
 
 #: How often each run is killed.
 MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or 3)
-SEED = int(os.environ.get("FLASKHOST_SEED") or random.randrange(1_000_000))  # noqa: S311 - no secret
+SEED = int(os.environ.get("FLASKHOST_SEED") or random.randrange(1_000_000))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def moments(request: pytest.FixtureRequest) -> Callable[[float], list[float]]:
     """Chooses moments of a run that takes so many seconds: one out of each of as many equal parts."""
 
     def choose(seconds: float) -> list[float]:
-        chance = random.Random(f"{SEED} {request.node.nodeid}")  # noqa: S311 - no secret
+        chance = random.Random(f"{SEED} {request.node.nodeid}")
         part = (seconds - 1) / MOMENTS
         chosen = [round(1 + part * (number + chance.random()), 1) for number in range(MOMENTS)]
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():

@@ -63,7 +63,7 @@ ALTER DATABASE mallory SET default_transaction_isolation = serializable;
 ALTER DATABASE mallory SET standard_conforming_strings = off;
 ALTER DATABASE mallory SET row_security = off;
 ALTER DATABASE mallory SET role = 'mallory-owner';
-"""  # noqa: S608 - SQL is what the attack is made of
+"""
 NO_TRAPS = """
 SET default_transaction_read_only = off;
 BEGIN READ WRITE;

@@ -72,7 +72,7 @@ class Writer(threading.Thread):
         with contextlib.suppress(BrokenPipeError):
             while True:
                 number += 1
-                self.psql.stdin.write(f"INSERT INTO written (n) VALUES ({number}) RETURNING n;\n")  # noqa: S608 - a number
+                self.psql.stdin.write(f"INSERT INTO written (n) VALUES ({number}) RETURNING n;\n")
                 self.psql.stdin.flush()
                 if self.psql.stdout.readline().strip() != str(number):
                     return

@@ -125,7 +125,7 @@ def rows(host, sql):
 def fill_table(host, name, megabytes):
     """Write rows, four to a page of 8 kB: short enough for PostgreSQL not to compress them."""
     assert rows(host, f"CREATE TABLE {name} (line text)").rc == 0
-    return rows(host, f"INSERT INTO {name} SELECT repeat('x', 1900) FROM generate_series(1, {megabytes * 512})")  # noqa: S608 - our names
+    return rows(host, f"INSERT INTO {name} SELECT repeat('x', 1900) FROM generate_series(1, {megabytes * 512})")
 
 
 def test_rows_without_end_stop_their_database_alone(host, others):
@@ -147,7 +147,7 @@ def test_temporary_files_of_queries_are_bounded_by_role(host, others):
     assert limit.endswith("MB")
     assert 16 <= int(limit.removesuffix("MB")) <= LIMIT / 1024**2 / 4
     lines = "SELECT repeat('x', 1900) || n FROM generate_series(1, 300000) AS n ORDER BY 1"
-    assert "temporary file size exceeds" in rows(host, f"SELECT count(*) FROM ({lines} LIMIT 299999) AS sorted").stderr  # noqa: S608
+    assert "temporary file size exceeds" in rows(host, f"SELECT count(*) FROM ({lines} LIMIT 299999) AS sorted").stderr
     assert "permission denied" in rows(host, "SET temp_file_limit = -1").stderr
     assert "permission denied" in rows(host, "ALTER ROLE mallory SET temp_file_limit = -1").stderr
 

@@ -15,7 +15,7 @@ from subprocess import DEVNULL
 import pytest
 from plug import PROJECT, Writer, log_in, pull, put_in
 
-SEED = os.environ.get("FLASKHOST_SEED") or str(random.randrange(10**6))  # noqa: S311 - no secret
+SEED = os.environ.get("FLASKHOST_SEED") or str(random.randrange(10**6))
 #: A cluster that waits for no disk, on a port of its own.
 CARELESS, PORT = "careless", 5499
 
@@ -70,7 +70,7 @@ def written(host):
 @pytest.fixture
 def moments(request, capsys):
     """Shares of a run, by chance: one in each half."""
-    chance = random.Random(f"{SEED} {request.node.nodeid}")  # noqa: S311 - no secret
+    chance = random.Random(f"{SEED} {request.node.nodeid}")
     chosen = [round(part + 0.45 * chance.random(), 2) for part in (0.08, 0.5)]
     with capsys.disabled():
         print(f"\nFLASKHOST_SEED={SEED}: the power fails after {chosen} of the run")

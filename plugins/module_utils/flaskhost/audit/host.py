@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.abilities import abilities
 from ansible.module_utils.flaskhost.audit import (
     backup,
     certificates,
@@ -31,7 +30,8 @@ from ansible.module_utils.flaskhost.audit import (
     updates,
 )
 from ansible.module_utils.flaskhost.audit.model import Scan, not_run
-from ansible.module_utils.flaskhost.status import firewall_notes
+from ansible.module_utils.flaskhost.host.abilities import abilities
+from ansible.module_utils.flaskhost.operate.status import firewall_notes
 
 #: Not /tmp or /run: both may be mounted noexec.
 STATE = Path("/var/lib")

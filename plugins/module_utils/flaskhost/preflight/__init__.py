@@ -4,7 +4,8 @@ All problems are found in one pass, and each is told with its place, what is wro
 raises: whatever the input is, the answer is a list. No value of ``secrets`` is ever part of a text.
 
 * :mod:`report`: reading the input, collecting the problems, and the words that messages are made of;
-* :mod:`schema`: what :data:`app_model.APP_OPTIONS` says of one option; :mod:`rules`: what is known to go wrong with it;
+* :mod:`schema`: what :data:`apps.options.APP_OPTIONS` says of one option;
+* :mod:`rules`: what is known to go wrong with it;
 * :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that belong together, the code on the
   controller, and what all apps need of the host;
 * :mod:`certificates`: TLS, and the authority that gives the certificates;

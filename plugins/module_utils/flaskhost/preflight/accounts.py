@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..app_model import RESERVED_NAMES
-from ..virtualenv import build_account
+from ..apps.names import RESERVED_NAMES
+from ..deploy.virtualenv import build_account
 from .report import Report, get, show
 
 

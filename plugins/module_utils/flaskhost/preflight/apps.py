@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..app_model import APP_OPTIONS, RESERVED_NAMES
+from ..apps.names import RESERVED_NAMES
+from ..apps.options import APP_OPTIONS
 from .certificates import same_name
 from .code_tree import check_code, check_source
 from .report import Place, Report, Unreadable, get, path_parts, path_text, show, snippet, type_name

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from ..backup import Refused, sftp_options
-from ..backup_settings import BACKUP_OPTIONS
+from ..programs.backup import Refused, sftp_options
+from ..settings.backup import BACKUP_OPTIONS
 from .report import Report, Unreadable, closest, get, read_item, show, type_name
 from .schema import check_options, wrong_type
 

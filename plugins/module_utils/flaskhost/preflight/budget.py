@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .. import sizing
-from ..app_model import APP_OPTIONS
+from ..apps import sizing
+from ..apps.options import APP_OPTIONS
 from .host import MINIMUM_MEMORY_MB
 from .report import Report, get, get_number, snippet
 from .rules import process_command_fault, process_name_fault

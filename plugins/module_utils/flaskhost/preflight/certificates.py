@@ -8,7 +8,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from ..app_model import ACME_OPTIONS, DNS_PLUGINS, is_address, is_wildcard
+from ..apps.names import is_address, is_wildcard
+from ..settings.acme import ACME_OPTIONS, DNS_PLUGINS
 from .report import Place, Report, get, path_text, show, snippet
 from .rules import (
     EXAMPLE_ACCOUNT,

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .. import source as sources
-from .. import virtualenv
+from ..deploy import source as sources
+from ..deploy import virtualenv
 from .report import Place, Report, closest, get, path_text, show, snippet
 from .rules import EXAMPLE_ARCHIVE, EXAMPLE_REPO
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..app_model import RESERVED_NAMES
+from ..apps.names import RESERVED_NAMES
 from .accounts import names_to_look_up
 from .report import Report, get, show
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..app_model import DATABASE_VARIABLES
+from ..apps.names import DATABASE_VARIABLES
 from .report import Report, Unreadable, get, show
 from .schema import wrong_type
 

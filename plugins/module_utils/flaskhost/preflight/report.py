@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from ..app_model import APP_OPTIONS
+from ..apps.options import APP_OPTIONS
 
 #: A problem as the caller gets it: ``kind`` (stable, for tests), ``path``, ``problem``, ``example``.
 Problem = dict[str, str]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..app_model import Option
+from ..apps.schema import Option
 from .network import index_fault
 from .report import Place, Report, Unreadable, closest, show, snippet, type_name
 from .schema import check_options, wrong_type

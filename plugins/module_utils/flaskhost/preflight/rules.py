@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..app_model import ACME_OPTIONS, APP_OPTIONS, CLOUD_USERS, DOMAIN_NAME, RESERVED_NAMES, Option, is_address
-from ..processes import NOT_PROCESSES, TIMER_PREFIX
-from ..source import is_url
+from ..apps.names import CLOUD_USERS, DOMAIN_NAME, RESERVED_NAMES, is_address
+from ..apps.options import APP_OPTIONS
+from ..apps.schema import Option
+from ..deploy.processes import NOT_PROCESSES, TIMER_PREFIX
+from ..deploy.source import is_url
+from ..settings.acme import ACME_OPTIONS
 from .calendars import EXAMPLE_TIMER
 from .calendars import fault as calendar_fault
 from .report import Fault, Place, path_parts, show, snippet, type_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..app_model import Option
+from ..apps.schema import Option
 from .report import Place, Report, Unreadable, closest, show, snippet, type_name
 from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_EGRESS, EXAMPLE_REPO, EXAMPLE_RULE, EXAMPLE_TIMER, RULES
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-from ..app_model import ACME_OPTIONS, Option
+from ..apps.schema import Option
+from ..settings.acme import ACME_OPTIONS
 from .backup import check_backup_setting
 from .network import check_clone_target, check_deploy_batch, check_package_index, check_private_address
 from .postgres import check_extra_settings, check_logins, check_version

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..app_model import OWN_VARIABLES
+from ..apps.names import OWN_VARIABLES
 from .report import Fault, Place, Report, Unreadable, get, show, snippet, type_name
 from .rules import PASSWORD_IN_URL
 

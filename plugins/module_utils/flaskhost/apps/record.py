@@ -1,0 +1,191 @@
+"""The record of an app: its options with their defaults, and the paths, units and URLs that follow from its name.
+
+This file is pure: no file, no host, no Ansible.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .names import (
+    DATABASE_VARIABLES,
+    GATE_ADDRESS,
+    POOL_PORT,
+    SERVER_PACKAGE,
+    SLOTS,
+    is_address,
+    is_wildcard,
+)
+from .options import APP_OPTIONS
+from .schema import as_text, with_defaults
+
+
+def app_record(
+    name: str, app: dict[str, Any], size: dict[str, int], project_dir: str = "", *, email: str = ""
+) -> dict[str, Any]:
+    """Turn one entry of ``flask_apps`` into the record that the roles read.
+
+    Args:
+        name: the app's name; it names the system user, folders, units and database.
+        app: what the user wrote, already found valid by :mod:`preflight`.
+        size: ``workers``, ``threads``, ``memory_mb``, ``connections`` and ``owner_connections``, from
+            :func:`sizing.size_host`.
+        project_dir: where a relative ``source.path`` or ``source.archive`` begins.
+        email: the site's ``acme_email``; where it is set, a certificate comes by ACME unless the app says otherwise.
+
+    Returns:
+        The user's options with their defaults, and what follows from the name: paths, user, sockets, units, URLs.
+        Of the names, ``redirected_domains`` lead to ``canonical_domain`` (which is as a URL has it: an IPv6 address is
+        in brackets), the app itself answers ``wildcard_domains``, and ``addresses`` are all that are IP addresses.
+    """
+    record = with_defaults(app, APP_OPTIONS)
+    first, *others = (str(domain) for domain in record["domains"])
+    record["tls"]["mode"] = record["tls"]["mode"] or ("acme" if email else "selfsigned")
+    root, unit = f"/srv/{name}", f"flask-{name}"
+    for place in ("path", "archive"):
+        record["source"][place] = _absolute(record["source"][place], project_dir)
+    record["limits"]["memory"] = record["limits"]["memory"] or size["memory_mb"]
+    limits = record["database_limits"]
+    if limits["statement_timeout"] is None:
+        # nginx gives up on a request 5 s after the app's own timeout: nobody waits for the answer then.
+        limits["statement_timeout"] = max(60, record["timeout"] + 5)
+    given = {*record["env"], *record["secrets"]}
+    # An app that is told where its database is by a variable of the user's migrates by that one as well.
+    apart = record["database"] and not record["database_owner"] and not given & {*DATABASE_VARIABLES}
+    pooled = record["database"] and record["database_pool"] and not given & {*DATABASE_VARIABLES}
+    # Where nobody has worked them out, there is no limit.
+    connections, owner_connections = limits["connections"] or size.get("connections", -1), -1
+    if "owner_connections" in size:
+        owner_connections = size["owner_connections"]
+        # Of the same role where the release command is not apart.
+        connections += 0 if apart else owner_connections
+    if record["noindex"] is None:
+        record["noindex"] = bool(record["basic_auth"] or record["allow"])
+    record.update(
+        name=name,
+        variable=f"flask_apps.{name}",
+        user=name,
+        # RFC 3986, 3.2.2: without brackets the last group of an IPv6 address would be taken for a port.
+        canonical_domain=f"[{first}]" if ":" in first else first,
+        redirected_domains=[domain for domain in others if not is_wildcard(domain)],
+        wildcard_domains=[domain for domain in others if is_wildcard(domain)],
+        addresses=[domain for domain in (first, *others) if is_address(domain)],
+        workers=size["workers"],
+        threads=size["threads"],
+        root=root,
+        data=f"{root}/data",
+        static_root=f"{root}/current/static",
+        live_socket=f"{root}/live.sock",
+        gate_address=GATE_ADDRESS,
+        gate_socket=f"{root}/gate.sock",
+        access_log=f"/var/log/nginx/{name}.access.log",
+        maintenance=f"{root}/maintenance",
+        bans={jail: f"/var/lib/fail2ban/sites/{name}/{jail}" for jail in ("login", "missing", "probes")},
+        slots=f"{root}/slots",
+        socket_dir=f"/run/{unit}",
+        unit=unit,
+        slot_units=[f"{unit}@{slot}.service" for slot in SLOTS],
+        unit_files=[
+            f"/etc/systemd/system/{unit}@.service",
+            f"/etc/systemd/system/{unit}@.socket",
+            f"/etc/apparmor.d/{unit}",
+        ],
+        # All that may write its data, as patterns of systemctl's; timers too, which would start what was stopped.
+        all_units=[f"{unit}@*", f"{unit}_process@*", f"{unit}_timer@*"],
+        lock=f"{root}/.lock",
+        server_package=SERVER_PACKAGE,
+        server_config=f"/etc/gunicorn/{name}.conf.py",
+        secrets_dir=f"/etc/flaskhost/{name}",
+        # Over the local socket each host reaches its own: there its schema has to be changed, and not on one for all.
+        database_per_host=record["database"] and not {"DATABASE_URL"} & {*record["env"], *record["secrets"]},
+        database_role_owner=f"{name}-owner" if apart else name,
+        database_owner_file=f"/etc/flaskhost/{name}/database_owner.env",
+        database_owner_variables=_database_variables(name, record, f"{name}-owner:{{password}}") if apart else {},
+        database_connections=connections,
+        database_pool_size=(limits["connections"] or size.get("pool", 0)) if pooled else 0,
+        database_owner_connections=owner_connections,
+        release_owner_file=f"/etc/flaskhost/{name}/database_owner.env" if apart else "",
+        secret_key_file=f"/etc/flaskhost/{name}/secret_key.env",
+        certificate=f"/etc/flaskhost/tls/{name}/fullchain.pem",
+        certificate_key=f"/etc/flaskhost/tls/{name}/privkey.pem",
+        hsts_map=f"/etc/flaskhost/tls/{name}/hsts.map",
+        environment=_environment(name, record),
+    )
+    return record
+
+
+def app_records(
+    apps: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], project_dir: str = "", *, email: str = ""
+) -> list[dict[str, Any]]:
+    """Turn the whole of ``flask_apps`` into records, in the order of their names.
+
+    Args:
+        apps: the user's mapping.
+        sizes: the ``apps`` of :func:`sizing.size_host`, by name.
+        project_dir: where a relative ``source.path`` begins.
+        email: the site's ``acme_email``.
+
+    Returns:
+        One record for each app, as :func:`app_record` makes it.
+    """
+    return [app_record(name, apps[name], sizes[name], project_dir, email=email) for name in sorted(apps)]
+
+
+def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
+    """Hand a role its part of the records, under the role's own names.
+
+    Args:
+        records: what :func:`app_records` returns.
+        fields: for each of the role's names the place in the record, its steps joined by dots.
+
+    Returns:
+        One mapping for each record, with exactly the names of ``fields``.
+
+    Raises:
+        KeyError: a record has no such place: a fault of the wiring, not of the user.
+    """
+
+    def value(record: dict[str, Any], place: str) -> Any:
+        for step in place.split("."):
+            record = record[step]
+        return record
+
+    return [{name: value(record, place) for name, place in fields.items()} for record in records]
+
+
+def _absolute(path: str, project_dir: str) -> str:
+    if not path or path.startswith(("/", "http://", "https://")):
+        return path
+    return f"{project_dir.rstrip('/')}/{path}"
+
+
+def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
+    """The variables of the app that are no secret; what the user wrote wins over what is derived."""
+    derived = {
+        "FLASK_APP": record["wsgi"],
+        "FLASK_CONFIG": record["config"],
+        "FLASK_DEBUG": "0",
+        "PYTHONUNBUFFERED": "1",
+        # The interpreter's own, since a unit starts with an empty locale and a home that it may not write.
+        "LANG": "C.UTF-8",
+        "MAX_CONTENT_LENGTH": str(record["limits"]["body"] * 1024 * 1024),
+    }
+    if record["database"]:
+        # Peer authentication over the local socket: the system user's name is the role's, and no password exists.
+        derived |= _database_variables(name, record, name, POOL_PORT if record["database_pool"] else 0)
+    given = {key: as_text(value) for key, value in record["env"].items()}
+    return {**derived, **given}
+
+
+def _database_variables(name: str, record: dict[str, Any], who: str, port: int = 0) -> dict[str, str]:
+    """The variables that name the app's database on the local socket.
+
+    Args:
+        name: the app.
+        record: its options.
+        who: the role, and a colon and its password if it needs one.
+        port: the port that the socket is named after; PostgreSQL's own when 0.
+    """
+    location = f"{who}@/{name}?host=/var/run/postgresql" + (f"&port={port}" if port else "")
+    schemes = ("postgresql", f"postgresql+{record['database_driver']}")
+    return {key: f"{scheme}://{location}" for key, scheme in zip(DATABASE_VARIABLES, schemes, strict=True)}

@@ -1,0 +1,238 @@
+"""Making a release: code, environment, variables, settings and static files, aside from what runs."""
+
+from __future__ import annotations
+
+import grp
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.flaskhost.deploy import assets, environment, processes, source, virtualenv
+from ansible.module_utils.flaskhost.deploy.records import Record, Store
+from ansible.module_utils.flaskhost.deploy.slots import replace_link
+from ansible.module_utils.flaskhost.host import tree
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
+
+#: Bytes of a Procfile that are read.
+_LONGEST_PROCFILE = 64 * 1024
+
+
+class Build:
+    """Makes one release of an app.
+
+    Args:
+        run: runs a command.
+        options: the module's options, see plugins/modules/flask_release.py.
+        store: the app's releases.
+        note: told the name of each step that begins.
+    """
+
+    def __init__(self, run: Run, options: dict[str, Any], store: Store, note: Callable[[str], None]) -> None:
+        self.run, self.options, self.store, self.note = run, options, store, note
+        self.user, self.data = options["user"], store.root / "data"
+        self.warnings: list[str] = []
+
+    def make(self, identity: str, parts: dict[str, str], revision: str, variables: dict[str, str]) -> Record:
+        """Make a release.
+
+        Args:
+            identity: what its record says.
+            parts: likewise.
+            revision: the commit, or the digest of the folder or archive.
+            variables: its variables, secrets among them.
+
+        Returns:
+            Its record, which has been written: the release is whole.
+
+        Raises:
+            ReleaseError: it cannot be made. What was made of it is removed.
+            OSError: likewise; the disk is full, for instance.
+        """
+        stop_tasks(self.run, self.user)
+        self.store.remove_partial()
+        options = self.options
+        version = options["source_version"] or options["source_path"] or options["source_archive"]
+        record = Record(self._new_id(revision), identity, version, revision, by=options["by"], parts=parts)
+        try:
+            self._make(record, variables)
+        except (ReleaseError, OSError):
+            self.note("")
+            self.store.remove_partial()
+            self.store.remove_unused_environments()
+            raise
+        return record
+
+    def _make(self, record: Record, variables: dict[str, str]) -> None:
+        folder, subdir = self.store.path(record.id), self.options["source_subdir"]
+        code = folder / "src"
+        self.note("Fetch the code")
+        # Closed to everybody else until the modes and owners in it are ours, and not those of an archive.
+        folder.mkdir(parents=True, mode=0o700)
+        code.mkdir(mode=0o755)
+        self._fetch(record.revision, code)
+        # Without the links that the source may have on the way: the app's own folders come in the places of some.
+        app_dir, top = Path(os.path.realpath(code / subdir)), Path(os.path.realpath(code))
+        if not app_dir.is_dir() or not app_dir.is_relative_to(top):
+            raise ReleaseError("Unpack the code", f"it has no folder {subdir!r}.", "Correct source.subdir.")
+        self._check_persistent(app_dir)
+        group = grp.getgrnam(self.user).gr_gid
+        source.seal(code, group)
+        folder.chmod(0o755)
+        inside = app_dir.relative_to(top)
+        replace_link(folder / "app", str("src" / inside))
+        # All that root reads of the code it reads before the folders of data are linked in: behind those links the app
+        # can exchange whatever it likes meanwhile.
+        static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
+        self.note("Build the environment")
+        record.venv = self._build(app_dir, top).name
+        replace_link(folder / "venv", f"../../venvs/{record.venv}")
+        self.note("Complete the release")
+        self._commands(record, app_dir, folder)
+        self._persist(app_dir)
+        (folder / "static").mkdir(mode=0o755)
+        if static and assets.publish(static, folder / "static", top):
+            record.static = str("src" / static.relative_to(top))
+        if Path(self.options["server_config"]).exists():
+            shutil.copy(self.options["server_config"], folder / "server.conf.py")
+            (folder / "server.conf.py").chmod(0o644)
+        environment.write_private(folder / "env", environment.render({**variables, "FLASKHOST_RELEASE": record.id}))
+        # Whatever happens to the power from here on: where the record is, all of the release is.
+        os.sync()
+        self.store.write(record)
+
+    def _new_id(self, revision: str) -> str:
+        # The time at which the run began on the controller, so that a release has one name on all hosts.
+        when = datetime.fromtimestamp(self.options["stamp"] or time.time(), UTC)
+        name = f"{when:%Y%m%dT%H%M%SZ}-{revision[:7]}"
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        return next(item for item in names if not self.store.path(item).exists())
+
+    def _fetch(self, revision: str, code: Path) -> None:
+        options = self.options
+        replaced = [str(Path(options["source_subdir"]) / name) for name in options["persistent"]]
+        if options["source_repo"]:
+            self._fetch_commit(revision, code, replaced)
+            return
+        # The key of a repository that the app came from before is of no use any more.
+        (Path(options["secrets_dir"]) / "deploy_key").unlink(missing_ok=True)
+        archive, named = Path(options["archive"]), options["source_archive"]
+        if source.is_url(named):
+            archive = code.with_name("source.archive")
+            source.download(named, options["source_checksum"], archive)
+        elif named:
+            source.verify(archive, options["source_checksum"])
+        source.unpack_archive(self.run, archive, code, replaced, strip=bool(named))
+        if source.is_url(named):
+            archive.unlink()
+
+    def _fetch_commit(self, revision: str, code: Path, replaced: list[str]) -> None:
+        options, repository = self.options, self.store.root / "repository.git"
+        repository.mkdir(mode=0o700, exist_ok=True)
+        secrets_dir = Path(options["secrets_dir"])
+        access = source.git_environment(secrets_dir, options["source_key"], options["source_known_hosts"])
+        source.fetch_commit(self.run, repository, options["source_repo"], revision, access)
+        warning = source.submodule_warning(self.run, repository, revision)
+        self.warnings += [warning] if warning else []
+        source.unpack_commit(self.run, repository, revision, code, replaced)
+
+    def _check_persistent(self, app_dir: Path) -> None:
+        """Refuse persistent folders behind a link, which may lead into another one of them: where the app can write."""
+        for name in map(Path, self.options["persistent"]):
+            for above in [path for path in reversed(name.parents) if (app_dir / path).is_symlink()]:
+                raise ReleaseError(
+                    "Unpack the code",
+                    f"persistent names {name}, and {above} is a link to {(app_dir / above).readlink()} in the source.",
+                    "Name the folder by its own path in persistent, or make the link a folder.",
+                )
+            # It gives way to the data anyhow, and is the only link that may lead out of the code.
+            if (app_dir / name).is_symlink():
+                (app_dir / name).unlink()
+
+    def _persist(self, app_dir: Path) -> None:
+        """Put links to the data folder where the app expects the folders that outlast a release."""
+        for name in map(Path, self.options["persistent"]):
+            kept = self.data / name
+            if not self._has_data(name):
+                self._make_data(kept, app_dir / name)
+            with tree.folder(app_dir, name.parent, make=True) as parent:
+                tree.remove(name.name, parent)
+                os.symlink(kept, name.name, dir_fd=parent)
+
+    def _has_data(self, name: Path) -> bool:
+        """Whether a folder of data is there. A link of the app's or of the operator's counts, and is not followed."""
+        try:
+            # An operator may have moved the whole of it to another disk.
+            with tree.folder(Path(os.path.realpath(self.data)), name.parent) as parent:
+                os.stat(name.name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except NotADirectoryError:
+            # Behind a link: what is there, the app's own user may see.
+            test = ["test", "-e", str(self.data / name)]
+            return self.run(sandboxed(test, user=self.user, root=str(self.data.parent), directory="/"))[0] == 0
+        return True
+
+    def _make_data(self, kept: Path, place: Path) -> None:
+        """Make a folder of data, with what the code brings along for it; as the app's user, who owns what is there."""
+        # Whole or not at all: what is there is never looked at again.
+        partial = str(kept.with_name(f"{kept.name}.partial"))
+        commands = [["rm", "--recursive", "--force", partial], ["mkdir", "--parents", partial]]
+        if place.is_dir() and not place.is_symlink():
+            commands.append(["cp", "--recursive", "--no-target-directory", str(place), partial])
+        commands.append(["mv", "--no-target-directory", partial, str(kept)])
+        for command in commands:
+            wrapped = sandboxed(
+                command, user=self.user, root=str(self.data.parent), directory="/", writable=[str(self.data)]
+            )
+            status, _out, err = self.run(wrapped)
+            if status:
+                raise ReleaseError("Make the data folder", tail(err, 5), f"Look at {kept} and at the free disk space.")
+
+    def _build(self, app_dir: Path, code: Path) -> Path:
+        options = self.options
+        requirements = virtualenv.find_requirements(app_dir, options["requirements"], code)
+        if not requirements:
+            wanted = options["requirements"] or ", ".join(virtualenv.CANDIDATES)
+            raise ReleaseError(
+                "Build the environment",
+                f"the source has no file that pins its dependencies; looked for {wanted}.",
+                "Add one ('uv lock', or 'pip freeze > requirements.txt'), or name it in requirements.",
+            )
+        builder = virtualenv.Builder(
+            self.run,
+            user=self.user,
+            code=code,
+            folder=self.store.venvs,
+            cache=Path(options["cache_dir"]) / options["app"],
+            uv=options["uv"],
+            python=options["python"],
+            index_url=options["index_url"],
+            wheelhouse=virtualenv.find_wheelhouse(app_dir, options["wheelhouse"], code),
+            top=code,
+            server_lock=options["server_lock"],
+        )
+        built = builder.build(app_dir, requirements, options["extra_packages"], options["server_package"])
+        self.warnings += builder.warnings
+        return built
+
+    def _commands(self, record: Record, app_dir: Path, folder: Path) -> None:
+        """Write down what else the release runs: its processes, its timers, its release command."""
+        procfile = app_dir / "Procfile"
+        lines = {}
+        if procfile.is_file() and not procfile.is_symlink():
+            text = source.read_text(procfile, _LONGEST_PROCFILE, "Read the processes")
+            lines = processes.read_procfile(text)
+        record.processes = processes.wanted(self.options["processes"], lines)
+        record.timers = {name: dict(timer) for name, timer in self.options["timers"].items()}
+        record.memory_mb, record.drain = self.options["memory_mb"], self.options["drain"]
+        record.release_command = self.options["release_command"] or lines.get("release", "")
+        scripts = folder / "processes"
+        scripts.mkdir(mode=0o755)
+        for name, text in processes.scripts(record.processes, record.timers).items():
+            (scripts / name).write_text(text, encoding="utf-8")
+            (scripts / name).chmod(0o644)

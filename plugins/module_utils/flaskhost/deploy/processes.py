@@ -1,0 +1,500 @@
+"""The processes and timers of an app: workers and scheduled commands, as sandboxed units of the release that serves.
+
+A release brings a small script for each of them (:func:`script`); the units are the same for all releases and find the
+script through the link ``current`` when they start. So nothing but a restart is needed after the flip, and after a
+reboot they run what serves. An app without processes and timers has no unit here at all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.flaskhost.host.journal import read_journal
+from ansible.module_utils.flaskhost.host.runner import SANDBOX, ReleaseError, Run, network, tail, temporary
+
+#: Where systemd looks for units of the administrator's.
+UNITS_DIR = Path("/etc/systemd/system")
+#: The lines of a Procfile that name no process of the background: the slots serve the one, a deploy runs the other.
+NOT_PROCESSES = frozenset({"web", "release"})
+#: What stands before a timer's name in a release's folder ``processes``; no process may be named like this.
+TIMER_PREFIX = "timer-"
+
+_UMASK = "UMask=0027"
+
+#: A line of a Procfile, as Heroku has it: a name, a colon, a command.
+_LINE = re.compile(r"([A-Za-z0-9_-]{1,31}):[ \t]*(\S.*)")
+#: Parts of a command in which the shell's operators mean nothing, or only where the output goes.
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|`[^`]*`|\$\([^()]*\)|\$\{[^}]*\}|\d*[<>]&\d*-?""", re.DOTALL)
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+#: Words that the shell itself knows and that cannot follow ``exec``.
+_SHELL_WORDS = frozenset(
+    ". : [ { ! break case cd command continue eval exec exit export for if read set shift test time trap ulimit umask "
+    "unset until wait while".split()
+)
+_PROPERTIES = "Id,ActiveState,SubState,UnitFileState,NRestarts"
+_CURE = "Correct the release and run the same command again."
+
+
+def read_procfile(text: str) -> dict[str, str]:
+    """Read a Procfile.
+
+    Args:
+        text: its content.
+
+    Returns:
+        The commands by their names, ``web`` and ``release`` included. Comments and lines of another form are left out;
+        of two lines with one name the last one counts.
+    """
+    found = (_LINE.fullmatch(line.strip()) for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return {match[1]: match[2] for match in found if match}
+
+
+def wanted(options_processes: Mapping[str, str], procfile: Mapping[str, str]) -> dict[str, str]:
+    """What runs beside the slots.
+
+    Args:
+        options_processes: the app's ``processes``. They win over a line of the Procfile with the same name; one with
+            an empty command takes that line away.
+        procfile: what :func:`read_procfile` returns.
+
+    Returns:
+        The commands by their names, sorted, without those of :data:`NOT_PROCESSES`.
+
+    Raises:
+        ReleaseError: a name is one that the script of a timer has.
+    """
+    together = {**procfile, **options_processes}
+    chosen = {name: text for name in sorted(together) if name not in NOT_PROCESSES and (text := together[name].strip())}
+    for name in chosen:
+        if name.startswith(TIMER_PREFIX):
+            raise ReleaseError(
+                "Read the processes",
+                f"{name} begins with {TIMER_PREFIX}, which is kept for timers.",
+                "Give it another name in the Procfile, or in processes.",
+            )
+    return chosen
+
+
+def script(command: str) -> str:
+    """The script that a release brings for a process or timer.
+
+    It finds out which release it belongs to and stays with it: ``current`` may lead to the next one while the command
+    still runs, and would have it import the modules of that one.
+
+    Args:
+        command: a command for the shell. A single one takes the place of the shell, so that it gets the signal to
+            stop; of several (``cd src && exec celery``) the user has to say where.
+
+    Returns:
+        The text for ``releases/<id>/processes/<name>``, or ``timer-<name>``; /bin/sh reads it.
+    """
+    return f"""\
+#!/bin/sh
+release=$(readlink -f "$0")
+release=${{release%/processes/*}}
+cd "$release/app" || exit
+export PATH="$release/venv/bin:/usr/local/bin:/usr/bin:/bin"
+export PYTHONPATH="$release/app:$release/app/src"
+{_exec(command)}{command}
+"""
+
+
+def scripts(processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """All scripts of a release.
+
+    Args:
+        processes: the commands by name, as :func:`wanted` returns them.
+        timers: ``command`` and ``on_calendar`` by name.
+
+    Returns:
+        The texts by the names of their files in ``releases/<id>/processes``.
+    """
+    files = {name: script(command) for name, command in processes.items()}
+    return files | {f"{TIMER_PREFIX}{name}": script(timer["command"]) for name, timer in timers.items()}
+
+
+def _exec(command: str) -> str:
+    """What to put before a command so that it replaces the shell; nothing where it is more than one command."""
+    bare = _QUOTED.sub("x", command)
+    words = bare.split()
+    # What is left of quotes does not end: the shell will say so.
+    if not words or words[0] in _SHELL_WORDS or re.search("[;&|()\n`'\"]", bare):
+        return ""
+    # "exec A=b worker" would look for a program named A=b.
+    return "exec env " if _ASSIGNMENT.match(words[0]) else "exec "
+
+
+def check_timers(run: Run, timers: Mapping[str, Mapping[str, str]], app: str = "<app>") -> None:
+    """Ask the host's systemd whether it understands when the timers are due. To be called before the flip.
+
+    Args:
+        run: runs a command.
+        timers: ``command`` and ``on_calendar`` by name.
+        app: the app's name, for the message.
+
+    Raises:
+        ReleaseError: it does not.
+    """
+    for name, timer in timers.items():
+        status, out, err = run(["systemd-analyze", "calendar", "--", timer["on_calendar"]])
+        if status:
+            raise ReleaseError(
+                "Check the timers",
+                f"flask_apps.{app}.timers.{name}.on_calendar: systemd does not understand "
+                f"{timer['on_calendar']!r}: {tail(err or out, 3)}",
+                "Write a time as systemd.time(7) has it, such as 'daily', 'Mon..Fri 06:30' or '*-*-* 03:15'.",
+            )
+
+
+def down(run: Run, unit: str, folder: Path = UNITS_DIR) -> list[str]:
+    """Say which processes of an app should run and do not.
+
+    Args:
+        run: runs a command.
+        unit: the unit's name before the ``@`` of the slots.
+        folder: where systemd looks for units of the administrator's.
+
+    Returns:
+        Their names.
+    """
+    units = _enabled(folder, unit, "process", ".service")
+    states = _show(run, units)
+    lame = [name for name in units if states.get(name, {}).get("ActiveState") != "active"]
+    return [name.partition("@")[2].removesuffix(".service") for name in lame]
+
+
+def _enabled(folder: Path, unit: str, kind: str, suffix: str) -> list[str]:
+    """The units that a reboot starts, read from systemd's own links."""
+    return sorted({path.name for path in folder.glob(f"*.wants/{unit}_{kind}@?*{suffix}")})
+
+
+def _show(run: Run, units: list[str]) -> dict[str, dict[str, str]]:
+    """What systemd knows of units, by their names."""
+    if not units:
+        return {}
+    blocks = run(["systemctl", "show", f"--property={_PROPERTIES}", *units])[1].split("\n\n")
+    states = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
+    return {state["Id"]: state for state in states if "Id" in state}
+
+
+class Units:
+    """The units of one app's processes and timers on this host.
+
+    Args:
+        run: runs a command.
+        unit: the unit's name before the ``@`` of the slots.
+        user: the app's system user and group.
+        root: the app's folder under /srv.
+        data: the only folder that the app may write.
+        secret_env: an environment file that need not be there, read before the release's own.
+        memory_mb: MB that each process may take.
+        drain: seconds that a process gets to finish what it is at.
+        outbound: whether it may connect to other hosts.
+        folder: where systemd looks for units of the administrator's.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        unit: str,
+        user: str,
+        root: Path,
+        data: Path,
+        secret_env: Path,
+        memory_mb: int,
+        drain: int,
+        outbound: bool = True,
+        folder: Path = UNITS_DIR,
+    ) -> None:
+        self.run, self.unit, self.user, self.folder = run, unit, user, folder
+        self.root, self.data, self.secret_env = root, data, secret_env
+        self.memory_mb, self.drain, self.outbound = memory_mb, drain, outbound
+        # The release that the units were last brought in order for; written at the end. Without it nobody could tell,
+        # after a run that was killed, that the processes still run the release before, or that systemd has not read a
+        # unit. NeedDaemonReload does not tell it: systemd 257 says yes of every unit once any was enabled with
+        # --no-reload, by whomever.
+        self.marker = root / ".processes"
+
+    def process(self, name: str) -> str:
+        """The unit of a process."""
+        return f"{self.unit}_process@{name}.service"
+
+    def timer(self, name: str) -> str:
+        """The unit of a timer."""
+        return f"{self.unit}_timer@{name}.timer"
+
+    def switch(self, processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> bool:
+        """Have the processes and timers of the release that ``current`` leads to, and no others.
+
+        Args:
+            processes: the commands by name.
+            timers: ``command`` and ``on_calendar`` by name.
+
+        Returns:
+            Whether anything changed; a restart is a change.
+
+        Raises:
+            ReleaseError: systemd refuses a unit, or cannot start it.
+        """
+        texts = self._texts(processes, timers)
+        gone = self._leftovers(processes, timers)
+        if not texts and not gone and not self._files():
+            self.marker.unlink(missing_ok=True)
+            return False
+        self.marker.unlink(missing_ok=True)
+        changed = bool(gone) | self._write(texts) | bool(processes)
+        self._disable(gone)
+        for path in self._files():
+            if path.name not in texts:
+                path.unlink()
+                changed = True
+        self._do("daemon-reload", [])
+        changed |= self._start_timers(list(map(self.timer, timers)))
+        self._restart(list(map(self.process, processes)))
+        if texts:
+            self._mark()
+        return changed
+
+    def in_order(self, processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> bool:
+        """Whether :meth:`switch` has nothing to do: the units are as they should be and run, and no others are there.
+
+        Args:
+            processes: the commands by name.
+            timers: ``command`` and ``on_calendar`` by name.
+        """
+        texts = self._texts(processes, timers)
+        if {path.name: path.read_text(encoding="utf-8") for path in self._files()} != texts:
+            return False
+        if not texts:
+            return True
+        if self._marked() != self._release():
+            return False
+        units = [*map(self.process, processes), *map(self.timer, timers)]
+        states = self._show(units)
+        return not self._leftovers(processes, timers) and all(
+            states.get(unit, {}).get("ActiveState") == "active" and states[unit].get("UnitFileState") == "enabled"
+            for unit in units
+        )
+
+    def failures(self) -> list[str]:
+        """Say which processes do not run, or have been restarted by systemd since :meth:`switch`.
+
+        Returns:
+            A message for each, with its state and its last log lines; empty when all run.
+        """
+        units = self._enabled("process", ".service")
+        states = self._show(units)
+        messages = []
+        for unit in units:
+            state = states.get(unit, {})
+            active, restarts = state.get("ActiveState", "unknown"), int(state.get("NRestarts") or 0)
+            if active == "active" and not restarts:
+                continue
+            fault = f"is {active} ({state.get('SubState', 'unknown')})" if active != "active" else "has ended"
+            times = f" and was started again {restarts} times" if restarts else ""
+            messages.append(f"{unit} {fault}{times}. Its last lines:\n{self._log(unit)}")
+        return messages
+
+    def remove(self) -> None:
+        """Stop everything of this app that this class has started, and take its units away."""
+        self.switch({}, {})
+        self.run(["systemctl", "stop", f"{self.unit}_timer@*.service"])
+
+    # -- the host ---------------------------------------------------------------------------------------------------
+
+    def _files(self) -> list[Path]:
+        """The unit files of this app that are there; an app's name has no underscore, so they are nobody else's."""
+        patterns = (f"{self.unit}_process@*.service", f"{self.unit}_timer@*.service", f"{self.unit}_timer@*.timer")
+        return sorted(path for pattern in patterns for path in self.folder.glob(pattern))
+
+    def _enabled(self, kind: str, suffix: str) -> list[str]:
+        return _enabled(self.folder, self.unit, kind, suffix)
+
+    def _leftovers(self, processes: Iterable[str], timers: Iterable[str]) -> list[str]:
+        """Units of this app that are enabled, or run, and are not wanted."""
+        present = set(self._enabled("process", ".service")) | set(self._enabled("timer", ".timer"))
+        if self._files():
+            patterns = [f"{self.unit}_process@*.service", f"{self.unit}_timer@*.timer"]
+            listing = ["systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", *patterns]
+            lines = self.run(listing)[1].splitlines()
+            # LOAD is not-found for what only another unit mentions; ACTIVE comes third.
+            present |= {words[0] for words in map(str.split, lines) if len(words) > 2 and words[2] != "inactive"}
+        return sorted(present - {*map(self.process, processes), *map(self.timer, timers)})
+
+    def _write(self, texts: Mapping[str, str]) -> bool:
+        changed = False
+        for name, text in texts.items():
+            path = self.folder / name
+            if path.is_file() and path.read_text(encoding="utf-8") == text:
+                continue
+            # systemd ignores a file with another ending; half a unit it would take.
+            partial = path.with_name(f"{name}.partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.chmod(0o644)
+            os.replace(partial, path)  # noqa: PTH105 - the same call, and the one that this rests on
+            changed = True
+        return changed
+
+    def _disable(self, units: list[str]) -> None:
+        if not units:
+            return
+        # What has gone already is an error to systemctl, which does the rest all the same.
+        self.run(["systemctl", "disable", "--quiet", *units])
+        self.run(["systemctl", "stop", *units])
+        # A timer that is gone leaves no failed job behind: it may have been due after the flip, when the release that
+        # serves brings no script for it any more.
+        jobs = [unit.removesuffix(".timer") + ".service" for unit in units if unit.endswith(".timer")]
+        for unit in (*units, *jobs):
+            self.run(["systemctl", "reset-failed", unit])
+
+    def _start_timers(self, units: list[str]) -> bool:
+        """Enable the timers, and start those that do not wait yet or wait for another time; tell whether any did."""
+        if not units:
+            return False
+        before = self._show(units)
+        self._do("enable", units)
+        # A timer that runs goes on with the time that it had, unless it is restarted; that costs nothing.
+        self._do("restart", units)
+        return any(before.get(unit, {}).get("ActiveState") != "active" for unit in units)
+
+    def _restart(self, units: list[str]) -> None:
+        if not units:
+            return
+        self._do("enable", units)
+        # Sets NRestarts to zero, which failures() reads; it fails for what has never run.
+        self.run(["systemctl", "reset-failed", *units])
+        # All at once: each may take its time to finish what it is at.
+        self._do("restart", units)
+
+    def _do(self, verb: str, units: list[str]) -> None:
+        quiet = ["--quiet"] if verb == "enable" else []
+        status, out, err = self.run(["systemctl", verb, *quiet, *units])
+        if status:
+            states = self._show(units)
+            lame = [unit for unit in units if states.get(unit, {}).get("ActiveState") != "active"]
+            logs = "".join(f"\nThe last lines of {unit}:\n{self._log(unit)}" for unit in lame[:3])
+            raise ReleaseError(
+                "Start the processes and timers",
+                f"systemctl {verb} {' '.join(units)} says: {tail(err or out, 5)}{logs}",
+                _CURE,
+            )
+
+    def _show(self, units: list[str]) -> dict[str, dict[str, str]]:
+        return _show(self.run, units)
+
+    def _log(self, unit: str) -> str:
+        return tail(read_journal(self.run, self.unit, [unit], "--lines=15")) or "(none)"
+
+    def _release(self) -> str:
+        current = self.root / "current"
+        return current.readlink().name if current.is_symlink() else ""
+
+    def _marked(self) -> str:
+        try:
+            return self.marker.read_text(encoding="utf-8").strip()
+        except OSError:
+            return ""
+
+    def _mark(self) -> None:
+        partial = self.marker.with_name(f"{self.marker.name}.partial")
+        partial.write_text(f"{self._release()}\n", encoding="utf-8")
+        os.replace(partial, self.marker)  # noqa: PTH105 - as above
+
+    # -- the text of the units --------------------------------------------------------------------------------------
+
+    def _texts(self, processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """The unit files by their names."""
+        texts = {}
+        if processes:
+            texts[f"{self.unit}_process@.service"] = self._service("process", "%i", _PROCESS, _PROCESS_INSTALL)
+        if timers:
+            texts[f"{self.unit}_timer@.service"] = self._service("timer", f"{TIMER_PREFIX}%i", _JOB, "")
+        for name, timer in timers.items():
+            texts[self.timer(name)] = _TIMER.format(
+                head=_HEAD, user=self.user, name=name, on_calendar=timer["on_calendar"]
+            )
+        return texts
+
+    def _service(self, kind: str, file: str, lines: Mapping[str, Any], install: str) -> str:
+        current = self.root / "current"
+        service = "\n".join(f"{key}={value}" for key, value in lines.items())
+        return _SERVICE.format(
+            head=_HEAD,
+            user=self.user,
+            kind=kind,
+            file=file,
+            current=current,
+            service=service,
+            data=self.data,
+            secret_env=self.secret_env,
+            stop=self.drain + 10,
+            memory_mb=self.memory_mb,
+            swap_mb=self.memory_mb // 2,
+            sandbox="\n".join(
+                [
+                    *SANDBOX,
+                    *temporary(str(self.root), "%N", self.user),
+                    f"LogNamespace={self.unit}",
+                    f"AppArmorProfile=-{self.unit}",
+                    *network(outbound=self.outbound),
+                    _UMASK,
+                ]
+            ),
+            install=install,
+        )
+
+
+_HEAD = "# Written by Flaskhost with each release; a change by hand is lost."
+_PROCESS = {"Type": "exec", "Restart": "always", "RestartSec": 2}
+_PROCESS_INSTALL = "\n[Install]\nWantedBy=multi-user.target\n"
+_JOB = {"Type": "oneshot"}
+_SERVICE = """\
+{head}
+[Unit]
+Description=Flask app {user}, {kind} %i
+After=network.target postgresql.service
+StartLimitIntervalSec=0
+
+[Service]
+{service}
+User={user}
+Group={user}
+WorkingDirectory={current}/app
+Environment=PATH={current}/venv/bin:/usr/local/bin:/usr/bin:/bin
+Environment=PYTHONPATH={current}/app:{current}/app/src
+Environment=HOME={data}
+# The release's own file last: what it says wins.
+EnvironmentFile=-{secret_env}
+EnvironmentFile={current}/env
+ExecStart=/bin/sh {current}/processes/{file}
+KillMode=mixed
+TimeoutStopSec={stop}
+
+MemoryMax={memory_mb}M
+MemorySwapMax={swap_mb}M
+OOMPolicy=continue
+
+ReadWritePaths={data}
+{sandbox}
+{install}"""
+_TIMER = """\
+{head}
+[Unit]
+Description=Flask app {user}, when to run {name}
+StartLimitIntervalSec=0
+
+[Timer]
+OnCalendar={on_calendar}
+# What was missed while the host was off is made up for.
+Persistent=true
+RandomizedDelaySec=0
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+"""

@@ -1,0 +1,206 @@
+"""The journal of each app: a namespace of systemd-journald, with a size of its own.
+
+journald rotates by size, so whoever writes most displaces everybody's lines. Its rate limits count lines and not bytes.
+In a namespace an app displaces its own lines only. Lines that systemd writes about an app's units ("Started", "Failed
+with result") stay in the host's journal, so both are read together.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.host.service_state import UNITS, parse_show, settle, state_changed_at, youngest
+
+#: Where each namespace has its sockets.
+RUN_DIR = Path("/run/systemd")
+#: The sockets that an app writes to; the fourth, which controls journald, is root's.
+SOCKETS = ("socket", "dev-log", "stdout")
+#: Where the settings of each namespace are; journald finds them by their names.
+CONFIG_DIR = Path("/etc/systemd")
+#: Seconds to wait until a journal is up to date: an app can keep its own busy without end.
+_LONGEST_SYNC = 10
+#: Characters of a line that are of use to a reader.
+_LONGEST_LINE = 1000
+#: What bounds the reading of a journal: a message can have 10 MB, and one that can be compressed takes next to no room.
+_BOUNDED = ("/bin/sh", "-c", 'timeout 30 "$@" | tail --bytes=65536', "sh")
+_PROPERTIES = "Id,ActiveState,NeedDaemonReload,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
+
+
+def read_journal(run: Run, namespace: str, units: Iterable[str], *options: str) -> str:
+    """Read the lines of an app's units: their own, and those that systemd writes about them.
+
+    Args:
+        run: runs a command.
+        namespace: the namespace, which is also what the names of the app's units begin with.
+        units: the units.
+        options: more options of journalctl, such as ``--lines=15``.
+
+    Returns:
+        The messages, the oldest first.
+    """
+    # --sync knows one journal at a time.
+    for journal in ([f"--namespace={namespace}"], []):
+        run(["timeout", str(_LONGEST_SYNC), "journalctl", *journal, "--sync"])
+    # The plus: the host's journal too.
+    command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options]
+    text = run([*_BOUNDED, *command, *(f"--unit={unit}" for unit in units)])[1]
+    return "".join(f"{_legible(line)}\n" for line in text.splitlines())
+
+
+def _legible(line: str) -> str:
+    """A line without what would steer a terminal, and not longer than anybody reads."""
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line[:_LONGEST_LINE])
+
+
+def socket_unit(namespace: str) -> str:
+    """The unit of a namespace's sockets."""
+    return f"systemd-journald@{namespace}.socket"
+
+
+def service_unit(namespace: str) -> str:
+    """The unit of a namespace's journald."""
+    return f"systemd-journald@{namespace}.service"
+
+
+def helper_units(namespace: str) -> list[str]:
+    """The units that come with a namespace's sockets; systemd 252 has only the first."""
+    return [f"systemd-journald-varlink@{namespace}.socket", f"systemd-journald-sync@{namespace}.service"]
+
+
+def require_journal(namespace: str, step: str, config_dir: Path = CONFIG_DIR) -> None:
+    """Stop on a host of an earlier version, whose apps write into the host's journal.
+
+    Without the drop-ins of the namespace's sockets systemd starts and stops them around each command, and refuses a
+    command that begins meanwhile ("Transaction is destructive").
+
+    Args:
+        namespace: the namespace, which is also what the names of the app's units begin with.
+        step: the step, as a reader knows it.
+        config_dir: where the namespaces have their settings.
+
+    Raises:
+        ReleaseError: the namespace has no settings here.
+    """
+    if not (config_dir / f"journald@{namespace}.conf").is_file():
+        raise ReleaseError(
+            step,
+            f"an earlier version of Flaskhost has set up this app: {namespace} has no journal of its own here.",
+            "Run site.yml first: ansible-playbook site.yml",
+        )
+
+
+class Journals:
+    """The apps' journals on this host, compared with their files, whoever has written those and whenever.
+
+    Args:
+        run: runs a command.
+        groups: for each namespace the group whose members may write to it.
+        run_dir: where the namespaces have their sockets.
+        config_dir: where they have their settings.
+        units_dir: where systemd looks for drop-ins of the administrator's.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        groups: Mapping[str, str],
+        *,
+        run_dir: Path = RUN_DIR,
+        config_dir: Path = CONFIG_DIR,
+        units_dir: Path = Path(UNITS),
+    ) -> None:
+        self.run, self.groups = run, groups
+        self.run_dir, self.config_dir, self.units_dir = run_dir, config_dir, units_dir
+
+    def needed(self) -> dict[str, list[str]]:
+        """Say what has to be done so that the journals are as their files say.
+
+        Returns:
+            The steps in order, each with the namespaces that need it: ``daemon-reload`` where systemd has not read the
+            drop-ins, ``sockets`` where the sockets let others write, ``restart`` where journald runs with earlier
+            settings.
+
+        Raises:
+            ReleaseError: systemd cannot be asked.
+        """
+        if not self.groups:
+            return {}
+        units = [unit for name in self.groups for unit in (socket_unit(name), service_unit(name), *helper_units(name))]
+        show = ["systemctl", "show", "--timestamp=us+utc", f"--property={_PROPERTIES}", *units]
+        status, out, err = self.run(show)
+        if status:
+            raise ReleaseError("Read the state of the journals", tail(err or out, 3), "Run the same command again.")
+        states = {state.get("Id", ""): state for state in map(parse_show, out.split("\n\n"))}
+        steps = {
+            "daemon-reload": [namespace for namespace in self.groups if self._is_unread(namespace, states)],
+            "sockets": [namespace for namespace in self.groups if self._open_sockets(namespace)],
+            "restart": [
+                namespace
+                for namespace in self.groups
+                if self._is_stale(namespace, states.get(service_unit(namespace), {}))
+            ],
+        }
+        return {step: namespaces for step, namespaces in steps.items() if namespaces}
+
+    def take(self, step: str, namespaces: Iterable[str]) -> None:
+        """Take a step of :meth:`needed`.
+
+        Raises:
+            ReleaseError: systemd refuses it.
+        """
+        if step == "sockets":
+            for namespace in namespaces:
+                self._close_sockets(namespace)
+            return
+        # A restart loses no line: systemd keeps the sockets and the open streams for journald in the meantime.
+        units = [] if step == "daemon-reload" else list(map(service_unit, namespaces))
+        for namespace in namespaces if step == "restart" else ():
+            settle(map(str, self._files(namespace)))
+        status, out, err = self.run(["systemctl", step, *units])
+        if status:
+            what = " ".join(["systemctl", step, *units])
+            raise ReleaseError("Prepare the journals", f"{what} says: {tail(err or out, 3)}", "See systemctl status.")
+
+    def _is_unread(self, namespace: str, states: Mapping[str, Mapping[str, str]]) -> bool:
+        sockets, service = states.get(socket_unit(namespace), {}), states.get(service_unit(namespace), {})
+        others = [sockets, *(states.get(unit, {}) for unit in helper_units(namespace))]
+        return (
+            any(state.get("NeedDaemonReload") == "yes" for state in (service, *others))
+            # And by the drop-ins' effect: systemd does not say that it has not read a whole folder of them.
+            or sockets.get("SocketGroup") != self.groups[namespace]
+            or bool(service.get("RuntimeDirectory"))
+            or any(state.get("StopWhenUnneeded") == "yes" for state in others)
+        )
+
+    def _is_stale(self, namespace: str, service: Mapping[str, str]) -> bool:
+        files = map(str, self._files(namespace))
+        return service.get("ActiveState") == "active" and youngest(files) > state_changed_at(service)
+
+    def _files(self, namespace: str) -> list[Path]:
+        return [self.config_dir / f"journald@{namespace}.conf", self.units_dir / f"{service_unit(namespace)}.d"]
+
+    def _open_sockets(self, namespace: str) -> list[Path]:
+        """The sockets that others than the group may write to, or that the group may not."""
+        try:
+            number = grp.getgrnam(self.groups[namespace]).gr_gid
+        except KeyError:
+            # The app has no user yet, and so nothing that runs.
+            return []
+        found = []
+        for path in (self.run_dir / f"journal.{namespace}" / name for name in SOCKETS):
+            if path.is_socket():
+                state = path.stat()
+                if (state.st_gid, stat.S_IMODE(state.st_mode)) != (number, 0o660):
+                    found.append(path)
+        return found
+
+    def _close_sockets(self, namespace: str) -> None:
+        # Not by a restart of the sockets' unit, which would restart all that writes to them.
+        for path in self._open_sockets(namespace):
+            os.chown(path, -1, grp.getgrnam(self.groups[namespace]).gr_gid)
+            path.chmod(0o660)

@@ -1,0 +1,170 @@
+"""The maintenance page of a run: it is up as long as the run is, and ends with it on the host, without a controller.
+
+``page.html`` of an app is a link into the folder that systemd makes for a unit below ``/run``, and removes when the
+unit ends, however it ends. nginx finds no page behind a link that leads nowhere. So nobody has to be there to take the
+page down: not a controller that was killed, and nobody after a reboot.
+
+The unit runs while a restore is at work on this host, and beyond that for a lease, which each step of the run renews.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.operate.maintenance import (
+    PAGE,
+    Maintenance,
+    Outcome,
+    Request,
+    Site,
+    make_folder,
+    page,
+    put_text,
+)
+
+#: Begins the name of the unit of a page, and of its folder; what follows names the run.
+PREFIX = "flaskhost-page-"
+#: The units that restore, see flask_backup.
+RESTORES = "flaskhost-restore-*"
+#: Seconds that a page outlives the last step of its run and the end of a restore, unless a step says otherwise.
+LEASE = 120
+#: What the unit runs, with the end of its first lease and LEASE as its arguments. Times are seconds since the host was
+#: started, as in /proc/uptime, which no change of the clock moves.
+WAIT = """\
+until=$1
+while IFS=. read -r now _ </proc/uptime; do
+  if [ -r "$RUNTIME_DIRECTORY/until" ]; then
+    read -r renewed <"$RUNTIME_DIRECTORY/until"
+    if [ "$renewed" != "$seen" ]; then seen=$renewed until=$renewed; fi
+  fi
+  if [ "$until" -lt $((now + $2)) ] && systemctl is-active --quiet '{restores}'; then until=$((now + $2)); fi
+  [ "$now" -lt "$until" ] || exit 0
+  sleep 1
+done
+""".replace("{restores}", RESTORES)
+
+_NAME = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+def run_of(site_folder: Path) -> str:
+    """Name the run that a page belongs to.
+
+    Args:
+        site_folder: the folder of an app's maintenance page.
+
+    Returns:
+        The run's name; empty if there is no page, or if an operator has put it up.
+    """
+    path = site_folder / PAGE
+    if not path.is_symlink() or not path.exists():
+        return ""
+    return path.readlink().parent.name.removeprefix(PREFIX)
+
+
+class RunPages(Maintenance):
+    """Shows and ends the pages of one run.
+
+    A page that is up already, an operator's or another run's, stays as it is, also at the end. A freeze is not looked
+    for: whoever begins a run has done so.
+
+    Args:
+        run: runs a command.
+        name: names the run.
+        check: only say what would be done.
+        nginx_conf: nginx's settings.
+        folder: where systemd makes the units' folders.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        check: bool = False,
+        nginx_conf: Path = Path("/etc/nginx/nginx.conf"),
+        folder: Path = Path("/run"),
+    ) -> None:
+        super().__init__(run, lambda _app: None, check, nginx_conf)
+        if not _NAME.fullmatch(name):
+            raise ReleaseError("Read the variables", f"run: {name!r} names no run.", "Use letters, digits and hyphens.")
+        self.name = name
+        self.unit, self.pages = f"{PREFIX}{name}.service", folder / f"{PREFIX}{name}"
+
+    def show(self, request: Request, lease: int = LEASE) -> Outcome:
+        """Show the page of each app that shows none yet, and renew the lease.
+
+        Args:
+            request: the apps, and what the page says.
+            lease: seconds that the pages stay up unless the lease is renewed.
+
+        Raises:
+            ReleaseError: nginx does not know a page, or systemd does not start the unit.
+        """
+        sites = tuple(site for site in request.sites if not _is_up(site))
+        for site in sites:
+            self._look_for_the_site(site)
+        if not self.check and (sites or any(run_of(site.folder) == self.name for site in request.sites)):
+            self._renew(lease)
+        if sites:
+            self._load_settings(Request(True, sites))
+        for site in sites:
+            self._link(site, page(request.message))
+        return self.outcome
+
+    def end(self, sites: Sequence[Site]) -> Outcome:
+        """End the pages of this run, and leave the others.
+
+        Args:
+            sites: the apps.
+        """
+        for site in sites:
+            path = site.folder / PAGE
+            if path.is_symlink() and path.readlink().parent == self.pages:
+                self._note(site, path, before=self.pages.name, after="")
+                if not self.check:
+                    path.unlink()
+        if not self.check:
+            self.run(["systemctl", "stop", self.unit])
+        return self.outcome
+
+    def _renew(self, lease: int) -> None:
+        uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        until = str(int(uptime) + lease)
+        if not self.run(["systemctl", "is-active", "--quiet", self.unit])[0]:
+            put_text(self.pages / "until", f"{until}\n")
+            return
+        status, out, err = self.run(
+            [
+                "systemd-run", "--quiet", "--collect", f"--unit={self.unit}",
+                "--description=Maintenance page of a restore", "--property=Type=exec",
+                f"--property=RuntimeDirectory={self.pages.name}", "--property=RuntimeDirectoryMode=0755", "--",
+                # systemd would replace the shell's variables by its own.
+                "/bin/sh", "-c", WAIT.replace("$", "$$"), "sh", until, str(LEASE),
+            ],
+            expand_user_and_vars=False,
+        )  # fmt: skip
+        if status:
+            raise ReleaseError(
+                "Show the page",
+                f"systemd did not start {self.unit}: {tail(out + err, 3)}",
+                "Nothing has been changed. Look at the host: systemctl --failed, and run the same command again.",
+            )
+
+    def _link(self, site: Site, text: str) -> None:
+        path, there = site.folder / PAGE, self.pages / f"{site.name}.html"
+        self._note(site, path, before="", after=text)
+        if self.check:
+            return
+        put_text(there, text)
+        make_folder(site.folder)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        partial.symlink_to(there)
+        os.replace(partial, path)  # noqa: PTH105 - the same call, and the one that this rests on
+
+
+def _is_up(site: Site) -> bool:
+    return (site.folder / PAGE).is_file()

@@ -1,0 +1,454 @@
+"""What runs where: one row for each app and host, read from the host and never changed, and the table made of them."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.flaskhost.apps.record import app_record
+from ansible.module_utils.flaskhost.deploy import processes
+from ansible.module_utils.flaskhost.deploy.records import Record, Store
+from ansible.module_utils.flaskhost.deploy.slots import Slots, is_good, probe
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
+from ansible.module_utils.flaskhost.operate import freeze, run_page
+
+# Whole names, here and beside: Mitogen does not find what is imported by a relative one.
+from ansible.module_utils.flaskhost.programs.backup import ONLY_HERE
+
+#: Seconds that a health path may take: longer than a slow app needs, short enough for who is waiting for the table.
+PROBE_SECONDS = 3.0
+#: The columns of the table: the row's key and what stands above it.
+COLUMNS = {
+    "host": "host",
+    "app": "app",
+    "release": "live release",
+    "commit": "commit",
+    "version": "version",
+    "since": "since (UTC)",
+    "by": "by",
+    "slot": "slot",
+    "health": "health",
+    "previous": "previous healthy release",
+    "certificate": "cert days",
+    "backup": "backup",
+    "drill": "drill",
+    "notes": "notes",
+}
+#: What knows how the certificates do, and the unit that renews them.
+CERTIFICATES = Path("/usr/local/sbin/flaskhost-certificates")
+RENEWAL = "flaskhost-certificates-renew.service"
+#: The unit that loads the firewall's rules, and the command that shows whether they are loaded.
+FIREWALL = "flaskhost-firewall.service"
+RULES = ("/usr/sbin/nft", "--stateless", "--terse", "list", "table", "inet", "flaskhost")
+#: What knows how the backups do.
+BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
+#: What is noted of a host that Ansible cannot log in to. A port of SSH that has moved is the cause that is overlooked.
+UNREACHABLE = "unreachable: is it up, and is ansible_port in the inventory the port that SSH is on?"
+#: What stands where there is nothing to tell.
+NOTHING = "-"
+#: Characters of a reason that somebody else wrote.
+LONGEST_REASON = 80
+
+
+@dataclass
+class Notes:
+    """What the operator should know beside the columns, the most urgent first.
+
+    Attributes:
+        all: everything, a sentence each.
+        problems: those of them that are no choice of the operator's and have to be seen to: a script fails on them.
+    """
+
+    all: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def tell(self, *texts: str) -> None:
+        """Note what is not wrong."""
+        self.all += texts
+
+    def complain(self, *texts: str) -> None:
+        """Note what is wrong."""
+        self.all += texts
+        self.problems += texts
+
+    def __add__(self, other: Notes) -> Notes:
+        return Notes(self.all + other.all, self.problems + other.problems)
+
+
+# --- On the host -----------------------------------------------------------------------------------------------------
+
+
+def read(
+    run: Run,
+    apps: Sequence[Mapping[str, Any]],
+    freeze_file: Path = freeze.FREEZE,
+    units_dir: Path = processes.UNITS_DIR,
+    now: float | None = None,
+    *,
+    certificates: Path = CERTIFICATES,
+    backups: Path = BACKUPS,
+) -> list[dict[str, Any]]:
+    """Find out about all apps of this host.
+
+    Args:
+        run: runs a command.
+        apps: for each app what :func:`apps_to_ask` returns; none on a host that has only databases.
+        freeze_file: the file of the freezes.
+        units_dir: where systemd looks for units of the administrator's.
+        now: seconds since 1970; the present time when left out.
+        certificates: the program that looks after the certificates; a host of an earlier version has none.
+        backups: the program that looks after the backups; the same.
+
+    Returns:
+        A row for each app, in the same order, or a single one of the host: the keys of :data:`COLUMNS` but for
+        ``host``, ``since`` in seconds since 1970 (0 when unknown), ``certificate`` in days (None when there is none),
+        ``backup`` and ``drill`` as a text, ``notes`` as a list; ``problems`` and ``host_problems``, what of them has to
+        be seen to, about the app and about the host.
+        ``aside``, what restores have put aside on the host: ``name``, ``bytes``, ``at`` and ``remove``.
+    """
+    now = time.time() if now is None else now
+    # All at once: an app that does not answer is waited for, and there may be several.
+    with ThreadPoolExecutor(max_workers=max(1, min(16, len(apps)))) as pool:
+        answers = list(pool.map(_health, apps))
+    worries = _certificate_notes(run, certificates)
+    kept, of_host = backup_status(run, backups, now)
+    of_host = firewall_notes(run, units_dir) + of_host
+    if not apps:
+        return [{"app": "", **kept, "notes": of_host.all, "problems": [], "host_problems": of_host.problems}]
+    rows = []
+    for app, answer in zip(apps, answers, strict=True):
+        notes = _notes(run, app, answer, freeze_file=freeze_file, units_dir=units_dir, now=now)
+        notes.complain(*worries.get(app["app"], []), *worries.get("", []))
+        row = _row(run, app, answer, units_dir, now)
+        found = {"notes": notes.all + of_host.all, "problems": notes.problems, "host_problems": of_host.problems}
+        rows.append(row | kept | found)
+    return rows
+
+
+def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> Notes:
+    """Find out whether the firewall's rules are loaded; a host that has no firewall of ours yet has no note."""
+    notes = Notes()
+    if not (units_dir / FIREWALL).exists():
+        return notes
+    if run(list(RULES))[0]:
+        notes.complain(f"FIREWALL NOT LOADED, every port is open: sudo systemctl restart {FIREWALL}")
+    elif not run(["systemctl", "is-failed", "--quiet", FIREWALL])[0]:
+        notes.complain(f"firewall rules failed to load, all but SSH is blocked: sudo journalctl -u {FIREWALL}")
+    return notes
+
+
+def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], Notes]:
+    """Ask how the backups of the host do.
+
+    Args:
+        run: runs a command.
+        program: the program that looks after them; a host of an earlier version has none.
+        now: seconds since 1970.
+
+    Returns:
+        The columns ``backup`` and ``drill``: how old the last good ones are; ``aside``, what restores have put aside;
+        and what the operator should know.
+    """
+    notes = Notes()
+    if not program.exists():
+        return {}, notes
+    status, out, err = run([str(program), "status", "--json"])
+    try:
+        answer = json.loads(out)
+        kind = "database_state" if answer["database"] else "files_state"
+        columns: dict[str, Any] = {"backup": _age(answer[kind], now), "drill": _age(answer["drill_state"], now)}
+        if not answer["enabled"]:
+            columns = {"backup": "none", "drill": ""}
+        columns["aside"] = list(answer.get("aside") or [])
+        # A message about an unfinished restore ends with the commands to type, so it is not cut.
+        whole = answer.get("unfinished", [])
+        said = [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
+        # To have no backups is the operator's choice.
+        (notes.complain if answer["enabled"] else notes.tell)(*said)
+        if answer["enabled"] and not answer["second"]:
+            notes.tell(ONLY_HERE)
+        return columns, notes
+    except (ValueError, KeyError, TypeError, AttributeError):
+        notes.complain(f"backups: {_clip(err or out) or f'the program ended with {status}'}")
+        return {}, notes
+
+
+def _age(state: Mapping[str, Any], now: float) -> str:
+    """How old the last good run is, and whether a later one has failed."""
+    good, last = state["good"], state["last"]
+    if not good:
+        return "failed" if last else ""
+    hours = max(0.0, now - float(good["at"])) / 3600
+    age = f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
+    return age if last.get("ok") else f"{age}, then failed"
+
+
+def _slots(run: Run, app: Mapping[str, Any]) -> Slots:
+    return Slots(
+        run,
+        unit=app["unit"],
+        root=Path(app["root"]),
+        socket_dir=Path(app["socket_dir"]),
+        live_socket=Path(app["live_socket"]),
+    )
+
+
+def _health(app: Mapping[str, Any]) -> str:
+    """Ask what serves for its health, over the link that nginx connects through."""
+    if not Path(app["live_socket"]).is_symlink():
+        return ""
+    health = app["health"]
+    status, body = probe(app["live_socket"], health["path"], app["host"], PROBE_SECONDS)
+    if not status:
+        return "no answer"
+    if is_good(status, body, health):
+        return f"{status} ok"
+    return f"{status} bad" if status == health["status"] else f"{status}, not {health['status']}"
+
+
+def _row(run: Run, app: Mapping[str, Any], answer: str, units_dir: Path, now: float) -> dict[str, Any]:
+    slots, store = _slots(run, app), Store(Path(app["root"]))
+    live = slots.live()
+    release = slots.release(live)
+    record = store.record(release) if release else None
+    since, by = _since(store, release, record)
+    return {
+        "app": app["app"],
+        "release": release,
+        "commit": record.revision[:7] if record else "",
+        "version": _short(record.version) if record else "",
+        "since": since,
+        "by": by,
+        "slot": live,
+        "health": answer,
+        "previous": store.previous_healthy(release) if release else "",
+        "certificate": _certificate_days(run, Path(app["certificate"]), now),
+    }
+
+
+def _since(store: Store, release: str, record: Record | None) -> tuple[float, str]:
+    """When the live release began to serve this time, and who let it."""
+    for entry in reversed(store.history()):
+        if release and entry.get("release") == release:
+            at = entry.get("at")
+            return float(at) if isinstance(at, (int, float)) else 0.0, str(entry.get("by") or "")
+    return (record.created, record.by) if record else (0.0, "")
+
+
+def _short(version: str) -> str:
+    """A folder or a URL by the last part of its name; a branch may well have a slash in it."""
+    return version.rstrip("/").rpartition("/")[2] if version.startswith("/") or "://" in version else version
+
+
+def _certificate_days(run: Run, certificate: Path, now: float) -> int | None:
+    """The days until the app's certificate ends; None where there is none that can be read."""
+    if not certificate.is_file():
+        return None
+    status, out, _err = run(["openssl", "x509", "-in", str(certificate), "-noout", "-enddate"])
+    try:
+        return int((ssl.cert_time_to_seconds(out.partition("=")[2].strip()) - now) // 86400) if not status else None
+    except ValueError:
+        return None
+
+
+def _certificate_notes(run: Run, program: Path) -> dict[str, list[str]]:
+    """What is wrong with the certificates, by the app's name; with the renewal of all of them, under the empty name."""
+    if not program.exists():
+        return {}
+    notes: dict[str, list[str]] = {}
+    _status, out, _err = run([str(program), "check", "--json"])
+    try:
+        for item in json.loads(out)["certificates"]:
+            notes[item["name"]] = [_clip(problem) for problem in item["problems"]]
+    except (ValueError, KeyError, TypeError):
+        notes[""] = ["the certificates cannot be checked: sudo flaskhost-certificates check says why"]
+    if not run(["systemctl", "is-failed", "--quiet", RENEWAL])[0]:
+        notes.setdefault("", []).append(f"renewal of certificates failed: sudo journalctl -u {RENEWAL}")
+    return notes
+
+
+def _notes(run: Run, app: Mapping[str, Any], answer: str, *, freeze_file: Path, units_dir: Path, now: float) -> Notes:
+    slots, store, notes = _slots(run, app), Store(Path(app["root"])), Notes()
+    live = slots.live()
+    if live:
+        release = slots.release(live)
+        if not store.record(release):
+            notes.complain("its release.json cannot be read")
+        if slots.is_lost():
+            notes.complain("live.sock is missing, visitors get 502: deploy.yml restores it")
+        if not slots.is_active(live):
+            notes.complain("slot not running")
+        if not slots.is_enabled(live):
+            notes.complain("slot not enabled: a reboot would not bring it back")
+        if slots.is_active(slots.idle()):
+            notes.tell(f"{slots.idle()} slot runs too")
+        notes.complain(*(f"process {name} down" for name in processes.down(run, app["unit"], units_dir)))
+        notes.tell(*_taken_back(store, release))
+        if not answer.endswith(" ok"):
+            # It has a column of its own.
+            notes.problems.append(f"health: {answer or 'no answer'}")
+    elif store.all_records():
+        notes.complain(f"no release serves: ansible-playbook playbooks/deploy.yml -e app={app['app']}")
+    folder = Path(app["maintenance"])
+    restore = run_page.run_of(folder)
+    if restore:
+        notes.complain(f"maintenance page of the restore {restore}, which ends with it")
+    elif (folder / "page.html").exists():
+        notes.tell("maintenance")
+    return notes + _frozen(app["app"], freeze_file, now)
+
+
+def _taken_back(store: Store, live: str) -> list[str]:
+    """The newest release, where it does not serve since it did badly."""
+    records = store.all_records()
+    if records and records[0].id != live and records[0].failed:
+        return [f"{records[0].id} failed: {_clip(records[0].failed)}"]
+    return []
+
+
+def _frozen(app: str, file: Path, now: float) -> Notes:
+    notes = Notes()
+    try:
+        entries = freeze.active(file, now)
+    except ReleaseError as error:
+        notes.complain(f"frozen: {error.reason}")
+        return notes
+    found = [entries[name] for name in (app, freeze.ALL) if name in entries]
+    notes.tell(*(f"frozen until {freeze.utc(entry['until'])}: {_clip(entry['reason'])}" for entry in found))
+    return notes
+
+
+def _clip(text: str, longest: int = LONGEST_REASON) -> str:
+    """The beginning of a text on one line."""
+    line = " ".join((text.strip().splitlines() or [""])[0].split())
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+# --- On the controller -----------------------------------------------------------------------------------------------
+
+
+def apps_to_ask(apps: Any, app: str = "") -> list[dict[str, Any]]:
+    """Say what a host has to know to tell about the apps. Nothing is read but domains and health: no secret.
+
+    Args:
+        apps: ``flask_apps``, which nobody has checked.
+        app: the app's name; empty for all.
+
+    Returns:
+        For each app ``app``, ``root``, ``unit``, ``socket_dir``, ``live_socket``, ``certificate``, ``maintenance``,
+        ``host`` and ``health``.
+    """
+    names = sorted(str(name) for name in apps) if isinstance(apps, Mapping) else []
+    return [_to_ask(name, apps[name]) for name in names if app in ("", name)]
+
+
+def _to_ask(name: str, app: Any) -> dict[str, Any]:
+    app = app if isinstance(app, Mapping) else {}
+    plain = {"domains": app.get("domains") or [name], "health": app.get("health"), "source": {}, "wsgi": ""}
+    # How large the app may be is worked out from the host's facts, and says nothing about where it is.
+    record = app_record(name, plain, {"workers": 1, "threads": 1, "memory_mb": 0})
+    fields = ("root", "unit", "socket_dir", "live_socket", "certificate", "maintenance")
+    health = {key: record["health"][key] for key in ("path", "status", "body") if key in record["health"]}
+    return {
+        "app": name,
+        **{key: record[key] for key in fields},
+        "host": record["canonical_domain"],
+        "health": health,
+    }
+
+
+def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Put the answers of all hosts together.
+
+    Args:
+        results: for each host its name and what the module flask_status has returned, or why it could not.
+
+    Returns:
+        Rows as :func:`read` makes them, each with its ``host``; a single one for a host that could not be asked.
+    """
+    found: list[dict[str, Any]] = []
+    for host, result in results:
+        answer = result if isinstance(result, Mapping) else {}
+        if isinstance(answer.get("rows"), Sequence):
+            found += [{"host": str(host), **row} for row in answer["rows"]]
+            continue
+        reason = _clip(str(answer.get("msg") or "no answer"))
+        note = UNREACHABLE if answer.get("unreachable") else f"cannot be asked: {reason}"
+        found.append({"host": str(host), "notes": [note], "host_problems": [note]})
+    return found
+
+
+def report(rows: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
+    """Put the rows together for a script.
+
+    Args:
+        rows: what :func:`rows` returns.
+        now: seconds since 1970.
+
+    Returns:
+        ``ok``, whether nothing has to be seen to; ``at``, when that was; ``problems``, a text each that begins with the
+        host, and with the app if it is about one; ``rows``; and ``aside``, what restores have put aside, each with its
+        ``host``.
+    """
+    problems: list[str] = []
+    aside: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        host = str(row["host"])
+        problems += [f"{host}: {row['app']}: {text}" for text in row.get("problems") or []]
+        # What is true of the host is in each of its rows.
+        problems += [text for item in row.get("host_problems") or [] if (text := f"{host}: {item}") not in problems]
+        aside.setdefault(host, list(row.get("aside") or []))
+    return {
+        "ok": not problems,
+        "at": now,
+        "problems": problems,
+        "aside": [{"host": host, **thing} for host, things in aside.items() for thing in things],
+        "rows": [{key: value for key, value in row.items() if key != "aside"} for row in rows],
+    }
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Write the table.
+
+    Args:
+        rows: what :func:`rows` returns; a key that is missing has nothing to tell.
+
+    Returns:
+        Lines of equal columns, each no wider than it has to be, without spaces at their ends; below them what restores
+        have put aside.
+    """
+    rows = list(rows)
+    lines = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    aside = report(rows, 0.0)["aside"]
+    below = [f"Put aside by a restore on {_plain(item['host'])}: {_plain(_aside(item))}" for item in aside]
+    return "\n".join([*(line.rstrip() for line in padded), *([""] if below else []), *below])
+
+
+def _aside(item: Mapping[str, Any]) -> str:
+    megabytes = float(item["bytes"]) / 1e6
+    size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
+    return f"{item['name']}, {size}, {freeze.utc(item['at'])}. When it is not needed any more: {item['remove']}"
+
+
+def _cell(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    if key == "notes":
+        value = "; ".join(value or [])
+    elif key == "since":
+        value = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}" if value else ""
+    text = _plain(value)
+    return NOTHING if value is None or not text else text
+
+
+def _plain(value: Any) -> str:
+    """A text on one line: nothing of another's may move the terminal's cursor, or the columns."""
+    return " ".join("".join(item if item.isprintable() else " " for item in str(value)).split())

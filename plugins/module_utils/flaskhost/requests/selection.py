@@ -1,0 +1,85 @@
+"""What the operator asks of a verb: which app, and which version or release of it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..apps.options import APP_OPTIONS
+from ..deploy import source
+
+#: Verbs that are meant for one app at a time: what is right for one is hardly ever right for all.
+SINGLE = ("rollback", "rotate_secret", "run")
+#: The variable of each verb that is most likely to have a space in its value.
+_EXAMPLES = {"deploy": "version", "rollback": "release"}
+_RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
+
+
+def problem(given: Mapping[str, Any], apps: Any, verb: str) -> str:
+    """Find what is wrong with the variables that a verb was given.
+
+    Args:
+        given: ``app``, ``version`` and ``release``; one that is not set is empty. And ``_raw_params``, into which
+            Ansible puts the words of ``-e`` that belong to no variable.
+        apps: ``flask_apps``.
+        verb: the playbook's name without its ending.
+
+    Returns:
+        One sentence that names the variable and the cure; empty when nothing is wrong.
+    """
+    apps = apps if isinstance(apps, Mapping) else {}
+    names = ", ".join(sorted(apps)) or "none"
+    if str(given.get("_raw_params") or "").strip():
+        # The shell takes the quotes of -e version="v1 x" away, and Ansible then ends the value at the space: half of it
+        # must not be deployed. The words are not shown, since they may be those of a secret.
+        name = _EXAMPLES.get(verb, "app")
+        return f"{name}: words were lost, since -e ends a value at a space. Quote the value twice: -e \"{name}='...'\""
+    app, version, release = (str(given.get(name) or "").strip() for name in ("app", "version", "release"))
+    if app and app not in apps:
+        return f"app: there is no app {app!r} in flask_apps. There are: {names}."
+    if not app and len(apps) != 1 and (verb in SINGLE or version or release):
+        why = "version belongs to one app" if version else "release belongs to one app" if release else "one at a time"
+        return f"app: say which one ({why}): -e app=NAME. There are: {names}."
+    if version:
+        return _version_problem(version, app or next(iter(apps)), apps)
+    if release and not _RELEASE.fullmatch(release):
+        return f"release: {release!r} is no release's name, such as 20261121T101500Z-1a2b3c4; see status.yml."
+    return ""
+
+
+def _version_problem(version: str, app: str, apps: Mapping[str, Any]) -> str:
+    repo = str((apps[app].get("source") or {}).get("repo") or "")
+    if not repo:
+        return (
+            f"version: {app} does not come from a git repository, so that it has no versions. "
+            "Leave version out, or give the app a source.repo."
+        )
+    if not re.fullmatch(APP_OPTIONS["source"].options["version"].pattern, version):
+        return f"version: {version!r} is no branch, tag or commit: -e version=v1.4.0"
+    if source.needs_commit(repo, version):
+        return (
+            f"version: {app} is read over {repo.partition(':')[0]}://, where anyone on the network path can serve "
+            f"other code as {version!r}. Name a whole commit (40 digits), or use https:// or SSH in "
+            f"flask_apps.{app}.source.repo."
+        )
+    return ""
+
+
+def select(records: list[dict[str, Any]], app: str = "", version: str = "") -> list[dict[str, Any]]:
+    """Choose the records that a verb is about.
+
+    Args:
+        records: all records, as :func:`apps.record.app_records` makes them.
+        app: the app's name; empty for all.
+        version: the branch, tag or commit to take in the place of the inventory's; empty for the inventory's.
+
+    Returns:
+        New records; the given ones are not changed.
+    """
+    chosen = [copy.deepcopy(record) for record in records if app in ("", record["name"])]
+    if version:
+        for record in chosen:
+            record["source"]["version"] = version
+    return chosen

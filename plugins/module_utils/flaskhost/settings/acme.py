@@ -1,0 +1,130 @@
+"""The site's settings ``acme`` and ``acme_email``: their options, and what the role certbot gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..apps.schema import HASH, PINNED, Option, as_text, with_defaults
+
+#: The DNS plugins of certbot's makers: the lists in roles/certbot/files/dns, which a unit test compares.
+DNS_PLUGINS = (
+    "cloudflare digitalocean dnsimple dnsmadeeasy gehirn google linode luadns nsone ovh rfc2136 route53 sakuracloud"
+).split()
+
+#: Every option of the site's setting ``acme``, by its name.
+ACME_OPTIONS: dict[str, Option] = {
+    "directory": Option(
+        "str",
+        "The URL of the authority's ACME directory.",
+        "https://acme-staging-v02.api.letsencrypt.org/directory",
+        default="https://acme-v02.api.letsencrypt.org/directory",
+        pattern=r"https://[^\s/@?#\"'\\]+(?:/[^\s\"'\\]*)?",
+    ),
+    "root": Option(
+        "str",
+        "The root certificate of a private authority, in PEM: the host trusts it for the directory's own HTTPS, and as "
+        "the issuer of the apps' certificates.",
+        "{{ lookup('file', 'root.pem') }}",
+        default="",
+    ),
+    "external_account": Option(
+        "options",
+        "The account that you have with the authority, where it wants one (RFC 8555, 7.3.4).",
+        {"key_id": "kid-1", "hmac_key": "{{ vault_acme_hmac_key }}"},
+        default={},
+        options={
+            "key_id": Option(
+                "str", "The identifier of the key that it gave you.", "kid-1", default="", pattern=r"[\x21-\x7e]+"
+            ),
+            "hmac_key": Option(
+                "str", "The key itself, in base64url; from ansible-vault.", "{{ vault_acme_hmac_key }}", default=""
+            ),
+        },
+    ),
+    "key_type": Option(
+        "str",
+        "The kind of the certificates' private keys: ECDSA on a curve of NIST's, or RSA.",
+        "p256",
+        default="p256",
+        choices=("p256", "p384", "rsa2048", "rsa4096"),
+    ),
+    "profile": Option(
+        "str",
+        "The profile of certificates to prefer, of those that the authority's directory names; its default when empty.",
+        "shortlived",
+        default="",
+        pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    ),
+    "strict": Option(
+        "bool",
+        "Whether a run fails where the authority gave no certificate; without it the run tells what is missing, and "
+        "the next one tries again.",
+        False,
+        default=False,
+    ),
+    "certbot": Option(
+        "str",
+        "The certbot to use: the release that Flaskhost has pinned, or the distribution's package.",
+        "pinned",
+        default="pinned",
+        choices=("pinned", "package"),
+    ),
+    "dns": Option(
+        "options",
+        "How records are put into the DNS, for the apps whose challenge is dns.",
+        {"plugin": "rfc2136", "credentials": {"dns_rfc2136_server": "203.0.113.53"}},
+        default={},
+        options={
+            "plugin": Option(
+                "str",
+                "certbot's DNS plugin, by its name without certbot-dns-.",
+                "rfc2136",
+                default="",
+                pattern=r"[a-z0-9][a-z0-9-]{0,62}",
+            ),
+            "credentials": Option(
+                "dict",
+                "What is in the plugin's INI file, as its guide has it; from ansible-vault.",
+                {"dns_rfc2136_server": "203.0.113.53", "dns_rfc2136_secret": "{{ vault_dns_secret }}"},
+                default={},
+            ),
+            "propagation": Option(
+                "int",
+                "Seconds that a record gets to reach the authority's resolvers.",
+                30,
+                default=30,
+                minimum=0,
+                maximum=3600,
+            ),
+            "package": Option(
+                "str",
+                "The packages of a plugin that is not one of certbot's own, pinned, each with its hashes.",
+                "certbot-dns-hetzner==3.0.0 --hash=sha256:" + "0123456789abcdef" * 4,
+                default="",
+                pattern=rf"(?:{PINNED}(?: ?; ?[^\\\n]*?)?{HASH}+\s*)+",
+            ),
+        },
+    ),
+}
+
+
+def acme_settings(acme: dict[str, Any] | None, email: str = "") -> dict[str, Any]:
+    """Turn the site's settings ``acme`` and ``acme_email`` into what the role that asks the authority reads.
+
+    Args:
+        acme: what the user wrote, already found valid by :mod:`preflight`; None or empty where nothing was.
+        email: the address that the authority writes to; to set it is to agree to the authority's terms.
+
+    Returns:
+        The keys of :data:`ACME_OPTIONS` with their defaults, and ``email``. ``external_account`` and ``dns`` are empty
+        where the user has none. The credentials are texts.
+    """
+    settings = with_defaults(acme or {}, ACME_OPTIONS)
+    if not settings["external_account"]["key_id"]:
+        settings["external_account"] = {}
+    if not settings["dns"]["plugin"]:
+        settings["dns"] = {}
+    else:
+        credentials = settings["dns"]["credentials"]
+        settings["dns"]["credentials"] = {key: as_text(value) for key, value in credentials.items()}
+    return {"email": email or "", **settings}
