@@ -29,20 +29,22 @@ from ansible.module_utils.flaskhost.apps.names import SLOTS
 from ansible.module_utils.flaskhost.deploy import (
     database,
     environment,
+    flip,
+    freeze,
     lock,
+    prepare,
     processes,
     records,
-    release,
     slots,
     source,
     virtualenv,
 )
+from ansible.module_utils.flaskhost.deploy.app import RETURN, Outcome
 from ansible.module_utils.flaskhost.deploy.lock import Lock, Locked, processes_with
 from ansible.module_utils.flaskhost.deploy.records import RECORD, Record
-from ansible.module_utils.flaskhost.deploy.release import PHASES, RETURN, Deployment, Outcome
-from ansible.module_utils.flaskhost.host import runner
+from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
+from ansible.module_utils.flaskhost.host import atomic, runner
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
-from ansible.module_utils.flaskhost.operate import freeze
 from ansible.module_utils.testing import patch_module_args
 from fakes import GID, UID, USER, FakeHost, Killer, fake_owners, read_systemd_run, run_command, tree
 
@@ -76,10 +78,10 @@ class Site:
         self.host.quick = True
         self.monkeypatch = monkeypatch
         self.answer(self.host.probe)
-        monkeypatch.setattr(release, "listens", lambda address: address == GATE and self.host.nginx)
+        monkeypatch.setattr(flip, "listens", lambda address: address == GATE and self.host.nginx)
         monkeypatch.setattr(freeze.check, "__defaults__", (folder / "freeze.json", None))
         (folder / "journald@flask-shop.conf").touch()
-        monkeypatch.setattr(release.require_journal, "__defaults__", (folder,))
+        monkeypatch.setattr(prepare.require_journal, "__defaults__", (folder,))
         # Nobody pulls the plug here, and hundreds of runs would wait for the disk.
         monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
         monkeypatch.setattr(os, "sync", lambda: None)
@@ -137,7 +139,7 @@ class Site:
     def answer(self, probe: Callable[..., tuple[int, str]]) -> None:
         """Have the slots answer in this way."""
         self.monkeypatch.setattr(slots, "probe", probe)
-        self.monkeypatch.setattr(release, "probe", probe)
+        self.monkeypatch.setattr(flip, "probe", probe)
 
     def pause(self, seconds: float) -> None:
         if seconds < 0.1:
@@ -193,7 +195,7 @@ class Site:
         with pytest.raises(ReleaseError) as caught:
             self.deploy(**options)
         assert self.serving() == before
-        other = self.deployment().slots.idle()
+        other = self.deployment().app.slots.idle()
         assert [event for event in self.host.history[len(history) :] if not event.endswith(other)] == []
         assert other not in self.host.running
         assert other not in self.host.enabled
@@ -203,7 +205,7 @@ class Site:
         """All that decides what a visitor gets, now and after a reboot."""
         links = [self.root / "live.sock", self.root / "current"]
         targets = [str(link.readlink()) if link.is_symlink() else "" for link in links]
-        slot = self.deployment().slots.live()
+        slot = self.deployment().app.slots.live()
         held = self.root / "slots" / slot
         release_id = held.readlink().name if slot else ""
         return (*targets, slot, release_id, self.host.served(), str(slot in self.host.enabled))
@@ -246,11 +248,11 @@ def locked(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 def assert_in_order(site: Site, wanted: Outcome | None = None) -> None:
     """One slot serves, by every sign that there is, and the other one is off."""
-    slot = site.deployment().slots.live()
+    slot = site.deployment().app.slots.live()
     other = next(item for item in SLOTS if item != slot)
     served = site.host.served()
     assert served
-    assert site.deployment().slots.release(slot) == served
+    assert site.deployment().app.slots.release(slot) == served
     assert (site.root / "current").resolve().name == served
     assert set(site.host.running) == site.host.enabled == {slot}
     assert other not in site.host.running
@@ -421,7 +423,7 @@ def test_the_old_slot_is_stopped_only_after_the_flip_and_a_pause(site: Site) -> 
 
     def run(args: list[str], **options: Any) -> tuple[int, str, str]:
         if args[:2] == ["systemctl", "stop"] and "_task" not in args[-1]:
-            served.append((args[-1], site.deployment().slots.live()))
+            served.append((args[-1], site.deployment().app.slots.live()))
         return site.host(args, **options)
 
     site.pauses.clear()
@@ -619,7 +621,7 @@ def backups(site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = site.folder / "flaskhost-backup"
     program.write_text(f'#!/bin/sh\necho "$@" >> {site.folder}/asked\necho "$SAYS" >&2\nexit ${{ENDS:-0}}\n')
     program.chmod(0o755)
-    monkeypatch.setattr("ansible.module_utils.flaskhost.deploy.release.BACKUPS", program)
+    monkeypatch.setattr("ansible.module_utils.flaskhost.deploy.migrate.BACKUPS", program)
     site.options["environment"]["DATABASE_URL"] = "postgresql:///shop"
     site.options["database_per_host"] = True
     # Whether or not there is a psql where the tests run.
@@ -1041,7 +1043,7 @@ DAMAGES: dict[str, Callable[[Site], object]] = {
     "disabled": lambda site: site.host.enabled.discard("green"),
     "old slot running": lambda site: site.host.running.update(blue="old"),
     "old slot enabled": lambda site: site.host.enabled.add("blue"),
-    "current elsewhere": lambda site: slots.replace_link(site.root / "current", "releases/other"),
+    "current elsewhere": lambda site: atomic.link(site.root / "current", "releases/other"),
     "current missing": lambda site: (site.root / "current").unlink(),
     "live link missing": lambda site: (site.root / "live.sock").unlink(),
     "live link missing and stopped": lambda site: (
@@ -1379,7 +1381,7 @@ class FullDisk(Killer):
 
 def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     yard = Yard(memory, monkeypatch, next_release)
-    real = environment.write_private
+    real = atomic.write
 
     def write_private(path: Path, text: str) -> None:
         counted(path)
@@ -1390,7 +1392,7 @@ def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: p
         os.mkdir(path.with_name(f"{path.name}.probe"))  # noqa: PTH102 - the one that is watched
         os.rmdir(path.with_name(f"{path.name}.probe"))  # noqa: PTH106
 
-    monkeypatch.setattr(environment, "write_private", write_private)
+    monkeypatch.setattr(atomic, "write", write_private)
     site = yard.site()
     with FullDisk() as disk:
         site.deploy()
@@ -1407,25 +1409,25 @@ def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: p
         assert "No space left on device" in caught.value.reason, where
         finished = f"{site.host.served()} serves." in caught.value.cure
         assert site.host.served() == served or finished, where
-        assert set(site.host.running) == {site.deployment().slots.live()} or finished, where
+        assert set(site.host.running) == {site.deployment().app.slots.live()} or finished, where
         assert not [path for path in (site.root / "releases").iterdir() if not (path / RECORD).exists()], where
         yard.check(site, where)
 
 
 def test_a_rollback_does_not_need_a_note_of_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = two(site)
-    real = environment.write_private
+    real = atomic.write
 
     def full(path: Path, _text: str, mode: int = 0) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(environment, "write_private", full)
+    monkeypatch.setattr(atomic, "write", full)
     outcome = site.rollback()
     assert (outcome.release, site.host.served()) == (first.release, first.release)
     assert any("No space left on device" in item and "Make room" in item for item in outcome.warnings)
-    assert set(site.host.running) == {site.deployment().slots.live()}
+    assert set(site.host.running) == {site.deployment().app.slots.live()}
     # The next run makes up for it.
-    monkeypatch.setattr(environment, "write_private", real)
+    monkeypatch.setattr(atomic, "write", real)
     assert site.rollback(release=first.release).release == first.release
     assert site.history[-1] == ("rollback", second.release, first.release)
 
@@ -1587,7 +1589,7 @@ def test_another_deploy_that_came_in_between_is_noticed(site: Site) -> None:
     first, _second = two(site)
     site.change({"shop.py": "app = 3\n"})
     asked = to(site, "gate")
-    site.deployment().slots.start("blue", first.release, 1)
+    site.deployment().app.slots.start("blue", first.release, 1)
     for name in ("flip", "finish"):
         with pytest.raises(ReleaseError, match="another deploy has come in between"):
             site.phase(name, release=asked.release)
@@ -1896,7 +1898,7 @@ def test_a_restart_whose_processes_do_not_start_leaves_no_stain(site: Site, monk
     tries = []
 
     def switch(*_: Any, **_more: Any) -> bool:
-        tries.append(site.deployment().slots.live())
+        tries.append(site.deployment().app.slots.live())
         raise ReleaseError("Start the processes and timers", "worker says no", "")
 
     with monkeypatch.context() as patch:
@@ -2040,7 +2042,7 @@ def test_a_release_that_does_well_stays_and_is_watched_as_long_as_asked(site: Si
     site.meanwhile = lambda: (visits(site, site.host.served(), 200), visits(site, first.release, 500))
     site.pauses.clear()
     assert_in_order(site, site.deploy(watch=2))
-    assert site.pauses == [release.WATCH_INTERVAL] * 8 + [slots.KEEPALIVE_SECONDS]
+    assert site.pauses == [flip.WATCH_INTERVAL] * 8 + [slots.KEEPALIVE_SECONDS]
 
 
 def test_one_bad_answer_is_chance(site: Site) -> None:

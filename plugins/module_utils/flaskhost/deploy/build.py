@@ -14,8 +14,7 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.deploy import assets, environment, processes, source, virtualenv
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
-from ansible.module_utils.flaskhost.deploy.slots import replace_link
-from ansible.module_utils.flaskhost.host import tree
+from ansible.module_utils.flaskhost.host import atomic, tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
 
 #: Bytes of a Procfile that are read.
@@ -84,13 +83,13 @@ class Build:
         source.seal(code, group)
         folder.chmod(0o755)
         inside = app_dir.relative_to(top)
-        replace_link(folder / "app", str("src" / inside))
+        atomic.link(folder / "app", str("src" / inside))
         # All that root reads of the code it reads before the folders of data are linked in: behind those links the app
         # can exchange whatever it likes meanwhile.
         static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
         self.note("Build the environment")
         record.venv = self._build(app_dir, top).name
-        replace_link(folder / "venv", f"../../venvs/{record.venv}")
+        atomic.link(folder / "venv", f"../../venvs/{record.venv}")
         self.note("Complete the release")
         self._commands(record, app_dir, folder)
         self._persist(app_dir)
@@ -100,7 +99,7 @@ class Build:
         if Path(self.options["server_config"]).exists():
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
-        environment.write_private(folder / "env", environment.render({**variables, "FLASKHOST_RELEASE": record.id}))
+        atomic.write(folder / "env", environment.render({**variables, "FLASKHOST_RELEASE": record.id}))
         # Whatever happens to the power from here on: where the record is, all of the release is.
         os.sync()
         self.store.write(record)

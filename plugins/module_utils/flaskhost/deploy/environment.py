@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -81,7 +81,7 @@ class SecretKeys:
             except FileNotFoundError:
                 present = ""
             if present != text:
-                write_private(path, text)
+                atomic.write(path, text)
                 changed = True
         return changed
 
@@ -132,16 +132,3 @@ def rotated_keys(keys: list[str], announced: str = "") -> list[str]:
     """
     announced = announced or keys[-1]
     return keys if keys[0] == announced else [announced, keys[0]]
-
-
-def write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file whole or not at all, that only root reads (or who ``mode`` lets), and nobody else for an instant."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fchmod(stream.fileno(), mode)
-        os.fsync(stream.fileno())
-    partial.replace(path)

@@ -7,12 +7,12 @@ reboot they run what serves. An app without processes and timers has no unit her
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
 from ansible.module_utils.flaskhost.host.runner import SANDBOX, ReleaseError, Run, network, tail, temporary
 
@@ -332,11 +332,7 @@ class Units:
             path = self.folder / name
             if path.is_file() and path.read_text(encoding="utf-8") == text:
                 continue
-            # systemd ignores a file with another ending; half a unit it would take.
-            partial = path.with_name(f"{name}.partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.chmod(0o644)
-            os.replace(partial, path)  # noqa: PTH105 - the same call, and the one that this rests on
+            atomic.write(path, text, mode=0o644)
             changed = True
         return changed
 
@@ -401,9 +397,7 @@ class Units:
             return ""
 
     def _mark(self) -> None:
-        partial = self.marker.with_name(f"{self.marker.name}.partial")
-        partial.write_text(f"{self._release()}\n", encoding="utf-8")
-        os.replace(partial, self.marker)  # noqa: PTH105 - as above
+        atomic.write(self.marker, f"{self._release()}\n", mode=0o644)
 
     # -- the text of the units --------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps.names import SLOTS
-from ansible.module_utils.flaskhost.deploy import environment, virtualenv
+from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.host import atomic
 
 #: The record of a release. Written last: a release without it is not whole.
 RECORD = "release.json"
@@ -128,7 +129,7 @@ class Store:
     def write(self, record: Record) -> None:
         """Write the record of a release, whole or not at all."""
         text = json.dumps(asdict(record), indent=2, sort_keys=True) + "\n"
-        environment.write_private(self.releases / record.id / RECORD, text)
+        atomic.write(self.releases / record.id / RECORD, text)
 
     def has_environment(self, record: Record) -> bool:
         """Whether the environment of a release is there and whole."""
@@ -155,7 +156,7 @@ class Store:
         """
         entry = {"at": time.time(), "release": release, "from": came_from, "by": by, "verb": verb}
         text = json.dumps([*self.history(), entry][-HISTORY_LENGTH:], indent=1) + "\n"
-        environment.write_private(self.history_file, text)
+        atomic.write(self.history_file, text)
 
     def last_served(self) -> dict[str, tuple[int, float]]:
         """The order in which the releases last began to serve; before them, those that never did, by their age.

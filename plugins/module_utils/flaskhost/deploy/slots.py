@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps.names import SLOTS
-from ansible.module_utils.flaskhost.deploy import environment
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_for, tail
 
@@ -118,17 +118,6 @@ def listens(address: str) -> bool:
     return Path(address.removeprefix(UNIX)).is_socket()
 
 
-def replace_link(link: Path, target: str) -> bool:
-    """Point a symbolic link elsewhere by one atomic rename; tell whether it was another before."""
-    if link.is_symlink() and str(link.readlink()) == target:
-        return False
-    partial = link.with_name(f".{link.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target)
-    os.replace(partial, link)  # noqa: PTH105 - the same call, and the one that this rests on
-    return True
-
-
 class Slots:
     """The slots of one app on this host.
 
@@ -230,7 +219,7 @@ class Slots:
         """
         self.stop(slot)
         self.links.mkdir(mode=0o755, exist_ok=True)
-        replace_link(self.links / slot, f"../releases/{release}")
+        atomic.link(self.links / slot, f"../releases/{release}")
         self.start_again(slot, timeout, is_new=self._copy_unit(slot))
 
     def _copy_unit(self, slot: str) -> bool:
@@ -245,7 +234,7 @@ class Slots:
         copy, text = self.template.with_name(self.service(slot)), self.template.read_text(encoding="utf-8")
         if copy.is_file() and copy.read_text(encoding="utf-8") == text:
             return False
-        environment.write_private(copy, text, 0o644)
+        atomic.write(copy, text, mode=0o644)
         return True
 
     def start_again(self, slot: str, timeout: int, *, is_new: bool = False) -> None:
@@ -326,7 +315,7 @@ class Slots:
                 raise self._bad(slot, health, "it answered well at first, and then no more", (status, body), began)
         if address:
             try:
-                replace_link(self.gate_socket, self.socket(slot))
+                atomic.link(self.gate_socket, self.socket(slot))
                 status, body = probe(address, health["path"], host)
             finally:
                 self.close_gate()
@@ -374,11 +363,11 @@ class Slots:
 
     def restore(self) -> None:
         """Restore the live link that somebody has removed."""
-        replace_link(self.live_socket, self.socket(self.live()))
+        atomic.link(self.live_socket, self.socket(self.live()))
 
     def _follow(self, slot: str) -> None:
-        replace_link(self.live_socket, self.socket(slot))
-        replace_link(self.current, f"releases/{self.release(slot)}")
+        atomic.link(self.live_socket, self.socket(slot))
+        atomic.link(self.current, f"releases/{self.release(slot)}")
 
     def stop(self, slot: str) -> None:
         """Stop a slot and its socket; requests in flight are finished first."""

@@ -23,7 +23,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
-from ansible.module_utils.flaskhost.deploy.environment import write_private
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_for, tail
 
 #: Never part of a release: histories, environments, caches, and the developer's own secrets.
@@ -296,7 +296,7 @@ def _write_private(path: Path, text: str) -> None:
     except (FileNotFoundError, UnicodeDecodeError):
         same = False
     if not same:
-        write_private(path, lines)
+        atomic.write(path, lines)
 
 
 def find_agent(proc: Path = Path("/proc")) -> str:

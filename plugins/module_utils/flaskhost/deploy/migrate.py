@@ -1,0 +1,119 @@
+"""The phase migrate: the release command, under the lock of the database, with a point to go back to before it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ansible.module_utils.flaskhost.deploy.app import STILL, App
+from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
+from ansible.module_utils.flaskhost.deploy.records import Record
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, cure_for, sandboxed, stop_tasks, tail
+
+#: What puts a point into the database's log before a migration; a host without backups has none.
+BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
+
+
+class Migration:
+    """Runs the release command of a release.
+
+    Args:
+        app: the app.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def run(self, record: Record) -> None:
+        command = record.release_command
+        if not command:
+            return
+        self.app.note("Run the release command")
+        options, database = self.app.options, self.app.database(self.app.variables())
+        if database.variables and not database.command:
+            self.app.outcome.warnings.append(
+                "psql is not installed: the release command runs without the database's lock."
+            )
+        stop_tasks(self.app.run, self.app.user)
+        wait, limit = options["release_lock_timeout"], options["release_timeout"]
+        with database.lock(f"deploy of {options['by'] or options['app']}", wait):
+            before = self._schema(database)
+            if database.meant:
+                self._point(record, database)
+            self._run_release_command(record, limited(command, wait, limit))
+            after = self._schema(database)
+        record.schema_before, record.schema_after = before, after
+        self.app.outcome.schema_before, self.app.outcome.schema_after = before, after
+        self.app.store.write(record)
+
+    def _point(self, record: Record, database: Database) -> None:
+        """Note where the database could go back to before this migration; a deploy goes on without it."""
+        served = self.app.slots.release(self.app.slots.live()) or ""
+        problem = ""
+        if not self.app.options.get("database_per_host"):
+            # What an earlier try has noted holds no more: the former release has gone on writing since.
+            record.restore_time, record.migrates_from = "", served
+            try:
+                record.restore_time = database.time()
+            except Unanswered as reason:
+                problem = str(reason)
+            # Before the command: one that breaks off half-way has to be gone back behind, too.
+            self.app.store.write(record)
+        elif BACKUPS.exists():
+            arguments = ["point", "--app", self.app.options["app"], "--release", record.id, "--previous", served]
+            status, out, err = self.app.run([str(BACKUPS), *arguments])
+            if not status:
+                record.restore_point = f"{self.app.options['app']}@{record.id}"
+            elif "backup.passphrase is not set" not in err:
+                problem = tail(err or out, 1)
+        if problem:
+            self.app.outcome.warnings.append(
+                f"no point was noted that the database could go back to before this migration: {problem}"
+            )
+
+    def _schema(self, database: Database) -> str:
+        """The schema's revision, for the record; a deploy goes on without it."""
+        try:
+            return database.revision()
+        except Unanswered as reason:
+            warning = f"the database could not be asked for the revision of its schema, which is not noted: {reason}."
+            if warning not in self.app.outcome.warnings:
+                self.app.outcome.warnings.append(warning)
+            return ""
+
+    def _run_release_command(self, record: Record, command: list[str]) -> None:
+        folder, owner_file = self.app.store.path(record.id), self.app.options["owner_file"]
+        group = as_owner(self.app.run, owner_file, "Run the release command") if owner_file else ""
+        arguments = sandboxed(
+            command,
+            user=self.app.user,
+            root=str(self.app.root),
+            directory=f"{folder}/app",
+            writable=[str(self.app.data)],
+            environment={
+                "PATH": f"{folder}/venv/bin:/usr/local/bin:/usr/bin:/bin",
+                "HOME": str(self.app.data),
+                "PYTHONPATH": f"{folder}/app:{folder}/app/src",
+            },
+            # The owner's last: with them it makes and changes the tables.
+            environment_files=[
+                f"-{self.app.keys.variables_file}",
+                f"{folder}/env",
+                *([owner_file] if owner_file else []),
+            ],
+            timeout=self.app.options["release_timeout"],
+            outbound=self.app.options["outbound"],
+            group=group,
+        )
+        began = time.monotonic()
+        status, out, err = self.app.run(arguments)
+        if status:
+            limit = self.app.options["release_timeout"]
+            late = time.monotonic() - began >= limit
+            how = f"was ended after {limit} s (release_timeout)" if late else f"ended with {status}"
+            cure = f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}"
+            raise ReleaseError(
+                "Run the release command",
+                f"'{record.release_command}' {how}:\n{tail(out + err)}",
+                cure_for(out + err, cure),
+            )

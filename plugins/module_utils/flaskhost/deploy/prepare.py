@@ -1,0 +1,159 @@
+"""The phase prepare: find the wanted release among those that are here, or build it."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.flaskhost.deploy import environment, freeze, processes, source
+from ansible.module_utils.flaskhost.deploy.app import App, digest
+from ansible.module_utils.flaskhost.deploy.build import Build
+from ansible.module_utils.flaskhost.deploy.records import Record
+from ansible.module_utils.flaskhost.deploy.repair import Repair
+from ansible.module_utils.flaskhost.host.journal import require_journal
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+
+
+class Preparation:
+    """Finds or builds the release that a deploy, or a restart, is about.
+
+    Args:
+        app: the app.
+        repair: puts right what serves already.
+    """
+
+    def __init__(self, app: App, repair: Repair) -> None:
+        self.app, self._repair = app, repair
+
+    def folders(self) -> None:
+        """Make the app's folders, each with the owner that keeps apps apart."""
+        try:
+            uid, gid = pwd.getpwnam(self.app.user).pw_uid, grp.getgrnam(self.app.user).gr_gid
+        except KeyError:
+            raise ReleaseError(
+                "Look for the app",
+                f"this host has no user {self.app.user!r}: the app has not been set up here.",
+                "Run site.yml first: ansible-playbook site.yml",
+            ) from None
+        if self.app.options["verb"] == "deploy":
+            require_journal(self.app.options["unit"], "Look for the app")
+        wanted = [
+            (self.app.root, 0, 0, 0o755),
+            (self.app.store.releases, 0, 0, 0o755),
+            (self.app.store.venvs, 0, gid, 0o750),
+            (self.app.data, uid, gid, 0o700),
+            (self.app.secrets_dir.parent, 0, 0, 0o755),
+            (self.app.secrets_dir, 0, 0, 0o700),
+        ]
+        for path, owner, group, mode in wanted:
+            if not path.is_dir():
+                path.mkdir(parents=True, mode=0o700)
+                self.app.outcome.changed = True
+            status = path.stat()
+            if (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (owner, group, mode):
+                os.chown(path, owner, group)
+                path.chmod(mode)
+                self.app.outcome.changed = True
+
+    def revision(self) -> str:
+        options = self.app.options
+        if options["source_digest"]:
+            return options["source_digest"]
+        if options["source_archive"]:
+            return source.checksumdigest(options["source_checksum"])
+        if not shutil.which("git") and self.app.check:
+            # A bare host: the roles would have installed it by now.
+            return options["source_version"]
+        with source.git_access(
+            self.app.secrets_dir, options["source_key"], options["source_known_hosts"], check=self.app.check
+        ) as access:
+            return source.resolve_commit(
+                self.app.run,
+                self.app.root / "repository.git",
+                options["source_repo"],
+                options["source_version"],
+                access,
+            )
+
+    def parts(self, revision: str) -> dict[str, str]:
+        """A digest of each thing that decides how the release behaves, by the name that the operator knows it by."""
+        options = self.app.options
+        files = [options["server_config"], *options["unit_files"]]
+        parts: dict[str, Any] = {
+            "code": [revision, options["source_subdir"]],
+            "variables": environment.render(self.app.variables()),
+            "keys": self.app.signing_keys(),
+            # The interpreter's minor version too: an upgrade of the distribution leaves no environment working.
+            "packages": [
+                *sys.version_info[:2],
+                *(options[name] for name in ("requirements", "extra_packages", "server_package", "python")),
+                options["wheelhouse"],
+            ],
+            "application server": [Path(path).read_text() if Path(path).exists() else "" for path in files],
+            "settings": [options[name] for name in ("wsgi", "persistent", "static_path")],
+            "commands": [options[name] for name in ("release_command", "processes", "timers")],
+        }
+        return {name: digest(value) for name, value in parts.items()}
+
+    def find(self) -> Record | None:
+        """Find or build the wanted release; None where it serves already, or its code is not here yet."""
+        self.app.note("Find the release")
+        live, serving = self.app.slots.live(), self.app.serving()
+        revision = self.revision()
+        parts = self.parts(revision)
+        identity = digest(parts)
+        # Of the link, not of the record: what serves can be returned to whatever its record says.
+        self.app.outcome.previous = self.app.slots.release(live)
+        if serving and serving.identity == identity and self.app.store.has_environment(serving):
+            self._repair.repair(live, serving)
+            return None
+        freeze.check(self.app.options["app"])
+        processes.check_timers(self.app.run, self.app.options["timers"], self.app.options["app"])
+        built = self.whole(identity)
+        if built:
+            return built
+        if self.app.options["source_digest"] and not self.app.options["archive"]:
+            self.app.outcome.changed = self.app.outcome.needs_source = True
+            self.app.outcome.revision = revision
+            return None
+        build = Build(self.app.run, self.app.options, self.app.store, self.app.note)
+        record = build.make(identity, parts, revision, self.app.variables())
+        self.app.outcome.warnings += build.warnings
+        return record
+
+    def whole(self, identity: str) -> Record | None:
+        """A release of this identity that was built before and does not serve: a run was killed, or refused."""
+        found = (
+            item
+            for item in self.app.store.all_records()
+            if item.identity == identity and self.app.store.has_environment(item)
+        )
+        return next(found, None)
+
+    def named(self, release: str) -> Record:
+        record = self.app.store.record(release)
+        if not record or not self.app.store.has_environment(record):
+            raise ReleaseError(
+                "Find the release", f"{release or 'it'} is no longer on this host.", "Run the same command again."
+            )
+        return record
+
+    def serving_release(self) -> Record:
+        """The release that serves, to be started once more in the other slot.
+
+        Raises:
+            ReleaseError: none does.
+        """
+        serving = self.app.serving()
+        if not serving:
+            raise ReleaseError(
+                "Find the release", "no release serves here.", "Deploy one: ansible-playbook playbooks/deploy.yml"
+            )
+        freeze.check(self.app.options["app"])
+        self.app.outcome.previous = serving.id
+        return serving

@@ -1,0 +1,142 @@
+"""Going back: to an earlier release as the operator wants it, or to what served before a release that was refused."""
+
+from __future__ import annotations
+
+from ansible.module_utils.flaskhost.deploy import freeze
+from ansible.module_utils.flaskhost.deploy.app import RETURN, STILL, App
+from ansible.module_utils.flaskhost.deploy.database import Unanswered, known_revisions, schema_problem
+from ansible.module_utils.flaskhost.deploy.flip import Flip
+from ansible.module_utils.flaskhost.deploy.records import Record
+from ansible.module_utils.flaskhost.deploy.repair import Repair
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+
+
+class Rollback:
+    """Finds the release to go back to.
+
+    Args:
+        app: the app.
+        repair: puts right what serves already.
+    """
+
+    def __init__(self, app: App, repair: Repair) -> None:
+        self.app, self._repair = app, repair
+
+    def find(self) -> Record | None:
+        self.app.note("Find the release")
+        live, serving = self.app.slots.live(), self.app.serving()
+        target = self.target(serving)
+        if not target:
+            if serving:
+                self._repair.repair(live, serving)
+            return None
+        if not self.app.options["passes_freeze"]:
+            freeze.check(self.app.options["app"])
+        return target
+
+    def target(self, serving: Record | None) -> Record | None:
+        """The release to go back to; None when it serves already.
+
+        Raises:
+            ReleaseError: there is none, it is not here, or the database's schema is one that it does not know.
+        """
+        self.app.outcome.previous = self.app.slots.release(self.app.slots.live())
+        name = self.app.options["release"] or self.app.store.previous_healthy(self.app.outcome.previous)
+        there = (
+            ", ".join(item.id for item in self.app.store.all_records() if self.app.store.has_environment(item))
+            or "none"
+        )
+        if not name:
+            raise ReleaseError(
+                "Find the release",
+                f"no other release has served well here. On this host: {there}.",
+                "Name one with -e release=..., or deploy a version: "
+                "ansible-playbook playbooks/deploy.yml -e version=...",
+            )
+        record = self.app.store.record(name)
+        if not record or not self.app.store.has_environment(record):
+            raise ReleaseError(
+                "Find the release",
+                f"there is no release {name} on this host. There are: {there}.",
+                "Name one of them with -e release=..., or deploy its version: "
+                "ansible-playbook playbooks/deploy.yml -e version=...",
+            )
+        if serving and record.id == serving.id:
+            return None
+        self._check_schema(record)
+        return record
+
+    def _check_schema(self, record: Record) -> None:
+        # The present variables name the database as well as the release's own would.
+        database = self.app.database(self.app.variables())
+        known = known_revisions(self.app.store.path(record.id) / "app")
+        noted = record.schema_after
+        if not known and not noted:
+            return
+        cure = (
+            "Take the migration back first (ansible-playbook playbooks/run.yml -e owner=true "
+            "-e \"command='flask db downgrade ...'\"), or, where the older code works with the newer schema,"
+        )
+        try:
+            problem = schema_problem(database.revision(), known, noted)
+        except Unanswered as reason:
+            # Not to know is not to know that all is well.
+            problem = f"the database could not be asked for the revision of its schema: {reason}."
+            cure = "See that the database runs and lets the app in, or, where the code works with the schema for sure,"
+        if not problem:
+            return
+        if self.app.options["force"]:
+            self.app.outcome.warnings.append(f"{record.id}: {problem} It is gone back to all the same (force).")
+            return
+        raise ReleaseError(
+            "Compare the schema",
+            f"{record.id}: {problem}",
+            f"{cure} add -e force=true. {STILL}",
+        )
+
+
+class Return:
+    """Takes this host back to what it served, since the release was refused on at least one host of the fleet.
+
+    Args:
+        app: the app.
+        flip: lets the slot serve again that served before.
+    """
+
+    def __init__(self, app: App, flip: Flip) -> None:
+        self.app, self._flip = app, flip
+
+    def run(self, release: str, previous: str) -> None:
+        """Take this host back to what it served, since the release was refused on at least one host."""
+        live, idle = self.app.slots.live(), self.app.slots.idle()
+        record, held = self.app.store.record(release), self.app.slots.release(idle)
+        if record and self._began_with(record.id, previous) and self.app.slots.release(live) == record.id:
+            self._back_to_nothing(live, record)
+            self.app.outcome.changed = True
+        elif record and held in (release, previous) and self.app.slots.is_active(idle):
+            if held == release:
+                # It does not serve yet; or, at a restart, both slots run it, and the one that serves was gated.
+                self.app.slots.drain(idle)
+                self.app.outcome.changed = True
+            elif self.app.slots.release(live) == release:
+                self.app.outcome.warnings += self._flip.back_to(idle, live, record, "refused on another host")
+                self.app.outcome.changed = True
+        self.app.outcome.release = self.app.slots.release(self.app.slots.live())
+
+    def _began_with(self, release: str, previous: str) -> bool:
+        """Whether nothing served here before a release, by what the caller says and by what the host has noted."""
+        last = (self.app.store.history() or [{}])[-1]
+        return not previous and not (last.get("release") == release and last.get("from"))
+
+    def _back_to_nothing(self, live: str, record: Record) -> None:
+        """Stop the first release of this host: all hosts are to be alike, and on some it has never served."""
+        self.app.note("Stop the release")
+        self.app.still = "Nothing serves here until the next deploy."
+        self.app.slots.withdraw(live)
+        self.app.units(record).remove()
+        self.app.store.remember("", record.id, self.app.options["by"], RETURN)
+        record.failed, record.healthy = record.failed or "refused on at least one host", False
+        self.app.store.write(record)
+        self.app.outcome.warnings.append(
+            f"{record.id} was refused on at least one host, and nothing served here before it. {self.app.still}"
+        )
