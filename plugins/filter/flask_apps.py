@@ -14,14 +14,12 @@ PROJECT_DIR = Path(__file__).resolve().parents[2]
 # Ansible ships plugins/module_utils to the hosts under this name; on the controller it has to be told of the folder.
 if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT_DIR / "plugins" / "module_utils"))
+
 from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.apps import sizing
 from ansible.module_utils.flaskhost.apps.record import app_records, pick
 from ansible.module_utils.flaskhost.deploy import virtualenv
-from ansible.module_utils.flaskhost.operate import freeze, status
-from ansible.module_utils.flaskhost.requests import clone as clone_request
-from ansible.module_utils.flaskhost.requests import restore as restore_request
-from ansible.module_utils.flaskhost.requests import selection
+from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
@@ -52,7 +50,7 @@ def flask_app_sizes(
 
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
     """Turn ``flask_apps`` into full records; see :func:`apps.record.app_records`."""
-    return app_records(apps, sizes["apps"], str(PROJECT_DIR), email=acme_email)
+    return app_records(apps, sizes.get("apps"), str(PROJECT_DIR), email=acme_email)
 
 
 def flask_app_accounts(apps: Any) -> list[str]:
@@ -71,18 +69,18 @@ def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def flask_restore_request(given: dict[str, Any], apps: Any, hosts: list[str], time: str = "") -> dict[str, Any]:
-    """Understand what playbooks/restore.yml was asked; see :func:`restore_request.request`."""
-    return restore_request.request(given, apps or {}, hosts, time)
+    """Understand what playbooks/restore.yml was asked; see :func:`requests.restore.request`."""
+    return restore.request(given, apps or {}, hosts, time)
 
 
 def flask_clone_problem(given: dict[str, Any], apps: Any, inventory: str, allowed: Any) -> str:
-    """Find why playbooks/clone.yml may not do what it was asked; see :func:`clone_request.problem`."""
-    return clone_request.problem(given, apps or {}, inventory, allowed)
+    """Find why playbooks/clone.yml may not do what it was asked; see :func:`requests.clone.problem`."""
+    return clone.problem(given, apps or {}, inventory, allowed)
 
 
 def flask_clone_source(text: str) -> dict[str, Any]:
-    """Find the host that has the data to clone; see :func:`clone_request.source`."""
-    return clone_request.source(text)
+    """Find the host that has the data to clone; see :func:`requests.clone.source`."""
+    return clone.source(text)
 
 
 def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
@@ -262,32 +260,32 @@ def flask_app_pick(records: list[dict[str, Any]], fields: dict[str, str]) -> lis
 
 
 def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
-    """Understand what playbooks/freeze.yml was asked; see :func:`freeze.request`."""
+    """Understand what playbooks/freeze.yml was asked; see :func:`requests.freeze.request`."""
     return freeze.request(given, apps or {}, time.time())
 
 
 def flask_status_apps(apps: Any, app: str = "") -> list[dict[str, Any]]:
-    """Say what a host has to know to tell about the apps; see :func:`status.apps_to_ask`."""
+    """Say what a host has to know to tell about the apps; see :func:`requests.status.apps_to_ask`."""
     return status.apps_to_ask(apps, app)
 
 
 def flask_status_report(results: Any) -> dict[str, Any]:
-    """Put the answers of all hosts together for a script; see :func:`status.report`."""
+    """Put the answers of all hosts together for a script; see :func:`requests.status.report`."""
     return status.report(status.rows(results), time.time())
 
 
 def flask_status_table(results: Any) -> str:
-    """Write the table of playbooks/status.yml; see :func:`status.rows` and :func:`status.table`."""
+    """Write the table of playbooks/status.yml; see :func:`requests.status.rows` and :func:`requests.status.table`."""
     return status.table(status.rows(results))
 
 
 def flask_verb_problem(given: dict[str, Any], apps: Any, verb: str) -> str:
-    """Find what is wrong with the variables that a verb was given; see :func:`selection.problem`."""
+    """Find what is wrong with the variables that a verb was given; see :func:`requests.selection.problem`."""
     return selection.problem(given, apps, verb)
 
 
 def flask_app_select(records: list[dict[str, Any]], app: str = "", version: str = "") -> list[dict[str, Any]]:
-    """Choose the records that a verb is about; see :func:`selection.select`."""
+    """Choose the records that a verb is about; see :func:`requests.selection.select`."""
     return selection.select(records, app, version)
 
 

@@ -57,6 +57,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.host import service_state
 from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.host.wanted import missing
 from ansible.module_utils.flaskhost.programs import backup
 
 ARGUMENT_SPEC = {
@@ -106,10 +107,8 @@ def configure(module: AnsibleModule) -> dict[str, object]:
     files = backup.program_files(options["program"], options["units"]) + backup.settings_files(
         {**options, "second": second}
     )
-    folders = (
-        backup.missing(backup.folders(options["path"], cluster=options["cluster"])) if options["passphrase"] else []
-    )
-    wanted = backup.missing(files)
+    folders = missing(backup.folders(options["path"], cluster=options["cluster"])) if options["passphrase"] else []
+    wanted = missing(files)
     diff = [file.diff() for file in wanted]
     if not module.check_mode:
         for folder in folders:

@@ -62,6 +62,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host.wanted import File, missing
 from ansible.module_utils.flaskhost.programs import certificates
 
 ARGUMENT_SPEC = {
@@ -100,9 +101,9 @@ def prepare(module: AnsibleModule) -> dict[str, object]:
     """Install the program, and let it make what the web server starts with."""
     options = module.params
     files = certificates.program_files(options["program"], options["launcher"])
-    files += [certificates.File(Path(path), text) for path, text in options["units"].items()]
+    files += [File(Path(path), text) for path, text in options["units"].items()]
     files += certificates.settings_files(options, options["config"])
-    wanted = certificates.missing(files)
+    wanted = missing(files)
     diff = [file.diff() for file in wanted]
     if module.check_mode:
         # What is on the host may be an older one, or none: ask the one that would be there.

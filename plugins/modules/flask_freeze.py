@@ -40,7 +40,7 @@ import os
 import time
 from pathlib import Path
 
-import ansible.module_utils.flaskhost.operate.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
+import ansible.module_utils.flaskhost.deploy.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 

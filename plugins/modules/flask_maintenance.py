@@ -60,8 +60,8 @@ reloaded: {description: Whether nginx was reloaded., type: bool, returned: succe
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.deploy import freeze
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
-from ansible.module_utils.flaskhost.operate import freeze
 from ansible.module_utils.flaskhost.operate.maintenance import Maintenance, Site, read_request
 from ansible.module_utils.flaskhost.operate.run_page import LEASE, RunPages
 

@@ -64,10 +64,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils.flaskhost.operate.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
+import ansible.module_utils.flaskhost.deploy.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy import environment
 from ansible.module_utils.flaskhost.deploy.slots import Slots
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import require_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, sandboxed
 
@@ -185,7 +186,7 @@ def main() -> None:
         if once:
             variables = {name: _text(value) for name, value in options["secrets"].items()}
             once.parent.mkdir(mode=0o700, exist_ok=True)
-            environment.write_private(once, environment.render(variables))
+            atomic.write(once, environment.render(variables))
         status, out, err = run(arguments(options, release, group, str(once or "")))
     except ReleaseError as error:
         module.fail_json(msg=f"{error.step}: {error.reason}\n{error.cure}", release=release)

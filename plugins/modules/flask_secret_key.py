@@ -45,6 +45,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy import environment
+from ansible.module_utils.flaskhost.host import atomic
 
 ARGUMENT_SPEC = {
     "folder": {"type": "path", "required": True},
@@ -76,7 +77,7 @@ def main() -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         if state == "announced":
             # First: whoever is killed after it is told by it what has been begun.
-            environment.write_private(keys.new_file, f"{candidate}\n")
+            atomic.write(keys.new_file, f"{candidate}\n")
         changed = keys.write(wanted) or changed
         if state == "finished":
             keys.new_file.unlink(missing_ok=True)

@@ -77,7 +77,7 @@ old_state: {description: Whether the host is as it was before., type: bool, retu
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError, items
+from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError, wanted_files
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},
@@ -122,7 +122,7 @@ def main() -> None:
     try:
         change = Change(
             name=options["name"],
-            files=items(options["files"]),
+            files=wanted_files(options["files"]),
             service=options["service"],
             socket=options["socket"],
             checks=tuple(options["checks"]),

@@ -83,7 +83,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy import environment
-from ansible.module_utils.flaskhost.host import quotas
+from ansible.module_utils.flaskhost.host import atomic, quotas
 from ansible.module_utils.flaskhost.host.runner import tail
 from ansible.module_utils.flaskhost.postgres import databases as logic
 from ansible.module_utils.flaskhost.postgres import scram as postgres_scram
@@ -203,7 +203,7 @@ def write_files(files: dict[Path, str | None], check: bool) -> list[str]:
         # As a deploy makes them: the apps' folders are root's alone.
         path.parent.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        environment.write_private(path, text)
+        atomic.write(path, text)
         os.chown(path, 0, 0)
     return done
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
-from ansible.module_utils.flaskhost.apps.record import app_record, app_records, pick
+from ansible.module_utils.flaskhost.apps.record import app_record, app_records, pick, sized
 from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS, acme_settings
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses
@@ -19,7 +19,7 @@ SHOP = {"domains": ["shop.localhost"], "source": {"path": "sample_app"}, "wsgi":
 
 
 def record(name: str = "shop", **options: Any) -> dict[str, Any]:
-    return app_record(name, {**SHOP, **options}, SIZE, "/project")
+    return sized(app_record(name, {**SHOP, **options}, "/project"), SIZE)
 
 
 def every_option(options: dict[str, Option], place: str = "") -> list[tuple[str, Option]]:
@@ -269,19 +269,29 @@ def test_a_statement_may_take_as_long_as_somebody_waits(timeout: int, limit: int
 
 
 def test_a_pool_is_for_the_app_and_not_for_its_migrations() -> None:
-    made = app_record("shop", {**SHOP, "database_pool": True}, {**SIZE, "pool": 8})
+    made = sized(app_record("shop", {**SHOP, "database_pool": True}), {**SIZE, "pool": 8})
     assert made["environment"]["DATABASE_URL"] == "postgresql://shop@/shop?host=/var/run/postgresql&port=6432"
     assert "6432" not in str(made["database_owner_variables"])
     assert made["database_pool_size"] == 8
     assert record()["database_pool_size"] == 0
     limited = {**SHOP, "database_pool": True, "database_limits": {"connections": 12}}
-    assert app_record("shop", limited, {**SIZE, "pool": 8})["database_pool_size"] == 12
+    assert sized(app_record("shop", limited), {**SIZE, "pool": 8})["database_pool_size"] == 12
+
+
+def test_a_record_without_a_size_lacks_nothing_else() -> None:
+    plain, full = app_record("shop", SHOP, "/project"), record("shop")
+    sizes = {"workers", "threads", "limits", "database_connections", "database_pool_size", "database_owner_connections"}
+    assert {key for key in full if full[key] != plain[key]} <= sizes
+    assert plain.keys() == full.keys()
+    assert (plain["workers"], plain["limits"]["memory"], plain["database_connections"]) == (None, None, None)
+    assert app_records({"shop": SHOP}, project_dir="/project") == [plain]
 
 
 def test_one_role_has_the_connections_of_both() -> None:
     size = {**SIZE, "connections": 35, "owner_connections": 5}
     numbers = [
-        app_record("shop", {**SHOP, "database_owner": shared}, size)["database_connections"] for shared in (False, True)
+        sized(app_record("shop", {**SHOP, "database_owner": shared}), size)["database_connections"]
+        for shared in (False, True)
     ]
     assert numbers == [35, 40]
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.audit import backup as audit_backup
+from ansible.module_utils.flaskhost.host.wanted import File
 from ansible.module_utils.flaskhost.operate import status
 from ansible.module_utils.flaskhost.programs import backup
 from ansible.module_utils.flaskhost.requests import clone as clone_request
 from ansible.module_utils.flaskhost.requests import restore as restore_request
+from ansible.module_utils.flaskhost.requests.status import COLUMNS
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 
 NOW = 1_795_311_000.0
@@ -59,7 +61,7 @@ def test_only_sftp_is_told_of_ssh_and_only_a_place_that_is_one() -> None:
             backup.sftp_options({"repository": repository})
 
 
-def files(**options: Any) -> dict[str, backup.File]:
+def files(**options: Any) -> dict[str, File]:
     given = {"passphrase": PASSPHRASE, "config": {"host": "h1"}, "pgbackrest": "pass=@PASSPHRASE@\n", **options}
     return {file.path.name: file for file in backup.settings_files(given)}
 
@@ -72,9 +74,7 @@ def test_secrets_are_in_files_that_only_root_reads_and_no_diff_shows() -> None:
     for file in secret:
         assert not file.shown
         assert file.diff()["after"] == "(not shown)\n"
-        assert (file.mode, file.group) == (
-            (0o640, "postgres") if file.path.name == "pgbackrest.conf" else (0o600, "root")
-        )
+        assert (file.mode, file.group) == ((0o640, "postgres") if file.path.name == "pgbackrest.conf" else (0o600, ""))
     config = json.loads(found["backup.json"].text)
     assert (config["enabled"], config["second"], config["host"]) == (True, "sftp:a@h:/x", "h1")
 
@@ -96,7 +96,7 @@ def test_a_passphrase_cannot_bring_settings_of_its_own() -> None:
 
 
 def test_a_file_is_written_whole_and_once(tmp_path: Path) -> None:
-    file = backup.File(tmp_path / "below" / "file", "text\n", 0o600)
+    file = File(tmp_path / "below" / "file", "text\n", 0o600)
     assert not file.is_there()
     file.write()
     assert file.is_there()
@@ -316,7 +316,7 @@ def test_status_tells_the_age_of_the_last_backup_and_drill(
     here = [backup.ONLY_HERE] if changes.get("enabled", True) and not changes.get("second", True) else []
     assert notes.all == [*changes.get("problems", []), *here]
     assert notes.problems == (changes.get("problems", []) if changes.get("enabled", True) else [])
-    assert {"backup", "drill"} <= set(status.COLUMNS)
+    assert {"backup", "drill"} <= set(COLUMNS)
 
 
 def test_a_host_without_the_program_or_with_a_broken_one_is_no_failure(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ansible.module_utils.flaskhost.deploy import environment
 from ansible.module_utils.flaskhost.deploy.environment import SecretKeys
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from ansible.module_utils.testing import patch_module_args
 from fakes import load_environment_file
@@ -281,7 +282,7 @@ def test_a_private_file_is_private_whatever_was_there_before(tmp_path: Path, uma
     (tmp_path / "env.partial").symlink_to(tmp_path / "elsewhere")
     before = os.umask(umask)
     try:
-        environment.write_private(path, "new Grüße\n")
+        atomic.write(path, "new Grüße\n")
     finally:
         os.umask(before)
     assert path.read_text(encoding="utf-8") == "new Grüße\n"
@@ -291,7 +292,7 @@ def test_a_private_file_is_private_whatever_was_there_before(tmp_path: Path, uma
 
 def test_a_private_file_is_never_there_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "env"
-    environment.write_private(path, "old")
+    atomic.write(path, "old")
 
     def full_disk(_descriptor: int) -> None:
         assert stat.S_IMODE((tmp_path / "env.partial").stat().st_mode) == 0o600
@@ -300,7 +301,7 @@ def test_a_private_file_is_never_there_in_part(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="No space"):
-            environment.write_private(path, "new")
+            atomic.write(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
-    environment.write_private(path, "newer")
+    atomic.write(path, "newer")
     assert path.read_text(encoding="utf-8") == "newer"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.host.wanted import File
 from ansible.module_utils.flaskhost.programs import certificates
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,10 +138,10 @@ def test_file_that_is_not_as_it_should_be_is_written_again(host: Host, damage: s
 
 
 def test_units_are_read_again_only_when_they_have_changed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    unit = certificates.File(Path("/etc/systemd/system/flaskhost-test-only.timer"), "[Timer]\n")
+    unit = File(Path("/etc/systemd/system/flaskhost-test-only.timer"), "[Timer]\n")
     written: list[Path] = []
-    monkeypatch.setattr(certificates, "missing", lambda files: [unit])
-    monkeypatch.setattr(certificates.File, "write", lambda self: written.append(self.path))
+    monkeypatch.setattr(host.module, "missing", lambda files: [unit])
+    monkeypatch.setattr(File, "write", lambda self: written.append(self.path))
     Path(host.launcher).parent.mkdir()
     Path(host.launcher).write_text("#!/bin/sh\n")
     host.run(state="prepared")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.deploy import freeze
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
-from ansible.module_utils.flaskhost.operate import freeze
+from ansible.module_utils.flaskhost.requests import freeze as freeze_request
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC).timestamp()
@@ -152,7 +153,7 @@ def test_what_may_pass_says_how(tmp_path: Path) -> None:
 
 
 def ask(**given: Any) -> dict[str, Any]:
-    return freeze.request({"reason": "audit", "hours": "12", **given}, ["shop", "blog"], NOW)
+    return freeze_request.request({"reason": "audit", "hours": "12", **given}, ["shop", "blog"], NOW)
 
 
 def test_a_request_is_understood() -> None:
@@ -164,9 +165,9 @@ def test_a_request_is_understood() -> None:
         "state": "present",
         "reason": "audit",
         "ends": NOW + 12 * HOUR,
-        "by": freeze.operator(),
+        "by": freeze_request.operator(),
     }
-    assert "@" in freeze.operator()
+    assert "@" in freeze_request.operator()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.host import guard as subject
-from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError, Item
+from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError
+from ansible.module_utils.flaskhost.host.wanted import File
 
 NONCE = "4f0c8a7be1d24f0c"
 #: systemd, for the script that puts the old state back: what it was asked is carried out afterwards.
@@ -139,7 +140,7 @@ class Host:
         return 70
 
     def guard(self, content: str = "new\n", **more: Any) -> Guard:
-        files = (Item(str(self.sshd), content, 0o600), Item(str(self.unit), "[Unit]\n"))
+        files = (File(self.sshd, content, 0o600), File(self.unit, "[Unit]\n"))
         change = Change(name="sshd", files=files, service="ssh.service", **more)
         places = {"state": self.state, "units": self.units, "proc": self.proc}
         return Guard(self.run, change, **places, pause=self.sleep, clock=lambda: 1000.0)
@@ -275,7 +276,7 @@ def test_a_confirmation_whose_answer_was_lost_counts(host: Host) -> None:
 
 
 def test_a_file_that_its_program_refuses_is_not_put_in_place(host: Host) -> None:
-    item = Item(str(host.sshd), "bad\n", validate=("/usr/sbin/sshd", "-t", "-f", "%s"))
+    item = File(host.sshd, "bad\n", validate=("/usr/sbin/sshd", "-t", "-f", "%s"))
     guard = Guard(lambda command: (255, "", f"{command[3]}: bad"), Change("sshd", (item,), "ssh.service"))
     with pytest.raises(GuardError, match=r"sshd refuses .*00-flaskhost.conf: bad") as caught:
         guard.validate()
@@ -515,21 +516,22 @@ THEIRS = "# theirs\nInclude /etc/ssh/sshd_config.d/*.conf\nSubsystem sftp x\n"
 OURS = "# --- flaskhost: begin ---\nMaxSessions 10\n# --- flaskhost: end ---\n"
 
 
-def block(path: Path, content: str = "MaxSessions 10") -> Item:
-    return subject.items([{"dest": str(path), "content": content, "behind": r"^\s*Include\s", "mode": "0600"}])[0]
+def block(path: Path, content: str = "MaxSessions 10") -> File:
+    wanted = {"dest": str(path), "content": content, "behind": r"^\s*Include\s", "mode": "0600"}
+    return subject.wanted_files([wanted])[0]
 
 
 def test_a_block_goes_behind_the_line_that_reads_the_drop_ins(tmp_path: Path) -> None:
     path = tmp_path / "sshd_config"
     path.write_text(THEIRS)
-    assert block(path).content == THEIRS.replace("Subsystem", f"{OURS}Subsystem")
+    assert block(path).text == THEIRS.replace("Subsystem", f"{OURS}Subsystem")
 
 
 def test_a_block_is_renewed_and_stays_one(tmp_path: Path) -> None:
     path = tmp_path / "sshd_config"
     path.write_text(THEIRS)
-    path.write_text(block(path, "MaxSessions 2\nCompression yes").content)
-    path.write_text(block(path).content)
+    path.write_text(block(path, "MaxSessions 2\nCompression yes").text)
+    path.write_text(block(path).text)
     assert path.read_text() == THEIRS.replace("Subsystem", f"{OURS}Subsystem")
     path.chmod(0o600)
     assert block(path).is_there()
@@ -538,7 +540,7 @@ def test_a_block_is_renewed_and_stays_one(tmp_path: Path) -> None:
 def test_without_that_line_a_block_comes_first(tmp_path: Path) -> None:
     path = tmp_path / "sshd_config"
     path.write_text("Match User x\n")
-    assert block(path).content == f"{OURS}Match User x\n"
+    assert block(path).text == f"{OURS}Match User x\n"
 
 
 def test_a_file_that_is_no_text_is_left_alone(tmp_path: Path) -> None:

@@ -1625,8 +1625,7 @@ def test_an_app_takes_over_no_account_of_the_host(project: Path, account: dict[s
 
 
 def test_an_app_may_have_its_own_account(project: Path) -> None:
-    size = {"workers": 1, "threads": 1, "memory_mb": 1, "connections": 1, "owner_connections": 1}
-    home = app_record("todo", OTHER_APP, size)["data"]
+    home = app_record("todo", OTHER_APP)["data"]
     apps = {**good_apps(), "todo": OTHER_APP}
     for accounts in ({"todo": {"home": home, "group": False}}, {}, None, {"todo": None}, [], {"x": {"home": "/x"}}):
         assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": accounts}) == []
@@ -1686,8 +1685,7 @@ def test_postgresql_is_asked_for_all_roles_of_the_apps_with_a_database() -> None
     asked = preflight.host_questions(apps, logins)["databases"]
     assert list(asked) == ["todo"]
     assert asked["todo"]["roles"] == ["todo", "todo-owner", "todo-a"]
-    size = {"workers": 1, "threads": 1, "memory_mb": 1, "connections": 1, "owner_connections": 1}
-    record = app_record("todo", OTHER_APP, size)
+    record = app_record("todo", OTHER_APP)
     assert (asked["todo"]["owner_file"], asked["todo"]["home"]) == (record["database_owner_file"], record["data"])
     assert preflight.host_questions(apps, logins, has_databases=False)["databases"] == {}
     assert preflight.host_questions(None, None)["databases"] == {}

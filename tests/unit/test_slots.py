@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.deploy import slots
-from ansible.module_utils.flaskhost.deploy.slots import Slots, probe, replace_link
+from ansible.module_utils.flaskhost.deploy.slots import Slots, probe
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 HOST = "www.shop.example"
@@ -64,7 +65,7 @@ class App:
 
     def hold(self, slot: str, release: str) -> None:
         (self.root / "slots").mkdir(exist_ok=True)
-        replace_link(self.root / "slots" / slot, f"../releases/{release}")
+        atomic.link(self.root / "slots" / slot, f"../releases/{release}")
 
 
 @pytest.fixture
@@ -87,14 +88,14 @@ def test_the_live_link_says_which_slot_serves(app: App) -> None:
     app.hold("blue", "r1")
     app.hold("green", "r2")
     for slot, other, release in (("blue", "green", "r1"), ("green", "blue", "r2")):
-        replace_link(app.root / "live.sock", app.slots.socket(slot))
+        atomic.link(app.root / "live.sock", app.slots.socket(slot))
         assert (app.slots.live(), app.slots.idle(), app.slots.release(slot)) == (slot, other, release)
 
 
 def test_a_live_link_to_a_slot_without_a_release_is_none(app: App) -> None:
-    replace_link(app.root / "live.sock", app.slots.socket("green"))
+    atomic.link(app.root / "live.sock", app.slots.socket("green"))
     assert app.slots.live() == ""
-    replace_link(app.root / "live.sock", "/run/other/purple.sock")
+    atomic.link(app.root / "live.sock", "/run/other/purple.sock")
     app.hold("green", "r1")
     assert app.slots.live() == ""
 
@@ -104,11 +105,11 @@ def test_a_live_link_to_a_slot_without_a_release_is_none(app: App) -> None:
 
 def test_a_link_is_made_changed_and_left(tmp_path: Path) -> None:
     link = tmp_path / "current"
-    assert replace_link(link, "a") is True
+    assert atomic.link(link, "a") is True
     before = link.lstat()
-    assert replace_link(link, "a") is False
+    assert atomic.link(link, "a") is False
     assert link.lstat() == before
-    assert replace_link(link, "b") is True
+    assert atomic.link(link, "b") is True
     assert str(link.readlink()) == "b"
     assert [path.name for path in tmp_path.iterdir()] == ["current"]
 
@@ -116,7 +117,7 @@ def test_a_link_is_made_changed_and_left(tmp_path: Path) -> None:
 def test_a_link_is_never_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is done to the folder, the link is there before it and after it."""
     link = tmp_path / "live.sock"
-    replace_link(link, "old")
+    atomic.link(link, "old")
     seen: list[str] = []
 
     def watched(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +131,7 @@ def test_a_link_is_never_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     for name in ("unlink", "symlink", "replace", "rename"):
         monkeypatch.setattr(os, name, watched(getattr(os, name)))
-    replace_link(link, "new")
+    atomic.link(link, "new")
     assert seen
     assert seen == sorted(seen, reverse=True)
     assert (seen[0], seen[-1]) == ("old", "new")
@@ -138,7 +139,7 @@ def test_a_link_is_never_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_link_that_a_killed_run_left_half_made_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / ".current.partial").symlink_to("somewhere")
-    assert replace_link(tmp_path / "current", "a") is True
+    assert atomic.link(tmp_path / "current", "a") is True
     assert [path.name for path in tmp_path.iterdir()] == ["current"]
 
 
@@ -521,7 +522,7 @@ def test_a_slot_that_cannot_be_enabled_does_not_serve(app: App) -> None:
         app.slots.flip("green")
     assert app.slots.live() == "blue"
     # The way back does not depend on it.
-    replace_link(app.root / "live.sock", app.slots.socket("green"))
+    atomic.link(app.root / "live.sock", app.slots.socket("green"))
     app.run.seen.clear()
     app.slots.flip_back("blue")
     assert app.run.seen == [("systemctl enable", "blue")]
@@ -543,8 +544,8 @@ def test_the_flip_enables_then_renames_then_follows(app: App) -> None:
 
 def test_the_live_link_is_renamed_before_current(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    real = slots.replace_link
-    monkeypatch.setattr(slots, "replace_link", lambda link, to: order.append(link.name) or real(link, to))
+    real = atomic.link
+    monkeypatch.setattr(atomic, "link", lambda link, to: order.append(link.name) or real(link, to))
     app.hold("blue", "r1")
     app.slots.flip("blue")
     assert order == ["live.sock", "current"]

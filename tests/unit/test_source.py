@@ -724,7 +724,7 @@ def test_what_is_no_checksum_is_told(tmp_path: Path, checksum: str) -> None:
 )
 def test_a_relative_archive_begins_in_the_project(archive: str, absolute: str) -> None:
     app = {"domains": ["shop.localhost"], "source": {"archive": archive}, "wsgi": "shop:app"}
-    record = app_record("shop", app, {"workers": 1, "threads": 1, "memory_mb": 64}, "/project")
+    record = app_record("shop", app, "/project")
     assert record["source"]["archive"] == absolute
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.flaskhost.apps.record import app_record
+from ansible.module_utils.flaskhost.deploy import freeze
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
-from ansible.module_utils.flaskhost.operate import freeze, status
+from ansible.module_utils.flaskhost.operate import status
+from ansible.module_utils.flaskhost.requests import status as status_request
 from fakes import tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -210,7 +212,7 @@ def test_a_socket_that_nobody_listens_on_is_no_answer(site: Site) -> None:
 
 
 def test_where_nothing_is_deployed_there_is_nothing_to_tell(tmp_path: Path) -> None:
-    app = {**status.apps_to_ask({"shop": {"domains": ["shop.test"]}})[0], "root": str(tmp_path / "none")}
+    app = {**status_request.apps_to_ask({"shop": {"domains": ["shop.test"]}})[0], "root": str(tmp_path / "none")}
     app |= {"live_socket": str(tmp_path / "none/live.sock"), "certificate": str(tmp_path / "none.pem")}
 
     def run(args: Sequence[str], **_options: Any) -> tuple[int, str, str]:
@@ -414,24 +416,24 @@ ASIDE = {
 def test_what_is_put_aside_is_listed_once_for_each_host(site: Site, serving: type[Answer]) -> None:
     row = {"host": "web1", **backups(site, aside=[ASIDE])}
     rows = [row, {**row, "app": "blog"}]
-    lines = status.table(rows).splitlines()
+    lines = status_request.table(rows).splitlines()
     assert [line for line in lines if line.startswith("Put aside")] == [
         "Put aside by a restore on web1: /srv/shop/data.before-x, 2.0 MB, 2026-11-18 11:06 UTC. When it is not needed "
         "any more: sudo rm -r /srv/shop/data.before-x"
     ]
-    found = status.report(rows, NOW)
+    found = status_request.report(rows, NOW)
     assert (found["ok"], found["aside"]) == (True, [{"host": "web1", **ASIDE}])
 
 
 def test_a_report_is_green_only_if_nothing_has_to_be_seen_to() -> None:
     row = {"host": "web1", "app": "shop", "problems": ["slot not running"], "host_problems": ["no drill"]}
-    found = status.report(
+    found = status_request.report(
         [row, {**row, "app": "blog", "problems": []}, {"host": "web2", "host_problems": ["gone"]}], NOW
     )
     assert not found["ok"]
     assert found["problems"] == ["web1: shop: slot not running", "web1: no drill", "web2: gone"]
     assert json.loads(json.dumps(found)) == found
-    assert status.report([{"host": "web1", "app": "shop", "problems": []}], NOW)["ok"]
+    assert status_request.report([{"host": "web1", "app": "shop", "problems": []}], NOW)["ok"]
 
 
 def test_a_freeze_is_noted_until_it_ends(site: Site) -> None:
@@ -449,14 +451,14 @@ def test_a_freeze_is_noted_until_it_ends(site: Site) -> None:
 def test_what_is_asked_is_where_the_app_is(tmp_path: Path) -> None:
     app = {"domains": ["www.shop.test", "shop.test"], "health": {"path": "/readyz"}, "secrets": {"A": "sesame"}}
     apps = {"shop": app, "blog": {"domains": ["blog.test"]}}
-    record = app_record("shop", {**app, "source": {}, "wsgi": "x"}, {"workers": 1, "threads": 1, "memory_mb": 1})
-    asked = status.apps_to_ask(apps)
+    record = app_record("shop", {**app, "source": {}, "wsgi": "x"})
+    asked = status_request.apps_to_ask(apps)
     assert [item["app"] for item in asked] == ["blog", "shop"]
     for key in ("root", "unit", "socket_dir", "live_socket", "certificate", "maintenance"):
         assert asked[1][key] == record[key], key
     assert (asked[1]["host"], asked[1]["health"]["path"]) == ("www.shop.test", "/readyz")
     assert "sesame" not in json.dumps(asked)
-    assert [item["app"] for item in status.apps_to_ask(apps, "shop")] == ["shop"]
+    assert [item["app"] for item in status_request.apps_to_ask(apps, "shop")] == ["shop"]
 
 
 class Locked(dict):
@@ -470,16 +472,16 @@ class Locked(dict):
 
 def test_no_secret_is_read() -> None:
     app = Locked({"domains": ["shop.test"], "secrets": {"A": "sesame"}})
-    assert status.apps_to_ask({"shop": app})[0]["host"] == "shop.test"
+    assert status_request.apps_to_ask({"shop": app})[0]["host"] == "shop.test"
 
 
 @pytest.mark.parametrize("apps", [None, "", [], {}, {"shop": None}, {"shop": {}}, {"shop": {"domains": []}}])
 def test_apps_that_are_not_in_order_are_no_end(apps: Any) -> None:
-    assert [item["app"] for item in status.apps_to_ask(apps)] == (["shop"] if apps else [])
+    assert [item["app"] for item in status_request.apps_to_ask(apps)] == (["shop"] if apps else [])
 
 
 def test_a_host_that_cannot_be_asked_is_a_row() -> None:
-    found = status.rows(
+    found = status_request.rows(
         [
             ["web1", {"rows": [{"app": "shop", "release": LIVE}, {"app": "blog"}]}],
             ["web2", {"unreachable": True, "msg": "Data could not be sent"}],
@@ -490,7 +492,7 @@ def test_a_host_that_cannot_be_asked_is_a_row() -> None:
     assert found == [
         {"host": "web1", "app": "shop", "release": LIVE},
         {"host": "web1", "app": "blog"},
-        {"host": "web2", "notes": [status.UNREACHABLE], "host_problems": [status.UNREACHABLE]},
+        {"host": "web2", "notes": [status_request.UNREACHABLE], "host_problems": [status_request.UNREACHABLE]},
         {
             "host": "web3",
             "notes": ["cannot be asked: sudo: a password is required"],
@@ -516,7 +518,7 @@ def test_the_table() -> None:
         "backup": "2h",
         "notes": ["maintenance", "process worker down"],
     }
-    head, first, second = status.table([row, {"host": "a-longer-name", "notes": ["unreachable"]}]).splitlines()
+    head, first, second = status_request.table([row, {"host": "a-longer-name", "notes": ["unreachable"]}]).splitlines()
     assert (
         first.split()
         == (
@@ -533,14 +535,14 @@ def test_the_table() -> None:
 
 
 def test_anothers_text_cannot_move_the_cursor() -> None:
-    text = status.table([{"host": "a", "by": "x\x1b[2J\ny", "notes": ["b\tc\u202ed"]}])
+    text = status_request.table([{"host": "a", "by": "x\x1b[2J\ny", "notes": ["b\tc\u202ed"]}])
     assert text.count("\n") == 1
     assert "x [2J y" in text
     assert text.endswith("b c d")
 
 
 def test_the_columns_of_the_issue_are_there() -> None:
-    titles = list(status.COLUMNS.values())
+    titles = list(status_request.COLUMNS.values())
     assert titles == (
         "host|app|live release|commit|version|since (UTC)|by|slot|health|previous healthy release|cert days|"
         "backup|drill|notes"
@@ -589,5 +591,5 @@ def test_the_module_answers_in_check_mode() -> None:
     spec = importlib.util.spec_from_file_location("flask_status", ROOT / "plugins/modules/flask_status.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    wanted = set(status.apps_to_ask({"shop": {}})[0])
+    wanted = set(status_request.apps_to_ask({"shop": {}})[0])
     assert set(module.ARGUMENT_SPEC["apps"]["options"]) == wanted

@@ -20,16 +20,12 @@ from .options import APP_OPTIONS
 from .schema import as_text, with_defaults
 
 
-def app_record(
-    name: str, app: dict[str, Any], size: dict[str, int], project_dir: str = "", *, email: str = ""
-) -> dict[str, Any]:
-    """Turn one entry of ``flask_apps`` into the record that the roles read.
+def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: str = "") -> dict[str, Any]:
+    """Turn one entry of ``flask_apps`` into the record that the roles read, as far as it needs no facts of a host.
 
     Args:
         name: the app's name; it names the system user, folders, units and database.
         app: what the user wrote, already found valid by :mod:`preflight`.
-        size: ``workers``, ``threads``, ``memory_mb``, ``connections`` and ``owner_connections``, from
-            :func:`sizing.size_host`.
         project_dir: where a relative ``source.path`` or ``source.archive`` begins.
         email: the site's ``acme_email``; where it is set, a certificate comes by ACME unless the app says otherwise.
 
@@ -37,6 +33,7 @@ def app_record(
         The user's options with their defaults, and what follows from the name: paths, user, sockets, units, URLs.
         Of the names, ``redirected_domains`` lead to ``canonical_domain`` (which is as a URL has it: an IPv6 address is
         in brackets), the app itself answers ``wildcard_domains``, and ``addresses`` are all that are IP addresses.
+        What the host's size decides is None; see :func:`sized`.
     """
     record = with_defaults(app, APP_OPTIONS)
     first, *others = (str(domain) for domain in record["domains"])
@@ -44,7 +41,6 @@ def app_record(
     root, unit = f"/srv/{name}", f"flask-{name}"
     for place in ("path", "archive"):
         record["source"][place] = _absolute(record["source"][place], project_dir)
-    record["limits"]["memory"] = record["limits"]["memory"] or size["memory_mb"]
     limits = record["database_limits"]
     if limits["statement_timeout"] is None:
         # nginx gives up on a request 5 s after the app's own timeout: nobody waits for the answer then.
@@ -52,13 +48,6 @@ def app_record(
     given = {*record["env"], *record["secrets"]}
     # An app that is told where its database is by a variable of the user's migrates by that one as well.
     apart = record["database"] and not record["database_owner"] and not given & {*DATABASE_VARIABLES}
-    pooled = record["database"] and record["database_pool"] and not given & {*DATABASE_VARIABLES}
-    # Where nobody has worked them out, there is no limit.
-    connections, owner_connections = limits["connections"] or size.get("connections", -1), -1
-    if "owner_connections" in size:
-        owner_connections = size["owner_connections"]
-        # Of the same role where the release command is not apart.
-        connections += 0 if apart else owner_connections
     if record["noindex"] is None:
         record["noindex"] = bool(record["basic_auth"] or record["allow"])
     record.update(
@@ -70,8 +59,6 @@ def app_record(
         redirected_domains=[domain for domain in others if not is_wildcard(domain)],
         wildcard_domains=[domain for domain in others if is_wildcard(domain)],
         addresses=[domain for domain in (first, *others) if is_address(domain)],
-        workers=size["workers"],
-        threads=size["threads"],
         root=root,
         data=f"{root}/data",
         static_root=f"{root}/current/static",
@@ -101,9 +88,9 @@ def app_record(
         database_role_owner=f"{name}-owner" if apart else name,
         database_owner_file=f"/etc/flaskhost/{name}/database_owner.env",
         database_owner_variables=_database_variables(name, record, f"{name}-owner:{{password}}") if apart else {},
-        database_connections=connections,
-        database_pool_size=(limits["connections"] or size.get("pool", 0)) if pooled else 0,
-        database_owner_connections=owner_connections,
+        database_connections=None,
+        database_pool_size=None,
+        database_owner_connections=None,
         release_owner_file=f"/etc/flaskhost/{name}/database_owner.env" if apart else "",
         secret_key_file=f"/etc/flaskhost/{name}/secret_key.env",
         certificate=f"/etc/flaskhost/tls/{name}/fullchain.pem",
@@ -114,21 +101,57 @@ def app_record(
     return record
 
 
+def sized(record: dict[str, Any], size: dict[str, int]) -> dict[str, Any]:
+    """Add to a record what the host's size decides.
+
+    Args:
+        record: what :func:`app_record` returns; not changed.
+        size: ``workers``, ``threads``, ``memory_mb``, ``connections`` and ``owner_connections``, from
+            :func:`sizing.size_host`.
+
+    Returns:
+        The record with ``workers``, ``threads``, ``limits.memory`` in MB, and the connections to the database.
+    """
+    limits, apart = record["database_limits"], bool(record["release_owner_file"])
+    own = {*DATABASE_VARIABLES} & {*record["env"], *record["secrets"]}
+    pooled = record["database"] and record["database_pool"] and not own
+    # Where nobody has worked them out, there is no limit.
+    connections, owner_connections = limits["connections"] or size.get("connections", -1), -1
+    if "owner_connections" in size:
+        owner_connections = size["owner_connections"]
+        # Of the same role where the release command is not apart.
+        connections += 0 if apart else owner_connections
+    return {
+        **record,
+        "workers": size["workers"],
+        "threads": size["threads"],
+        "limits": {**record["limits"], "memory": record["limits"]["memory"] or size["memory_mb"]},
+        "database_connections": connections,
+        "database_pool_size": (limits["connections"] or size.get("pool", 0)) if pooled else 0,
+        "database_owner_connections": owner_connections,
+    }
+
+
 def app_records(
-    apps: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], project_dir: str = "", *, email: str = ""
+    apps: dict[str, dict[str, Any]],
+    sizes: dict[str, dict[str, int]] | None = None,
+    project_dir: str = "",
+    *,
+    email: str = "",
 ) -> list[dict[str, Any]]:
     """Turn the whole of ``flask_apps`` into records, in the order of their names.
 
     Args:
         apps: the user's mapping.
-        sizes: the ``apps`` of :func:`sizing.size_host`, by name.
+        sizes: the ``apps`` of :func:`sizing.size_host`, by name; None where the host's facts are not known.
         project_dir: where a relative ``source.path`` begins.
         email: the site's ``acme_email``.
 
     Returns:
-        One record for each app, as :func:`app_record` makes it.
+        One record for each app, as :func:`app_record` makes it, with its size if that is known.
     """
-    return [app_record(name, apps[name], sizes[name], project_dir, email=email) for name in sorted(apps)]
+    records = [app_record(name, apps[name], project_dir, email=email) for name in sorted(apps)]
+    return records if sizes is None else [sized(record, sizes[record["name"]]) for record in records]
 
 
 def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:

@@ -11,11 +11,12 @@ import os
 import pwd
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.flaskhost.host import atomic
 
 #: Runs a command and returns its status, its output and its errors.
 Run = Callable[..., tuple[int, str, str]]
@@ -167,26 +168,18 @@ def write(change: Change, run: Run) -> None:
     Raises:
         HostFilesError: the validation says no; the old file is in place.
     """
-    folder = Path(change.path).parent
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-    # A name with a dot at its start: programs that read all files of a folder leave it out.
-    descriptor, name = tempfile.mkstemp(prefix=".flaskhost-", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(change.after or "")
-            file.flush()
-            # By the descriptor: the folder may be one of a service's own user, who could exchange the name for a link.
-            os.fchown(file.fileno(), *change.owner)
-            os.fchmod(file.fileno(), change.mode)
-            os.fsync(file.fileno())
-        if change.validate:
-            status, out, err = run([part.replace("%s", name) for part in change.validate])
-            if status:
-                command = " ".join(change.validate)
-                raise HostFilesError(f"{change.path} was left as it is: {command} says\n{(out + err).strip()}")
-        Path(name).replace(change.path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    path = Path(change.path)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+
+    def judge(new: Path) -> None:
+        if not change.validate:
+            return
+        status, out, err = run([part.replace("%s", str(new)) for part in change.validate])
+        if status:
+            command = " ".join(change.validate)
+            raise HostFilesError(f"{change.path} was left as it is: {command} says\n{(out + err).strip()}")
+
+    atomic.write(path, change.after or "", mode=change.mode, owner=change.owner, judge=judge, errors="surrogateescape")
 
 
 def apply(changes: Iterable[Change], run: Run) -> None:

@@ -34,8 +34,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import Run, tail
 from ansible.module_utils.flaskhost.host.service_state import PROPERTIES, parse_show, settle, steps
+from ansible.module_utils.flaskhost.host.wanted import File
 
 STATE = Path("/var/lib/flaskhost/guard")
 UNITS = Path("/etc/systemd/system")
@@ -100,33 +102,6 @@ class GuardError(Exception):
 
 
 @dataclass(frozen=True)
-class Item:
-    """One file of a change.
-
-    Attributes:
-        dest: where it goes.
-        content: what is in it.
-        mode: its permissions.
-        validate: the command that tries it, ``%s`` for its path; empty for none.
-    """
-
-    dest: str
-    content: str
-    mode: int = 0o644
-    validate: tuple[str, ...] = ()
-
-    def is_there(self) -> bool:
-        """Whether the file on the disk is this one: content, permissions, root's."""
-        path = Path(self.dest)
-        try:
-            status = path.lstat()
-            same = not path.is_symlink() and path.read_bytes() == self.content.encode()
-        except OSError:
-            return False
-        return same and status.st_mode & 0o7777 == self.mode and (status.st_uid, status.st_gid) == owner()
-
-
-@dataclass(frozen=True)
 class Change:
     """What is to be so.
 
@@ -142,17 +117,12 @@ class Change:
     """
 
     name: str
-    files: tuple[Item, ...]
+    files: tuple[File, ...]
     service: str
     socket: str = ""
     checks: tuple[Mapping[str, Any], ...] = ()
     live: tuple[str, ...] = ()
     seconds: int = 45
-
-
-def owner() -> tuple[int, int]:
-    """Whose the files are: root's, since nobody else can run this."""
-    return os.geteuid(), os.getegid()
 
 
 class Guard:
@@ -190,7 +160,7 @@ class Guard:
 
     def reasons(self) -> list[str]:
         """Why something has to be done; empty when the host is as it should be."""
-        found = [f"{item.dest} is another" for item in self.change.files if not item.is_there()]
+        found = [f"{file.path} is another" for file in self.change.files if not file.is_there()]
         found += [f"{self.change.service}: {step}" for step in self._steps()]
         if self._socket_is_on():
             found.append(f"{self.change.socket} holds the ports of {self.change.service}")
@@ -200,16 +170,7 @@ class Guard:
 
     def diff(self) -> list[dict[str, str]]:
         """The files that change, as Ansible shows them."""
-        return [
-            {
-                "before_header": item.dest,
-                "after_header": item.dest,
-                "before": _text(Path(item.dest)) or "",
-                "after": item.content,
-            }
-            for item in self.change.files
-            if not item.is_there()
-        ]
+        return [file.diff() for file in self.change.files if not file.is_there()]
 
     def validate(self) -> None:
         """Try the new files, beside the old ones.
@@ -218,15 +179,15 @@ class Guard:
             GuardError: a program that knows says no.
         """
         self._make_runtime_folders()
-        for item in self.change.files:
-            if not item.validate:
+        for file in self.change.files:
+            if not file.validate:
                 continue
             with tempfile.TemporaryDirectory(prefix="flaskhost-guard-") as folder:
-                path = Path(folder) / Path(item.dest).name
-                path.write_text(item.content, encoding="utf-8")
-                status, out, err = self.run([word.replace("%s", str(path)) for word in item.validate])
+                path = Path(folder) / file.path.name
+                path.write_text(file.text, encoding="utf-8")
+                status, out, err = self.run([word.replace("%s", str(path)) for word in file.validate])
             if status:
-                raise GuardError(f"{item.validate[0]} refuses {item.dest}: {tail(out + err)}", old_state=True)
+                raise GuardError(f"{file.validate[0]} refuses {file.path}: {tail(out + err)}", old_state=True)
 
     def check(self) -> None:
         """See that the files say, together with all others that the service reads, what they are meant to.
@@ -295,12 +256,12 @@ class Guard:
         """
         self._arm(nonce)
         try:
-            for item in self.change.files:
-                if not item.is_there():
-                    _write(item)
+            for file in self.change.files:
+                if not file.is_there():
+                    _write(file)
             self.check()
             self._load()
-            _write(Item(str(self.folder / "applied"), f"{self.clock()}\n", 0o600))
+            _write(File(self.folder / "applied", f"{self.clock()}\n", 0o600))
         except (GuardError, OSError) as error:
             outcome = self._put_back()
             if outcome != "ok":
@@ -332,8 +293,8 @@ class Guard:
             raise GuardError("it is too late: the host is putting the old state back", old_state=True)
         self._stop_timer()
         if self.change.live:
-            _write(Item(str(self.loaded), self._live() or "", 0o600))
-        _write(Item(str(self.confirmed), nonce, 0o600))
+            _write(File(self.loaded, self._live() or "", 0o600))
+        _write(File(self.confirmed, nonce, 0o600))
         self._clean()
 
     def returned(self, nonce: str) -> str:
@@ -369,11 +330,11 @@ class Guard:
         try:
             body = self._script_body(folder)
             text = _SCRIPT.format(name=self.change.name, folder=shlex.quote(str(self.folder)), body="\n".join(body))
-            _write(Item(str(folder / "put-back"), text, 0o700))
-            _write(Item(str(folder / "nonce"), nonce, 0o600))
-            _sync(folder)
+            _write(File(folder / "put-back", text, 0o700))
+            _write(File(folder / "nonce", nonce, 0o600))
+            atomic.sync(folder)
             folder.rename(self.folder)
-            _sync(self.state)
+            atomic.sync(self.state)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -398,9 +359,9 @@ class Guard:
             )
 
     def _install_boot_unit(self) -> None:
-        item = Item(str(self.units / f"{UNIT}.service"), BOOT_UNIT)
-        if not item.is_there():
-            _write(item)
+        unit = File(self.units / f"{UNIT}.service", BOOT_UNIT)
+        if not unit.is_there():
+            _write(unit)
             self._must("systemctl", "daemon-reload")
         if self.run(["systemctl", "is-enabled", "--quiet", f"{UNIT}.service"])[0]:
             self._must("systemctl", "enable", "--quiet", f"{UNIT}.service")
@@ -416,14 +377,14 @@ class Guard:
             lines.append(f"running && try systemctl stop {service}")
         if not was_enabled:
             lines.append(f"try systemctl disable --quiet {service}")
-        for number, item in enumerate(self.change.files):
-            path, dest = Path(item.dest), shlex.quote(item.dest)
+        for number, file in enumerate(self.change.files):
+            path, dest = file.path, shlex.quote(str(file.path))
             if os.path.lexists(path):
                 copy = folder / f"{number}.old"
                 shutil.copy2(path, copy, follow_symlinks=False)
                 status = path.lstat()
                 os.chown(copy, status.st_uid, status.st_gid, follow_symlinks=False)
-                _sync(copy)
+                atomic.sync(copy)
                 lines.append(f"try restore {number}.old {dest}")
             else:
                 lines.append(f"try rm -f {dest}")
@@ -449,7 +410,7 @@ class Guard:
         return {name: found.get(name, "") for name in PROPERTIES}
 
     def _loaded_files(self) -> list[str]:
-        return [item.dest for item in self.change.files if Path(item.dest).parent != self.units]
+        return [str(file.path) for file in self.change.files if file.path.parent != self.units]
 
     def _steps(self) -> list[str]:
         return steps(self._show(self.change.service), True, self._loaded_files(), [])
@@ -504,7 +465,7 @@ class Guard:
         """Make the decision, if nobody has; whether it is this one now."""
         with suppress(FileExistsError, FileNotFoundError):
             (self.folder / "decision").symlink_to(what)
-            _sync(self.folder)
+            atomic.sync(self.folder)
         return self._decision() == what
 
     def _is_waiting(self) -> bool:
@@ -538,7 +499,7 @@ class Guard:
         gone = Path(tempfile.mkdtemp(prefix=f".{self.change.name}.", dir=self.state))
         with suppress(FileNotFoundError):
             self.folder.rename(gone)
-            _sync(self.state)
+            atomic.sync(self.state)
         # And what runs that were killed here have left.
         for path in self.state.glob(f".{self.change.name}.*"):
             shutil.rmtree(path, ignore_errors=True)
@@ -575,48 +536,26 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _write(item: Item) -> None:
-    """Put a file in place by a rename, on the disk before it is."""
-    path = Path(item.dest)
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # No name that sshd or systemd would read, should this be killed here.
-    beside = path.with_name(f"{path.name}.flaskhost-guard")
-    with suppress(FileNotFoundError):
-        beside.unlink()
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(item.content)
-        os.fchmod(stream.fileno(), item.mode)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
-    _sync(path.parent)
+def _write(file: File) -> None:
+    """Put a file in place, and have its name on the disk too: the host may be reset the next moment."""
+    file.write()
+    atomic.sync(file.path.parent)
 
 
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk: the host may be reset the next moment."""
-    if path.is_symlink():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def items(files: Iterable[Mapping[str, Any]]) -> tuple[Item, ...]:
-    """The module's option ``files`` as items.
+def wanted_files(files: Iterable[Mapping[str, Any]]) -> tuple[File, ...]:
+    """The module's option ``files``.
 
     Raises:
         GuardError: a file that a block goes into cannot be read.
     """
     return tuple(
-        Item(
-            str(file["dest"]),
+        File(
+            Path(file["dest"]),
             _with_block(str(file["dest"]), str(file["content"]), str(file["behind"]))
             if file.get("behind")
             else str(file["content"]),
             int(str(file.get("mode") or "0644"), 8),
-            tuple(file.get("validate") or []),
+            validate=tuple(file.get("validate") or []),
         )
         for file in files
     )

@@ -12,14 +12,13 @@ from __future__ import annotations
 import difflib
 import html
 import ipaddress
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.host import service_state
+from ansible.module_utils.flaskhost.host import atomic, service_state
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 
 #: What the page says where the operator says nothing.
@@ -406,15 +405,7 @@ def put_text(path: Path, text: str) -> None:
         text: what it holds.
     """
     make_folder(path.parent)
-    # A leading dot: neither nginx's patterns nor its look for the page find it.
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with partial.open("x", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o644)
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)  # noqa: PTH105 - the same call, and the one that this rests on
+    atomic.write(path, text, mode=0o644)
 
 
 def make_folder(path: Path) -> None:

@@ -9,11 +9,11 @@ The unit runs while a restore is at work on this host, and beyond that for a lea
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 from ansible.module_utils.flaskhost.operate.maintenance import (
     PAGE,
@@ -160,10 +160,7 @@ class RunPages(Maintenance):
             return
         put_text(there, text)
         make_folder(site.folder)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        partial.symlink_to(there)
-        os.replace(partial, path)  # noqa: PTH105 - the same call, and the one that this rests on
+        atomic.link(path, there)
 
 
 def _is_up(site: Site) -> bool:

@@ -1,46 +1,27 @@
-"""What runs where: one row for each app and host, read from the host and never changed, and the table made of them."""
+"""What runs on this host: a row for each app, read from the host and never changed."""
 
 from __future__ import annotations
 
 import json
 import ssl
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.apps.record import app_record
-from ansible.module_utils.flaskhost.deploy import processes
+from ansible.module_utils.flaskhost.deploy import freeze, processes
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots, is_good, probe
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
-from ansible.module_utils.flaskhost.operate import freeze, run_page
+from ansible.module_utils.flaskhost.operate import run_page
 
 # Whole names, here and beside: Mitogen does not find what is imported by a relative one.
 from ansible.module_utils.flaskhost.programs.backup import ONLY_HERE
 
 #: Seconds that a health path may take: longer than a slow app needs, short enough for who is waiting for the table.
 PROBE_SECONDS = 3.0
-#: The columns of the table: the row's key and what stands above it.
-COLUMNS = {
-    "host": "host",
-    "app": "app",
-    "release": "live release",
-    "commit": "commit",
-    "version": "version",
-    "since": "since (UTC)",
-    "by": "by",
-    "slot": "slot",
-    "health": "health",
-    "previous": "previous healthy release",
-    "certificate": "cert days",
-    "backup": "backup",
-    "drill": "drill",
-    "notes": "notes",
-}
 #: What knows how the certificates do, and the unit that renews them.
 CERTIFICATES = Path("/usr/local/sbin/flaskhost-certificates")
 RENEWAL = "flaskhost-certificates-renew.service"
@@ -49,10 +30,6 @@ FIREWALL = "flaskhost-firewall.service"
 RULES = ("/usr/sbin/nft", "--stateless", "--terse", "list", "table", "inet", "flaskhost")
 #: What knows how the backups do.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
-#: What is noted of a host that Ansible cannot log in to. A port of SSH that has moved is the cause that is overlooked.
-UNREACHABLE = "unreachable: is it up, and is ansible_port in the inventory the port that SSH is on?"
-#: What stands where there is nothing to tell.
-NOTHING = "-"
 #: Characters of a reason that somebody else wrote.
 LONGEST_REASON = 80
 
@@ -82,9 +59,6 @@ class Notes:
         return Notes(self.all + other.all, self.problems + other.problems)
 
 
-# --- On the host -----------------------------------------------------------------------------------------------------
-
-
 def read(
     run: Run,
     apps: Sequence[Mapping[str, Any]],
@@ -99,7 +73,7 @@ def read(
 
     Args:
         run: runs a command.
-        apps: for each app what :func:`apps_to_ask` returns; none on a host that has only databases.
+        apps: for each app what :func:`requests.status.apps_to_ask` returns; none on a host that has only databases.
         freeze_file: the file of the freezes.
         units_dir: where systemd looks for units of the administrator's.
         now: seconds since 1970; the present time when left out.
@@ -107,10 +81,10 @@ def read(
         backups: the program that looks after the backups; the same.
 
     Returns:
-        A row for each app, in the same order, or a single one of the host: the keys of :data:`COLUMNS` but for
-        ``host``, ``since`` in seconds since 1970 (0 when unknown), ``certificate`` in days (None when there is none),
-        ``backup`` and ``drill`` as a text, ``notes`` as a list; ``problems`` and ``host_problems``, what of them has to
-        be seen to, about the app and about the host.
+        A row for each app, in the same order, or a single one of the host: the keys of
+        :data:`requests.status.COLUMNS` but for ``host``, ``since`` in seconds since 1970 (0 when unknown),
+        ``certificate`` in days (None when there is none), ``backup`` and ``drill`` as a text, ``notes`` as a list;
+        ``problems`` and ``host_problems``, what of them has to be seen to, about the app and about the host.
         ``aside``, what restores have put aside on the host: ``name``, ``bytes``, ``at`` and ``remove``.
     """
     now = time.time() if now is None else now
@@ -169,14 +143,14 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
         columns["aside"] = list(answer.get("aside") or [])
         # A message about an unfinished restore ends with the commands to type, so it is not cut.
         whole = answer.get("unfinished", [])
-        said = [item if item in whole else _clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
+        said = [item if item in whole else clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
         # To have no backups is the operator's choice.
         (notes.complain if answer["enabled"] else notes.tell)(*said)
         if answer["enabled"] and not answer["second"]:
             notes.tell(ONLY_HERE)
         return columns, notes
     except (ValueError, KeyError, TypeError, AttributeError):
-        notes.complain(f"backups: {_clip(err or out) or f'the program ended with {status}'}")
+        notes.complain(f"backups: {clip(err or out) or f'the program ended with {status}'}")
         return {}, notes
 
 
@@ -266,7 +240,7 @@ def _certificate_notes(run: Run, program: Path) -> dict[str, list[str]]:
     _status, out, _err = run([str(program), "check", "--json"])
     try:
         for item in json.loads(out)["certificates"]:
-            notes[item["name"]] = [_clip(problem) for problem in item["problems"]]
+            notes[item["name"]] = [clip(problem) for problem in item["problems"]]
     except (ValueError, KeyError, TypeError):
         notes[""] = ["the certificates cannot be checked: sudo flaskhost-certificates check says why"]
     if not run(["systemctl", "is-failed", "--quiet", RENEWAL])[0]:
@@ -309,7 +283,7 @@ def _taken_back(store: Store, live: str) -> list[str]:
     """The newest release, where it does not serve since it did badly."""
     records = store.all_records()
     if records and records[0].id != live and records[0].failed:
-        return [f"{records[0].id} failed: {_clip(records[0].failed)}"]
+        return [f"{records[0].id} failed: {clip(records[0].failed)}"]
     return []
 
 
@@ -321,134 +295,11 @@ def _frozen(app: str, file: Path, now: float) -> Notes:
         notes.complain(f"frozen: {error.reason}")
         return notes
     found = [entries[name] for name in (app, freeze.ALL) if name in entries]
-    notes.tell(*(f"frozen until {freeze.utc(entry['until'])}: {_clip(entry['reason'])}" for entry in found))
+    notes.tell(*(f"frozen until {freeze.utc(entry['until'])}: {clip(entry['reason'])}" for entry in found))
     return notes
 
 
-def _clip(text: str, longest: int = LONGEST_REASON) -> str:
+def clip(text: str, longest: int = LONGEST_REASON) -> str:
     """The beginning of a text on one line."""
     line = " ".join((text.strip().splitlines() or [""])[0].split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
-
-
-# --- On the controller -----------------------------------------------------------------------------------------------
-
-
-def apps_to_ask(apps: Any, app: str = "") -> list[dict[str, Any]]:
-    """Say what a host has to know to tell about the apps. Nothing is read but domains and health: no secret.
-
-    Args:
-        apps: ``flask_apps``, which nobody has checked.
-        app: the app's name; empty for all.
-
-    Returns:
-        For each app ``app``, ``root``, ``unit``, ``socket_dir``, ``live_socket``, ``certificate``, ``maintenance``,
-        ``host`` and ``health``.
-    """
-    names = sorted(str(name) for name in apps) if isinstance(apps, Mapping) else []
-    return [_to_ask(name, apps[name]) for name in names if app in ("", name)]
-
-
-def _to_ask(name: str, app: Any) -> dict[str, Any]:
-    app = app if isinstance(app, Mapping) else {}
-    plain = {"domains": app.get("domains") or [name], "health": app.get("health"), "source": {}, "wsgi": ""}
-    # How large the app may be is worked out from the host's facts, and says nothing about where it is.
-    record = app_record(name, plain, {"workers": 1, "threads": 1, "memory_mb": 0})
-    fields = ("root", "unit", "socket_dir", "live_socket", "certificate", "maintenance")
-    health = {key: record["health"][key] for key in ("path", "status", "body") if key in record["health"]}
-    return {
-        "app": name,
-        **{key: record[key] for key in fields},
-        "host": record["canonical_domain"],
-        "health": health,
-    }
-
-
-def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Put the answers of all hosts together.
-
-    Args:
-        results: for each host its name and what the module flask_status has returned, or why it could not.
-
-    Returns:
-        Rows as :func:`read` makes them, each with its ``host``; a single one for a host that could not be asked.
-    """
-    found: list[dict[str, Any]] = []
-    for host, result in results:
-        answer = result if isinstance(result, Mapping) else {}
-        if isinstance(answer.get("rows"), Sequence):
-            found += [{"host": str(host), **row} for row in answer["rows"]]
-            continue
-        reason = _clip(str(answer.get("msg") or "no answer"))
-        note = UNREACHABLE if answer.get("unreachable") else f"cannot be asked: {reason}"
-        found.append({"host": str(host), "notes": [note], "host_problems": [note]})
-    return found
-
-
-def report(rows: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
-    """Put the rows together for a script.
-
-    Args:
-        rows: what :func:`rows` returns.
-        now: seconds since 1970.
-
-    Returns:
-        ``ok``, whether nothing has to be seen to; ``at``, when that was; ``problems``, a text each that begins with the
-        host, and with the app if it is about one; ``rows``; and ``aside``, what restores have put aside, each with its
-        ``host``.
-    """
-    problems: list[str] = []
-    aside: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        host = str(row["host"])
-        problems += [f"{host}: {row['app']}: {text}" for text in row.get("problems") or []]
-        # What is true of the host is in each of its rows.
-        problems += [text for item in row.get("host_problems") or [] if (text := f"{host}: {item}") not in problems]
-        aside.setdefault(host, list(row.get("aside") or []))
-    return {
-        "ok": not problems,
-        "at": now,
-        "problems": problems,
-        "aside": [{"host": host, **thing} for host, things in aside.items() for thing in things],
-        "rows": [{key: value for key, value in row.items() if key != "aside"} for row in rows],
-    }
-
-
-def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Write the table.
-
-    Args:
-        rows: what :func:`rows` returns; a key that is missing has nothing to tell.
-
-    Returns:
-        Lines of equal columns, each no wider than it has to be, without spaces at their ends; below them what restores
-        have put aside.
-    """
-    rows = list(rows)
-    lines = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    aside = report(rows, 0.0)["aside"]
-    below = [f"Put aside by a restore on {_plain(item['host'])}: {_plain(_aside(item))}" for item in aside]
-    return "\n".join([*(line.rstrip() for line in padded), *([""] if below else []), *below])
-
-
-def _aside(item: Mapping[str, Any]) -> str:
-    megabytes = float(item["bytes"]) / 1e6
-    size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
-    return f"{item['name']}, {size}, {freeze.utc(item['at'])}. When it is not needed any more: {item['remove']}"
-
-
-def _cell(row: Mapping[str, Any], key: str) -> str:
-    value = row.get(key)
-    if key == "notes":
-        value = "; ".join(value or [])
-    elif key == "since":
-        value = f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M}" if value else ""
-    text = _plain(value)
-    return NOTHING if value is None or not text else text
-
-
-def _plain(value: Any) -> str:
-    """A text on one line: nothing of another's may move the terminal's cursor, or the columns."""
-    return " ".join("".join(item if item.isprintable() else " " for item in str(value)).split())

@@ -5,22 +5,16 @@ The program itself is what the role backup ships: it runs by timers too, when no
 
 from __future__ import annotations
 
-import grp
 import json
-import os
-import pwd
 import re
-import stat
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.flaskhost.deploy.environment import write_private
 
 # Whole names: Mitogen does not find what is imported by a relative one.
 from ansible.module_utils.flaskhost.host import service_state
 from ansible.module_utils.flaskhost.host.runner import Run, tail
+from ansible.module_utils.flaskhost.host.wanted import File, Folder
 
 #: The program.
 PROGRAM = "/usr/local/sbin/flaskhost-backup"
@@ -43,97 +37,6 @@ class Refused(Exception):
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class File:
-    """A file to have on the host.
-
-    Attributes:
-        path: where.
-        text: what is in it.
-        mode: its permissions.
-        group: whose group it has.
-        shown: whether a diff may show what is in it.
-    """
-
-    path: Path
-    text: str
-    mode: int = 0o644
-    group: str = "root"
-    shown: bool = True
-
-    def _group(self) -> int:
-        try:
-            return grp.getgrnam(self.group).gr_gid
-        except KeyError:
-            # In check mode on a bare host it is not there yet.
-            return -1
-
-    def is_there(self) -> bool:
-        """Whether it is as it should be: text, permissions, owner and group."""
-        try:
-            status = self.path.lstat()
-            same = stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == self.mode
-            same = same and status.st_uid == os.geteuid() and status.st_gid == self._group()
-            return same and self.path.read_text(encoding="utf-8") == self.text
-        except (OSError, UnicodeDecodeError):
-            return False
-
-    def write(self) -> None:
-        """Put it in place at once: nobody ever reads half of it, or reads it before its permissions are set."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(self.path, self.text, 0o600)
-        os.chown(self.path, -1, self._group())
-        self.path.chmod(self.mode)
-
-    def diff(self) -> dict[str, str]:
-        """What `--diff` shows."""
-        name = str(self.path)
-        if not self.shown:
-            return {"before_header": name, "after_header": name, "before": "", "after": "(not shown)\n"}
-        try:
-            before = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            before = ""
-        return {"before_header": name, "after_header": name, "before": before, "after": self.text}
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder to have on the host.
-
-    Attributes:
-        path: where.
-        owner: whose it is, user and group.
-        mode: its permissions.
-    """
-
-    path: Path
-    owner: str = "root"
-    mode: int = 0o755
-
-    def _owner(self) -> int:
-        try:
-            return pwd.getpwnam(self.owner).pw_uid
-        except KeyError:
-            return -1
-
-    def is_there(self) -> bool:
-        """Whether it is as it should be."""
-        try:
-            status = self.path.lstat()
-        except OSError:
-            return False
-        return stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) == self.mode and (
-            status.st_uid == self._owner()
-        )  # fmt: skip
-
-    def make(self) -> None:
-        """Make it, or give it its owner and permissions."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        os.chown(self.path, self._owner(), pwd.getpwnam(self.owner).pw_gid)
-        self.path.chmod(self.mode)
 
 
 def program_files(program: Mapping[str, str], units: Mapping[str, str]) -> list[File]:
@@ -242,11 +145,6 @@ def folders(path: str, *, cluster: bool) -> list[Folder]:
     if cluster:
         found.append(Folder(Path(path) / "postgres", "postgres", 0o750))
     return found
-
-
-def missing(files: Iterable[File | Folder]) -> list[Any]:
-    """The files and folders that are not as they should be."""
-    return [file for file in files if not file.is_there()]
 
 
 # --- The program -----------------------------------------------------------------------------------------------------

@@ -6,16 +6,13 @@ The program itself is what the role certbot ships: it runs by a timer too, when 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 # Whole names: Mitogen does not find what is imported by a relative one.
-from ansible.module_utils.flaskhost.deploy.environment import write_private
 from ansible.module_utils.flaskhost.host.runner import Run, tail
+from ansible.module_utils.flaskhost.host.wanted import File
 
 #: Where the program's configuration and certbot's settings are, unless a test says otherwise.
 ETC = Path("/etc/flaskhost")
@@ -30,48 +27,6 @@ _LINE_ENDS = ("\n", "\r", "\x00")
 
 class Refused(Exception):
     """A failure for the operator: a sentence, and the cure."""
-
-
-@dataclass(frozen=True)
-class File:
-    """A file to have on the host.
-
-    Attributes:
-        path: where.
-        text: what is in it.
-        mode: its permissions.
-        shown: whether a diff may show what is in it.
-    """
-
-    path: Path
-    text: str
-    mode: int = 0o644
-    shown: bool = True
-
-    def is_there(self) -> bool:
-        """Whether it is as it should be: text, permissions and owner."""
-        try:
-            status = self.path.lstat()
-            same = stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == self.mode
-            return same and status.st_uid == os.geteuid() and self.path.read_text(encoding="utf-8") == self.text
-        except (OSError, UnicodeDecodeError):
-            return False
-
-    def write(self) -> None:
-        """Put it in place at once: nobody ever reads half of it, or reads it before its permissions are set."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(self.path, self.text, self.mode)
-
-    def diff(self) -> dict[str, str]:
-        """What `--diff` shows."""
-        name = str(self.path)
-        if not self.shown:
-            return {"before_header": name, "after_header": name, "before": "", "after": "(not shown)\n"}
-        try:
-            before = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            before = ""
-        return {"before_header": name, "after_header": name, "before": before, "after": self.text}
 
 
 def program_files(program: Mapping[str, str], launcher: str) -> list[File]:
@@ -152,11 +107,6 @@ def _ini(values: Mapping[str, Any], variable: str, quote: bool = False) -> str:
             text = f"{mark}{text}{mark}"
         lines.append(f"{name} = {text}")
     return "\n".join(lines) + "\n"
-
-
-def missing(files: Sequence[File]) -> list[File]:
-    """The files that are not as they should be."""
-    return [file for file in files if not file.is_there()]
 
 
 def ask(run: Run, command: Sequence[str], own: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""What playbooks/freeze.yml was asked: who freezes what, why, and until when."""
+
+from __future__ import annotations
+
+import getpass
+import math
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..deploy.freeze import ALL, PLAYBOOK, utc
+
+#: Days. A freeze that lasts longer has been forgotten, or should be a change of who may deploy.
+LONGEST_DAYS = 90
+
+_EXAMPLE = f"{PLAYBOOK} -e reason=audit -e hours=12"
+_EXAMPLE_UNTIL = "-e until=2026-12-01T08:00"
+
+
+def operator() -> str:
+    """Who runs this, on which machine: ``ada@laptop``."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # A container may run as a number that nobody has given a name.
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname().partition('.')[0]}"
+
+
+def request(given: Mapping[str, Any], apps: Iterable[str], now: float) -> dict[str, Any]:
+    """Understand what an operator has asked of ``playbooks/freeze.yml``.
+
+    Args:
+        given: the variables ``app``, ``reason``, ``hours``, ``until`` and ``freeze``; one that is not set is empty. And
+            ``lost``: the words that Ansible did not understand, which it puts into ``_raw_params``.
+        apps: the names of the apps.
+        now: seconds since 1970.
+
+    Returns:
+        ``problem`` (empty when all is well), ``says`` (what is done, for the end of the run) and the options of
+        flask_freeze: ``app``, ``state``, ``reason``, ``ends`` (seconds since 1970) and ``by``.
+    """
+    try:
+        options = _request(given, sorted(apps), now)
+    except ValueError as error:
+        return {"problem": f"{error} Nothing has been changed."}
+    return {"problem": "", "says": _says(options), "by": operator(), **options}
+
+
+def _says(options: Mapping[str, Any]) -> str:
+    who, option = ("All apps", "") if options["app"] == ALL else (options["app"], f" -e app={options['app']}")
+    verb = "are" if options["app"] == ALL else "is"
+    if options["state"] == "absent":
+        return f"{who} {verb} not frozen any more."
+    until = f"until {utc(options['ends'])}: {options['reason'].rstrip('.')}"
+    return f"{who} {verb} frozen {until}. Lift it earlier: {PLAYBOOK} -e freeze=off{option}"
+
+
+def _request(given: Mapping[str, Any], apps: list[str], now: float) -> dict[str, Any]:
+    if given.get("lost"):
+        # The shell takes the quotes of -e reason="big sale" away, and Ansible then ends the value at the space.
+        raise ValueError(
+            f"{given['lost']!r} belongs to no variable, since -e ends a value at a space. "
+            "Put quotes into the quotes: -e \"reason='big sale'\"."
+        )
+    app = str(given.get("app") or "all").strip()
+    app = ALL if app in ("all", ALL) else app
+    if app != ALL and app not in apps:
+        raise ValueError(f"app: there is no app {app!r}. There are: {', '.join(apps)}; without app all are meant.")
+    if not _switch(given.get("freeze", "")):
+        return {"app": app, "state": "absent", "reason": "", "ends": 0.0}
+    reason = " ".join(str(given.get("reason") or "").split())
+    if not reason:
+        raise ValueError(f"reason: say why, for whoever is refused a deploy: {_EXAMPLE}")
+    return {"app": app, "state": "present", "reason": reason, "ends": _end(given, now)}
+
+
+def _switch(value: Any) -> bool:
+    word = str(value).strip().lower()
+    if word in ("", "on", "true", "yes"):
+        return True
+    if word in ("off", "false", "no"):
+        return False
+    raise ValueError(f"freeze: it is {value!r}, and can be on or off: {PLAYBOOK} -e freeze=off")
+
+
+def _end(given: Mapping[str, Any], now: float) -> float:
+    """When the freeze is to end, in seconds since 1970, to the minute."""
+    hours, until = (str(given.get(name) if given.get(name) is not None else "").strip() for name in ("hours", "until"))
+    if bool(hours) == bool(until):
+        said = "both are given" if hours else "none is given"
+        raise ValueError(f"hours or until: one of them says when the freeze ends, and {said}: {_EXAMPLE_UNTIL}")
+    name, end = ("hours", _after(hours, now)) if hours else ("until", _time(until))
+    if end <= now:
+        raise ValueError(f"{name}: the freeze would have ended already, at {utc(end)}; it is {utc(now)}.")
+    if end > now + LONGEST_DAYS * 86400:
+        raise ValueError(f"{name}: the freeze would end at {utc(end)}, and may last {LONGEST_DAYS} days at most.")
+    return end
+
+
+def _after(hours: str, now: float) -> float:
+    if not re.fullmatch(r"\d{1,5}(?:\.\d{1,4})?", hours) or not float(hours):
+        raise ValueError(f"hours: {hours!r} is not a number of hours: -e hours=12")
+    return math.ceil((now + float(hours) * 3600) / 60) * 60.0
+
+
+def _time(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+        # Without an offset UTC is meant, as everywhere in what Flaskhost prints.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        problem = f"until: {text!r} is not a time: {_EXAMPLE_UNTIL} (UTC), or with +01:00 at the end."
+        raise ValueError(problem) from None
