@@ -21,7 +21,7 @@ UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
 if UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(UTILS)
 
-from ansible.module_utils.flaskhost.deploy import source
+from ansible.module_utils.flaskhost.deploy.sources import archives, folders
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 #: When the playbook came to its first release. Ansible's strategies load this file before they start a process for
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = {**self._task.args, **_who()}
         path, archive = (str(arguments.get(name) or "") for name in ("source_path", "source_archive"))
-        if not _needs_code(arguments) or (not path and (not archive or source.is_url(archive))):
+        if not _needs_code(arguments) or (not path and (not archive or archives.is_url(archive))):
             return {**result, **self._ask(arguments, task_vars)}
         # Folders of data in the developer's own tree are no part of the code.
         app_dir = Path(str(arguments.get("source_subdir") or ""))
@@ -89,7 +89,7 @@ class ActionModule(ActionBase):
                 packed = Path(archive)
                 if path:
                     packed = Path(local) / "source.tar.gz"
-                    source.pack_folder(Path(path), packed, persistent)
+                    folders.pack(Path(path), packed, persistent)
                 # tar goes by what is in it, not by its name.
                 there = self._connection._shell.join_path(remote, "source.tar.gz")
                 arguments["archive"] = self._transfer_file(str(packed), there)
@@ -113,7 +113,7 @@ def _digest_folder(folder: Path, persistent: list[str]) -> str:
     if not folder.is_dir():
         raise ReleaseError("source.path", f"there is no folder {folder} on the controller.", "Correct source.path.")
     try:
-        return source.folder_digest(folder, persistent)
+        return folders.digest(folder, persistent)
     except OSError as error:
         raise ReleaseError("source.path", f"{error.filename}: {error.strerror}.", "Let it be read.") from None
 
@@ -125,11 +125,11 @@ def _digest_archive(archive: Path, checksum: str) -> str:
         ReleaseError: it is not there, cannot be read, or is another one.
     """
     try:
-        source.verify(archive, checksum)
+        archives.verify(archive, checksum)
     except OSError as error:
         reason = f"{archive} on the controller: {error.strerror}."
         raise ReleaseError("source.archive", reason, "Correct source.archive, or make the archive.") from None
-    return source.checksum_digest(checksum)
+    return archives.checksum_digest(checksum)
 
 
 # -- who deploys ----------------------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost.deploy import assets, source
+from ansible.module_utils.flaskhost.deploy import assets
 from ansible.module_utils.flaskhost.deploy.build import Build
 from ansible.module_utils.flaskhost.deploy.records import RECORD, Record, Store
+from ansible.module_utils.flaskhost.deploy.sources import folders
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from fakes import USER, FakeHost, fake_owners
 
@@ -61,7 +62,7 @@ class Bench:
         for name, text in self.files.items():
             (code / name).parent.mkdir(parents=True, exist_ok=True)
             (code / name).write_text(text, encoding="utf-8")
-        source.pack_folder(code, self.folder / "a.tar.gz")
+        folders.pack(code, self.folder / "a.tar.gz")
         values = {**self.options, "archive": str(self.folder / "a.tar.gz"), **options}
         build = Build(run or self.host, values, self.store, self.notes.append)
         return build.make("identity", {"code": "1"}, "abcdef0123", {"NAME": "value"})

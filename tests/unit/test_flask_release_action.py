@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from ansible.module_utils.flaskhost.deploy import source
+from ansible.module_utils.flaskhost.deploy.sources import folders
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugins/action/flask_release.py"
 
@@ -112,7 +112,7 @@ def test_code_that_the_host_has_is_not_sent(code: Path) -> None:
     controller = Controller({"source_path": str(code)}, {"changed": False, "needs_source": False})
     assert controller.run() == {"changed": False, "needs_source": False}
     assert controller.done == ["module"]
-    assert controller.asked[0]["source_digest"] == source.folder_digest(code)
+    assert controller.asked[0]["source_digest"] == folders.digest(code)
     assert "archive" not in controller.asked[0]
 
 
@@ -123,7 +123,7 @@ def test_code_that_the_host_asks_for_is_sent_and_cleaned_up(code: Path) -> None:
     assert controller.sent == ["app.py", "shop/__init__.py", "shop/uploads/cat.png"]
     first, second = controller.asked
     assert second == {**first, "archive": f"{controller.made[-1]}/source.tar.gz"}
-    assert first["source_digest"] == source.folder_digest(code, ["instance"])
+    assert first["source_digest"] == folders.digest(code, ["instance"])
     assert controller.local
     assert not controller.local.parent.exists()
 
@@ -189,7 +189,7 @@ def test_a_folder_is_made_on_the_host_for_the_code_alone_and_none_is_left(code: 
 def archive(code: Path) -> tuple[Path, str]:
     """An archive on the controller, and its checksum."""
     path = code.with_name("shop-1.0.tar.gz")
-    source.pack_folder(code, path)
+    folders.pack(code, path)
     return path, f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 

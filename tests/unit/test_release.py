@@ -36,13 +36,13 @@ from ansible.module_utils.flaskhost.deploy import (
     processes,
     records,
     slots,
-    source,
     virtualenv,
 )
 from ansible.module_utils.flaskhost.deploy.app import RETURN, Outcome
 from ansible.module_utils.flaskhost.deploy.lock import Lock, Locked, processes_with
 from ansible.module_utils.flaskhost.deploy.records import RECORD, Record
 from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
+from ansible.module_utils.flaskhost.deploy.sources import folders
 from ansible.module_utils.flaskhost.host import atomic, runner
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from ansible.module_utils.testing import patch_module_args
@@ -179,13 +179,13 @@ class Site:
         if self.options["source_repo"] or options.get("source_repo"):
             return self.deployment(check, source_path="", **options).go()
         persistent = options.get("persistent", self.options["persistent"])
-        options["source_digest"] = source.folder_digest(self.code, persistent)
+        options["source_digest"] = folders.digest(self.code, persistent)
         outcome = self.deployment(check, **options).go()
         if not outcome.needs_source:
             return outcome
         archive = self.folder / f"{options['source_digest']}.tar.gz"
         if not archive.exists():
-            source.pack_folder(self.code, archive, persistent)
+            folders.pack(self.code, archive, persistent)
         return self.deployment(check, archive=str(archive), **options).go()
 
     def refused(self, **options: Any) -> ReleaseError:
@@ -427,8 +427,8 @@ def test_the_old_slot_is_stopped_only_after_the_flip_and_a_pause(site: Site) -> 
         return site.host(args, **options)
 
     site.pauses.clear()
-    digest = source.folder_digest(site.code)
-    source.pack_folder(site.code, site.folder / "a.tar.gz")
+    digest = folders.digest(site.code)
+    folders.pack(site.code, site.folder / "a.tar.gz")
     options = {**site.options, "source_digest": digest, "archive": str(site.folder / "a.tar.gz")}
     Deployment(run, options, pause=site.pauses.append).go()
     assert served == [("flask-shop@green.service", "blue"), ("flask-shop@blue.service", "green")]
@@ -766,7 +766,7 @@ def test_check_mode_on_a_bare_host_touches_nothing(site: Site) -> None:
     outcome = site.deploy(check=True)
     assert outcome.changed
     assert not outcome.needs_source
-    assert outcome.revision == source.folder_digest(site.code)
+    assert outcome.revision == folders.digest(site.code)
     assert tree(site.folder) == before
     assert site.host.calls == []
 
@@ -806,7 +806,7 @@ def test_check_mode_does_not_need_git_on_a_bare_host(site: Site, monkeypatch: py
 
 
 def test_the_code_is_asked_for_only_where_it_is_missing(site: Site) -> None:
-    digest = source.folder_digest(site.code)
+    digest = folders.digest(site.code)
     asked = site.deployment(source_digest=digest).go()
     assert (asked.changed, asked.needs_source, asked.release) == (True, True, "")
     assert site.host.calls == []
@@ -817,7 +817,7 @@ def test_the_code_is_asked_for_only_where_it_is_missing(site: Site) -> None:
 
 def test_a_release_that_is_there_already_is_served_without_the_code(site: Site) -> None:
     first = site.deploy()
-    digest = source.folder_digest(site.code)
+    digest = folders.digest(site.code)
     site.change({"shop.py": "app = 2\n"})
     site.deploy()
     back = site.deployment(source_digest=digest).go()
@@ -875,8 +875,8 @@ def test_the_lock_is_held_to_the_end_and_by_nothing_that_is_started(site: Site) 
                 assert not os.get_inheritable(stream.fileno())
         return site.host(args, **options)
 
-    digest = source.folder_digest(site.code)
-    source.pack_folder(site.code, site.folder / "a.tar.gz")
+    digest = folders.digest(site.code)
+    folders.pack(site.code, site.folder / "a.tar.gz")
     options = {**site.options, "source_digest": digest, "archive": str(site.folder / "a.tar.gz")}
     Deployment(run, options, pause=site.pauses.append).go()
     assert held == []
@@ -2185,7 +2185,7 @@ def test_check_mode_names_what_is_different(site: Site, change: str, part: str) 
 def run_module(site: Site, capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
     """Run plugins/modules/flask_release.py as Ansible does, with its own command runner replaced."""
     spec = MODULE.ARGUMENT_SPEC
-    digest = {"source_digest": source.folder_digest(site.code, site.options["persistent"])}
+    digest = {"source_digest": folders.digest(site.code, site.options["persistent"])}
     arguments = {name: value for name, value in {**site.options, **digest, **options}.items() if name in spec}
     capsys.readouterr()
     site.monkeypatch.setattr(MODULE, "Deployment", functools.partial(Deployment, pause=site.pause))
@@ -2198,7 +2198,7 @@ def run_module(site: Site, capsys: pytest.CaptureFixture[str], **options: Any) -
 def test_the_module_says_what_it_did_and_no_secret(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     asked = run_module(site, capsys)
     assert asked["needs_source"]
-    source.pack_folder(site.code, site.folder / "a.tar.gz", ["instance"])
+    folders.pack(site.code, site.folder / "a.tar.gz", ["instance"])
     site.change({"fails-the-gate": ""})
     keys = environment.SecretKeys(Path(site.options["secrets_dir"]))
     site.answer(lambda *_: (500, f"{site.options['secrets']['MAIL_PASSWORD']} and {keys.read()[0]}"))

@@ -27,7 +27,7 @@ from typing import Any
 import ansible.module_utils
 import pytest
 from ansible.module_utils.flaskhost.apps.record import app_record
-from ansible.module_utils.flaskhost.deploy import source
+from ansible.module_utils.flaskhost.deploy.sources import archives, folders, git
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from fakes import GID, fake_owners, run_command, tree
 
@@ -50,14 +50,14 @@ def test_what_belongs_to_a_release(tmp_path: Path) -> None:
     left_out = [".git/config", ".venv/bin/python", "pkg/__pycache__/a.pyc", "pkg/b.pyc", ".env", "pkg/node_modules/x"]
     make(tmp_path, dict.fromkeys([*left_out, "instance/app.db", "pkg/uploads/cat.png", "pkg/instance"], "x"))
     (tmp_path / "link").symlink_to("pkg")
-    found = source.folder_files(tmp_path, ["instance", "pkg/uploads/"])
+    found = folders.files(tmp_path, ["instance", "pkg/uploads/"])
     assert found == sorted(map(Path, [*FILES, "link", "pkg/instance"]))
 
 
 def test_a_folder_of_data_that_is_a_link_or_a_file_is_left_out_too(tmp_path: Path) -> None:
     (tmp_path / "instance").symlink_to("/var/lib/shop")
     (tmp_path / "shop.db").touch()
-    assert source.folder_files(tmp_path, ["instance", "./shop.db"]) == []
+    assert folders.files(tmp_path, ["instance", "./shop.db"]) == []
 
 
 def test_pipes_and_sockets_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,10 +66,10 @@ def test_pipes_and_sockets_are_left_out(tmp_path: Path, monkeypatch: pytest.Monk
     os.mkfifo("pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("app.sock")
-        digest = source.folder_digest(tmp_path)
-        assert source.folder_files(tmp_path) == sorted(map(Path, FILES))
+        digest = folders.digest(tmp_path)
+        assert folders.files(tmp_path) == sorted(map(Path, FILES))
     Path("pipe").unlink()
-    assert source.folder_digest(tmp_path) == digest
+    assert folders.digest(tmp_path) == digest
 
 
 def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
@@ -85,18 +85,18 @@ def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(PermissionError, match="static"):
-        source.folder_digest(tmp_path)
+        folders.digest(tmp_path)
 
 
 def test_the_digest_is_of_the_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = source.folder_digest(make(tmp_path / "a"))
+    digest = folders.digest(make(tmp_path / "a"))
     assert len(digest) == 64
     again = make(tmp_path / "b", dict(reversed(FILES.items())))
     for path in again.rglob("*"):
         os.utime(path, (0, 0))
     (again / "app.py").chmod(0o600)
     (again / "empty").mkdir()
-    assert source.folder_digest(again) == digest
+    assert folders.digest(again) == digest
     real = os.scandir
 
     def shuffled(path: str) -> Iterator[os.DirEntry[str]]:
@@ -105,7 +105,7 @@ def test_the_digest_is_of_the_content_alone(tmp_path: Path, monkeypatch: pytest.
         return _Entries(entries)
 
     monkeypatch.setattr(os, "scandir", shuffled)
-    assert source.folder_digest(again) == digest
+    assert folders.digest(again) == digest
 
 
 class _Entries:
@@ -143,23 +143,23 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 def test_the_digest_changes_with(tmp_path: Path, change: str) -> None:
     make(tmp_path)
     (tmp_path / "link").symlink_to("pkg")
-    before = source.folder_digest(tmp_path)
+    before = folders.digest(tmp_path)
     CHANGES[change](tmp_path)
-    assert source.folder_digest(tmp_path) != before
+    assert folders.digest(tmp_path) != before
 
 
 @pytest.mark.parametrize("seam", ["f\0b\0", "f\0b\0\0", "f\0b\0001\0"])
 def test_two_files_are_not_one_that_looks_like_them(tmp_path: Path, seam: str) -> None:
     two = make(tmp_path / "two", {"a": "1", "b": "2"})
     one = make(tmp_path / "one", {"a": f"1{seam}2"})
-    assert source.folder_digest(two) != source.folder_digest(one)
+    assert folders.digest(two) != folders.digest(one)
 
 
 def test_the_digest_does_not_change_with_data(tmp_path: Path) -> None:
     make(tmp_path)
-    before = source.folder_digest(tmp_path, ["instance"])
+    before = folders.digest(tmp_path, ["instance"])
     make(tmp_path, {"instance/app.db": "rows"})
-    assert source.folder_digest(tmp_path, ["instance"]) == before != source.folder_digest(tmp_path)
+    assert folders.digest(tmp_path, ["instance"]) == before != folders.digest(tmp_path)
 
 
 def test_an_archive_brings_the_folder_over(tmp_path: Path) -> None:
@@ -170,12 +170,12 @@ def test_an_archive_brings_the_folder_over(tmp_path: Path) -> None:
     (code / "pkg/up").symlink_to("../app.py")
     os.link(code / "app.py", code / "same.py")
     os.utime(code / "pkg/static/site.css", (1_000_000_000, 1_000_000_000))
-    digest = source.folder_digest(code, ["instance"])
+    digest = folders.digest(code, ["instance"])
     make(code, {"instance/app.db": "rows", ".env": "SECRET=1"})
-    source.pack_folder(code, tmp_path / "source.tar.gz", ["instance"])
+    folders.pack(code, tmp_path / "source.tar.gz", ["instance"])
     (tmp_path / "there").mkdir()
-    source.unpack_archive(run_command, tmp_path / "source.tar.gz", tmp_path / "there")
-    assert source.folder_digest(tmp_path / "there") == digest
+    archives.unpack(run_command, tmp_path / "source.tar.gz", tmp_path / "there")
+    assert folders.digest(tmp_path / "there") == digest
     assert not (tmp_path / "there/instance").exists()
     assert (tmp_path / "there/pkg/static/site.css").stat().st_mtime == 1_000_000_000
 
@@ -185,10 +185,10 @@ def test_a_name_that_is_no_utf8_comes_over_too(tmp_path: Path) -> None:
     code.mkdir()
     Path(os.fsdecode(bytes(code) + b"/caf\xe9.txt")).write_text("x", encoding="utf-8")
     (code / "link").symlink_to(os.fsdecode(b"caf\xe9.txt"))
-    source.pack_folder(code, tmp_path / "source.tar.gz")
+    folders.pack(code, tmp_path / "source.tar.gz")
     (tmp_path / "there").mkdir()
-    source.unpack_archive(run_command, tmp_path / "source.tar.gz", tmp_path / "there")
-    assert source.folder_digest(tmp_path / "there") == source.folder_digest(code)
+    archives.unpack(run_command, tmp_path / "source.tar.gz", tmp_path / "there")
+    assert folders.digest(tmp_path / "there") == folders.digest(code)
 
 
 # -- unpacking ------------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path, target: str) -> None:
     (there / "pkg").mkdir(parents=True)
     archive = archive_of(tmp_path / "a.tar", member("app.py"), member("pkg/l", tarfile.SYMTYPE, target))
     with pytest.raises(ReleaseError, match=r"pkg/l is a link to .*, outside of the source") as caught:
-        source.unpack_archive(run_command, archive, there)
+        archives.unpack(run_command, archive, there)
     assert caught.value.cure
 
 
@@ -222,14 +222,14 @@ def test_a_link_over_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     chain = [member("a", tarfile.SYMTYPE, "b/x"), member("b", tarfile.SYMTYPE, "c"), member("c", tarfile.SYMTYPE, "..")]
     with pytest.raises(ReleaseError, match="outside of the source"):
-        source.unpack_archive(run_command, archive_of(tmp_path / "a.tar", *chain), tmp_path / "there")
+        archives.unpack(run_command, archive_of(tmp_path / "a.tar", *chain), tmp_path / "there")
 
 
 def test_links_that_stay_inside_are_taken(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     links = {"a": "pkg", "pkg/b": "../app.py", "dangling": "missing", "top": ".", "itself": "itself", "one": "two/x"}
     members = [member("pkg/c"), *(member(name, tarfile.SYMTYPE, target) for name, target in links.items())]
-    source.unpack_archive(run_command, archive_of(tmp_path / "a.tar", *members), tmp_path / "there")
+    archives.unpack(run_command, archive_of(tmp_path / "a.tar", *members), tmp_path / "there")
     assert {name: str((tmp_path / "there" / name).readlink()) for name in links} == links
 
 
@@ -237,16 +237,16 @@ def test_a_link_that_gives_way_to_data_may_lead_out(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     archive = archive_of(tmp_path / "a.tar", member("web/instance", tarfile.SYMTYPE, "/var/lib/shop"))
-    source.unpack_archive(run_command, archive, tmp_path / "here", ["web/instance"])
+    archives.unpack(run_command, archive, tmp_path / "here", ["web/instance"])
     with pytest.raises(ReleaseError, match="web/instance is a link"):
-        source.unpack_archive(run_command, archive, tmp_path / "there", ["instance"])
+        archives.unpack(run_command, archive, tmp_path / "there", ["instance"])
 
 
 def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     archive = archive_of(tmp_path / "a.tar", member("pkg/pipe", tarfile.FIFOTYPE))
     with pytest.raises(ReleaseError, match="pkg/pipe is a device, a pipe or a socket"):
-        source.unpack_archive(run_command, archive, tmp_path / "there")
+        archives.unpack(run_command, archive, tmp_path / "there")
 
 
 @pytest.mark.parametrize("name", ["../evil", "pkg/../../evil", "/evil"])
@@ -256,7 +256,7 @@ def test_nothing_is_written_outside(tmp_path: Path, name: str) -> None:
     archive = archive_of(tmp_path / "a.tar", member("app.py"), member(name.replace("/evil", f"{tmp_path}/evil", 1)))
     before = set(tmp_path.iterdir())
     try:
-        source.unpack_archive(run_command, archive, there)
+        archives.unpack(run_command, archive, there)
     except ReleaseError as error:
         assert "tar says" in error.reason
     assert set(tmp_path.iterdir()) == before
@@ -268,7 +268,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     archive = archive_of(tmp_path / "a.tar", member("l", tarfile.SYMTYPE, str(tmp_path / "outside")), member("l/evil"))
     with pytest.raises(ReleaseError):
-        source.unpack_archive(run_command, archive, tmp_path / "there")
+        archives.unpack(run_command, archive, tmp_path / "there")
     assert list((tmp_path / "outside").iterdir()) == []
 
 
@@ -279,16 +279,16 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, content: bytes, said: str)
     (tmp_path / "there").mkdir()
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(ReleaseError, match=said):
-        source.unpack_archive(run_command, tmp_path / "a.tar.gz", tmp_path / "there")
+        archives.unpack(run_command, tmp_path / "a.tar.gz", tmp_path / "there")
 
 
 def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    source.pack_folder(make(tmp_path / "code", {"data": "".join(map(str, range(5000)))}), tmp_path / "a.tar.gz")
+    folders.pack(make(tmp_path / "code", {"data": "".join(map(str, range(5000)))}), tmp_path / "a.tar.gz")
     whole = (tmp_path / "a.tar.gz").read_bytes()
     (tmp_path / "a.tar.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "there").mkdir()
     with pytest.raises(ReleaseError, match="gzip: "):
-        source.unpack_archive(run_command, tmp_path / "a.tar.gz", tmp_path / "there")
+        archives.unpack(run_command, tmp_path / "a.tar.gz", tmp_path / "there")
 
 
 def test_sealed_code_is_roots_and_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,9 +300,9 @@ def test_sealed_code_is_roots_and_read_only(tmp_path: Path, monkeypatch: pytest.
         member("secret.py", mode=0o600),
         member("link", tarfile.SYMTYPE, "app.py"),
     ]
-    source.unpack_archive(run_command, archive_of(tmp_path / "a.tar", *members), code)
+    archives.unpack(run_command, archive_of(tmp_path / "a.tar", *members), code)
     owners = fake_owners(monkeypatch)
-    source.seal(code, GID)
+    archives.seal(code, GID)
     everything = [code, *code.rglob("*")]
     assert {path: owners[path] for path in everything} == dict.fromkeys(everything, (0, GID))
     modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in everything if not path.is_symlink()}
@@ -334,10 +334,10 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def resolve(self, version: str) -> str:
-        return source.resolve_commit(run_command, self.bare, self.url, version)
+        return git.resolve_commit(run_command, self.bare, self.url, version)
 
     def fetch(self, commit: str) -> None:
-        source.fetch_commit(run_command, self.bare, self.url, commit)
+        git.fetch_commit(run_command, self.bare, self.url, commit)
 
 
 @pytest.fixture
@@ -377,7 +377,7 @@ def test_a_whole_commit_asks_nobody(tmp_path: Path) -> None:
     def nobody(*_: object, **__: object) -> tuple[int, str, str]:
         raise AssertionError
 
-    assert source.resolve_commit(nobody, tmp_path, "https://example.invalid/x.git", "a" * 40) == "a" * 40
+    assert git.resolve_commit(nobody, tmp_path, "https://example.invalid/x.git", "a" * 40) == "a" * 40
 
 
 @pytest.mark.parametrize("url", ["http://h.test/shop.git", "git://h.test/shop.git"])
@@ -387,8 +387,8 @@ def test_a_version_that_can_be_forged_on_the_way_is_not_asked_for(tmp_path: Path
         raise AssertionError("nobody is asked")
 
     with pytest.raises(ReleaseError, match="can be forged on the way"):
-        source.resolve_commit(run, tmp_path / "none", url, version)
-    assert source.resolve_commit(run, tmp_path / "none", url, "a" * 40) == "a" * 40
+        git.resolve_commit(run, tmp_path / "none", url, version)
+    assert git.resolve_commit(run, tmp_path / "none", url, "a" * 40) == "a" * 40
 
 
 def test_a_short_commit_is_known_once_it_was_fetched(repository: Repository) -> None:
@@ -425,18 +425,18 @@ def test_a_tag_that_was_taken_back_is_unknown_even_if_it_was_fetched(repository:
 def test_a_missing_repository_is_refused(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/missing"
     with pytest.raises(ReleaseError, match="git cannot read") as caught:
-        source.resolve_commit(run_command, tmp_path / "bare", url, "main")
+        git.resolve_commit(run_command, tmp_path / "bare", url, "main")
     assert url in caught.value.reason
     with pytest.raises(ReleaseError, match="git cannot fetch aaaaaaaaaaaa"):
-        source.fetch_commit(run_command, tmp_path / "bare", url, "a" * 40)
+        git.fetch_commit(run_command, tmp_path / "bare", url, "a" * 40)
 
 
 def test_a_url_is_never_an_option(repository: Repository, tmp_path: Path) -> None:
     evil = f"--upload-pack=touch {tmp_path}/evil;"
     with pytest.raises(ReleaseError):
-        source.resolve_commit(run_command, repository.bare, evil, str(repository.folder))
+        git.resolve_commit(run_command, repository.bare, evil, str(repository.folder))
     with pytest.raises(ReleaseError):
-        source.fetch_commit(run_command, repository.bare, evil, "a" * 40)
+        git.fetch_commit(run_command, repository.bare, evil, "a" * 40)
     assert not (tmp_path / "evil").exists()
 
 
@@ -503,16 +503,16 @@ def silent_server() -> Iterator[int]:
 def test_a_server_that_never_answers_does_not_hold_up_a_deploy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_server: int, asks: str
 ) -> None:
-    monkeypatch.setattr(source, "_LONGEST_QUESTION", 1)
-    monkeypatch.setattr(source, "_LONGEST_FETCH", 1)
+    monkeypatch.setattr(git, "_LONGEST_QUESTION", 1)
+    monkeypatch.setattr(git, "_LONGEST_FETCH", 1)
     url = f"http://127.0.0.1:{silent_server}/shop.git"
     began = time.monotonic()
     with pytest.raises(ReleaseError, match=r"took longer than 1 s"):
         if asks == "fetch":
-            source.fetch_commit(deadline(run_command), tmp_path / "bare.git", url, "a" * 40)
+            git.fetch_commit(deadline(run_command), tmp_path / "bare.git", url, "a" * 40)
         else:
             https = url.replace("http:", "https:")
-            source.resolve_commit(deadline(run_command), tmp_path / "bare.git", https, "main")
+            git.resolve_commit(deadline(run_command), tmp_path / "bare.git", https, "main")
     assert time.monotonic() - began < 5
 
 
@@ -522,7 +522,7 @@ def deadline(run: Any) -> Any:
 
 
 def test_an_endless_history_is_not_fetched_for_ever(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_LARGEST_HISTORY", 200_000)
+    monkeypatch.setattr(git, "_LARGEST_HISTORY", 200_000)
     (repository.folder / "noise").write_bytes(os.urandom(1_000_000))
     commit = repository.commit("one")
     with pytest.raises(ReleaseError, match=r"larger than") as error:
@@ -569,11 +569,11 @@ def test_a_history_that_unpacks_to_more_than_fits_into_memory_is_refused(
     commit, content = bomb(20)
     assert len(content) < 20_000
     (bundle := tmp_path / "bundle").write_bytes(content)
-    monkeypatch.setattr(source, "_half_of_memory", lambda: 200 * 1024**2, raising=False)
+    monkeypatch.setattr(git, "_half_of_memory", lambda: 200 * 1024**2, raising=False)
     with pytest.raises(ReleaseError, match=r"needs more than half of this host's memory"):
-        source.fetch_commit(run_command, tmp_path / "bare.git", str(bundle), commit)
-    monkeypatch.setattr(source, "_half_of_memory", lambda: 2 * 1024**3)
-    source.fetch_commit(run_command, tmp_path / "bare.git", str(bundle), commit)
+        git.fetch_commit(run_command, tmp_path / "bare.git", str(bundle), commit)
+    monkeypatch.setattr(git, "_half_of_memory", lambda: 2 * 1024**3)
+    git.fetch_commit(run_command, tmp_path / "bare.git", str(bundle), commit)
 
 
 @pytest.mark.parametrize("asks", ["fetch", "resolve"])
@@ -591,9 +591,9 @@ def test_errors_without_end_are_not_kept_in_memory(tmp_path: Path, asks: str) ->
 
     with pytest.raises(ReleaseError, match=r"the end"):
         if asks == "fetch":
-            source.fetch_commit(run, tmp_path / "bare.git", "git@example.com:shop", "a" * 40, access)
+            git.fetch_commit(run, tmp_path / "bare.git", "git@example.com:shop", "a" * 40, access)
         else:
-            source.resolve_commit(run, tmp_path / "bare.git", "git@example.com:shop", "main", access)
+            git.resolve_commit(run, tmp_path / "bare.git", "git@example.com:shop", "main", access)
     assert max(sizes) <= 65536
 
 
@@ -601,7 +601,7 @@ def test_histories_that_were_left_behind_do_not_fill_the_disk(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each fetch may bring as much as a history may be; all of them together may not."""
-    monkeypatch.setattr(source, "_LARGEST_HISTORY", 400_000)
+    monkeypatch.setattr(git, "_LARGEST_HISTORY", 400_000)
     repository.bare.mkdir(mode=0o700)
     for number in range(4):
         repository.git("checkout", "--quiet", "--orphan", f"x{number}")
@@ -626,9 +626,9 @@ def test_a_commit_is_unpacked(repository: Repository, tmp_path: Path) -> None:
     repository.fetch(commit)
     destination = tmp_path / "release/src"
     destination.mkdir(parents=True)
-    source.unpack_commit(run_command, repository.bare, commit, destination)
+    git.unpack_commit(run_command, repository.bare, commit, destination)
     repository.git("checkout", "--quiet", commit)
-    assert source.folder_digest(destination) == source.folder_digest(repository.folder)
+    assert folders.digest(destination) == folders.digest(repository.folder)
     assert [path.name for path in destination.parent.iterdir()] == ["src"]
 
 
@@ -638,14 +638,14 @@ def test_a_link_in_a_commit_that_leads_out_is_refused(repository: Repository, tm
     repository.fetch(commit)
     (tmp_path / "src").mkdir()
     with pytest.raises(ReleaseError, match="passwords is a link to /etc/shadow"):
-        source.unpack_commit(run_command, repository.bare, commit, tmp_path / "src")
+        git.unpack_commit(run_command, repository.bare, commit, tmp_path / "src")
 
 
 def test_a_commit_that_is_not_there_is_no_empty_folder(repository: Repository, tmp_path: Path) -> None:
     repository.fetch(repository.commit("one"))
     (tmp_path / "src").mkdir()
     with pytest.raises(ReleaseError, match="git archive says"):
-        source.unpack_commit(run_command, repository.bare, "a" * 40, tmp_path / "src")
+        git.unpack_commit(run_command, repository.bare, "a" * 40, tmp_path / "src")
 
 
 def test_hooks_and_commands_of_a_repository_are_not_run(repository: Repository, tmp_path: Path) -> None:
@@ -657,7 +657,7 @@ def test_hooks_and_commands_of_a_repository_are_not_run(repository: Repository, 
         hook.chmod(0o755)
     repository.fetch(commit)
     with pytest.raises(ReleaseError):
-        source.resolve_commit(run_command, repository.bare, f"ext::sh -c touch% {tmp_path}/evil", "main")
+        git.resolve_commit(run_command, repository.bare, f"ext::sh -c touch% {tmp_path}/evil", "main")
     assert not (tmp_path / "evil").exists()
 
 
@@ -677,8 +677,8 @@ def test_no_question_is_ever_asked(repository: Repository) -> None:
         return run_command(args, **options)  # type: ignore[arg-type]
 
     commit = repository.commit("one")
-    source.resolve_commit(run, repository.bare, repository.url, "main")
-    source.fetch_commit(run, repository.bare, repository.url, commit)
+    git.resolve_commit(run, repository.bare, repository.url, "main")
+    git.fetch_commit(run, repository.bare, repository.url, commit)
     assert len(asked) == 2
     assert all(item["GIT_TERMINAL_PROMPT"] == "0" and "BatchMode=yes" in item["GIT_SSH_COMMAND"] for item in asked)
 
@@ -688,7 +688,7 @@ def test_a_temporary_folder_may_be_behind_a_link(tmp_path: Path) -> None:
         (tmp_path / "srv").symlink_to(real)
         (tmp_path / "srv/src").mkdir()
         archive = archive_of(tmp_path / "a.tar", member("pkg/x"), member("l", tarfile.SYMTYPE, "pkg"))
-        source.unpack_archive(run_command, archive, tmp_path / "srv/src")
+        archives.unpack(run_command, archive, tmp_path / "srv/src")
         assert (tmp_path / "srv/src/l/x").is_file()
 
 
@@ -702,18 +702,18 @@ def checksum_of(path: Path) -> str:
 def test_a_checksum_is_read_and_told_apart(tmp_path: Path) -> None:
     archive = archive_of(tmp_path / "a.tar", member("app.py"))
     checksum = checksum_of(archive)
-    source.verify(archive, checksum)
-    source.verify(archive, "sha256:" + checksum[7:].upper())
-    assert source.checksum_digest(checksum) == source.file_digest(archive) == checksum[7:]
+    archives.verify(archive, checksum)
+    archives.verify(archive, "sha256:" + checksum[7:].upper())
+    assert archives.checksum_digest(checksum) == archives.file_digest(archive) == checksum[7:]
     wrong = "sha256:" + "0" * 64
     with pytest.raises(ReleaseError, match=rf"a\.tar .* checksum is {checksum}, wanted {wrong}"):
-        source.verify(archive, wrong)
+        archives.verify(archive, wrong)
 
 
 @pytest.mark.parametrize("checksum", ["", "sha256:", "sha256:" + "0" * 63, "md5:" + "0" * 32, "0" * 64])
 def test_what_is_no_checksum_is_told(tmp_path: Path, checksum: str) -> None:
     with pytest.raises(ReleaseError, match="is no checksum") as caught:
-        source.verify(archive_of(tmp_path / "a.tar"), checksum)
+        archives.verify(archive_of(tmp_path / "a.tar"), checksum)
     assert "source.checksum" in caught.value.cure
 
 
@@ -729,10 +729,10 @@ def test_a_relative_archive_begins_in_the_project(archive: str, absolute: str) -
 
 
 def test_a_url_is_told_from_a_file() -> None:
-    assert source.is_url("https://h.test/a.tar.gz")
-    assert source.is_url("http://h.test/a.tar.gz")
-    assert not source.is_url("dist/https/a.tar.gz")
-    assert not source.is_url("file:///etc/shadow")
+    assert archives.is_url("https://h.test/a.tar.gz")
+    assert archives.is_url("http://h.test/a.tar.gz")
+    assert not archives.is_url("dist/https/a.tar.gz")
+    assert not archives.is_url("file:///etc/shadow")
 
 
 class Files(http.server.BaseHTTPRequestHandler):
@@ -777,13 +777,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["a.tar", "moved"])
 def test_an_archive_is_fetched(tmp_path: Path, files: str, name: str) -> None:
-    source.download(f"{files}/{name}", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+    archives.download(f"{files}/{name}", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
     assert (tmp_path / "got.tar").read_bytes() == (tmp_path / "a.tar").read_bytes()
 
 
 def test_another_archive_than_the_one_that_was_meant_is_refused_and_not_kept(tmp_path: Path, files: str) -> None:
     with pytest.raises(ReleaseError, match=checksum_of(tmp_path / "a.tar")) as caught:
-        source.download(f"{files}/a.tar", "sha256:" + "0" * 64, tmp_path / "got.tar")
+        archives.download(f"{files}/a.tar", "sha256:" + "0" * 64, tmp_path / "got.tar")
     assert caught.value.step == "Check the archive"
     assert not (tmp_path / "got.tar").exists()
 
@@ -796,7 +796,7 @@ def test_an_archive_that_cannot_be_had_is_told_and_nothing_is_kept(
     tmp_path: Path, files: str, name: str, reason: str
 ) -> None:
     with pytest.raises(ReleaseError, match=reason) as caught:
-        source.download(f"{files}/{name}?token=secret", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+        archives.download(f"{files}/{name}?token=secret", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
     assert f"{files}/{name}" in caught.value.reason
     assert "source.archive" in caught.value.cure
     assert "secret" not in f"{caught.value} {caught.value.cure}"
@@ -809,7 +809,7 @@ def test_a_server_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.tar"
         with pytest.raises(ReleaseError, match=r"cannot be read: .*refused"):
-            source.download(url, "sha256:" + "0" * 64, tmp_path / "got.tar")
+            archives.download(url, "sha256:" + "0" * 64, tmp_path / "got.tar")
 
 
 def test_an_endless_archive_is_not_fetched_for_ever(
@@ -817,9 +817,9 @@ def test_an_endless_archive_is_not_fetched_for_ever(
 ) -> None:
     for name, value in (("_LARGEST_DOWNLOAD", 100), ("_LONGEST_DOWNLOAD", -1)):
         with monkeypatch.context() as patch:
-            patch.setattr(source, name, value)
+            patch.setattr(archives, name, value)
             with pytest.raises(ReleaseError, match="larger or slower than"):
-                source.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+                archives.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
         assert not (tmp_path / "got.tar").exists()
 
 
@@ -827,9 +827,9 @@ def test_a_full_disk_is_told(tmp_path: Path, files: str, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(source, "_compare", full)
+    monkeypatch.setattr(archives, "_compare", full)
     with pytest.raises(ReleaseError, match="No space left on device") as caught:
-        source.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
+        archives.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
     assert caught.value.cure == "Make room."
     assert not (tmp_path / "got.tar").exists()
 
@@ -837,7 +837,7 @@ def test_a_full_disk_is_told(tmp_path: Path, files: str, monkeypatch: pytest.Mon
 def unpacked(tmp_path: Path, archive: Path, strip: bool = True) -> set[str]:
     there = tmp_path / "release/src"
     there.mkdir(parents=True)
-    source.unpack_archive(run_command, archive, there, strip=strip)
+    archives.unpack(run_command, archive, there, strip=strip)
     assert [path.name for path in there.parent.iterdir()] == ["src"]
     return {str(path.relative_to(there)) for path in there.rglob("*")}
 
@@ -886,7 +886,7 @@ def test_a_damaged_xz_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["gz", "xz", ""])
 def test_an_archive_that_fills_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(source, "LARGEST_SOURCE", 4 * 1024**2)
+    monkeypatch.setattr(archives, "LARGEST_SOURCE", 4 * 1024**2)
     with tarfile.open(tmp_path / "a.tar", f"w:{kind}") as tar:
         tar.addfile(tarfile.TarInfo("small"))
         bomb = tarfile.TarInfo("bomb")
@@ -895,21 +895,21 @@ def test_an_archive_that_fills_the_disk_is_refused(tmp_path: Path, monkeypatch: 
     there = tmp_path / "release/src"
     there.mkdir(parents=True)
     with pytest.raises(ReleaseError, match=r"larger than 4 MB unpacked"):
-        source.unpack_archive(run_command, tmp_path / "a.tar", there)
+        archives.unpack(run_command, tmp_path / "a.tar", there)
     assert [path.name for path in (tmp_path / "release").rglob("*")] == ["src"]
 
 
 def test_an_archive_of_too_many_files_is_refused_before_it_is_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "MOST_ENTRIES", 10)
+    monkeypatch.setattr(archives, "MOST_ENTRIES", 10)
     names = [str(number) for number in range(10)]
     (tmp_path / "there").mkdir()
-    source.unpack_archive(run_command, archive_of(tmp_path / "a.tar", *map(tarfile.TarInfo, names)), tmp_path / "there")
+    archives.unpack(run_command, archive_of(tmp_path / "a.tar", *map(tarfile.TarInfo, names)), tmp_path / "there")
     (tmp_path / "more").mkdir()
     members = [tarfile.TarInfo(name) for name in [*names, "one more"]]
     with pytest.raises(ReleaseError, match="more than 10 files"):
-        source.unpack_archive(run_command, archive_of(tmp_path / "b.tar", *members), tmp_path / "more")
+        archives.unpack(run_command, archive_of(tmp_path / "b.tar", *members), tmp_path / "more")
     assert list((tmp_path / "more").iterdir()) == []
 
 
@@ -917,7 +917,7 @@ def test_a_name_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ReleaseError, match="larger than"):
         archive = archive_of(tmp_path / "a.tar", tarfile.TarInfo("x" * 2 * 1024**2))
-        source.unpack_archive(run_command, archive, tmp_path / "there")
+        archives.unpack(run_command, archive, tmp_path / "there")
 
 
 def test_folders_that_lie_too_deep_are_refused_and_gone(tmp_path: Path) -> None:
@@ -934,7 +934,7 @@ def test_folders_that_lie_too_deep_are_refused_and_gone(tmp_path: Path) -> None:
         return answer
 
     with pytest.raises(ReleaseError, match="deep in each other"):
-        source.unpack_archive(run, archive_of(tmp_path / "a.tar"), there)
+        archives.unpack(run, archive_of(tmp_path / "a.tar"), there)
     shutil.rmtree(tmp_path / "release")
 
 
@@ -945,7 +945,7 @@ def test_a_second_name_of_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
     inside = tarfile.TarInfo("b")
     inside.type, inside.linkname = tarfile.LNKTYPE, "a"
     archive = archive_of(tmp_path / "a.tar", tarfile.TarInfo("a"), inside)
-    source.unpack_archive(run_command, archive, tmp_path / "there")
+    archives.unpack(run_command, archive, tmp_path / "there")
     assert (tmp_path / "there/a").samefile(tmp_path / "there/b")
 
     def run(args: list[str], **options: Any) -> tuple[int, str, str]:
@@ -954,14 +954,14 @@ def test_a_second_name_of_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
 
     (tmp_path / "here").mkdir()
     with pytest.raises(ReleaseError, match="c is a hard link to a file outside of the source"):
-        source.unpack_archive(run, archive, tmp_path / "here")
+        archives.unpack(run, archive, tmp_path / "here")
 
 
 def test_a_commit_whose_tree_has_no_end_is_refused(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tree that is named ten times in one that is named ten times: some bytes of objects, and a thousand files."""
-    monkeypatch.setattr(source, "LARGEST_SOURCE", 256 * 1024)
+    monkeypatch.setattr(archives, "LARGEST_SOURCE", 256 * 1024)
     repository.commit("one")
     tree = repository.git("rev-parse", "HEAD^{tree}")
     for _level in range(3):
@@ -974,14 +974,14 @@ def test_a_commit_whose_tree_has_no_end_is_refused(
     there = tmp_path / "there"
     there.mkdir()
     with pytest.raises(ReleaseError, match="larger than 0 MB unpacked"):
-        source.unpack_commit(run_command, repository.bare, commit, there)
+        git.unpack_commit(run_command, repository.bare, commit, there)
 
 
 def test_two_streams_of_xz_are_one_archive(tmp_path: Path) -> None:
     content = archive_of(tmp_path / "a.tar", tarfile.TarInfo("a")).read_bytes()
     (tmp_path / "a.tar.xz").write_bytes(lzma.compress(content[:700]) + bytes(8) + lzma.compress(content[700:]))
     (tmp_path / "there").mkdir()
-    source.unpack_archive(run_command, tmp_path / "a.tar.xz", tmp_path / "there")
+    archives.unpack(run_command, tmp_path / "a.tar.xz", tmp_path / "there")
     assert (tmp_path / "there/a").is_file()
 
 
@@ -1016,11 +1016,11 @@ def called(tmp_path: Path) -> list[str]:
 
 def test_the_deploy_key_is_used_and_no_other(private: Repository, tmp_path: Path) -> None:
     commit, secrets = private.commit("one"), tmp_path / "secrets"
-    environment = source.git_environment(secrets, PRIVATE_KEY, "git.test ssh-ed25519 AAAA")
-    assert source.resolve_commit(run_command, private.bare, private.url, "main", environment) == commit
+    environment = git.environment(secrets, PRIVATE_KEY, "git.test ssh-ed25519 AAAA")
+    assert git.resolve_commit(run_command, private.bare, private.url, "main", environment) == commit
     first = called(tmp_path)
     (tmp_path / "called").unlink()
-    source.fetch_commit(run_command, private.bare, private.url, commit, environment)
+    git.fetch_commit(run_command, private.bare, private.url, commit, environment)
     assert private.resolve(commit[:9]) == commit
     for arguments in (first, called(tmp_path)):
         assert arguments[arguments.index("-i") + 1] == str(secrets / "deploy_key")
@@ -1035,7 +1035,7 @@ def test_ssh_takes_the_options_as_they_are_meant(tmp_path: Path) -> None:
         ("h k v", "true", [f"{tmp_path}/known_hosts"]),
         ("", "accept-new", [f"{tmp_path}/known_hosts", f"{Path.home()}/.ssh/known_hosts"]),
     ):
-        command = shlex.split(source.git_environment(tmp_path, PRIVATE_KEY, known_hosts)["GIT_SSH_COMMAND"])
+        command = shlex.split(git.environment(tmp_path, PRIVATE_KEY, known_hosts)["GIT_SSH_COMMAND"])
         done = subprocess.run([*command, "-G", "git.test"], capture_output=True, text=True, check=True)
         understood = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
         assert understood["stricthostkeychecking"] == strict
@@ -1048,7 +1048,7 @@ def test_ssh_takes_the_options_as_they_are_meant(tmp_path: Path) -> None:
 def test_the_key_is_written_as_ssh_wants_it_and_only_root_reads_it(tmp_path: Path, end: str) -> None:
     before = os.umask(0)
     try:
-        source.git_environment(tmp_path, PRIVATE_KEY.replace("\n", end.strip("\n") + "\n") + end, "a\r\nb")
+        git.environment(tmp_path, PRIVATE_KEY.replace("\n", end.strip("\n") + "\n") + end, "a\r\nb")
     finally:
         os.umask(before)
     assert (tmp_path / "deploy_key").read_bytes() == PRIVATE_KEY.encode() + b"\n"
@@ -1057,26 +1057,26 @@ def test_the_key_is_written_as_ssh_wants_it_and_only_root_reads_it(tmp_path: Pat
 
 
 def test_a_key_is_written_once_and_put_right(tmp_path: Path) -> None:
-    source.git_environment(tmp_path, PRIVATE_KEY)
+    git.environment(tmp_path, PRIVATE_KEY)
     before = tree(tmp_path)
-    source.git_environment(tmp_path, PRIVATE_KEY)
+    git.environment(tmp_path, PRIVATE_KEY)
     assert tree(tmp_path) == before
     (tmp_path / "deploy_key").chmod(0o644)
-    source.git_environment(tmp_path, PRIVATE_KEY)
+    git.environment(tmp_path, PRIVATE_KEY)
     assert stat.S_IMODE((tmp_path / "deploy_key").stat().st_mode) == 0o600
-    source.git_environment(tmp_path, PRIVATE_KEY.replace("bm90", "bm91"))
+    git.environment(tmp_path, PRIVATE_KEY.replace("bm90", "bm91"))
     assert "bm91" in (tmp_path / "deploy_key").read_text(encoding="utf-8")
 
 
 def test_a_key_that_is_taken_out_is_gone_and_what_was_trusted_stays(tmp_path: Path) -> None:
-    source.git_environment(tmp_path, PRIVATE_KEY, "git.test ssh-ed25519 AAAA")
-    assert "deploy_key" not in source.git_environment(tmp_path)["GIT_SSH_COMMAND"]
+    git.environment(tmp_path, PRIVATE_KEY, "git.test ssh-ed25519 AAAA")
+    assert "deploy_key" not in git.environment(tmp_path)["GIT_SSH_COMMAND"]
     assert [path.name for path in tmp_path.iterdir()] == ["known_hosts"]
 
 
 def test_check_mode_leaves_no_trace_and_goes_by_what_is_trusted(tmp_path: Path) -> None:
     secrets = tmp_path / "secrets"
-    with source.git_access(secrets, PRIVATE_KEY, check=True) as environment:
+    with git.access(secrets, PRIVATE_KEY, check=True) as environment:
         used = Path(shlex.split(environment["GIT_SSH_COMMAND"])[-5])
         assert used.name == "deploy_key"
         assert used.exists()
@@ -1085,12 +1085,12 @@ def test_check_mode_leaves_no_trace_and_goes_by_what_is_trusted(tmp_path: Path) 
     secrets.mkdir()
     (secrets / "known_hosts").write_text("git.test ssh-ed25519 AAAA\n", encoding="utf-8")
     before = tree(secrets)
-    with source.git_access(secrets, PRIVATE_KEY, check=True) as environment:
+    with git.access(secrets, PRIVATE_KEY, check=True) as environment:
         used = Path(shlex.split(environment["GIT_SSH_COMMAND"])[-5])
         assert (used.parent / "known_hosts").read_bytes() == (secrets / "known_hosts").read_bytes()
     assert tree(secrets) == before
-    with source.git_access(secrets, PRIVATE_KEY) as environment:
-        assert environment == source.git_environment(secrets, PRIVATE_KEY)
+    with git.access(secrets, PRIVATE_KEY) as environment:
+        assert environment == git.environment(secrets, PRIVATE_KEY)
     assert (secrets / "deploy_key").exists()
 
 
@@ -1121,25 +1121,25 @@ def test_a_forwarded_agent_is_found_above_sudo(
             b"SSH_AUTH_SOCK=" + bytes(agent) + b"\0B=2\0",
             b"",
         )
-        assert source.find_agent(tmp_path / "proc") == str(agent)
+        assert git.find_agent(tmp_path / "proc") == str(agent)
         Processes(tmp_path / "none", b"HOME=/root\0", b"SSH_AUTH_SOCK=" + bytes(stale), b"")
-        assert source.find_agent(tmp_path / "none") == ""
-        assert source.find_agent(tmp_path / "no-proc-at-all") == ""
+        assert git.find_agent(tmp_path / "none") == ""
+        assert git.find_agent(tmp_path / "no-proc-at-all") == ""
         # In this one's own environment, which is the first to be asked.
         monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
         commit = private.commit("one")
-        environment = source.git_environment(tmp_path / "secrets")
+        environment = git.environment(tmp_path / "secrets")
         monkeypatch.delenv("SSH_AUTH_SOCK")
-        assert source.resolve_commit(run_command, private.bare, private.url, "main", environment) == commit
+        assert git.resolve_commit(run_command, private.bare, private.url, "main", environment) == commit
         assert f"agent={agent}" in called(tmp_path)
         monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
-        assert "SSH_AUTH_SOCK" not in source.git_environment(tmp_path / "secrets", PRIVATE_KEY)
+        assert "SSH_AUTH_SOCK" not in git.environment(tmp_path / "secrets", PRIVATE_KEY)
 
 
 def test_an_agent_is_found_in_the_real_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a host: the shell that sshd started knows the agent, sudo takes it away, and the module asks."""
     folders = [item for item in sys.path if item]
-    ask = "from ansible.module_utils.flaskhost.deploy.source import find_agent; print(find_agent())"
+    ask = "from ansible.module_utils.flaskhost.deploy.sources.git import find_agent; print(find_agent())"
     script = tmp_path / "module.py"
     script.write_text(
         f"import sys; sys.path[:] = {folders!r}\nimport ansible.module_utils\n"
@@ -1172,12 +1172,12 @@ REFUSALS = {
 @pytest.mark.parametrize("said", REFUSALS)
 def test_each_refusal_has_its_own_cure(private: Repository, tmp_path: Path, said: str) -> None:
     (tmp_path / "refusal").write_text(said + "\n", encoding="utf-8")
-    environment = source.git_environment(tmp_path / "secrets", PRIVATE_KEY)
+    environment = git.environment(tmp_path / "secrets", PRIVATE_KEY)
     with pytest.raises(ReleaseError) as caught:
-        source.resolve_commit(run_command, private.bare, private.url, "main", environment)
+        git.resolve_commit(run_command, private.bare, private.url, "main", environment)
     assert REFUSALS[said].format(secrets=tmp_path / "secrets") in caught.value.cure
     with pytest.raises(ReleaseError) as again:
-        source.fetch_commit(run_command, private.bare, private.url, "a" * 40, environment)
+        git.fetch_commit(run_command, private.bare, private.url, "a" * 40, environment)
     assert REFUSALS[said].format(secrets=tmp_path / "secrets") in again.value.cure
     assert said.splitlines()[-1] in again.value.reason
     assert "bm90IGEga2V5" not in f"{caught.value} {again.value}"
@@ -1189,5 +1189,5 @@ def test_submodules_are_told_by_name(repository: Repository) -> None:
     make(repository.folder, {".gitmodules": text})
     commit = repository.commit("two")
     repository.fetch(commit)
-    assert source.submodule_warning(run_command, repository.bare, plain) == ""
-    assert "empty in this one: docs/my theme, lib." in source.submodule_warning(run_command, repository.bare, commit)
+    assert git.submodule_warning(run_command, repository.bare, plain) == ""
+    assert "empty in this one: docs/my theme, lib." in git.submodule_warning(run_command, repository.bare, commit)

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import assets, environment, processes, source, virtualenv
+from ansible.module_utils.flaskhost.deploy import assets, environment, processes, virtualenv
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
+from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host import atomic, tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
 
@@ -80,7 +81,7 @@ class Build:
             raise ReleaseError("Unpack the code", f"it has no folder {subdir!r}.", "Correct source.subdir.")
         self._check_persistent(app_dir)
         group = grp.getgrnam(self.user).gr_gid
-        source.seal(code, group)
+        archives.seal(code, group)
         folder.chmod(0o755)
         inside = app_dir.relative_to(top)
         atomic.link(folder / "app", str("src" / inside))
@@ -120,24 +121,24 @@ class Build:
         # The key of a repository that the app came from before is of no use any more.
         (Path(options["secrets_dir"]) / "deploy_key").unlink(missing_ok=True)
         archive, named = Path(options["archive"]), options["source_archive"]
-        if source.is_url(named):
+        if archives.is_url(named):
             archive = code.with_name("source.archive")
-            source.download(named, options["source_checksum"], archive)
+            archives.download(named, options["source_checksum"], archive)
         elif named:
-            source.verify(archive, options["source_checksum"])
-        source.unpack_archive(self.run, archive, code, replaced, strip=bool(named))
-        if source.is_url(named):
+            archives.verify(archive, options["source_checksum"])
+        archives.unpack(self.run, archive, code, replaced, strip=bool(named))
+        if archives.is_url(named):
             archive.unlink()
 
     def _fetch_commit(self, revision: str, code: Path, replaced: list[str]) -> None:
         options, repository = self.options, self.store.root / "repository.git"
         repository.mkdir(mode=0o700, exist_ok=True)
         secrets_dir = Path(options["secrets_dir"])
-        access = source.git_environment(secrets_dir, options["source_key"], options["source_known_hosts"])
-        source.fetch_commit(self.run, repository, options["source_repo"], revision, access)
-        warning = source.submodule_warning(self.run, repository, revision)
+        access = git.environment(secrets_dir, options["source_key"], options["source_known_hosts"])
+        git.fetch_commit(self.run, repository, options["source_repo"], revision, access)
+        warning = git.submodule_warning(self.run, repository, revision)
         self.warnings += [warning] if warning else []
-        source.unpack_commit(self.run, repository, revision, code, replaced)
+        git.unpack_commit(self.run, repository, revision, code, replaced)
 
     def _check_persistent(self, app_dir: Path) -> None:
         """Refuse persistent folders behind a link, which may lead into another one of them: where the app can write."""
@@ -224,7 +225,7 @@ class Build:
         procfile = app_dir / "Procfile"
         lines = {}
         if procfile.is_file() and not procfile.is_symlink():
-            text = source.read_text(procfile, _LONGEST_PROCFILE, "Read the processes")
+            text = archives.read_text(procfile, _LONGEST_PROCFILE, "Read the processes")
             lines = processes.read_procfile(text)
         record.processes = processes.wanted(self.options["processes"], lines)
         record.timers = {name: dict(timer) for name, timer in self.options["timers"].items()}

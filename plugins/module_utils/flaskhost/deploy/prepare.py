@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import environment, freeze, processes, source
+from ansible.module_utils.flaskhost.deploy import environment, freeze, processes
 from ansible.module_utils.flaskhost.deploy.app import App, digest
 from ansible.module_utils.flaskhost.deploy.build import Build
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
+from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host.journal import require_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
@@ -65,14 +66,14 @@ class Preparation:
         if options["source_digest"]:
             return options["source_digest"]
         if options["source_archive"]:
-            return source.checksumdigest(options["source_checksum"])
+            return archives.checksum_digest(options["source_checksum"])
         if not shutil.which("git") and self.app.check:
             # A bare host: the roles would have installed it by now.
             return options["source_version"]
-        with source.git_access(
+        with git.access(
             self.app.secrets_dir, options["source_key"], options["source_known_hosts"], check=self.app.check
         ) as access:
-            return source.resolve_commit(
+            return git.resolve_commit(
                 self.app.run,
                 self.app.root / "repository.git",
                 options["source_repo"],

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy.source import file_digest, read_text
+from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest, read_text
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
 

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..deploy import source as sources
 from ..deploy import virtualenv
+from ..deploy.sources import archives, git
 from .report import Place, Report, closest, get, path_text, show, snippet
 from .rules import EXAMPLE_ARCHIVE, EXAMPLE_REPO
 
@@ -47,7 +47,7 @@ def check_source(report: Report, place: Place, app: dict[Any, Any], project_dir:
         problem = "It names a repo without a version: the branch, tag or commit to run."
         report.add("repo_without_version", (*here, "version"), problem, example)
     repo, version = get(source, str, "repo") or "", get(source, str, "version") or ""
-    if version and report.clean((*here, "repo")) and sources.needs_commit(repo, version):
+    if version and report.clean((*here, "repo")) and git.needs_commit(repo, version):
         problem = (
             f"{repo.partition(':')[0]}:// is not encrypted: anyone on the network path can serve other code as "
             f"{show(version)}. Use https:// or SSH, or name a whole commit (40 digits), which git verifies."
@@ -87,7 +87,7 @@ def _check_archive(report: Report, here: Place, archive: str, checksum: str, pro
     if not checksum and report.clean((*here, "checksum")):
         problem = "An archive needs its checksum, so that it is the one that you mean. 'sha256sum ARCHIVE' prints it."
         report.add("archive_without_checksum", (*here, "checksum"), problem, example)
-    if sources.is_url(archive) or not report.clean((*here, "archive")):
+    if archives.is_url(archive) or not report.clean((*here, "archive")):
         return
     path = project_dir / archive
     if not _exists(path):
@@ -99,7 +99,7 @@ def _check_archive(report: Report, here: Place, archive: str, checksum: str, pro
         report.add("archive_is_a_folder", (*here, "archive"), problem, example)
     elif checksum and report.clean((*here, "checksum")):
         try:
-            got = sources.file_digest(path)
+            got = archives.file_digest(path)
         except OSError as error:
             problem = f"{path} cannot be read: {error.strerror}."
             report.add("archive_not_found", (*here, "archive"), problem, example)

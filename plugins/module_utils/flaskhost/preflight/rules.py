@@ -14,7 +14,7 @@ from ..apps.names import CLOUD_USERS, DOMAIN_NAME, RESERVED_NAMES, is_address
 from ..apps.options import APP_OPTIONS
 from ..apps.schema import Option
 from ..deploy.processes import NOT_PROCESSES, TIMER_PREFIX
-from ..deploy.source import is_url
+from ..deploy.sources.archives import is_url
 from ..settings.acme import ACME_OPTIONS
 from .calendars import EXAMPLE_TIMER
 from .calendars import fault as calendar_fault

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..apps.options import APP_OPTIONS
-from ..deploy import source
+from ..deploy.sources import git
 
 #: Verbs that are meant for one app at a time: what is right for one is hardly ever right for all.
 SINGLE = ("rollback", "rotate_secret", "run")
@@ -58,7 +58,7 @@ def _version_problem(version: str, app: str, apps: Mapping[str, Any]) -> str:
         )
     if not re.fullmatch(APP_OPTIONS["source"].options["version"].pattern, version):
         return f"version: {version!r} is no branch, tag or commit: -e version=v1.4.0"
-    if source.needs_commit(repo, version):
+    if git.needs_commit(repo, version):
         return (
             f"version: {app} is read over {repo.partition(':')[0]}://, where anyone on the network path can serve "
             f"other code as {version!r}. Name a whole commit (40 digits), or use https:// or SSH in "

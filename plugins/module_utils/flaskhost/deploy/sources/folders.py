@@ -1,0 +1,76 @@
+"""A folder of code on the controller: what of it belongs to a release, its digest, and its archive."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+#: Never part of a release: histories, environments, caches, and the developer's own secrets.
+IGNORED = frozenset(
+    ".git .hg .svn .venv venv .tox .nox __pycache__ .pytest_cache .mypy_cache .ruff_cache node_modules .env".split()
+)
+
+
+def files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
+    """List what belongs to a release in a folder of the controller: files and links, no pipes, sockets and devices.
+
+    Args:
+        folder: the folder.
+        without: folders, relative to it, that hold data and no code (``persistent``).
+
+    Returns:
+        The paths of files and links, relative to the folder and sorted.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    left_out = {Path(item) for item in without}
+    found: list[Path] = []
+    for root, directories, files in os.walk(folder, onerror=stop):
+        here = Path(root).relative_to(folder)
+        links = [name for name in directories if (Path(root) / name).is_symlink()]
+        directories[:] = sorted(
+            name for name in directories if name not in IGNORED and name not in links and here / name not in left_out
+        )
+        found += [
+            here / name
+            for name in [*files, *links]
+            if name not in IGNORED
+            and not name.endswith(".pyc")
+            and here / name not in left_out
+            and is_plain((Path(root) / name).lstat().st_mode)
+        ]
+    return sorted(found)
+
+
+def is_plain(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
+
+
+def digest(folder: Path, without: Iterable[str] = ()) -> str:
+    """The identity of a folder's code: SHA-256 over names, executable bits and contents, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in files(folder, without):
+        full = folder / path
+        if full.is_symlink():
+            kind, content = "l", os.fsencode(full.readlink())
+        else:
+            kind, content = "x" if full.stat().st_mode & 0o100 else "f", full.read_bytes()
+        # Not encode(): a file's name may be no UTF-8.
+        digest.update(os.fsencode(f"{kind}\0{path}\0{len(content)}\0") + content)
+    return digest.hexdigest()
+
+
+def pack(folder: Path, archive: Path, without: Iterable[str] = ()) -> None:
+    """Write a folder's code into a gzipped archive; times are kept, since a browser's cache goes by them."""
+    with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
+        for path in files(folder, without):
+            tar.add(folder / path, arcname=str(path), recursive=False)
