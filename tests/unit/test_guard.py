@@ -421,11 +421,11 @@ def killed_at(host: Host, step: int, work: Callable[[], None]) -> bool:
             if count == step:
                 os._exit(9)
 
-        for name in ("_write", "_sync"):
-            real = getattr(subject, name)
-            setattr(subject, name, lambda *arguments, real=real: (tick(), real(*arguments), tick()))
-        host.before_command = tick
         try:
+            for place, name in ((subject, "_write"), (subject.atomic, "sync")):
+                real = getattr(place, name)
+                setattr(place, name, lambda *arguments, real=real: (tick(), real(*arguments), tick()))
+            host.before_command = tick
             work()
         except BaseException:
             os._exit(1)
