@@ -245,7 +245,7 @@ def main() -> None:
 def _hide_keys(module: AnsibleModule, deployment: Deployment) -> None:
     """Have Ansible take out the keys that were made here, too, wherever an app has written them."""
     with suppress(OSError, ValueError):
-        module.no_log_values.update(deployment.keys.read())
+        module.no_log_values.update(deployment.app.keys.read())
 
 
 def _text(value: object) -> str:

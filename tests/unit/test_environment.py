@@ -279,7 +279,7 @@ def test_a_private_file_is_private_whatever_was_there_before(tmp_path: Path, uma
     path = tmp_path / "env"
     path.write_text("old", encoding="utf-8")
     path.chmod(0o666)
-    (tmp_path / "env.partial").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ".env.partial").symlink_to(tmp_path / "elsewhere")
     before = os.umask(umask)
     try:
         atomic.write(path, "new Grüße\n")
@@ -295,7 +295,7 @@ def test_a_private_file_is_never_there_in_part(tmp_path: Path, monkeypatch: pyte
     atomic.write(path, "old")
 
     def full_disk(_descriptor: int) -> None:
-        assert stat.S_IMODE((tmp_path / "env.partial").stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / ".env.partial").stat().st_mode) == 0o600
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost.deploy import environment, virtualenv
+from ansible.module_utils.flaskhost.deploy import virtualenv
 from ansible.module_utils.flaskhost.deploy.records import HISTORY_LENGTH, RECORD, Record, Store
+from ansible.module_utils.flaskhost.host import atomic
 
 
 class Shelf:
@@ -265,7 +266,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(shelf: Shelf, monkey
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(environment.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         shelf.store.write(Record("a", "other", "main", "abc"))
     assert shelf.store.record("a") == record

@@ -1383,16 +1383,16 @@ def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: p
     yard = Yard(memory, monkeypatch, next_release)
     real = atomic.write
 
-    def write_private(path: Path, text: str) -> None:
+    def counting(path: Path, text: str, **more: Any) -> None:
         counted(path)
-        real(path, text)
+        real(path, text, **more)
 
     def counted(path: Path) -> None:
         # A write counts as one more change.
         os.mkdir(path.with_name(f"{path.name}.probe"))  # noqa: PTH102 - the one that is watched
         os.rmdir(path.with_name(f"{path.name}.probe"))  # noqa: PTH106
 
-    monkeypatch.setattr(atomic, "write", write_private)
+    monkeypatch.setattr(atomic, "write", counting)
     site = yard.site()
     with FullDisk() as disk:
         site.deploy()

@@ -545,8 +545,8 @@ def test_the_flip_enables_then_renames_then_follows(app: App) -> None:
 def test_the_live_link_is_renamed_before_current(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     real = atomic.link
-    monkeypatch.setattr(atomic, "link", lambda link, to: order.append(link.name) or real(link, to))
     app.hold("blue", "r1")
+    monkeypatch.setattr(atomic, "link", lambda link, to: order.append(link.name) or real(link, to))
     app.slots.flip("blue")
     assert order == ["live.sock", "current"]
 
