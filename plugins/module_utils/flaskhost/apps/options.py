@@ -268,7 +268,7 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "processes": Option(
         "dict",
-        "Commands that run permanently beside the web server, such as workers, by name. They run from the live "
+        "Commands that run permanently beside the app server, such as workers, by name. They run from the live "
         "release. Processes of the Procfile are added; an empty command removes one of them.",
         {"worker": "celery -A shop worker"},
         default={},
