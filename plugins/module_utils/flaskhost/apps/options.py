@@ -390,7 +390,7 @@ APP_OPTIONS: dict[str, Option] = {
     "allow": Option(
         "list",
         "Networks that can open the site. If `basic_auth` is set too, visitors also need a password. If empty, every "
-        "address can.",
+        "address is allowed.",
         ["203.0.113.0/24"],
         default=[],
         pattern=r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?",
@@ -526,7 +526,8 @@ APP_OPTIONS: dict[str, Option] = {
                     # Two years: what hstspreload.org advises.
                     "max_age": Option(
                         "int",
-                        "Final `max-age` in seconds, reached 30 days after the first trusted certificate.",
+                        "Final `max-age` in seconds, reached 30 days after the first trusted certificate. 0 tells "
+                        "browsers to forget HSTS.",
                         63072000,
                         default=63072000,
                         minimum=0,
@@ -545,8 +546,8 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "watch": Option(
         "int",
-        "Time to watch a new release with visitors, in seconds. If they get more errors or slower responses, the "
-        "release is rolled back. 0 means no watch.",
+        "Time to watch a new release with visitors, in seconds. If they get more errors or much slower responses, or "
+        "if the health check or a process fails, the release is rolled back. 0 means no watch.",
         10,
         default=10,
         minimum=0,

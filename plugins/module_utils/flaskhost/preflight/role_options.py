@@ -29,7 +29,10 @@ EGRESS_OPTIONS = {
     "port": Option("int", "Port that connections can go to.", 587, required=True, minimum=1, maximum=65535),
     "protocol": Option("str", "Transport protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
     "to": Option(
-        "list", "Networks that connections can go to. If empty, every address.", ["203.0.113.0/24"], default=[]
+        "list",
+        "Networks that connections can go to. If empty, every address is allowed.",
+        ["203.0.113.0/24"],
+        default=[],
     ),
 }
 

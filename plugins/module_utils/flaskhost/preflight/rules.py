@@ -68,7 +68,7 @@ ADMIN_OPTIONS = {
 FIREWALL_OPTIONS = {
     "port": Option("int", "Port to open.", 8443, required=True, minimum=1, maximum=65535),
     "protocol": Option("str", "Transport protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
-    "from": Option("list", "Networks that can connect. If empty, every address can.", [], default=[]),
+    "from": Option("list", "Networks that can connect. If empty, every address is allowed.", [], default=[]),
 }
 
 _KEY_TYPES = (
