@@ -1172,8 +1172,8 @@ def test_hints(project: Path) -> None:
         assert problem["kind"] == kind
         return f"{problem['problem']} {problem['example']}"
 
-    assert "It is empty. The names" in told({"domains": []}, "missing")
-    assert "It is missing. The names" in told({"domains": GONE}, "missing")
+    assert "It is empty. Domain names" in told({"domains": []}, "missing")
+    assert "It is missing. Domain names" in told({"domains": GONE}, "missing")
     assert "is a list" in told({"release_command": ["a", "b"]}, "wrong_type")
     assert "is empty" in told({"domains": ["a.test", None]}, "wrong_type")
     assert "in square brackets" in told({"persistent": "instance"}, "wrong_type")

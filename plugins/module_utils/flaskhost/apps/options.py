@@ -12,8 +12,8 @@ from .schema import HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
 APP_OPTIONS: dict[str, Option] = {
     "domains": Option(
         "list",
-        "The names that the app answers to; the first is canonical, the others redirect to it, but for wildcards, "
-        "which the app itself answers. IP addresses are possible too.",
+        "Domain names of the app. The first one is canonical, and the others redirect to it. A wildcard cannot be "
+        "first; the app itself serves its names. One app per host can also list IP addresses.",
         ["www.example.com", "example.com"],
         required=True,
         # What is an address, the rules of preflight say.
@@ -21,62 +21,64 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "source": Option(
         "options",
-        "Where the code comes from: a folder on the controller (path), a git repository (repo) or an archive.",
+        "Where the code comes from. Set one of `path` (a folder on the control node), `repo` (a git repository) or "
+        "`archive`.",
         {"repo": "https://git.example.com/shop.git", "version": "v1.4.0"},
         required=True,
         options={
             "path": Option(
                 "str",
-                "A folder on the controller; relative to the project's folder, or absolute.",
+                "Folder on the control node. A relative path starts at the project folder.",
                 "sample_app",
                 default="",
             ),
             "repo": Option(
                 "str",
-                "The URL of a git repository that the host can read.",
+                "URL of a git repository that the host can read.",
                 "https://git.example.com/shop.git",
                 default="",
                 pattern=r"(?:https?://|ssh://|git://|file:///|[A-Za-z0-9_.-]+@)\S+",
             ),
             "version": Option(
                 "str",
-                "The branch, tag or commit to run; only with repo.",
+                "Branch, tag or commit to deploy, with `repo` only.",
                 "v1.4.0",
                 default="",
                 pattern=r"(?!-)(?!.*\.\.)[A-Za-z0-9_./+-]+",
             ),
             "key": Option(
                 "str",
-                "The private SSH key (a deploy key) that may read the repository, without a passphrase; from "
-                "ansible-vault. Without one, the agent that you forward is asked.",
+                "Private SSH key (deploy key) that can read the repository, without a passphrase. Store it in "
+                "ansible-vault. If unset, the host uses your forwarded SSH agent.",
                 "{{ vault_shop_deploy_key }}",
                 default="",
             ),
             "known_hosts": Option(
                 "str",
-                "The public SSH keys of the repository's server, as ssh-keyscan prints them; without them the server "
-                "is trusted on first use.",
+                "Public host keys of the git server, as printed by `ssh-keyscan`. If unset, the host trusts the "
+                "server on first use.",
                 "git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2GyS4Lk9nQ7Fv1cOaXwZ0rTt8uPbHd3eKmY5sRxWqN",
                 default="",
             ),
             "archive": Option(
                 "str",
-                "A .tar.gz, .tar.xz or .tar on the controller, relative to the project's folder or absolute, or a URL "
-                "that the host can read; a single folder at its top is left out.",
+                "`.tar.gz`, `.tar.xz` or `.tar` archive: a path on the control node (relative to the project folder, "
+                "or absolute) or a URL that the host can read. A single top-level folder is stripped.",
                 "dist/shop-1.4.0.tar.gz",
                 default="",
                 pattern=r"https?://\S+|(?!.*://)[^\x00-\x1f]+\.(?:tar|tar\.gz|tgz|tar\.xz|txz)",
             ),
             "checksum": Option(
                 "str",
-                "The checksum of the archive, as sha256sum prints it; required with archive.",
+                "SHA-256 checksum of the archive: `sha256:` and the digest that `sha256sum` prints. Required with "
+                "`archive`.",
                 f"sha256:{'0123456789abcdef' * 4}",
                 default="",
                 pattern=r"sha256:[0-9a-fA-F]{64}",
             ),
             "subdir": Option(
                 "str",
-                "The folder of the app inside the source, for a repository that holds more than the app.",
+                "Folder of the app inside the source, if the source contains more than the app (monorepo).",
                 "services/shop",
                 default="",
                 pattern=RELATIVE_PATH,
@@ -85,95 +87,97 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "wsgi": Option(
         "str",
-        "The WSGI application as gunicorn names it: module:object or module:factory().",
+        "WSGI callable, written as for gunicorn: `module:object` or `module:factory()`.",
         "shop:create_app()",
         required=True,
         pattern=r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.\w+)*(?:\([\w\s=,.'\"-]*\))?",
     ),
     "requirements": Option(
         "str",
-        "The file that pins the dependencies; found by itself when empty: uv.lock, requirements.txt, pyproject.toml.",
+        "File that pins the dependencies. If unset, the first of `uv.lock`, `requirements.txt` and `pyproject.toml` "
+        "that exists.",
         "requirements/production.txt",
         default="",
         pattern=RELATIVE_PATH,
     ),
     "wheelhouse": Option(
         "str",
-        "A folder of the code tree with all packages, the application server too; nothing is then downloaded.",
+        "Folder in the source with all packages, including gunicorn. If set, no packages are downloaded.",
         "vendor/wheels",
         default="",
         pattern=RELATIVE_PATH,
     ),
     "extra_packages": Option(
         "list",
-        "Pinned packages to install on top of the app's own, a database driver for instance; with hashes if the lock "
-        "has some.",
+        "Pinned packages to install in addition to the app's own, such as a database driver. Add hashes if the lock "
+        "file has hashes.",
         ["psycopg[binary]==3.3.9"],
         default=[],
         pattern=rf"{PINNED}{HASH}*\s*",
     ),
     "persistent": Option(
         "list",
-        "Folders of the code tree that live in the app's data folder and outlast releases.",
+        "Folders of the app that are stored in its data folder and kept across releases.",
         ["instance", "uploads"],
         default=["instance", "uploads"],
         pattern=RELATIVE_PATH,
     ),
     "database": Option(
-        "bool", "Whether the app has a PostgreSQL database of its own, reached over the local socket.", True, True
+        "bool", "Whether the app gets its own PostgreSQL database, reached over the local socket.", True, True
     ),
     "database_driver": Option(
         "str",
-        "The driver named in SQLALCHEMY_DATABASE_URI; DATABASE_URL names none.",
+        "Driver in `SQLALCHEMY_DATABASE_URI`. `DATABASE_URL` names no driver.",
         "psycopg2",
         default="psycopg",
         choices=("psycopg", "psycopg2", "pg8000", "asyncpg"),
     ),
     "database_owner": Option(
         "bool",
-        "Whether the app itself owns its tables, and may make and drop them while it serves; without it only the "
-        "release command may.",
+        "Whether the app itself owns its tables and can create and drop them while it runs. If false, only the "
+        "release command can.",
         True,
         default=False,
     ),
     "database_pool": Option(
         "bool",
-        "Whether the app reaches its database by way of PgBouncer, where many connections share a few, each for a "
-        "transaction at a time.",
+        "Whether the app connects to its database through PgBouncer. Many connections then share a few of "
+        "PostgreSQL's, one transaction at a time.",
         True,
         default=False,
     ),
     "database_extensions": Option(
         "list",
-        "PostgreSQL's extensions that the database has.",
+        "PostgreSQL extensions to install in the app's database.",
         ["citext", "pg_trgm"],
         default=[],
         pattern=r"[a-z][a-z0-9_-]{0,62}",
     ),
     "database_limits": Option(
         "options",
-        "What the app's connections to the database are held to; a connection may set other times for itself.",
+        "Connection limit and timeouts for the app's database role. A session can override the timeouts with `SET`.",
         {"statement_timeout": 120},
         default={},
         options={
             "connections": Option(
                 "int",
-                "Connections that all processes of the app may have open; computed from workers, threads and processes "
-                "when not set.",
+                "Connection limit for all processes of the app together. If unset, computed from workers, threads "
+                "and processes.",
                 40,
                 minimum=1,
                 maximum=500,
             ),
             "statement_timeout": Option(
                 "int",
-                "Seconds that a statement may take, 0 for any; when not set 60, or timeout and 5 if that is more.",
+                "Time limit for a statement, in seconds; 0 means no limit. If unset, 60, or `timeout` plus 5 if that "
+                "is more.",
                 120,
                 minimum=0,
                 maximum=86400,
             ),
             "lock_timeout": Option(
                 "int",
-                "Seconds that a statement may wait for a lock; 0 for any.",
+                "Time that a statement can wait for a lock, in seconds; 0 means no limit.",
                 10,
                 default=10,
                 minimum=0,
@@ -181,7 +185,7 @@ APP_OPTIONS: dict[str, Option] = {
             ),
             "idle_in_transaction_timeout": Option(
                 "int",
-                "Seconds that a transaction may be open and do nothing, holding its locks; 0 for any.",
+                "Time that an open transaction can be idle while it holds its locks, in seconds; 0 means no limit.",
                 60,
                 default=60,
                 minimum=0,
@@ -191,14 +195,15 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "release_command": Option(
         "str",
-        "A command run once for every new release in the whole fleet, before it serves: the database migrations; "
-        "the release line of a Procfile when empty.",
+        "Command that runs before a new release goes live, such as the database migrations. With several hosts it "
+        "runs on one host for all, or on each host that has its own database. If unset, the `release` line of the "
+        "Procfile.",
         "flask db upgrade",
         default="",
     ),
     "release_timeout": Option(
         "int",
-        "Seconds that the release command may take, and each of its statements.",
+        "Time limit for the release command and for each of its statements, in seconds.",
         900,
         default=900,
         minimum=1,
@@ -206,86 +211,116 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "release_lock_timeout": Option(
         "int",
-        "Seconds that a statement of the release command may wait for a lock; the app's queries wait behind it.",
+        "Time that a statement of the release command can wait for a lock, in seconds. Meanwhile, the app's queries "
+        "on that table wait too.",
         5,
         default=5,
         minimum=1,
         maximum=3600,
     ),
     "worker_class": Option(
-        "str", "The kind of gunicorn worker.", "gthread", default="gthread", choices=("gthread", "sync")
+        "str",
+        "Class of the gunicorn workers. Use `sync` for code that is not thread-safe.",
+        "gthread",
+        default="gthread",
+        choices=("gthread", "sync"),
     ),
     "workers": Option(
-        "int", "Worker processes; computed from the host's cores and memory when not set.", 2, minimum=1, maximum=64
+        "int",
+        "Number of worker processes. If unset, computed from the host's cores and memory.",
+        2,
+        minimum=1,
+        maximum=64,
     ),
-    "threads": Option("int", "Threads in each worker, each serving one request.", 8, default=8, minimum=1, maximum=128),
+    "threads": Option(
+        "int",
+        "Number of threads per worker. Each thread handles one request at a time.",
+        8,
+        default=8,
+        minimum=1,
+        maximum=128,
+    ),
     "timeout": Option(
         "int",
-        "Seconds after which a worker that is stuck is replaced; nginx gives up on a request 5 s later.",
+        "Time after which a stuck worker is replaced, in seconds. nginx gives up on a request 5 seconds later.",
         30,
         default=30,
         minimum=1,
         maximum=3600,
     ),
     "drain": Option(
-        "int", "Seconds that requests in flight get to finish before a stop.", 30, default=30, minimum=1, maximum=3600
+        "int",
+        "Time that requests in flight have to finish before the app server stops, in seconds.",
+        30,
+        default=30,
+        minimum=1,
+        maximum=3600,
     ),
     "config": Option(
-        "str", "The value of FLASK_CONFIG.", "production", default="production", pattern=r"[A-Za-z_][\w.-]*"
+        "str", "Value of `FLASK_CONFIG`.", "production", default="production", pattern=r"[A-Za-z_][\w.-]*"
     ),
-    "env": Option("dict", "Environment variables that are no secret.", {"MAIL_FROM": "shop@example.com"}, default={}),
+    "env": Option("dict", "Environment variables that are not secret.", {"MAIL_FROM": "shop@example.com"}, default={}),
     "secrets": Option(
         "dict",
-        "Environment variables that are secret; from ansible-vault.",
+        "Secret environment variables. Store the values in ansible-vault.",
         {"MAIL_PASSWORD": "{{ vault_shop_mail_password }}"},
         default={},
     ),
     "processes": Option(
         "dict",
-        "Commands that run all the time beside the web server, by name, as units of the release that serves; "
-        "a Procfile's are added, and an empty command takes one of those away.",
+        "Commands that run permanently beside the app server, such as workers, by name. They run from the live "
+        "release. Processes of the Procfile are added; an empty command removes one of them.",
         {"worker": "celery -A shop worker"},
         default={},
     ),
     "timers": Option(
         "mapping",
-        "Commands that run at certain times, by name, with the release that serves.",
+        "Scheduled commands, by name. They run from the live release.",
         {"nightly": {"command": "flask purge", "on_calendar": "*-*-* 03:00"}},
         default={},
         options={
-            "command": Option("str", "The command.", "flask purge", required=True),
+            "command": Option("str", "Command to run.", "flask purge", required=True),
             "on_calendar": Option(
-                "str", "When it runs, as systemd.time(7) has it, in the host's time zone.", "*-*-* 03:00", required=True
+                "str",
+                "Schedule in the format of systemd.time(7), in the host's time zone.",
+                "*-*-* 03:00",
+                required=True,
             ),
         },
     ),
     "outbound": Option(
         "bool",
-        "Whether the app may connect to other hosts, and to ports of this one. Without it there is the database.",
+        "Whether the app can connect to other hosts and to network ports of its own host. If false, it can still "
+        "reach its database.",
         False,
         default=True,
     ),
     "limits": Option(
         "options",
-        "What the app may use.",
+        "Resource limits of the app, and limits for each client address.",
         {"memory": 512, "body": 16},
         default={},
         options={
             "memory": Option(
-                "int", "Memory of a slot, in MB; computed when not set.", 512, minimum=64, maximum=1048576
+                "int",
+                "Memory limit for each slot, process and timer, in MB. If unset, computed from the host's memory.",
+                512,
+                minimum=64,
+                maximum=1048576,
             ),
             "disk": Option(
                 "str",
-                "The most that the app's releases, data, temporary files and database may hold: a size, or a share of "
-                "the file system. Needs a file system with project quotas; see docs/isolation.md, The disk.",
+                "Disk limit for the app's releases, data, temporary files and database together: a size, or a share "
+                "of the file system. Requires a file system with project quotas; see docs/isolation.md, The disk.",
                 "10G",
                 default="50%",
                 pattern=r"[1-9][0-9]{0,5}[MGT]|([1-9][0-9]?|100)%",
             ),
-            "body": Option("int", "The largest request body, in MB.", 16, default=16, minimum=1, maximum=10240),
+            "body": Option("int", "Maximum size of a request body, in MB.", 16, default=16, minimum=1, maximum=10240),
             "rate": Option(
                 "int",
-                "Requests a second of one visitor's address that reach the app; more are answered 429. 0: no limit.",
+                "Requests per second that one client address can send to the app. Requests over the limit get 429. 0 "
+                "means no limit.",
                 20,
                 default=20,
                 minimum=0,
@@ -293,7 +328,7 @@ APP_OPTIONS: dict[str, Option] = {
             ),
             "burst": Option(
                 "int",
-                "Requests of one address that may come at once, beyond the rate.",
+                "Requests over the rate that one client address can send at once.",
                 100,
                 default=100,
                 minimum=0,
@@ -302,7 +337,8 @@ APP_OPTIONS: dict[str, Option] = {
             # A browser has up to 128 streams of HTTP/2 open, and nginx counts each of them as a connection.
             "connections": Option(
                 "int",
-                "Requests of one address that are being answered at the same time, static files too. 0: no limit.",
+                "Concurrent requests per client address, including static files. Requests over the limit get 429. 0 "
+                "means no limit.",
                 150,
                 default=150,
                 minimum=0,
@@ -310,9 +346,9 @@ APP_OPTIONS: dict[str, Option] = {
             ),
             "uploads": Option(
                 "int",
-                "Requests of one address with a body of 1 MB and more, or of undeclared length, that are sent at the "
-                "same time, to all apps together. nginx keeps such bodies on the disk, so this times body is what one "
-                "address can fill. 0: no limit.",
+                "Concurrent uploads per client address, to all apps together. A request counts if its body has 1 MB "
+                "or more, or no declared length. nginx keeps such bodies on disk, so one address can fill `uploads` "
+                "times `body`. 0 means no limit.",
                 8,
                 default=8,
                 minimum=0,
@@ -322,20 +358,21 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "login": Option(
         "options",
-        "The pages where passwords are tried; there is a tighter limit on what is sent to them.",
+        "Login pages and their rate limit, which stops password guessing.",
         {"paths": ["/login"], "rate": 10},
         default={},
         options={
             "paths": Option(
                 "list",
-                "The paths that a log-in is sent to, by POST, with or without a slash at the end.",
+                "Paths that receive logins by POST, with or without a trailing slash.",
                 ["/login", "/auth/login"],
                 default=["/login", "/auth/login", "/admin/login"],
                 pattern=URL_PATH,
             ),
             "rate": Option(
                 "int",
-                "Log-ins a minute of one address, all of which may come at once; more are answered 429. 0: no limit.",
+                "Logins per minute and client address, which can all come at once. Requests over the limit get 429. "
+                "0 means no limit.",
                 10,
                 default=10,
                 minimum=0,
@@ -345,27 +382,28 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "basic_auth": Option(
         "dict",
-        "Who may see the app at all, by the password that nginx asks for: names and the hashes of their passwords, "
-        "as openssl passwd -6 prints them; from ansible-vault. Everybody when empty.",
+        "Users who can open the site with a password, which nginx checks: user names and password hashes, as printed "
+        "by `openssl passwd -6`. Store the hashes in ansible-vault. If empty, no password is needed.",
         {"ada": "{{ vault_shop_basic_auth }}"},
         default={},
     ),
     "allow": Option(
         "list",
-        "The networks from which the app may be seen; with basic_auth, both are asked for. Everybody when empty.",
+        "Networks that can open the site. If `basic_auth` is set too, visitors also need a password. If empty, every "
+        "address is allowed.",
         ["203.0.113.0/24"],
         default=[],
         pattern=r"[0-9a-fA-F.:]+(?:/[0-9]{1,3})?",
     ),
     "noindex": Option(
         "bool",
-        "Whether search engines are told to leave the app out; true where basic_auth or allow is set and nothing is "
-        "said here.",
+        "Whether responses tell search engines not to index the site. If unset, true if `basic_auth` or `allow` is "
+        "set, otherwise false.",
         True,
     ),
     "methods": Option(
         "list",
-        "The methods of HTTP that reach the app; others are answered 405.",
+        "HTTP methods that the app receives. Other methods get 405.",
         ["GET", "HEAD", "POST"],
         default=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
         pattern=r"[A-Z][A-Z_-]{0,31}",
@@ -373,30 +411,36 @@ APP_OPTIONS: dict[str, Option] = {
     # What would break an app that nobody has written it for is not in it: where scripts and pictures come from.
     "csp": Option(
         "str",
-        "The header Content-Security-Policy of all answers to which the app gives none itself; none when empty.",
+        "`Content-Security-Policy` header for responses in which the app sends none. If empty, nginx adds no such "
+        "header.",
         "default-src 'self'; base-uri 'self'; frame-ancestors 'none'",
         default="base-uri 'self'; frame-ancestors 'self'",
         pattern=r"[ !#%-\[\]-~]*",
     ),
     "headers": Option(
         "dict",
-        "More headers of all answers in which the app does not send them itself, by name; an empty one takes away one "
-        "of those that nginx has by default.",
+        "Additional response headers, by name, for responses in which the app does not send them. An empty value "
+        "removes one of nginx's default headers.",
         {"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": ""},
         default={},
     ),
     "static": Option(
         "options",
-        "The files that nginx serves by itself.",
+        "Static files that nginx serves.",
         {"url": "/static/", "path": "shop/static"},
         default={},
         options={
             "url": Option(
-                "str", "The URL prefix, ending in a slash.", "/static/", default="/static/", pattern=URL_PATH + "/"
+                "str",
+                "URL prefix of the static files, ending in a slash.",
+                "/static/",
+                default="/static/",
+                pattern=URL_PATH + "/",
             ),
             "path": Option(
                 "str",
-                "The folder of the files; the static folder beside the WSGI module when empty.",
+                "Folder of the static files, relative to the app's folder. If unset, the folder `static` in or "
+                "beside the WSGI module.",
                 "shop/static",
                 default="",
                 pattern=RELATIVE_PATH,
@@ -405,76 +449,94 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "health": Option(
         "options",
-        "The request that a release must answer before it serves.",
+        "Health check that a release must pass before it goes live.",
         {"path": "/healthz", "status": 200},
         default={},
         options={
-            "path": Option("str", "The path to ask for.", "/healthz", default="/", pattern=URL_PATH),
-            "status": Option("int", "The status to expect, not a redirect.", 200, 200, minimum=200, maximum=599),
-            "body": Option("str", "A text that the answer must hold, if any.", '"status": "ok"', default=""),
-            "probes": Option("int", "Good answers in a row.", 3, default=3, minimum=1, maximum=100),
+            "path": Option("str", "URL path of the health check.", "/healthz", default="/", pattern=URL_PATH),
+            "status": Option(
+                "int", "Expected status code. Redirects (3xx) are not allowed.", 200, 200, minimum=200, maximum=599
+            ),
+            "body": Option(
+                "str",
+                "Text that the response must contain. If empty, the body is not checked.",
+                '"status": "ok"',
+                default="",
+            ),
+            "probes": Option("int", "Number of consecutive good responses.", 3, default=3, minimum=1, maximum=100),
             "timeout": Option(
-                "int", "Seconds to wait for them, and before for the app to load.", 30, 30, minimum=1, maximum=600
+                "int",
+                "Time that the app has to start, and again to pass all probes, in seconds.",
+                30,
+                30,
+                minimum=1,
+                maximum=600,
             ),
             "settle": Option(
-                "int", "Seconds that a new release then has to go on answering.", 2, default=2, minimum=0, maximum=600
+                "int",
+                "Time after the probes in which a new release must keep passing the check, in seconds.",
+                2,
+                default=2,
+                minimum=0,
+                maximum=600,
             ),
         },
     ),
     "tls": Option(
         "options",
-        "The certificate of the app, and what browsers are told of HTTPS.",
+        "Certificate of the app, and HSTS.",
         {"mode": "acme", "challenge": "http"},
         default={},
         options={
             "mode": Option(
                 "str",
-                "Where the certificate comes from: an authority that speaks ACME, the host itself, or you. Not set: "
-                "acme where acme_email is set, else selfsigned.",
+                "Source of the certificate: an ACME certificate authority (`acme`), the host itself (`selfsigned`) "
+                "or you (`files`). If unset, `acme` if `acme_email` is set, otherwise `selfsigned`.",
                 "acme",
                 choices=("acme", "selfsigned", "files"),
             ),
             "challenge": Option(
                 "str",
-                "How the authority sees that the names are yours: a request over port 80, or a record in the DNS.",
+                "How the certificate authority verifies that the domains are yours: by a request to port 80 (`http`) "
+                "or by a DNS record (`dns`).",
                 "http",
                 default="http",
                 choices=("http", "dns"),
             ),
             "certificate": Option(
                 "str",
-                "With files: the certificate in PEM, and below it the chain.",
+                "Certificate in PEM format, followed by its chain, for the mode `files`.",
                 "{{ vault_shop_certificate }}",
                 default="",
             ),
             "key": Option(
                 "str",
-                "With files: the private key of the certificate in PEM, without a passphrase; from ansible-vault.",
+                "Private key of the certificate in PEM format, without a passphrase, for the mode `files`. Store it "
+                "in ansible-vault.",
                 "{{ vault_shop_tls_key }}",
                 default="",
             ),
             "hsts": Option(
                 "options",
-                "What browsers are told to remember (RFC 6797): that the site is to be had over HTTPS only. It "
-                "begins with minutes, and grows once a trusted certificate has been served.",
+                "HTTP Strict Transport Security (RFC 6797): browsers then use only HTTPS for the site. It starts at "
+                "five minutes and grows after the first trusted certificate.",
                 {"max_age": 63072000},
                 default={},
                 options={
                     # Two years: what hstspreload.org advises.
                     "max_age": Option(
                         "int",
-                        "Seconds that they remember it in the end, 30 days after the first trusted certificate.",
+                        "Final `max-age` in seconds, reached 30 days after the first trusted certificate. 0 tells "
+                        "browsers to forget HSTS.",
                         63072000,
                         default=63072000,
                         minimum=0,
                         maximum=315360000,
                     ),
-                    "subdomains": Option(
-                        "bool", "Whether that is true of all names below the app's own too.", False, default=False
-                    ),
+                    "subdomains": Option("bool", "Whether HSTS includes all subdomains.", False, default=False),
                     "preload": Option(
                         "bool",
-                        "Whether browsers may carry the name in the list that they are shipped with; hard to undo.",
+                        "Whether browsers can add the domain to the preload list that they ship with. Hard to undo.",
                         False,
                         default=False,
                     ),
@@ -484,11 +546,14 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "watch": Option(
         "int",
-        "Seconds to watch a new release with visitors; it is taken back where they get more errors or slower answers.",
+        "Time to watch a new release with visitors, in seconds. If they get more errors or much slower responses, or "
+        "if the health check or a process fails, the release is rolled back. 0 means no watch.",
         10,
         default=10,
         minimum=0,
         maximum=3600,
     ),
-    "keep_releases": Option("int", "Releases to keep on the host.", 5, default=5, minimum=2, maximum=50),
+    "keep_releases": Option(
+        "int", "Number of healthy releases to keep on the host.", 5, default=5, minimum=2, maximum=50
+    ),
 }

@@ -26,9 +26,14 @@ _PINNED = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!_-]+"
 
 #: What one rule of firewall_egress_allow is: the options in roles/firewall, which a unit test compares.
 EGRESS_OPTIONS = {
-    "port": Option("int", "The port to reach.", 587, required=True, minimum=1, maximum=65535),
-    "protocol": Option("str", "The protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
-    "to": Option("list", "The networks to reach; every address if it is left out.", ["203.0.113.0/24"], default=[]),
+    "port": Option("int", "Port that connections can go to.", 587, required=True, minimum=1, maximum=65535),
+    "protocol": Option("str", "Transport protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
+    "to": Option(
+        "list",
+        "Networks that connections can go to. If empty, every address is allowed.",
+        ["203.0.113.0/24"],
+        default=[],
+    ),
 }
 
 

@@ -61,14 +61,14 @@ EXAMPLE_HEADERS = "headers: {X-Frame-Options: DENY}"
 
 #: What one administrator is: the options of base_admin_users in roles/base, which a unit test compares.
 ADMIN_OPTIONS = {
-    "name": Option("str", "The user's name.", "ada", required=True, pattern=r"[a-z_][a-z0-9_-]{0,31}"),
-    "keys": Option("list", "The user's public SSH keys.", [], required=True),
+    "name": Option("str", "User name of the administrator.", "ada", required=True, pattern=r"[a-z_][a-z0-9_-]{0,31}"),
+    "keys": Option("list", "Public SSH keys of the administrator.", [], required=True),
 }
 #: What one opening of the firewall is: the options of firewall_allow in roles/firewall, which a unit test compares.
 FIREWALL_OPTIONS = {
-    "port": Option("int", "The port to open.", 8443, required=True, minimum=1, maximum=65535),
-    "protocol": Option("str", "The protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
-    "from": Option("list", "The networks that may; everybody where it is left out.", [], default=[]),
+    "port": Option("int", "Port to open.", 8443, required=True, minimum=1, maximum=65535),
+    "protocol": Option("str", "Transport protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
+    "from": Option("list", "Networks that can connect. If empty, every address is allowed.", [], default=[]),
 }
 
 _KEY_TYPES = (

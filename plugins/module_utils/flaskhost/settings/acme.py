@@ -15,82 +15,91 @@ DNS_PLUGINS = (
 ACME_OPTIONS: dict[str, Option] = {
     "directory": Option(
         "str",
-        "The URL of the authority's ACME directory.",
+        "URL of the certificate authority's ACME directory.",
         "https://acme-staging-v02.api.letsencrypt.org/directory",
         default="https://acme-v02.api.letsencrypt.org/directory",
         pattern=r"https://[^\s/@?#\"'\\]+(?:/[^\s\"'\\]*)?",
     ),
     "root": Option(
         "str",
-        "The root certificate of a private authority, in PEM: the host trusts it for the directory's own HTTPS, and as "
-        "the issuer of the apps' certificates.",
+        "Root certificate of a private certificate authority, in PEM format. The host trusts it for the directory's "
+        "own HTTPS and as the issuer of the apps' certificates.",
         "{{ lookup('file', 'root.pem') }}",
         default="",
     ),
     "external_account": Option(
         "options",
-        "The account that you have with the authority, where it wants one (RFC 8555, 7.3.4).",
+        "External account at the certificate authority, if it requires one (external account binding, RFC 8555, "
+        "7.3.4).",
         {"key_id": "kid-1", "hmac_key": "{{ vault_acme_hmac_key }}"},
         default={},
         options={
             "key_id": Option(
-                "str", "The identifier of the key that it gave you.", "kid-1", default="", pattern=r"[\x21-\x7e]+"
+                "str",
+                "Key identifier that the certificate authority gave you.",
+                "kid-1",
+                default="",
+                pattern=r"[\x21-\x7e]+",
             ),
             "hmac_key": Option(
-                "str", "The key itself, in base64url; from ansible-vault.", "{{ vault_acme_hmac_key }}", default=""
+                "str",
+                "HMAC key that belongs to the key identifier, in base64url. Store it in ansible-vault.",
+                "{{ vault_acme_hmac_key }}",
+                default="",
             ),
         },
     ),
     "key_type": Option(
         "str",
-        "The kind of the certificates' private keys: ECDSA on a curve of NIST's, or RSA.",
+        "Type of the certificates' private keys: ECDSA on a NIST curve, or RSA.",
         "p256",
         default="p256",
         choices=("p256", "p384", "rsa2048", "rsa4096"),
     ),
     "profile": Option(
         "str",
-        "The profile of certificates to prefer, of those that the authority's directory names; its default when empty.",
+        "Preferred certificate profile, one that the certificate authority's directory lists. If empty, the default "
+        "of the certificate authority.",
         "shortlived",
         default="",
         pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     ),
     "strict": Option(
         "bool",
-        "Whether a run fails where the authority gave no certificate; without it the run tells what is missing, and "
-        "the next one tries again.",
+        "Whether a run fails if the certificate authority issued no certificate. If false, the run reports what is "
+        "missing, and the next one tries again.",
         False,
         default=False,
     ),
     "certbot": Option(
         "str",
-        "The certbot to use: the release that Flaskhost has pinned, or the distribution's package.",
+        "Installation of certbot: the release that Flaskhost pins, or the distribution's package.",
         "pinned",
         default="pinned",
         choices=("pinned", "package"),
     ),
     "dns": Option(
         "options",
-        "How records are put into the DNS, for the apps whose challenge is dns.",
+        "DNS plugin of certbot, for apps with the challenge `dns`.",
         {"plugin": "rfc2136", "credentials": {"dns_rfc2136_server": "203.0.113.53"}},
         default={},
         options={
             "plugin": Option(
                 "str",
-                "certbot's DNS plugin, by its name without certbot-dns-.",
+                "Name of the certbot DNS plugin, without `certbot-dns-`.",
                 "rfc2136",
                 default="",
                 pattern=r"[a-z0-9][a-z0-9-]{0,62}",
             ),
             "credentials": Option(
                 "dict",
-                "What is in the plugin's INI file, as its guide has it; from ansible-vault.",
+                "Contents of the plugin's INI file, as in the plugin's documentation. Store secrets in ansible-vault.",
                 {"dns_rfc2136_server": "203.0.113.53", "dns_rfc2136_secret": "{{ vault_dns_secret }}"},
                 default={},
             ),
             "propagation": Option(
                 "int",
-                "Seconds that a record gets to reach the authority's resolvers.",
+                "Time to wait until a new record has reached the certificate authority's resolvers, in seconds.",
                 30,
                 default=30,
                 minimum=0,
@@ -98,7 +107,7 @@ ACME_OPTIONS: dict[str, Option] = {
             ),
             "package": Option(
                 "str",
-                "The packages of a plugin that is not one of certbot's own, pinned, each with its hashes.",
+                "Packages of a DNS plugin that does not come from certbot's developers, pinned, each with its hashes.",
                 "certbot-dns-hetzner==3.0.0 --hash=sha256:" + "0123456789abcdef" * 4,
                 default="",
                 pattern=rf"(?:{PINNED}(?: ?; ?[^\\\n]*?)?{HASH}+\s*)+",

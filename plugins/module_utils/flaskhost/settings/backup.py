@@ -14,47 +14,48 @@ _CALENDAR = r"[A-Za-z0-9*,.:/~ \-]{1,120}"
 BACKUP_OPTIONS: dict[str, Option] = {
     "passphrase": Option(
         "str",
-        "What the backups are encrypted with; from ansible-vault. Without it there are none.",
+        "Passphrase that encrypts the backups. Store it in ansible-vault. If unset, the host makes no backups.",
         "{{ vault_backup_passphrase }}",
         default="",
     ),
     "second": Option(
         "options",
-        "The second repository, on another host or in a store that speaks S3: without it the backups are lost with "
-        "the host.",
+        "Second repository, on another host or in S3-compatible storage. Without one, a lost host loses its backups "
+        "too.",
         {"repository": "sftp:backup@203.0.113.20:/flaskhost/production1"},
         default={},
         options={
             "repository": Option(
                 "str",
-                "Where it is, as restic names it: sftp:USER@HOST:/PATH, s3:https://HOST/BUCKET or rest:https://HOST/. "
-                "Each host needs one of its own.",
+                "Location in restic's syntax: `sftp:USER@HOST:/PATH`, `s3:https://HOST/BUCKET` or "
+                "`rest:https://HOST/`. Each host needs its own.",
                 "sftp:backup@203.0.113.20:/flaskhost/production1",
                 default="",
                 pattern=r"(?:/|(?:sftp|s3|rest|b2|azure|gs|swift):)[^\s\"'\\]+",
             ),
             "ssh_key": Option(
                 "str",
-                "The private key that SSH lets in, for sftp; from ansible-vault.",
+                "Private SSH key that can log in to the other host, for `sftp`. Store it in ansible-vault.",
                 "{{ vault_backup_ssh_key }}",
                 default="",
             ),
             "known_hosts": Option(
                 "str",
-                "The lines of ssh-keyscan of the other host, for sftp: nobody else is believed.",
+                "Public host keys of the other host, as printed by `ssh-keyscan`, for `sftp`. Other keys are rejected.",
                 "203.0.113.20 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA...",
                 default="",
             ),
             "environment": Option(
                 "dict",
-                "The variables that restic wants for it: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                "RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD; the secret ones from ansible-vault.",
+                "Environment variables that restic needs: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or "
+                "`RESTIC_REST_USERNAME` and `RESTIC_REST_PASSWORD`. Store the secrets in ansible-vault.",
                 {"AWS_ACCESS_KEY_ID": "backup", "AWS_SECRET_ACCESS_KEY": "{{ vault_backup_s3_secret }}"},
                 default={},
             ),
             "every": Option(
                 "int",
-                "Minutes between two copies of the database to it: what is lost at most where the whole host is.",
+                "Minutes between two copies of the database to the second repository. If you lose the host, you lose "
+                "at most the changes since the last copy.",
                 5,
                 default=5,
                 minimum=1,
@@ -64,65 +65,67 @@ BACKUP_OPTIONS: dict[str, Option] = {
     ),
     "path": Option(
         "str",
-        "The folder of the local repository.",
+        "Folder of the local repository.",
         "/var/backups/flaskhost",
         default="/var/backups/flaskhost",
         pattern=r"/(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9._/-]+[A-Za-z0-9_-]",
     ),
     "keep_days": Option(
-        "int", "Days that can be gone back to.", 14, default=14, minimum=1, maximum=3650
+        "int", "Number of days that you can go back in a restore.", 14, default=14, minimum=1, maximum=3650
     ),
     "full": Option(
         "str",
-        "When a full backup is made, as systemd.time(7) has it, in the host's time zone.",
+        "Schedule of full backups, in the format of systemd.time(7), in the host's time zone.",
         "Sun *-*-* 02:15",
         default="Sun *-*-* 02:15",
         pattern=_CALENDAR,
     ),
     "diff": Option(
         "str",
-        "When a backup of what has changed since is made.",
+        "Schedule of differential backups, which contain the changes since the last full backup.",
         "Mon..Sat *-*-* 02:15",
         default="Mon..Sat *-*-* 02:15",
         pattern=_CALENDAR,
     ),
     "drill": Option(
         "str",
-        "When the newest backup is restored for a trial.",
+        "Schedule of the drill, the restore test of the newest backup.",
         "Wed *-*-* 04:15",
         default="Wed *-*-* 04:15",
         pattern=_CALENDAR,
     ),
     "alert_hours": Option(
-        "int", "Hours after which the last good backup is too old.", 26, default=26, minimum=1, maximum=8760
+        "int", "Age of the last good backup that triggers an alert, in hours.", 26, default=26, minimum=1, maximum=8760
     ),
     "drill_days": Option(
-        "int", "Days after which the last good drill is too old.", 8, default=8, minimum=1, maximum=3650
+        "int", "Age of the last good drill that triggers an alert, in days.", 8, default=8, minimum=1, maximum=3650
     ),
     "hook": Option(
         "str",
-        "A program on the host that is told what is wrong, and its arguments: FLASKHOST_PROBLEM is in its environment, "
-        "and all of it as JSON on its standard input.",
+        "Program on the host, with its arguments, that runs if a backup task reports a problem. It gets the "
+        "variables `FLASKHOST_HOST`, `FLASKHOST_VERB` and `FLASKHOST_PROBLEM`, and the full report as JSON on "
+        "standard input.",
         "/usr/local/bin/tell-the-operator",
         default="",
         pattern=r"/\S.*",
     ),
     "assertions": Option(
         "dict",
-        "A query for each database that says true where its data is as it should be; the drill asks it.",
+        "SQL query for each database that returns true if the data is as expected. The drill runs it on the restored "
+        "data.",
         {"guestbook": "SELECT count(*) > 0 FROM entry"},
         default={},
     ),
     "paths": Option(
         "list",
-        "Further folders and files of the hosts to keep.",
+        "Additional folders and files on the hosts to back up.",
         ["/srv/reports"],
         default=[],
         pattern=r"/(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\"'\\]+",
     ),
     "exclude": Option(
         "list",
-        "Patterns of files that are left out, as restic has them.",
+        "Patterns of files to exclude, in restic's syntax.",
         ["*.tmp"],
         default=[],
         pattern=r"[^\x00-\x1f]+",
