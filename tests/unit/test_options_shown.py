@@ -52,10 +52,6 @@ CANNOT_BE_SHOWN: dict[str, str] = {
 #: What no scenario sets yet, and what it would take. An option that is new does not join the list: a scenario sets it.
 #: One that a scenario sets leaves it.
 NOT_SHOWN_YET: dict[str, str] = {
-    "acme.external_account.hmac_key": "acme: an authority that wants an account (pebble with -strict and its keys)",
-    "acme.external_account.key_id": "acme: the same",
-    "acme.key_type": "acme: the kind of key in the handshake",
-    "acme.profile": "acme: the lifetime of a certificate of pebble's profile shortlived",
     "audit_certificate_days": "hardening: a finding on a certificate with fewer days",
     "audit_gixy": "hardening: another release of the tool, in the report",
     "audit_own_waivers": "hardening: the findings that come back without them",
