@@ -141,6 +141,8 @@ class ActionModule(ActionBase):
             scans = [outside.scan_tls(program, name, *where, str(arguments["authority"])) for name in names]
         else:
             asked = {"step": "inside", "scanner": "testssl", "names": names, "folder": arguments.get("folder")}
+            if arguments["authority"]:
+                asked["authority_pem"] = Path(str(arguments["authority"])).read_text(encoding="utf-8")
             answer = self._on_host(asked, task_vars)
             scans = [from_dict(scan) for scan in answer.get("scans") or []]
             scans = scans or [not_run("testssl", "testssl.sh", str(answer.get("msg") or "The host did not answer."))]

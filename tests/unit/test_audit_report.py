@@ -407,6 +407,29 @@ def test_a_scanner_that_is_missing_says_why(tmp_path: Path) -> None:
     assert "no network" in there.updates().why_not
 
 
+TESTSSL = """#!/bin/sh
+for word; do
+  test "$before" = --add-ca && cp "$word" {seen}
+  test "$before" = --jsonfile && echo '[{{"id": "TLS1_3", "severity": "OK", "finding": "offered"}}]' > "$word"
+  before=$word
+done
+"""
+
+
+@pytest.mark.parametrize("authority", ["", "-----BEGIN CERTIFICATE-----\n"], ids=["public", "private"])
+def test_the_hosts_own_testssl_knows_the_authority_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: str
+) -> None:
+    there = host.Host(host.make_folder(tmp_path))
+    program, seen = tmp_path / "testssl", tmp_path / "seen.pem"
+    program.write_text(TESTSSL.format(seen=seen))
+    program.chmod(0o755)
+    monkeypatch.setattr(there, "program", lambda _name: str(program))
+    (found,) = there.testssl(["shop.test"], authority)
+    assert found.ran, found.why_not
+    assert (seen.read_text() if seen.exists() else "") == authority
+
+
 LYNIS = """#!/bin/sh
 test -e {pid} && exit 75
 echo $$ > {pid}

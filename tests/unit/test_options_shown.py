@@ -60,7 +60,6 @@ NOT_SHOWN_YET: dict[str, str] = {
     "audit_ssh_audit": "hardening: another release of the tool, in the report",
     "audit_strict": "hardening: a run that fails for one finding, and its positive control",
     "audit_testssl": "hardening: testssl.sh in a scenario",
-    "audit_tls_authority": "acme: the audit of a host with a certificate of pebble's",
     "audit_tls_most": "hardening: testssl.sh in a scenario",
     "audit_waivers": "hardening: a finding that is waived, and one whose waiver has expired",
     "backup.alert_hours": "backup: its page and its hook, with a clock that is ahead",

@@ -285,9 +285,17 @@ class Host:
             raise AuditError(self.why("content") or f"There are no rules ({name}): set audit_scap_content.")
         return path
 
-    def testssl(self, names: Sequence[str]) -> list[Scan]:
-        """Look at the TLS of names, on the host itself: for controllers that have no testssl.sh."""
+    def testssl(self, names: Sequence[str], authority: str = "") -> list[Scan]:
+        """Look at the TLS of names, on the host itself: for controllers that have no testssl.sh.
+
+        Args:
+            names: the names.
+            authority: the certificate of a private authority, in PEM; testssl.sh does not look at what the host trusts.
+        """
         scans = []
+        root = self.work / "authority.pem"
+        if authority:
+            root.write_text(authority, encoding="utf-8")
         for name in names:
             try:
                 program = self.program("testssl")
@@ -300,7 +308,7 @@ class Host:
             share = self.root / "etc/testssl"
             if share.is_dir():
                 env["TESTSSL_INSTALL_DIR"] = str(share)
-            words = testssl_words(program, name, "127.0.0.1", report)
+            words = testssl_words(program, name, "127.0.0.1", report, authority=str(root) if authority else "")
             _status, out, errors = self.run(words, 900, cwd=self.work, env=env)
             scan = read_testssl(report, name, errors or out[-500:])
             scan.notes.append("It ran on the host itself: the controller has no testssl.sh.")
