@@ -21,6 +21,7 @@ REASON = "A test listens there, and it stops when it is done."
 #: A small profile, and OpenSCAP alone.
 MINIMAL = {"audit_scanners": ["openscap"], "audit_scap_profiles": ["anssi_bp28_minimal"]}
 PROFILE = "openscap-anssi_bp28_minimal"
+GIXY, SSH_AUDIT = "0.2.50", "3.3.0"
 
 
 def day(later: int) -> str:
@@ -75,6 +76,65 @@ def minimal(webs: list[Host], tmp_path_factory: pytest.TempPathFactory) -> dict[
     """What the rules of the default say of each host."""
     with as_a_machine(*webs):
         return dict(zip(WEB, run_audits(webs, tmp_path_factory.mktemp("minimal"), **MINIMAL), strict=True))
+
+
+def test_findings_return_without_the_roles_own_waivers(webs, minimal, tmp_path):
+    with as_a_machine(*webs):
+        found = run_audits(webs, tmp_path, **MINIMAL, audit_own_waivers=False)
+    for web, done in zip(webs, found, strict=True):
+        ours, without = minimal[web.name].scan(PROFILE), done.scan(PROFILE)
+        returned = set(ids(without, "failed")) - set(ids(ours, "failed"))
+        assert returned
+        assert returned == set(ids(ours, "waived")) - set(ids(without, "waived"))
+        # What the shared kernel keeps from the host is nobody's decision, and stays set aside.
+        kept = [each for each in without["findings"] if each["status"] == "waived"]
+        assert [each["id"] for each in kept if "shares its" not in each["reason"]] == []
+        assert returned <= {step["id"] for step in done.report["next"]}
+
+
+# --- Other limits, and other releases of the controller's tools ------------------------------------------------------
+
+QUICK = ["certificates", "gixy", "ssh_audit"]
+
+
+@pytest.fixture(scope="module")
+def usual(webs: list[Host], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Audit]:
+    """What the quick scanners say of each host by the defaults."""
+    return dict(zip(WEB, run_audits(webs, tmp_path_factory.mktemp("usual"), audit_scanners=QUICK), strict=True))
+
+
+@pytest.fixture(scope="module")
+def otherwise(
+    webs: list[Host], usual: dict[str, Audit], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Audit, int]]:
+    """What they say with other options, and the days that a certificate has to have left."""
+    days = round(max(done.scan("certificates")["score"] for done in usual.values())) + 2
+    found = run_audits(
+        webs, tmp_path_factory.mktemp("otherwise"), audit_scanners=QUICK, audit_certificate_days=days,
+        audit_gixy=f"gixy-ng=={GIXY}", audit_ssh_audit=f"ssh-audit=={SSH_AUDIT}",
+    )  # fmt: skip
+    return {name: (done, days) for name, done in zip(WEB, found, strict=True)}
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_certificate_with_fewer_days_left_is_a_finding(usual, otherwise, name):
+    before, (after, days) = usual[name].scan("certificates"), otherwise[name]
+    assert before["failed"] == 0
+    assert before["passed"] > 0
+    found = after.scan("certificates")
+    assert ids(found, "failed") == ids(before, "passed")
+    for finding in (each for each in found["findings"] if each["status"] == "failed"):
+        left = int(finding["detail"].rpartition("It ends in ")[2].split()[0])
+        assert 14 < left < days
+
+
+@pytest.mark.parametrize("name", WEB)
+@pytest.mark.parametrize(("tool", "version"), [("gixy", GIXY), ("ssh_audit", SSH_AUDIT)])
+def test_other_release_of_a_tool_is_the_one_that_looks(usual, otherwise, name, tool, version):
+    assert usual[name].scan(tool)["version"] not in ("", version)
+    found = otherwise[name][0].scan(tool)
+    assert found["version"] == version
+    assert found["passed"] > 0
 
 
 # --- Rules of another origin, and testssl.sh -------------------------------------------------------------------------
@@ -140,6 +200,38 @@ def test_rules_of_the_controller_judge_where_none_may_be_fetched(webs, rules, tm
     assert without.status == 0, without.output
     assert not without.asked(PROFILE)["ran"]
     assert without.asked(PROFILE)["why_not"] == "There are no rules (ssg-debian12-ds.xml): set audit_scap_content."
+
+
+#: What testssl.sh has to say of a site that has signed its own certificate. Nothing else is left to say.
+SELF_SIGNED = {
+    "cert_chain_of_trust", "cert_trust", "cert_extlifeSpan", "cert_revocation", "cert_crlDistributionPoints",
+    "cert_ocspURL", "cert_notAfter", "HSTS", "DNS_CAArecord", "OCSP_stapling", "certificate_transparency",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def graded(webs: list[Host], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Audit]:
+    """What testssl.sh says of each host: the host's own release of it, unless this machine has one."""
+    found = run_audits(webs, tmp_path_factory.mktemp("graded"), audit_scanners=["testssl"], audit_tls_most=1)
+    return dict(zip(WEB, found, strict=True))
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_testssl_judges_the_hosts_own_tls(graded, name):
+    found = graded[name].scan("testssl-doors.test")
+    # T: the host has signed the certificate itself. That of Debian 12 gives no grade.
+    assert found["score_text"] in (("grade T",) if "trixie" in name else ("grade T", "no grade by this version"))
+    assert set(ids(found, "failed")) <= SELF_SIGNED
+    assert "cert_chain_of_trust" in ids(found, "failed")
+    assert {"SSLv2", "SSLv3", "TLS1_3", "heartbleed", "ROBOT"} <= set(ids(found, "passed"))
+
+
+@pytest.mark.parametrize("name", WEB)
+def test_only_so_many_names_are_looked_at_and_the_others_are_told(graded, name):
+    for other in ("staging.test", "office.test"):
+        found = graded[name].asked(f"testssl-{other}")
+        assert not found["ran"]
+        assert found["why_not"].startswith("Only 1 names are looked at (audit_tls_most)")
 
 
 def test_testssl_that_is_not_there_is_named(web, tmp_path):
