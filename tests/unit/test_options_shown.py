@@ -67,7 +67,6 @@ NOT_SHOWN_YET: dict[str, str] = {
     "backup.path": "backup: a repository elsewhere, and a restore from it",
     "backup.paths": "backup: a folder that a restore brings back",
     "backup.second.environment": "backup: a second repository in a store that speaks S3",
-    "firewall_metadata_addresses": "tenants: another address than the cloud's",
     "flask_apps.tls.hsts.max_age": "acme: the header once a certificate is trusted",
     "flask_apps.tls.hsts.preload": "acme: the same; it needs a year at least",
     "flask_apps.tls.hsts.subdomains": "acme: the same",
