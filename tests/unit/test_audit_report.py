@@ -436,6 +436,7 @@ echo $$ > {pid}
 for word; do test "$before" = --report-file && report=$word; test "$before" = --logfile && log=$word; before=$word; done
 printf 'lynis_version=3.0.8\\nhardening_index=63\\ntests_executed=KRNL-6000|\\nfinish=true\\n' > $report
 touch $log
+echo "$APT_CONFIG" > {pid}.apt
 """
 
 
@@ -460,6 +461,11 @@ def test_lynis_is_run_whatever_a_killed_one_left_and_leaves_nothing(lynis_host: 
     assert (found.ran, found.score) == (True, 63.0), found.why_not
     # Or the host's own Lynis would not begin the next time.
     assert not host.LYNIS_PID.exists()
+
+
+def test_apt_that_lynis_runs_writes_into_the_audits_own_folder(lynis_host: host.Host) -> None:
+    assert lynis_host.lynis().ran
+    assert host.LYNIS_PID.with_suffix(".pid.apt").read_text() == f"{lynis_host.folder}/apt.conf\n"
 
 
 def test_a_lynis_that_is_at_work_is_left_in_peace(lynis_host: host.Host) -> None:

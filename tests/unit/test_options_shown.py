@@ -52,16 +52,6 @@ CANNOT_BE_SHOWN: dict[str, str] = {
 #: What no scenario sets yet, and what it would take. An option that is new does not join the list: a scenario sets it.
 #: One that a scenario sets leaves it.
 NOT_SHOWN_YET: dict[str, str] = {
-    "audit_certificate_days": "hardening: a finding on a certificate with fewer days",
-    "audit_gixy": "hardening: another release of the tool, in the report",
-    "audit_own_waivers": "hardening: the findings that come back without them",
-    "audit_scap_content": "hardening: a datastream of the controller's",
-    "audit_scap_suite": "hardening: another release's rules",
-    "audit_ssh_audit": "hardening: another release of the tool, in the report",
-    "audit_strict": "hardening: a run that fails for one finding, and its positive control",
-    "audit_testssl": "hardening: testssl.sh in a scenario",
-    "audit_tls_most": "hardening: testssl.sh in a scenario",
-    "audit_waivers": "hardening: a finding that is waived, and one whose waiver has expired",
     "backup.alert_hours": "backup: its page and its hook, with a clock that is ahead",
     "backup.diff": "backup: the timer's next run",
     "backup.drill": "backup: the timer fires",
@@ -72,8 +62,6 @@ NOT_SHOWN_YET: dict[str, str] = {
     "backup.path": "backup: a repository elsewhere, and a restore from it",
     "backup.paths": "backup: a folder that a restore brings back",
     "backup.second.environment": "backup: a second repository in a store that speaks S3",
-    "firewall_egress_allow.protocol": "hardening: UDP to a port of the attacker's, in the mode strict",
-    "firewall_metadata_addresses": "tenants: another address than the cloud's",
     "hardening_allowed_modules": "machine/vm: a module that can be loaded; containers have none",
     "hardening_audit_immutable": "machine/vm: a rule of auditd's that cannot be changed; containers have none",
     "hardening_blocked_modules": "machine/vm: a module that cannot be loaded",

@@ -223,16 +223,18 @@ class Host:
         if program.is_relative_to(self.root):
             # It takes its tests and its profile from where it stands then; a profile of the host's is left out.
             shutil.copy(self.root / "etc/lynis/default.prf", share / "default.prf")
+            with (share / "default.prf").open("a", encoding="utf-8") as profile:
+                profile.write("\nrefresh-repositories=no\n")
             words += ["--usecwd", "--plugindir", str(self.root / "etc/lynis/plugins")]
         if _runs(LYNIS_PID):
             return not_run("lynis", lynis.TITLE, "Another Lynis is at work on this host.")
         # One that was killed leaves its mark, and Lynis would not begin. On its path is what the host has: it judges
         # a host by the programs that it finds.
         LYNIS_PID.unlink(missing_ok=True)
+        # It runs apt, which would write into the host's own lists and cache.
+        env = {"PATH": SYSTEM_PATH, "APT_CONFIG": str(self.folder / "apt.conf")}
         # A minute or two; an hour is for a processor that is emulated.
-        status, out, errors = self.run(
-            words, 3600, cwd=share if share.is_dir() else self.work, env={"PATH": SYSTEM_PATH}
-        )
+        status, out, errors = self.run(words, 3600, cwd=share if share.is_dir() else self.work, env=env)
         LYNIS_PID.unlink(missing_ok=True)
         if status == TOO_LONG:
             return not_run("lynis", lynis.TITLE, errors)
