@@ -66,7 +66,6 @@ NOT_SHOWN_YET: dict[str, str] = {
     "hardening_audit_immutable": "machine/vm: a rule of auditd's that cannot be changed; containers have none",
     "hardening_blocked_modules": "machine/vm: a module that cannot be loaded",
     "hardening_kernel_arguments": "machine/vm: /proc/cmdline after a boot",
-    "hardening_pam": "roles: a second host of the role hardening, without",
     "hardening_shm_noexec": "machine/vm: a program in /dev/shm; a container's is not the role's to mount",
     "hardening_tmp_noexec": "machine/vm: a program in /tmp after a boot",
     "swap_mb": "machine/vm: /proc/swaps; a container has its host's",
