@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 RELEASE ?= trixie
-# Two at a time, the longest first. What make deploy, tenants, faults, hardening, database and vm add is not in here.
+# Two at a time, the longest first. What make deploy, tenants, faults, roles, hardening, database and vm add is not in here.
 SCENARIO ?= deploy acme default tenants faults failures roles
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -19,7 +19,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants faults hardening database vm mutants test bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants faults roles hardening database vm mutants test bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,12 @@ faults: export FLASKHOST_FAULTS_EVERYWHERE := 1
 faults: venv ## everything that breaks in docs/faults.md and is in no other scenario, on both of Debian's releases
 	@$(MAKE) --no-print-directory molecule SCENARIO=faults
 
+roles: export FLASKHOST_ROLES_EVERYWHERE := 1
+roles: venv ## each role alone on both of Debian's releases, undone as its README says and applied again (some 30 minutes)
+	@for release in bookworm trixie; do \
+	  FLASKHOST_ROLES_RELEASE=$$release $(MAKE) --no-print-directory molecule SCENARIO=roles || exit 1; \
+	done
+
 hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 30 minutes)
 	@$(MAKE) --no-print-directory molecule SCENARIO=hardening
 
@@ -100,7 +106,7 @@ vm: venv ## a whole machine on QEMU: site.yml, audit, reboot; slow where it is e
 mutants: venv ## change one thing at a time in the code, 120 times, and see whether a unit test fails (some 30 minutes)
 	@python scripts/mutants.py
 
-test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what deploy, tenants, faults, hardening, database and vm add
+test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what deploy, tenants, faults, roles, hardening, database and vm add
 	@$(PYTHON) scripts/stages.py lint+unit sample-app-test molecule
 
 bench: venv ## seconds of a first and of a second run of site.yml on a bare host

@@ -135,12 +135,17 @@ class ActionModule(ActionBase):
         names, others = list(arguments["names"])[:most], list(arguments["names"])[most:]
         if not names:
             return [not_run("testssl", "testssl.sh", "No name is served over HTTPS here (audit_tls_names).")]
-        program = outside.find_testssl(str(arguments["programs"].get("testssl", "")))
+        named = str(arguments["programs"].get("testssl", ""))
+        program = outside.find_testssl(named)
+        if named and not program:
+            return [not_run("testssl", "testssl.sh", f"{named} is no program on the controller (audit_testssl).")]
         if program and (place.address or int(arguments["https_port"]) != 443):
             where = place.address or str(arguments["address"]), int(arguments["https_port"])
             scans = [outside.scan_tls(program, name, *where, str(arguments["authority"])) for name in names]
         else:
             asked = {"step": "inside", "scanner": "testssl", "names": names, "folder": arguments.get("folder")}
+            if arguments["authority"]:
+                asked["authority_pem"] = Path(str(arguments["authority"])).read_text(encoding="utf-8")
             answer = self._on_host(asked, task_vars)
             scans = [from_dict(scan) for scan in answer.get("scans") or []]
             scans = scans or [not_run("testssl", "testssl.sh", str(answer.get("msg") or "The host did not answer."))]

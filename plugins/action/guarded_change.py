@@ -56,7 +56,6 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         arguments = {**self._task.args, "nonce": secrets.token_hex(16)}
         seconds = int(arguments.get("seconds") or DEFAULT_SECONDS)
-        before = self._now()
         try:
             answer = self._phase("apply", arguments, task_vars)
         except AnsibleConnectionFailure as error:
@@ -71,7 +70,8 @@ class ActionModule(ActionBase):
             if confirmed.get("failed"):
                 return {**result, **confirmed}
             return {**result, **answer, "proven": False}
-        refusal = self._prove(arguments, task_vars, before + seconds - MARGIN)
+        # By the host's own timer: a slow host takes long until it starts it.
+        refusal = self._prove(arguments, task_vars, self._now() + float(answer["left"]) - MARGIN)
         if refusal:
             return {**result, **self._failed(arguments, task_vars, refusal, seconds)}
         return {**result, **answer, "proven": True}
@@ -84,14 +84,13 @@ class ActionModule(ActionBase):
         )
 
     def _prove(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, deadline: float) -> str:
-        """Confirm over a new connection, again and again until it is too late.
+        """Confirm over a new connection, at least once, and again until it is too late.
 
         Returns:
             Why it did not work; empty when it did.
         """
-        refusal = "there was no time for it"
         with self._new_connection(int(arguments.get("port") or 0)):
-            while self._now() < deadline:
+            while True:
                 try:
                     answer = self._phase("confirm", arguments, task_vars)
                 except AnsibleError as error:
@@ -105,7 +104,8 @@ class ActionModule(ActionBase):
                         # The host has decided, and will say the same again.
                         return refusal
                 self._sleep(PAUSE)
-        return refusal
+                if self._now() >= deadline:
+                    return refusal
 
     def _failed(
         self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, refusal: str, seconds: int

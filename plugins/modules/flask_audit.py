@@ -38,6 +38,7 @@ options:
   https_port: {description: The port of HTTPS., type: int, default: 443}
   rate: {description: Connections per second when ports are tried., type: int, default: 1000}
   authority: {description: "The certificate of a private authority, a file on the controller.", type: str, default: ""}
+  authority_pem: {description: "The same, as text: what the host's own testssl.sh gets.", type: str, default: ""}
   programs: {description: The scanners on the controller and their pinned packages., type: dict, default: {}}
   scans: {description: The scans to report., type: list, elements: dict, default: []}
   waivers: {description: The findings that stay as they are., type: list, elements: dict, default: []}
@@ -111,6 +112,7 @@ ARGUMENT_SPEC: dict[str, Any] = {
     "https_port": {"type": "int", "default": 443},
     "rate": {"type": "int", "default": 1000},
     "authority": {"type": "str", "default": ""},
+    "authority_pem": {"type": "str", "default": ""},
     "programs": {"type": "dict", "default": {}},
     "scans": {"type": "list", "elements": "dict", "default": []},
     "waivers": {"type": "list", "elements": "dict", "default": []},
@@ -127,7 +129,7 @@ def scan(host: inside.Host, params: dict[str, Any]) -> list[Scan]:
     scanners: dict[str, Callable[[], Scan | list[Scan]]] = {
         "lynis": host.lynis,
         "openscap": lambda: host.openscap(params["profiles"], content),
-        "testssl": lambda: host.testssl(params["names"]),
+        "testssl": lambda: host.testssl(params["names"], params["authority_pem"]),
         "exposure": lambda: host.exposure(params["limits"]),
         "listeners": lambda: host.listeners(params["ports"]),
         "certificates": lambda: host.certificates(params["least_days"]),

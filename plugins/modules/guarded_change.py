@@ -70,6 +70,7 @@ EXAMPLES = r"""
 RETURN = r"""
 reasons: {description: Why something had to be done., type: list, returned: always}
 armed: {description: Whether the host waits for a confirmation., type: bool, returned: in the phase apply}
+left: {description: Seconds for which the host still waits., type: float, returned: when armed}
 proven: {description: Whether a new SSH connection has confirmed the change., type: bool, returned: when changed}
 old_state: {description: Whether the host is as it was before., type: bool, returned: on failure}
 """
@@ -150,7 +151,7 @@ def _apply(module: AnsibleModule, guard: Guard) -> None:
     if not nonce:
         module.fail_json(msg="guarded_change is run by its action plugin, and by nothing else.", reasons=[])
     guard.apply(nonce)
-    module.exit_json(armed=True, **answer)
+    module.exit_json(armed=True, left=guard.left, **answer)
 
 
 def _confirm(module: AnsibleModule, guard: Guard) -> None:

@@ -196,7 +196,10 @@ def test_ssh_audit_is_read() -> None:
         "kex/sntrup761x25519-sha512": "info", "kex/ecdh-sha2-nistp256": "high", "key/rsa-sha2-512": "medium",
         "enc/aes256-gcm@openssh.com": "info", "mac/hmac-sha1": "high",
     }  # fmt: skip
-    assert scan.notes
+    # The version of a scan is the scanner's own.
+    assert scan.version == ""
+    assert scan.notes[0] == "The server is OpenSSH_9.2p1."
+    assert len(scan.notes) == 2
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"banner": null}', "[exception] connection refused"])
@@ -503,3 +506,23 @@ def test_what_a_shared_kernel_keeps_from_a_host(tmp_path: Path) -> None:
     assert host.lacks(can, tmp_path / "no") == ["kernel", "network", "clock"]
     (tmp_path / "rp_filter").write_text("1")
     assert host.lacks({**can, "time": True}, tmp_path / "rp_filter") == ["kernel"]
+
+
+# --- the controller's tools ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("requirement", ["gixy-ng==0.2.59", "gixy-ng[extra] >= 0.2", "gixy-ng"])
+def test_version_of_a_tool_is_that_of_its_package(monkeypatch: pytest.MonkeyPatch, requirement: str) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(outside, "run", lambda words, _seconds: (asked.append(words), (0, "0.2.59\n", ""))[1])
+    assert outside.version(requirement) == "0.2.59"
+    (words,) = asked
+    assert words[-5:-1] == ["--from", requirement, "python", "-c"]
+    assert words[-1].endswith("version('gixy-ng'))")
+
+
+def test_version_of_a_tool_that_tells_none_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outside, "run", lambda *_words: (1, "", "no such package"))
+    assert outside.version("gixy-ng==0.0.1") == ""
+    monkeypatch.setattr(outside, "run", lambda *_words: pytest.fail("there is nothing to ask"))
+    assert outside.version("") == ""

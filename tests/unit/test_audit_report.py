@@ -407,12 +407,36 @@ def test_a_scanner_that_is_missing_says_why(tmp_path: Path) -> None:
     assert "no network" in there.updates().why_not
 
 
+TESTSSL = """#!/bin/sh
+for word; do
+  test "$before" = --add-ca && cp "$word" {seen}
+  test "$before" = --jsonfile && echo '[{{"id": "TLS1_3", "severity": "OK", "finding": "offered"}}]' > "$word"
+  before=$word
+done
+"""
+
+
+@pytest.mark.parametrize("authority", ["", "-----BEGIN CERTIFICATE-----\n"], ids=["public", "private"])
+def test_the_hosts_own_testssl_knows_the_authority_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: str
+) -> None:
+    there = host.Host(host.make_folder(tmp_path))
+    program, seen = tmp_path / "testssl", tmp_path / "seen.pem"
+    program.write_text(TESTSSL.format(seen=seen))
+    program.chmod(0o755)
+    monkeypatch.setattr(there, "program", lambda _name: str(program))
+    (found,) = there.testssl(["shop.test"], authority)
+    assert found.ran, found.why_not
+    assert (seen.read_text() if seen.exists() else "") == authority
+
+
 LYNIS = """#!/bin/sh
 test -e {pid} && exit 75
 echo $$ > {pid}
 for word; do test "$before" = --report-file && report=$word; test "$before" = --logfile && log=$word; before=$word; done
 printf 'lynis_version=3.0.8\\nhardening_index=63\\ntests_executed=KRNL-6000|\\nfinish=true\\n' > $report
 touch $log
+echo "$APT_CONFIG" > {pid}.apt
 """
 
 
@@ -437,6 +461,11 @@ def test_lynis_is_run_whatever_a_killed_one_left_and_leaves_nothing(lynis_host: 
     assert (found.ran, found.score) == (True, 63.0), found.why_not
     # Or the host's own Lynis would not begin the next time.
     assert not host.LYNIS_PID.exists()
+
+
+def test_apt_that_lynis_runs_writes_into_the_audits_own_folder(lynis_host: host.Host) -> None:
+    assert lynis_host.lynis().ran
+    assert host.LYNIS_PID.with_suffix(".pid.apt").read_text() == f"{lynis_host.folder}/apt.conf\n"
 
 
 def test_a_lynis_that_is_at_work_is_left_in_peace(lynis_host: host.Host) -> None:

@@ -170,6 +170,19 @@ def host(tmp_path: Path) -> Host:
 # --- What is meant to happen -----------------------------------------------------------------------------------------
 
 
+def test_the_seconds_that_are_left_are_those_of_the_timer(host: Host) -> None:
+    """Not those since the run began: a slow host takes long to get as far as that."""
+    guard = host.guard(seconds=45)
+    guard.clock = lambda: 1000.0 + 10 * sum(call.startswith(("systemd-run", "systemctl show")) for call in host.calls)
+    guard.reasons()
+    began = guard.clock()
+    guard.apply(NONCE)
+    (timer,) = [number for number, call in enumerate(host.calls) if call.startswith("systemd-run")]
+    since = 10 * sum(call.startswith(("systemd-run", "systemctl show")) for call in host.calls[timer:])
+    assert began < guard.clock() - since
+    assert guard.left == 45 - since
+
+
 def test_a_confirmed_change_stays_and_leaves_nothing_behind(host: Host) -> None:
     guard = host.converge()
     assert host.has() == "new"

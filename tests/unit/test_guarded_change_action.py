@@ -12,7 +12,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugins/action/guarded_change.py"
-ARMED = {"changed": True, "armed": True, "reasons": ["x"]}
+ARMED = {"changed": True, "armed": True, "left": 44.0, "reasons": ["x"]}
 CONFIRMED = {"changed": True, "reasons": []}
 RETURNED = {"changed": False, "reasons": [], "outcome": "ok"}
 REFUSED = AnsibleConnectionFailure("Failed to connect to the host via ssh: Connection refused")
@@ -59,6 +59,8 @@ class Controller:
         self.answers = {"apply": [ARMED], "confirm": [CONFIRMED], "returned": [RETURNED], **answers}
         self.asked: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
         self.now = 0.0
+        #: Seconds that a phase takes.
+        self.takes: dict[str, float] = {}
         task = MagicMock(args={"name": "sshd", "service": "ssh.service", **(arguments or {})}, async_val=0)
         context = MagicMock(remote_user="debian", remote_addr="203.0.113.9", port=None)
         self.action = self.plugin.ActionModule(task, self.connection, context, MagicMock(), MagicMock(), MagicMock())
@@ -73,7 +75,7 @@ class Controller:
         assert (module_name, task_vars) == ("guarded_change", {"a": 1})
         phase = module_args["phase"]
         self.asked.append((phase, dict(module_args), dict(self.connection.options)))
-        self.now += 1
+        self.now += self.takes.get(phase, 1)
         answers = self.answers[phase]
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, Exception):
@@ -129,6 +131,18 @@ def test_sshd_may_need_a_moment() -> None:
     controller = Controller(confirm=[REFUSED, NO_SUDO, {"failed": True, "module_stdout": "sudo: x"}, CONFIRMED])
     assert controller.run()["proven"]
     assert controller.phases == ["apply", *["confirm"] * 4]
+
+
+def test_a_slow_host_gets_the_time_that_its_own_timer_has_left() -> None:
+    controller = Controller(apply=[{**ARMED, "left": 30.0}], confirm=[REFUSED, REFUSED, CONFIRMED])
+    controller.takes = {"apply": 50, "confirm": 5}
+    assert controller.run()["proven"]
+
+
+def test_one_attempt_is_made_however_little_time_is_left() -> None:
+    controller = Controller(apply=[{**ARMED, "left": 2.0}])
+    assert controller.run()["proven"]
+    assert Controller(apply=[{**ARMED, "left": 2.0}], confirm=[REFUSED]).run()["failed"]
 
 
 @pytest.mark.parametrize("transport", ["local", "docker", "community.docker.docker"])

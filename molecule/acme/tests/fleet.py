@@ -226,14 +226,16 @@ def with_domains(**domains: list[str]) -> dict[str, Any]:
     return apps
 
 
-def play(*arguments: str, limit: str = "", **variables: Any) -> tuple[int, str]:
-    """Run playbooks/certificates.yml; return its status and what it has printed, with single spaces between words."""
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), "playbooks/certificates.yml", "--diff", *arguments]
+def play(
+    *arguments: str, playbook: str = "certificates", limit: str = "", timeout: int = 300, **variables: Any
+) -> tuple[int, str]:
+    """Run a playbook; return its status and what it has printed, with single spaces between words."""
+    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", "--diff", *arguments]
     command += ["--limit", limit] if limit else []
     result = subprocess.run(
         [*command, "--extra-vars", json.dumps(variables)],
         cwd=PROJECT, env={**os.environ, **PLAIN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
+        stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
     )  # fmt: skip
     # Whatever goes wrong, an operator sees sentences and no stack trace of ours.
     assert "MODULE FAILURE" not in result.stdout, result.stdout

@@ -41,6 +41,18 @@ def test_time_grows_with_the_trust(webs, age, wanted):
         assert web.hsts("https://tenants.test/") == web.hsts("https://one.tenants.test/") != ""
 
 
+def test_what_is_for_good_is_said_only_after_a_month_of_trust(webs):
+    """How long, the names below and the list that browsers are shipped with are the app's own settings."""
+    for web in webs:
+        for age, wanted in ((29 * DAY, "max-age=2592000"), (31 * DAY, "max-age=31536000; includeSubDomains; preload")):
+            web.trust_since("tenants", age)
+            web.program("apply")
+            for url in ("https://tenants.test/", "https://one.tenants.test/"):
+                eventually(lambda web=web, url=url: web.hsts(url), wanted)
+        # Another app's is what it was: see above.
+        assert web.hsts("https://shop.test/") == "max-age=63072000"
+
+
 @pytest.mark.usefixtures("closed")
 def test_maintenance_page_has_it_too(webs):
     for web in webs:

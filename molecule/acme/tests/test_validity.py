@@ -11,20 +11,45 @@ from fleet import ACME, APPS, orders, play
 
 pytestmark = pytest.mark.usefixtures("corrected")
 
-SHORT = {**ACME, "directory": "https://ca.test:14001/dir", "key_type": "p384"}
+
+#: What each host has: the source of certbot, then the profile that it asks for and the days of that.
+CERTBOT = {"fh-acme-bookworm": "package", "fh-acme-trixie": "pinned"}
+PROFILES = {"fh-acme-bookworm": ("tlsserver", 45), "fh-acme-trixie": ("shortlived", 6)}
+
+
+def on_each(webs, run):
+    """What a run of the playbook has printed on each host, on all at the same time."""
+    with ThreadPoolExecutor() as pool:
+        ended = list(pool.map(run, webs))
+    for status, output in ended:
+        assert status == 0, output
+    return [output for _status, output in ended]
 
 
 @pytest.fixture(scope="module")
-def short(bookworm, trixie):
+def short(webs):
     """Both hosts have certificates of six days: one by Debian's certbot, one by the newest."""
-    with ThreadPoolExecutor() as pool:
-        runs = [
-            pool.submit(play, limit=web.name, acme={**SHORT, "certbot": source})
-            for web, source in ((bookworm, "package"), (trixie, "pinned"))
-        ]
-    for run in runs:
-        status, output = run.result()
-        assert status == 0, output
+    directory = "https://ca.test:14001/dir"
+    on_each(webs, lambda web: play(
+        limit=web.name,
+        acme={**ACME, "directory": directory, "key_type": "p384", "certbot": CERTBOT[web.name]},
+    ))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bound(webs):
+    """Both hosts have an account that is bound, and certificates of a profile each; what the runs have printed."""
+    directory = "https://ca.test:14002/dir"
+    return on_each(webs, lambda web: play(
+        "-vvv",
+        limit=web.name,
+        acme={
+            **ACME,
+            "directory": directory,
+            "external_account": {"key_id": "flaskhost", "hmac_key": "{{ test_secret }}"},
+            "profile": PROFILES[web.name][0],
+        },
+    ))  # fmt: skip
 
 
 def lifetime_days(certificate):
@@ -73,15 +98,20 @@ def test_certificate_of_six_days_is_renewed_in_time_and_not_before(ca, webs):
         assert web.certificate("shop.test").serial_number != before, answer
 
 
-def test_account_is_bound_to_one_that_is_known_elsewhere(trixie, roots):
+def test_account_is_bound_to_one_that_is_known_elsewhere(webs, roots, bound):
     """And the key is told to nobody."""
-    account = {"key_id": "flaskhost", "hmac_key": "{{ test_secret }}"}
-    bound = {**ACME, "directory": "https://ca.test:14002/dir", "external_account": account}
-    status, output = play("-vvv", limit=trixie.name, acme=bound)
-    assert status == 0, output
-    for app in APPS:
-        trixie.verified(f"{app}.test", roots["bound"])
-    secret = trixie.host.ansible.get_variables()["test_secret"]
-    assert secret not in output
-    assert not trixie.has_secret_in_logs()
-    assert trixie.run("stat -c %a /etc/flaskhost/certbot/cli.ini") == "600\n"
+    secret = webs[0].host.ansible.get_variables()["test_secret"]
+    for web, output in zip(webs, bound, strict=True):
+        for app in APPS:
+            web.verified(f"{app}.test", roots["bound"])
+        assert secret not in output
+        assert not web.has_secret_in_logs()
+        assert web.run("stat -c %a /etc/flaskhost/certbot/cli.ini") == "600\n"
+
+
+@pytest.mark.usefixtures("bound")
+def test_profile_is_the_one_that_is_asked_for(webs, roots):
+    """The authority would choose one by itself, by chance."""
+    for web in webs:
+        found = [lifetime_days(web.verified(f"{app}.test", roots["bound"])) for app in APPS]
+        assert found == [PROFILES[web.name][1]] * len(APPS), web.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from acknowledged import sql
 from faults import BOTH, journal, main_process, name_of, play, postgres, serves, slot, status, until, watched
 
 testinfra_hosts = BOTH
@@ -69,6 +70,28 @@ def test_stopped_postgresql(host, visitor, request):
         assert "503, not 200" in status(host)
         host.run_expect([0], "systemctl start postgresql.service")
     assert set(fault.report.reasons) <= {"status 503"}, fault.report.text()
+
+
+def test_settings_with_which_postgresql_does_not_start(host, visitor, request):
+    """Each value is one that PostgreSQL takes; only its start shows that there is not so much memory."""
+    before = sql(host, "SHOW shared_buffers")
+    with watched(host, visitor, request) as fault:
+        said = play(
+            "site", name_of(host), "--tags", "postgres", good=False, postgres_extra_settings={"shared_buffers": "4TB"}
+        )
+        assert "could not map anonymous shared memory" in said
+        assert (
+            "It runs again with the former files. Correct postgres_extra_settings and run the same command again."
+            in said
+        )
+    assert fault.seconds < 30, fault.report.text()
+    assert set(fault.report.reasons) <= {"status 503"}, fault.report.text()
+    assert sql(host, "SHOW shared_buffers") == before
+    # The positive control, and back.
+    play("site", name_of(host), "--tags", "postgres", postgres_extra_settings={"shared_buffers": "48MB"})
+    assert sql(host, "SHOW shared_buffers") == "48MB"
+    play("site", name_of(host), "--tags", "postgres")
+    assert sql(host, "SHOW shared_buffers") == before
 
 
 def test_stopped_slot_without_its_socket(host, visitor, request):

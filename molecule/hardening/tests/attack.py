@@ -77,6 +77,21 @@ def knock(address: str, port: int, count: int = 1) -> list[str]:
         return list(pool.map(once, range(count)))
 
 
+def echo(ports: list[int]) -> None:
+    """Send datagrams back to where they come from, and take TCP connections at the same ports, until it is killed."""
+    poll, plugs = select.epoll(), {}
+    servers = [socket.create_server(("", port)) for port in ports]
+    for server in servers:
+        plug = socket.socket(type=socket.SOCK_DGRAM)
+        plug.bind(server.getsockname())
+        plugs[plug.fileno()] = plug
+        poll.register(plug.fileno(), select.EPOLLIN)
+    while True:
+        for number, _event in poll.poll():
+            data, sender = plugs[number].recvfrom(64)
+            plugs[number].sendto(data, sender)
+
+
 def ask(address: str, requests: list[dict[str, Any]], parallel: int = 1) -> list[list[Any]]:
     """Send requests; return for each status, headers and body. Status 0: the connection was closed without an answer.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fleet import WEB, Attacker, Host
+from fleet import STRAY, WEB, Attacker, Host, eventually
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +33,19 @@ def attacker(attacker_at_home: Attacker, webs: list[Host]) -> Iterator[Attacker]
     yield attacker_at_home
     for web in webs:
         web.unban()
+
+
+@pytest.fixture
+def stray(webs: list[Host]) -> Iterator[None]:
+    """A service on every host that listens on all addresses."""
+    unit = "stray-test.service"
+    server = f"/usr/bin/python3 -m http.server --directory /nonexistent {STRAY}"
+    for web in webs:
+        web.run(f"systemd-run --quiet --collect --unit={unit} {server}")
+        eventually(lambda web=web: f":{STRAY} " in web.run("ss --no-header --listening --tcp --numeric"), True)
+    yield
+    for web in webs:
+        web.run(f"systemctl stop {unit}")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -30,6 +30,8 @@ WEB = ("fh-hard-bookworm", "fh-hard-trixie")
 ATTACKER = "fh-hard-attacker"
 #: A right password, hashed: openssl passwd -6.
 OPEN_SESAME = SETTINGS["flask_apps"]["staging"]["basic_auth"]["ada"]
+#: Where a service listens that nobody has asked for, see the fixture stray.
+STRAY = 47111
 GUARD = "/var/lib/flaskhost/guard"
 #: Molecule asks for colours, which would stand between the words that the tests look for.
 PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
-import pytest
-from fleet import changed, eventually, play
+from fleet import STRAY, changed, eventually, play
 
 #: As a container engine has them: a table of its own, of an address family of its own, with nat.
 DOCKER = (
     "table ip docker_test { chain DOCKER { tcp dport 8080 dnat to 192.0.2.2:80; }; "
     "chain PREROUTING { type nat hook prerouting priority dstnat; policy accept; fib daddr type local jump DOCKER; }; }"
 )
-#: Where a service listens that nobody has asked for.
-STRAY = 47111
-
-
-@pytest.fixture
-def stray(webs):
-    """A service on every host that listens on all addresses."""
-    unit = "stray-test.service"
-    server = f"/usr/bin/python3 -m http.server --directory /nonexistent {STRAY}"
-    for web in webs:
-        web.run(f"systemd-run --quiet --collect --unit={unit} {server}")
-        eventually(lambda web=web: f":{STRAY} " in web.run("ss --no-header --listening --tcp --numeric"), True)
-    yield
-    for web in webs:
-        web.run(f"systemctl stop {unit}")
 
 
 def test_of_all_ports_three_are_open(webs, attacker, stray):
@@ -98,23 +83,49 @@ def test_a_run_heals_its_own_table_and_leaves_those_of_others_alone(webs):
             web.unban()
 
 
+#: Sends a datagram and prints what comes back.
+SEND = (
+    "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(5); s.connect(('{address}', {port})); "
+    "s.send(b'hello'); print(s.recv(5).decode())"
+)
+
+
 def test_what_goes_out_can_be_listed(webs, attacker):
+    udp, other = 47200, 47201
+
     def reaches(web, port):
         return "yes" in web.run(f"timeout 3 bash -c 'exec 3<>/dev/tcp/{attacker.address}/{port}' && echo yes", None)
 
-    assert all(reaches(web, 22) for web in webs)
+    def sends(web, port):
+        return web.run(f'python3 -c "{SEND.format(address=attacker.address, port=port)}" 2>&1', None)
+
+    server = "systemd-run --quiet --collect --unit=echo-test python3 /root/attack.py echo %s"
+    attacker.host.run_expect([0], server, json.dumps({"ports": [udp, other]}))
     try:
-        status, output = play("--tags", "firewall", firewall_egress="listed", firewall_egress_allow=[{"port": 443}])
+        for web in webs:
+            for port in (udp, other):
+                eventually(lambda web=web, port=port: sends(web, port), "hello\n")
+                assert reaches(web, port)
+            assert reaches(web, 22)
+        status, output = play(
+            "--tags", "firewall", firewall_egress="listed",
+            firewall_egress_allow=[{"port": 443}, {"port": udp, "protocol": "udp", "to": [attacker.address]}],
+        )  # fmt: skip
         assert status == 0, output
         for web in webs:
             begun = time.monotonic()
             assert not reaches(web, 22)
             # Refused at once, and not left to wait.
             assert time.monotonic() - begun < 2
+            # The protocol is part of what is listed, and so is the port.
+            assert sends(web, udp) == "hello\n"
+            assert not reaches(web, udp)
+            assert "Error" in sends(web, other)
             assert web.log_in()[0]
             web.run("getent ahostsv4 localhost")
             assert web.visitor.ask("https://doors.test/").status == 200
     finally:
+        attacker.host.run("systemctl stop echo-test.service")
         status, output = play("--tags", "firewall")
     assert status == 0, output
     assert all(reaches(web, 22) for web in webs)

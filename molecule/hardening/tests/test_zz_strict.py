@@ -5,14 +5,11 @@ The targets are those of issue 17. What a container cannot have is out of reach 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from fleet import INVENTORY, PLAIN, PROJECT, WEB, changed, play
+from audits import Audit, as_a_machine, ids, run_audits
+from fleet import WEB, changed, play
 
 PROFILES = {
     "openscap-cis_level1_server": 97,
@@ -37,44 +34,26 @@ def strict(webs) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def reports(webs, strict, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, Any]]]:
+def reports(webs, strict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Audit]:
     """What the scanners say of each host."""
-    folder = tmp_path_factory.mktemp("strict")
-    variables = {"audit_scanners": ["lynis", "openscap"], "audit_reports": str(folder)}
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), "playbooks/audit.yml", "--limit", ",".join(WEB)]
-    try:
-        for web in webs:
-            web.run("[ ! -e /.dockerenv ] || mv /.dockerenv /.dockerenv.away")
-            web.run("systemctl start flaskhost-aide.service", timeout=900)
-        done = subprocess.run(
-            [*command, "--extra-vars", json.dumps(variables)],
-            cwd=PROJECT, env={**os.environ, **PLAIN}, capture_output=True, text=True, timeout=1500, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield {web.name: json.loads(next(folder.glob(f"{web.name}-*.json")).read_text()) for web in webs}
-    finally:
-        for web in webs:
-            web.run("[ ! -e /.dockerenv.away ] || mv /.dockerenv.away /.dockerenv")
-
-
-def scan(report: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a scanner says."""
-    (found,) = [each for each in report["scans"] if each["scanner"] == name]
-    assert found["ran"], found["why_not"]
-    return found
+    for web in webs:
+        web.run("systemctl start flaskhost-aide.service", timeout=900)
+    with as_a_machine(*webs):
+        found = run_audits(webs, tmp_path_factory.mktemp("strict"), audit_scanners=["lynis", "openscap"])
+    return dict(zip(WEB, found, strict=True))
 
 
 @pytest.mark.parametrize("name", WEB)
 def test_lynis(reports, name):
-    assert scan(reports[name], "lynis")["score"] >= 80
+    assert reports[name].scan("lynis")["score"] >= 80
 
 
 @pytest.mark.parametrize("name", WEB)
 @pytest.mark.parametrize(("profile", "least"), PROFILES.items())
 def test_openscap(reports, name, profile, least):
-    found = scan(reports[name], profile)
+    found = reports[name].scan(profile)
     within = found["passed"] + found["failed"] + found["waived"] - found["out_of_reach"]
-    missing = [each["id"] for each in found["findings"] if each["status"] in ("failed", "waived")]
+    missing = ids(found, "failed") + ids(found, "waived")
     assert found["passed"] > 30
     assert 100 * found["passed"] / within >= least, missing
 

@@ -80,6 +80,11 @@ def become(host, password):
     return host.run(f"printf '%s\\n' '{password}' | sudo -u debian su tester -c true").rc == 0
 
 
+def change(host, old, new):
+    """What becomes of it when the user takes another password."""
+    return host.run(f"printf '%s\\n' '{old}' '{new}' '{new}' | sudo -u tester passwd")
+
+
 def test_only_the_group_named_becomes_another_user(host, tester):
     assert not become(host, "open sesame")
     host.run_expect([0], "gpasswd --add debian operators")
@@ -97,11 +102,8 @@ def test_account_closes_after_as_many_wrong_passwords_as_named(host, tester):
 
 
 def test_password_has_to_be_as_long_as_named(host, tester):
-    def change(new):
-        return host.run(f"printf '%s\\n' 'open sesame' '{new}' '{new}' | sudo -u tester passwd")
-
-    refused = change("Vq7#mZ2!xR9_pLw4sD")
+    refused = change(host, "open sesame", "Vq7#mZ2!xR9_pLw4sD")
     assert refused.rc != 0
     assert "21" in refused.stdout + refused.stderr
-    accepted = change("Vq7#mZ2!xR9_pLw4sD-kT6b")
+    accepted = change(host, "open sesame", "Vq7#mZ2!xR9_pLw4sD-kT6b")
     assert accepted.rc == 0, accepted

@@ -223,16 +223,18 @@ class Host:
         if program.is_relative_to(self.root):
             # It takes its tests and its profile from where it stands then; a profile of the host's is left out.
             shutil.copy(self.root / "etc/lynis/default.prf", share / "default.prf")
+            with (share / "default.prf").open("a", encoding="utf-8") as profile:
+                profile.write("\nrefresh-repositories=no\n")
             words += ["--usecwd", "--plugindir", str(self.root / "etc/lynis/plugins")]
         if _runs(LYNIS_PID):
             return not_run("lynis", lynis.TITLE, "Another Lynis is at work on this host.")
         # One that was killed leaves its mark, and Lynis would not begin. On its path is what the host has: it judges
         # a host by the programs that it finds.
         LYNIS_PID.unlink(missing_ok=True)
+        # It runs apt, which would write into the host's own lists and cache.
+        env = {"PATH": SYSTEM_PATH, "APT_CONFIG": str(self.folder / "apt.conf")}
         # A minute or two; an hour is for a processor that is emulated.
-        status, out, errors = self.run(
-            words, 3600, cwd=share if share.is_dir() else self.work, env={"PATH": SYSTEM_PATH}
-        )
+        status, out, errors = self.run(words, 3600, cwd=share if share.is_dir() else self.work, env=env)
         LYNIS_PID.unlink(missing_ok=True)
         if status == TOO_LONG:
             return not_run("lynis", lynis.TITLE, errors)
@@ -285,9 +287,17 @@ class Host:
             raise AuditError(self.why("content") or f"There are no rules ({name}): set audit_scap_content.")
         return path
 
-    def testssl(self, names: Sequence[str]) -> list[Scan]:
-        """Look at the TLS of names, on the host itself: for controllers that have no testssl.sh."""
+    def testssl(self, names: Sequence[str], authority: str = "") -> list[Scan]:
+        """Look at the TLS of names, on the host itself: for controllers that have no testssl.sh.
+
+        Args:
+            names: the names.
+            authority: the certificate of a private authority, in PEM; testssl.sh does not look at what the host trusts.
+        """
         scans = []
+        root = self.work / "authority.pem"
+        if authority:
+            root.write_text(authority, encoding="utf-8")
         for name in names:
             try:
                 program = self.program("testssl")
@@ -300,7 +310,7 @@ class Host:
             share = self.root / "etc/testssl"
             if share.is_dir():
                 env["TESTSSL_INSTALL_DIR"] = str(share)
-            words = testssl_words(program, name, "127.0.0.1", report)
+            words = testssl_words(program, name, "127.0.0.1", report, authority=str(root) if authority else "")
             _status, out, errors = self.run(words, 900, cwd=self.work, env=env)
             scan = read_testssl(report, name, errors or out[-500:])
             scan.notes.append("It ran on the host itself: the controller has no testssl.sh.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -51,6 +52,16 @@ def tool(name: str, requirement: str) -> list[str]:
     beside = Path(sys.executable).with_name("uvx")
     uvx = str(beside) if beside.exists() else shutil.which("uvx") or "uvx"
     return [uvx, "--quiet", "--from", requirement, name]
+
+
+def version(requirement: str) -> str:
+    """Read which version of a package uvx runs; empty for a program of the controller's path."""
+    if not requirement:
+        return ""
+    package = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+    code = f"import importlib.metadata; print(importlib.metadata.version({package!r}))"
+    status, out, _errors = run([*tool("python", requirement), "-c", code], 60)
+    return "" if status else out.strip()
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,9 @@ def scan_ssh(address: str, port: int, requirement: str) -> Scan:
     # 2 and 3: it has looked, and found a warning or a failure. 1: no connection.
     if status not in (0, 2, 3) or not out.lstrip().startswith(("{", "[")):
         return not_run("ssh_audit", ssh_audit.TITLE, errors or out or f"ssh-audit ended with {status}.")
-    return ssh_audit.parse(out)
+    scan = ssh_audit.parse(out)
+    scan.version = version(requirement)
+    return scan
 
 
 def scan_nginx(settings: str, requirement: str) -> Scan:
@@ -136,7 +149,9 @@ def scan_nginx(settings: str, requirement: str) -> Scan:
         status, out, errors = run([*tool("gixy", requirement), "--format", "json", str(path)], 300)
     if not out.lstrip().startswith("["):
         return not_run("gixy", gixy.TITLE, errors or f"gixy ended with {status}.")
-    return gixy.parse(out)
+    scan = gixy.parse(out)
+    scan.version = version(requirement)
+    return scan
 
 
 def find_testssl(program: str = "") -> str:

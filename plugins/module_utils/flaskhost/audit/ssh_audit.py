@@ -36,8 +36,10 @@ def parse(text: str) -> Scan:
                     f"Take it out of sshd's {PARTS[part]}." if fail or warn else "",
                 )
             )
+    server = (found.get("banner") or {}).get("software")
+    notes = [f"The server is {server}."] if server else []
+    notes += [str(note) for note in found.get("additional_notes") or []]
     return Scan(
         "ssh_audit", TITLE, score=float(fails + warns), score_text=f"{fails} fail, {warns} warn",
-        version=str((found.get("banner") or {}).get("software") or ""),
-        findings=findings, notes=[shorten(str(note)) for note in found.get("additional_notes") or []],
+        findings=findings, notes=[shorten(note) for note in notes],
     )  # fmt: skip

@@ -155,6 +155,12 @@ class Guard:
         self.unit = f"{UNIT}-{change.name}"
         self.loaded = state / f"{change.name}.live"
         self.confirmed = state / f"{change.name}.confirmed"
+        self._deadline = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds until the timer that :meth:`apply` has started puts the old state back."""
+        return self._deadline - self.clock()
 
     # -- what there is to do ----------------------------------------------------------------------------------------
 
@@ -338,6 +344,7 @@ class Guard:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        self._deadline = self.clock() + self.change.seconds
         status, out, err = self.run(
             [
                 "systemd-run",
