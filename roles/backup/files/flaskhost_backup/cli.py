@@ -174,6 +174,10 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
     verb, now = options.verb, time.time()
     if verb in LOOKING or (verb == "prepare" and options.check):
         return _do(options, settings, now)
+    if verb == "copy":
+        failed = verbs.unreachable(settings, now)
+        if failed:
+            return failed
     # The copy comes again in some minutes; what somebody waits for says at once why it cannot be.
     seconds = 0.0 if verb == "copy" else 20.0 if verb in SHORT else state.LOCK_SECONDS
     with contextlib.ExitStack() as stack:
