@@ -390,6 +390,11 @@ FAILURES = {
     ),
     'Fatal: unable to open config file: Stat: Get "http://127.0.0.1:9/b": connect: connection refused':
         ("The local repository cannot be reached (connection refused).", "flaskhost-backup copy"),
+    "Fatal: unable to open config file: Stat: The request signature we calculated does not match the signature you "
+    "provided. Check your key and signing method.\nIs there a repository at the following location?":
+        ("cannot be reached (request signature we calculated does not match)", "flaskhost-backup copy"),
+    "Fatal: unable to open config file: Stat: The AWS Access Key Id you provided does not exist in our records.":
+        ("cannot be reached (Access Key Id you provided does not exist)", "flaskhost-backup copy"),
     "client_loop: send disconnect: Broken pipe\nFatal: There were 3 errors": ("reached (Broken pipe)", "copy"),
     "ERROR: [026]: error restoring '/x/base/5/2838': actual checksum 'd1ec' does not match '4ba0'": (
         "The local repository is damaged", "flaskhost-backup full",
@@ -544,6 +549,45 @@ def test_the_hook_is_told_what_is_wrong_and_nobody_else(tmp_path: Path) -> None:
     assert first == "h1 full Full."
     assert json.loads(second) == {"host": "h1", "verb": "full", "problems": ["Full."]}
     assert "hook" in verbs.tell(settings(tmp_path, hook=["/nowhere"]), "full", verbs.Result(problems=["x"]))
+
+
+#: restic from 0.17 on, where a store that speaks HTTP is down: it tries again for a quarter of an hour.
+RETRYING = """#!/bin/sh
+echo "$*" >> {folder}/calls
+echo "Stat(<config/>) returned error, retrying after 1s: dial tcp 127.0.0.1:9: connect: connection refused" >&2
+exec sleep 900
+"""
+
+
+def test_a_store_that_is_down_is_told_soon_and_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "restic"
+    program.write_text(RETRYING.format(folder=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setattr(tools, "SEARCH_PATH", f"{tmp_path}:{tools.SEARCH_PATH}")
+    monkeypatch.setattr(restic, "REACH_SECONDS", 0.5)
+    monkeypatch.setattr(state, "lock", lambda *_given: pytest.fail("others wait for it"))
+    config = tmp_path / "config.json"
+    given = {"host": "h1", "cluster": CLUSTER, "second": "s3:https://store/b/h1", "state": str(tmp_path / "state")}
+    config.write_text(json.dumps({**given, "repository": str(tmp_path / "repository")}), encoding="utf-8")
+    assert cli.main(["copy", "--config", str(config)]) == 1
+    assert "The second repository cannot be reached (connection refused)" in capsys.readouterr().err
+    assert "cannot be reached" in state.State(tmp_path / "state").read("copy")["last"]["problems"][0]
+    assert (tmp_path / "calls").read_text() == "cat config --no-lock\n"
+
+
+@pytest.mark.parametrize(
+    ("repository", "asked"),
+    [("s3:https://store/b/h1", 1), ("rest:https://store/h1/", 1), ("sftp:a@b:/c", 0), ("/srv/elsewhere", 0)],
+)
+def test_a_store_is_asked_first_where_restic_would_go_on_trying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: str, asked: int
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(tools, "run", lambda command, **_options: calls.append(command) or Done(0, "", ""))
+    restic.Restic(settings(tmp_path), repository, "The second repository").reach()
+    assert len(calls) == asked
 
 
 #: restic, as it answers beside the lock of a run that was killed; it is there until somebody unlocks.

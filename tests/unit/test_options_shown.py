@@ -54,16 +54,6 @@ CANNOT_BE_SHOWN: dict[str, str] = {
 #: What no scenario sets yet, and what it would take. An option that is new does not join the list: a scenario sets it.
 #: One that a scenario sets leaves it.
 NOT_SHOWN_YET: dict[str, str] = {
-    "backup.alert_hours": "backup: its page and its hook, with a clock that is ahead",
-    "backup.diff": "backup: the timer's next run",
-    "backup.drill": "backup: the timer fires",
-    "backup.drill_days": "backup: its page and its hook, with a clock that is ahead",
-    "backup.exclude": "backup: a file that a restore does not bring back",
-    "backup.full": "backup: the timer's next run",
-    "backup.keep_days": "backup: an old point is gone, a young one is not",
-    "backup.path": "backup: a repository elsewhere, and a restore from it",
-    "backup.paths": "backup: a folder that a restore brings back",
-    "backup.second.environment": "backup: a second repository in a store that speaks S3",
     "hardening_allowed_modules": "machine/vm: a module that can be loaded; containers have none",
     "hardening_audit_immutable": "machine/vm: a rule of auditd's that cannot be changed; containers have none",
     "hardening_blocked_modules": "machine/vm: a module that cannot be loaded",

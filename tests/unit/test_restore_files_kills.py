@@ -9,13 +9,15 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flaskhost_backup import aside as aside_module
 from flaskhost_backup import restic, restore_files
 from flaskhost_backup.cli import _again, _parser
-from flaskhost_backup.config import App, Config
+from flaskhost_backup.config import App, BackupError, Config
 from flaskhost_backup.progress import unfinished
 from flaskhost_backup.verbs import Result
 
@@ -28,16 +30,16 @@ class Repository:
 
     where = "The local repository of files"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, is_file: bool = False) -> None:
+        self.path, self.is_file = path, is_file
 
     def snapshots(self, _tag: str, _hosts: list[str]) -> list[restic.Snapshot]:
         return [restic.Snapshot("aa", NOW - 60, "h1", (str(self.path),), ("files",))]
 
     def restore(self, _snapshot: str, target: Path, _include: list[str]) -> None:
         inside = target / self.path.relative_to("/")
-        inside.mkdir(parents=True)
-        (inside / "upload").write_text("restored")
+        (inside.parent if self.is_file else inside).mkdir(parents=True)
+        (inside if self.is_file else inside / "upload").write_text("restored")
 
 
 def host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
@@ -49,9 +51,9 @@ def host(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     return Config("h1", apps=(App("shop", data),), state=folder / "state", secrets=folder / "secrets")
 
 
-def restore(config: Config) -> Result:
+def restore(config: Config, name: str = "shop") -> Result:
     return restore_files.files(
-        config, "shop", when=None, where="local", host="", folder=None, now=NOW, command=COMMAND
+        config, name, when=None, where="local", host="", folder=None, now=NOW, command=COMMAND
     )  # fmt: skip
 
 
@@ -159,7 +161,53 @@ def test_what_cannot_be_put_in_place_leaves_the_old(tmp_path: Path, monkeypatch:
     assert unfinished(config) == []
 
 
-def test_the_command_that_finishes_it_is_the_one_that_was_given() -> None:
-    words = ["restore-files", "--app", "shop", "--to", "2026-11-21T10:00:00", "--from", "second", "--confirm", "shop"]
+def test_a_folder_and_a_file_that_are_kept_beside_the_apps_are_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, file = tmp_path / "reports", tmp_path / "notes"
+    folder.mkdir()
+    (folder / "upload").write_text("old")
+    file.write_text("old")
+    config = replace(host(tmp_path, monkeypatch), paths=(folder, file))
+    monkeypatch.setattr(restic, "local", lambda _config: Repository(folder))
+    (line, put_aside) = restore(config, str(folder)).lines
+    assert (folder / "upload").read_text() == "restored"
+    assert str(folder) in line
+    assert aside_module.find(config).as_data()[0]["name"] in put_aside
+    monkeypatch.setattr(restic, "local", lambda _config: Repository(file, is_file=True))
+    restore(config, str(file))
+    assert file.read_text() == "restored"
+    assert [path.read_text() for path in tmp_path.glob("notes.before-*")] == ["old"]
+
+
+def test_the_passphrase_stays_where_the_folder_above_it_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = host(tmp_path, monkeypatch)
+    above = tmp_path / "etc"
+    config = replace(config, paths=(above,), secrets=above / "flaskhost" / "backup")
+    config.secrets.mkdir(parents=True)
+    (config.secrets / "passphrase").write_text("secret")
+    monkeypatch.setattr(restic, "local", lambda _config: Repository(above))
+    restore(config, str(above))
+    assert (above / "upload").read_text() == "restored"
+    assert (config.secrets / "passphrase").read_text() == "secret"
+
+
+def test_a_path_that_is_not_kept_and_one_that_an_app_writes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = host(tmp_path, monkeypatch)
+    inside = config.apps[0].data / "reports"
+    config = replace(config, paths=(inside,))
+    with pytest.raises(BackupError, match=r"/srv/other is none of backup\.paths\. Available: .*/reports\."):
+        restore(config, "/srv/other")
+    with pytest.raises(BackupError, match="Restore that: --app shop"):
+        restore(config, str(inside))
+
+
+@pytest.mark.parametrize("what", [["--app", "shop", "--confirm", "shop"], ["--path", "/srv/a", "--confirm", "/srv/a"]])
+def test_the_command_that_finishes_it_is_the_one_that_was_given(what: list[str]) -> None:
+    words = ["restore-files", *what, "--to", "2026-11-21T10:00:00", "--from", "second"]
     options = _parser().parse_args(words)
     assert _parser().parse_args(_again(options).split()[1:]) == options

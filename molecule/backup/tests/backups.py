@@ -15,7 +15,9 @@ from acknowledged import Writer, rows, sql  # noqa: F401 - the tests take them f
 
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
+_SCENARIO = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())
+#: What the scenario sets. What a host has made of it is no measure of whether it does what was set.
+APPS, SETTINGS = _SCENARIO["flask_apps"], _SCENARIO["backup"]
 #: Molecule asks for colours, which would stand between the words that the tests look for.
 PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 

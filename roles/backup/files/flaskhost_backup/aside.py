@@ -107,7 +107,9 @@ def _ask(config: Config) -> list[tuple[str, int, bool]]:
 
 
 def _folders(config: Config) -> Iterator[Aside]:
-    places = [Path("/etc/flaskhost"), config.database_repository, *(app.data for app in config.apps)]
+    # /etc/flaskhost is among the paths already, in most configurations.
+    places = list(dict.fromkeys([Path("/etc/flaskhost"), *config.paths]))
+    places += [config.database_repository, *(app.data for app in config.apps)]
     if config.cluster:
         places.append(config.cluster.data)
     for place in places:

@@ -141,8 +141,10 @@ def _add_restores(add: object) -> None:
     taken.add_argument("--dump", required=True, type=Path, help="made by pg_dump --format=custom --create")
     taken.add_argument("--scrub", default=None, type=Path, help="SQL that takes out what must not be here")
     taken.add_argument("--confirm", default="", metavar="NAME", help="the database's name: it is replaced")
-    files = add("restore-files", "restore an app's data folder")  # type: ignore[operator]
-    files.add_argument("--app", required=True, help="the app; flaskhost for /etc/flaskhost")
+    files = add("restore-files", "restore an app's data folder, or one of backup.paths")  # type: ignore[operator]
+    which = files.add_mutually_exclusive_group(required=True)
+    which.add_argument("--app", default="", help="the app; flaskhost for /etc/flaskhost")
+    which.add_argument("--path", default="", help="the folder or file, one of backup.paths")
     files.add_argument("--to", default="", metavar="TIME", help="the newest backup that is not younger")
     files.add_argument("--folder", type=Path, default=None, help="into this empty folder, for a look")
     for parser in (whole, files):
@@ -151,7 +153,7 @@ def _add_restores(add: object) -> None:
             "--of", dest="host", default="", metavar="HOST", help="whose backups, in the second repository"
         )
         parser.add_argument(
-            "--confirm", default="", metavar="NAME", help="the host's name, or the app's: what is replaced"
+            "--confirm", default="", metavar="NAME", help="what is replaced: the host's name, the app's, or the path"
         )
         parser.add_argument("--check", action="store_true", help="say whether it can be done; change nothing")
     whole.add_argument("--no-start", action="store_true", help="leave the apps stopped: an earlier release comes next")
@@ -174,6 +176,10 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
     verb, now = options.verb, time.time()
     if verb in LOOKING or (verb == "prepare" and options.check):
         return _do(options, settings, now)
+    if verb == "copy":
+        failed = verbs.unreachable(settings, now)
+        if failed:
+            return failed
     # The copy comes again in some minutes; what somebody waits for says at once why it cannot be.
     seconds = 0.0 if verb == "copy" else 20.0 if verb in SHORT else state.LOCK_SECONDS
     with contextlib.ExitStack() as stack:
@@ -214,12 +220,13 @@ def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
 def _restore(options: argparse.Namespace, settings: Config, now: float) -> Result:
     when = targets.parse_time(options.to, now) if options.to else None
     if options.verb == "restore-files":
+        name = options.app or str(Path("/", options.path))
         if not options.folder:
-            _confirmed(options.confirm, options.app, f"the files of {options.app}")
+            _confirmed(options.confirm, name, f"the files of {name}" if options.app else name)
         if options.check:
-            return restore_files.check(settings, options.app, when=when, where=options.source, host=options.host)
+            return restore_files.check(settings, name, when=when, where=options.source, host=options.host)
         return restore_files.files(
-            settings, options.app, when=when, where=options.source, host=options.host, folder=options.folder, now=now,
+            settings, name, when=when, where=options.source, host=options.host, folder=options.folder, now=now,
             command=_again(options),
         )  # fmt: skip
 
@@ -250,7 +257,7 @@ def _again(options: argparse.Namespace) -> str:
     """The command that asks for the same restore again."""
     words = ["flaskhost-backup", options.verb]
     named = {"to": "to", "release": "release", "backup": "backup", "app": "app", "database": "database"}
-    named |= {"host": "of", "copy_before": "copy-before", "confirm": "confirm"}
+    named |= {"path": "path", "host": "of", "copy_before": "copy-before", "confirm": "confirm"}
     for name, option in named.items():
         if getattr(options, name, ""):
             words += [f"--{option}", getattr(options, name)]

@@ -20,6 +20,8 @@ from flaskhost_backup.tools import Done
 FILES, DATABASE = "files", "database"
 #: Seconds for a question; a repository far away has to be connected to first.
 ASK_SECONDS = 180.0
+#: Seconds for the first question to a store that speaks HTTP, before a run that takes long.
+REACH_SECONDS = 60.0
 #: Seconds for one copy of the database's repository; one that hangs has to end before the next.
 COPY_SECONDS = 3600.0 * 6
 #: restic's exit status where some of the files could not be read.
@@ -174,6 +176,18 @@ class Restic:
             raise explain(done, self.where, self.folder)
         self.ask("init")
         return True
+
+    def reach(self) -> None:
+        """See that the repository can be reached and opens.
+
+        Since 0.17 restic asks a store that is down again and again for a quarter of an hour, and a run that backs up
+        holds up all others meanwhile. By SFTP and on this host it ends at once.
+
+        Raises:
+            BackupError: it cannot.
+        """
+        if not self.folder and not self.repository.startswith("sftp:"):
+            self.ask("cat", "config", "--no-lock", timeout=REACH_SECONDS)
 
     def snapshots(self, tag: str, hosts: Iterable[str] = ()) -> list[Snapshot]:
         """The snapshots of a kind, the oldest first.

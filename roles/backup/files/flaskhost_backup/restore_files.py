@@ -1,4 +1,4 @@
-"""A restore of an app's data folder, or of the configuration."""
+"""A restore of an app's data folder, of the configuration, or of a further folder or file that is kept."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def files(
     now: float,
     command: str = "",
 ) -> Result:
-    """Restore the data folder of an app, or what is kept of /etc/flaskhost.
+    """Restore the data folder of an app, what is kept of /etc/flaskhost, or one of ``backup.paths``.
 
     Args:
         config: the configuration.
-        name: the app; ``flaskhost`` for the configuration.
+        name: the app; ``flaskhost`` for the configuration; or the path, which begins with a slash.
         when: the newest snapshot that is not younger; the newest of all when None.
         where: local or second.
         host: whose backups; this host's own when empty.
@@ -66,8 +66,7 @@ def _choose(
 ) -> tuple[restic.Restic, App | None, Path, restic.Snapshot]:
     need_enabled(config)
     repository = restic.local(config) if where == "local" else restic.second(config)
-    app = None if name == "flaskhost" else config.app(name)
-    path = app.data if app else Path("/etc/flaskhost")
+    app, path = _place(config, name)
     found = [
         item for item in repository.snapshots(restic.FILES, [host or config.host]) if when is None or item.at <= when
     ]
@@ -80,6 +79,25 @@ def _choose(
             f"{path} is not in the backup of {utc(chosen.at)}.", "What there is: sudo flaskhost-backup list"
         )
     return repository, app, path, chosen
+
+
+def _place(config: Config, name: str) -> tuple[App | None, Path]:
+    """What is restored, and whose it is.
+
+    Raises:
+        BackupError: nothing of that name is kept.
+    """
+    if name.startswith("/"):
+        if Path(name) not in config.paths:
+            kept = ", ".join(map(str, config.paths)) or "none"
+            raise BackupError(f"{name} is none of backup.paths.", f"Available: {kept}.")
+        for app in config.apps:
+            # Whoever writes there could put a link in the way of what root moves.
+            if Path(name).is_relative_to(app.data):
+                raise BackupError(f"{name} belongs to the data of {app.name}.", f"Restore that: --app {app.name}")
+        return None, Path(name)
+    app = None if name == "flaskhost" else config.app(name)
+    return app, app.data if app else Path("/etc/flaskhost")
 
 
 def abandon(config: Config) -> Result:
@@ -133,7 +151,7 @@ def _files_in_place(
     with held([app.lock] if app and app.lock else []):
         remove(fresh)
         progress.note(
-            app=app.name if app else "flaskhost",
+            app=app.name if app else "",
             path=str(path),
             aside=str(aside or ""),
             at=now,
@@ -144,15 +162,17 @@ def _files_in_place(
         try:
             repository.restore(chosen.id, fresh, [str(path)])
             inside = fresh / path.relative_to("/")
-            if not inside.is_dir():
+            # Of backup.paths one may be a file.
+            if not inside.is_dir() and (app or not inside.is_file()):
                 raise BackupError(
                     f"{path} is not in the backup of {utc(chosen.at)}.", "See: sudo flaskhost-backup list"
                 )
             _translate(inside, path)
-            if app is None and config.secrets.is_dir():
+            if config.secrets.is_relative_to(path) and config.secrets.is_dir():
                 # The passphrase and its like are never in a backup.
-                shutil.copytree(config.secrets, inside / config.secrets.name, symlinks=True, dirs_exist_ok=True)
-                (inside / config.secrets.name).chmod(0o700)
+                secrets = inside / config.secrets.relative_to(path)
+                shutil.copytree(config.secrets, secrets, symlinks=True, dirs_exist_ok=True)
+                secrets.chmod(0o700)
             with stopped(config.state, list(app.units) if app else []):
                 _put(inside, path, aside)
         finally:

@@ -117,8 +117,10 @@ def run(
         )
     except FileNotFoundError as error:
         return Done(127, "", f"{error.filename or command[0]}: there is no such program")
-    except subprocess.TimeoutExpired:
-        return Done(124, "", f"{Path(command[0]).name} has not ended after {timeout:.0f} s")
+    except subprocess.TimeoutExpired as error:
+        # What it has complained of until then says why. It is bytes, whatever was asked for.
+        said = (error.stderr or b"").decode(errors="replace")
+        return Done(124, "", f"{said}\n{Path(command[0]).name} has not ended after {timeout:.0f} s".strip())
     if done.returncode == 127 and "setpriv: failed to execute" in done.stderr:
         return Done(127, "", f"{command[0]}: there is no such program")
     return Done(done.returncode, done.stdout or "", done.stderr)

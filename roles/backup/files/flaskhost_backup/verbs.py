@@ -96,8 +96,8 @@ def backup(config: Config, kind: str, now: float) -> Result:
     _noted(result, state, "files", now, lambda: _files(config, restic.local(config), prune=kind != "diff"))
     if config.second:
         if config.cluster and kind != "files":
-            _noted(result, state, "copy", now, lambda: _copy(config, prune=True))
-        _noted(result, state, "second_files", now, lambda: _files(config, restic.second(config), prune=kind != "diff"))
+            _noted(result, state, "copy", now, lambda: _copy(config, _reached(config), prune=True))
+        _noted(result, state, "second_files", now, lambda: _files(config, _reached(config), prune=kind != "diff"))
     return result
 
 
@@ -107,8 +107,38 @@ def copy(config: Config, now: float) -> Result:
     restic.second(config)
     result = Result(changed=True)
     config.need_cluster()
-    _noted(result, State(config.state), "copy", now, lambda: _copy(config, prune=False))
+    _noted(result, State(config.state), "copy", now, lambda: _copy(config, restic.second(config), prune=False))
     return result
+
+
+def unreachable(config: Config, now: float) -> Result | None:
+    """See that the second repository can be reached; called before a copy has the lock, which a restore may want.
+
+    Args:
+        config: the configuration.
+        now: seconds since 1970.
+
+    Returns:
+        The copy that failed, where it cannot be reached.
+    """
+    if not (config.enabled and config.second and config.cluster):
+        return None
+    problems: list[str] = []
+    try:
+        _reached(config)
+    except BackupError as error:
+        problems.append(str(error))
+    if not problems:
+        return None
+    entry = {"at": now, "ok": False, "seconds": 0, "problems": problems}
+    State(config.state).note("copy", entry)
+    return Result(problems=problems, data={"copy": entry})
+
+
+def _reached(config: Config) -> restic.Restic:
+    second = restic.second(config)
+    second.reach()
+    return second
 
 
 def _noted(result: Result, state: State, kind: str, now: float, do: Callable[[], tuple[str, dict[str, Any]]]) -> None:
@@ -179,9 +209,8 @@ def _files(config: Config, repository: restic.Restic, *, prune: bool) -> tuple[s
     return line, {"snapshot": taken.snapshot, "files": taken.files, "size": taken.size, "unread": list(taken.warnings)}
 
 
-def _copy(config: Config, *, prune: bool) -> tuple[str, dict[str, Any]]:
+def _copy(config: Config, second: restic.Restic, *, prune: bool) -> tuple[str, dict[str, Any]]:
     """Copy the database's repository, as it is: it is encrypted already, and restic encrypts it again."""
-    second = restic.second(config)
     info = PgBackRest(config).info()
     _same_cluster(config, second, info)
     remember(config.records, of_cluster(config.need_cluster()))
