@@ -674,6 +674,20 @@ def test_the_options_of_an_app_are_those_of_the_module() -> None:
     assert missing == {"uv", "server_lock"}, "what the role has for all apps at once"
 
 
+# --- Collections -----------------------------------------------------------------------------------------------------
+
+
+def test_requirements_name_the_collections_that_are_used() -> None:
+    named = {item["name"] for item in yaml.safe_load((ROOT / "requirements.yml").read_text())["collections"]}
+    texts = [path for folder in ("roles", "playbooks", "group_vars", "molecule", ".config")
+             for path in (ROOT / folder).rglob("*.yml")]  # fmt: skip
+    used = {
+        name for path in texts for name in re.findall(r"\b(?:community|ansible)\.[a-z]+(?=\.[a-z])", path.read_text())
+    }
+    # Molecule's driver for Docker wants its collection, though the scenarios start their containers themselves.
+    assert named == used - {"ansible.builtin", "ansible.legacy"} | {"community.docker"}
+
+
 # --- Guides ----------------------------------------------------------------------------------------------------------
 
 

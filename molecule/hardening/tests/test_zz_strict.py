@@ -1,6 +1,6 @@
 """hardening_level: strict, the last of all, since it changes both hosts: what scanners say, and that it can be left.
 
-The targets are those of issue 17. What a container cannot have is out of reach by the report itself.
+What a container cannot have is out of reach by the report itself.
 """
 
 from __future__ import annotations
