@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.deploy import migrate
 from ansible.module_utils.flaskhost.programs import backup
 from flaskhost_backup import (
     cli,
@@ -520,6 +521,9 @@ def test_without_a_passphrase_it_is_said_plainly(tmp_path: Path, capsys: pytest.
         encoding="utf-8",
     )
     assert cli.main(["check", "--config", str(tmp_path / "config.json")]) == 1
+    # A deploy tells that apart from a point that could not be noted.
+    point = ["point", "--app", "shop", "--release", "r2", "--previous", "r1"]
+    assert cli.main([*point, "--config", str(tmp_path / "config.json")]) == migrate.NO_BACKUPS
     assert "backup.passphrase is not set" in capsys.readouterr().err
 
 

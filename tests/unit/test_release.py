@@ -650,6 +650,7 @@ def test_a_point_that_cannot_be_noted_keeps_back_no_release(
     outcome = site.deploy(release_command="true")
     assert any("no point was noted" in warning and "does not run" in warning for warning in outcome.warnings)
     # Whoever wants no backups is not told at each deploy.
+    monkeypatch.setenv("ENDS", "3")
     monkeypatch.setenv("SAYS", "There are no backups: backup.passphrase is not set.")
     site.change({"shop.py": "app = 43\n"})
     assert not any("no point" in warning for warning in site.deploy(release_command="true").warnings)

@@ -12,6 +12,8 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, c
 
 #: What puts a point into the database's log before a migration; a host without backups has none.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
+#: Its exit status on a host without backups, which is the operator's choice.
+NO_BACKUPS = 3
 
 
 class Migration:
@@ -64,7 +66,7 @@ class Migration:
             status, out, err = self.app.run([str(BACKUPS), *arguments])
             if not status:
                 record.restore_point = f"{self.app.options['app']}@{record.id}"
-            elif "backup.passphrase is not set" not in err:
+            elif status != NO_BACKUPS:
                 problem = tail(err or out, 1)
         if problem:
             self.app.outcome.warnings.append(

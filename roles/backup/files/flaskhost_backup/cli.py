@@ -48,17 +48,19 @@ def main(argv: Sequence[str]) -> int:
         argv: the arguments, without the program's name.
 
     Returns:
-        The exit status: 0 when all is well, 1 when something is wrong. Of ``prepare`` and ``status`` problems are no
-        failure: they are told, and Ansible shows them.
+        The exit status: 0 when all is well, 3 when the host has no backups, 1 when something else is wrong. Of
+        ``prepare`` and ``status`` problems are no failure: they are told, and Ansible shows them.
     """
     options = _parser().parse_args(argv)
     os.umask(0o077)
     settings: Config | None = None
+    status = 1
     try:
         settings = configuration.load(options.config)
         _folders(settings)
         result = _locked(options, settings)
     except BackupError as error:
+        status = error.status
         result = Result(problems=[str(error)], data={"problem": str(error)})
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -81,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     for problem in result.problems:
         _complain(problem)
     quiet = options.verb in ("prepare", "status") and "problem" not in result.data
-    return int(bool(result.problems) and not quiet)
+    return status if result.problems and not quiet else 0
 
 
 def _parser() -> argparse.ArgumentParser:

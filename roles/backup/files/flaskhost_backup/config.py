@@ -19,12 +19,21 @@ class BackupError(Exception):
     Attributes:
         reason: what is wrong, as a sentence; without a secret.
         cure: what to do next, as a sentence with the command; may be empty.
+        status: the program's exit status.
     """
+
+    status = 1
 
     def __init__(self, reason: str, cure: str = "") -> None:
         super().__init__(f"{reason} {cure}".strip())
         self.reason = reason
         self.cure = cure
+
+
+class NotEnabled(BackupError):
+    """There are no backups on this host, since nobody has set a passphrase. It has an exit status of its own."""
+
+    status = 3
 
 
 @dataclass(frozen=True)

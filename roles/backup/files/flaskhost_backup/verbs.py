@@ -16,7 +16,7 @@ from typing import Any
 
 from flaskhost_backup import aside, counts, restic, tools
 from flaskhost_backup.cluster import Server, control_data, human
-from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.config import BackupError, Config, NotEnabled
 from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest
 from flaskhost_backup.progress import unfinished
 from flaskhost_backup.state import State, read_json, utc, write_json
@@ -67,13 +67,10 @@ def need_enabled(config: Config) -> None:
     """Stop where nothing is backed up.
 
     Raises:
-        BackupError: there is no passphrase.
+        NotEnabled: there is no passphrase.
     """
     if not config.enabled:
-        raise BackupError(
-            OFF,
-            "Set it if need be (docs/backup.md), then run site.yml.",
-        )
+        raise NotEnabled(OFF, "Set it if need be (docs/backup.md), then run site.yml.")
 
 
 # --- Backups ---------------------------------------------------------------------------------------------------------
