@@ -171,7 +171,7 @@ class Tests:
 
     def __init__(self, files: Sequence[str]) -> None:
         texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in files if name.endswith(".py")}
-        self.tests = [name for name in texts if name.startswith("tests/unit/test_")]
+        self.tests = [name for name in texts if re.fullmatch(r"tests/unit/\w+/test_\w+\.py", name)]
         helpers = [name for name in texts if name.startswith("tests/unit/")]
         modules = [name for name in texts if package_of(name)] + helpers
         self.importers = {
@@ -187,7 +187,7 @@ class Tests:
             seen.update(layer)
             found += [name for name in layer if name in self.tests]
         # It loads every module.
-        return found or (["tests/unit/test_contracts.py"] if path.startswith("plugins/modules/") else [])
+        return found or (["tests/unit/project/test_contracts.py"] if path.startswith("plugins/modules/") else [])
 
 
 def _imports(text: str, module: str) -> bool:

@@ -1,0 +1,476 @@
+"""What Ansible does of backups: settings, the files on a host, timers, requests, what status and audit tell."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost.audit import backup as audit_backup
+from ansible.module_utils.flaskhost.host.wanted import File
+from ansible.module_utils.flaskhost.operate import status
+from ansible.module_utils.flaskhost.programs import backup
+from ansible.module_utils.flaskhost.requests import clone as clone_request
+from ansible.module_utils.flaskhost.requests import restore as restore_request
+from ansible.module_utils.flaskhost.requests.status import COLUMNS
+from ansible.module_utils.flaskhost.settings import backup as backup_settings
+
+NOW = 1_795_311_000.0
+PASSPHRASE = "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"
+APPS = {"shop": {}, "blog": {}}
+
+# --- Settings and files ----------------------------------------------------------------------------------------------
+
+
+def test_a_site_that_says_nothing_has_no_backups_and_all_defaults() -> None:
+    for nothing in (None, {}):
+        found = backup_settings.settings(nothing)
+        assert (found["passphrase"], found["second"], found["keep_days"]) == ("", {}, 14)
+    found = backup_settings.settings({"second": {"repository": "s3:https://s/b", "environment": {"AWS_X": 5}}})
+    assert found["second"] == {
+        "repository": "s3:https://s/b", "ssh_key": "", "known_hosts": "", "environment": {"AWS_X": "5"}, "every": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("repository", "ends"),
+    [
+        ("sftp:backup@host:/x", "-l backup host -s sftp"),
+        ("sftp:host:x/y", "host -s sftp"),
+        ("sftp://backup@host:2222//x", "-p 2222 -l backup host -s sftp"),
+        ("sftp://backup@[2001:db8::1]:22//x", "-p 22 -l backup 2001:db8::1 -s sftp"),
+    ],
+)
+def test_ssh_is_told_whom_to_believe(repository: str, ends: str) -> None:
+    (option,) = backup.sftp_options({"repository": repository, "ssh_key": "KEY"})
+    assert option.startswith("sftp.command=ssh -o BatchMode=yes")
+    assert option.endswith(ends)
+    assert "StrictHostKeyChecking=yes" in option
+    assert "-i /etc/flaskhost/backup/ssh_key" in option
+
+
+def test_only_sftp_is_told_of_ssh_and_only_a_place_that_is_one() -> None:
+    assert backup.sftp_options({"repository": "s3:https://s/b"}) == backup.sftp_options({}) == []
+    for repository in ("sftp:host", "sftp://host", "sftp:a b:/x", "sftp:-oProxyCommand=x:/y z@h:/"):
+        with pytest.raises(backup.Refused, match="not to be understood"):
+            backup.sftp_options({"repository": repository})
+
+
+def files(**options: Any) -> dict[str, File]:
+    given = {"passphrase": PASSPHRASE, "config": {"host": "h1"}, "pgbackrest": "pass=@PASSPHRASE@\n", **options}
+    return {file.path.name: file for file in backup.settings_files(given)}
+
+
+def test_secrets_are_in_files_that_only_root_reads_and_no_diff_shows() -> None:
+    second = {"repository": "sftp:a@h:/x", "ssh_key": "KEY", "known_hosts": "h k", "environment": {"A": "sesame"}}
+    found = files(second=second)
+    secret = [file for file in found.values() if any(word in file.text for word in (PASSPHRASE, "KEY", "sesame"))]
+    assert {file.path.name for file in secret} == {"passphrase", "ssh_key", "environment.json", "pgbackrest.conf"}
+    for file in secret:
+        assert not file.shown
+        assert file.diff()["after"] == "(not shown)\n"
+        assert (file.mode, file.group) == ((0o640, "postgres") if file.path.name == "pgbackrest.conf" else (0o600, ""))
+    config = json.loads(found["backup.json"].text)
+    assert (config["enabled"], config["second"], config["host"]) == (True, "sftp:a@h:/x", "h1")
+
+
+def test_a_key_that_is_taken_away_is_emptied() -> None:
+    assert files()["ssh_key"].text == ""
+    assert files()["environment.json"].text == "{}\n"
+
+
+def test_without_a_passphrase_there_is_the_program_alone() -> None:
+    found = files(passphrase="")
+    assert list(found) == ["backup.json"]
+    assert json.loads(found["backup.json"].text)["enabled"] is False
+
+
+def test_a_passphrase_cannot_bring_settings_of_its_own() -> None:
+    with pytest.raises(backup.Refused, match="one line"):
+        files(passphrase=f"{PASSPHRASE}\nrepo1-path=/tmp")
+
+
+def test_a_file_is_written_whole_and_once(tmp_path: Path) -> None:
+    file = File(tmp_path / "below" / "file", "text\n", 0o600)
+    assert not file.is_there()
+    file.write()
+    assert file.is_there()
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    file.path.chmod(0o644)
+    assert not file.is_there(), "others could read it"
+
+
+# --- Timers ----------------------------------------------------------------------------------------------------------
+
+
+class Systemd:
+    """systemd with some timers."""
+
+    def __init__(self, **timers: str) -> None:
+        self.timers = timers
+
+    def __call__(self, args: Sequence[str], **_options: Any) -> tuple[int, str, str]:
+        blocks = []
+        for name in args[4:]:
+            state = self.timers.get(name.removeprefix("flaskhost-backup-").removesuffix(".timer"), "")
+            active, enabled = ("active", "enabled") if state else ("inactive", "disabled")
+            blocks.append(
+                f"LoadState=loaded\nActiveState={active}\nUnitFileState={enabled}\nNeedDaemonReload=no\n"
+                "StateChangeTimestamp=Sat 2026-11-21 10:30:12.123456 UTC\n"
+            )
+        return 0, "\n".join(blocks), ""
+
+
+def test_timers_run_that_should_and_no_others() -> None:
+    wanted = {"flaskhost-backup-full.timer": True, "flaskhost-backup-copy.timer": False}
+    assert backup.timer_steps(Systemd(full="on"), wanted) == []
+    steps = backup.timer_steps(Systemd(copy="on"), wanted)
+    assert steps == [
+        ["systemctl", "daemon-reload"],
+        ["systemctl", "enable", "flaskhost-backup-full.timer"],
+        ["systemctl", "start", "flaskhost-backup-full.timer"],
+        ["systemctl", "disable", "--now", "flaskhost-backup-copy.timer"],
+    ]
+
+
+def test_the_programs_answer_is_read_and_its_refusal_told() -> None:
+    assert backup.ask(lambda *_a, **_o: (0, '{"changed": true}', ""), ["list"]) == {"changed": True}
+    with pytest.raises(backup.Refused, match=r"^No room"):
+        backup.ask(lambda *_a, **_o: (1, '{"problems": ["No room."]}', "<3>No room."), ["full"])
+    with pytest.raises(backup.Refused, match=r"^Traceback"):
+        backup.ask(lambda *_a, **_o: (1, "", "Traceback"), ["full"])
+
+
+# --- Requests --------------------------------------------------------------------------------------------------------
+
+
+def ask(**given: Any) -> dict[str, Any]:
+    return restore_request.request(given, APPS, ["production1", "production2"])
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"),
+    [
+        ({"confirm": "production1"}, ["restore", "--confirm=production1"]),
+        (
+            {"confirm": "production1", "from": "second", "of": "old1", "to": "2026-11-21T10:15:00"},
+            ["restore", "--from=second", "--of=old1", "--to=2026-11-21T10:15:00", "--confirm=production1"],
+        ),
+        (
+            {"confirm": "shop", "app": "shop", "release": "20261121T101500Z-1a2b3c4"},
+            ["restore", "--release=20261121T101500Z-1a2b3c4", "--app=shop", "--no-start", "--database=shop",
+             "--confirm=shop"],
+        ),
+        ({"beside": True, "accept_gap": "true"}, ["restore", "--accept-gap", "--beside"]),
+    ],
+)  # fmt: skip
+def test_a_restore_that_is_clear_is_handed_on(given: dict[str, Any], arguments: list[str]) -> None:
+    found = ask(**given)
+    assert (found["problem"], found["database"]) == ("", arguments)
+    assert found["replaces"] is not bool(given.get("beside"))
+
+
+def test_where_an_apps_host_knows_the_time_of_a_migration_it_is_gone_back_to() -> None:
+    given = {"confirm": "shop", "app": "shop", "release": "20261121T101500Z-1a2b3c4"}
+    found = restore_request.request(given, APPS, ["production1"], "2026-11-21T10:15:00.123456")
+    assert found["database"] == [
+        "restore", "--to=2026-11-21T10:15:00.123456", "--no-start", "--database=shop", "--confirm=shop",
+    ]  # fmt: skip
+    assert (found["release_app"], ask(beside=True)["release_app"]) == ("shop", "")
+
+
+@pytest.mark.parametrize(("given", "force"), [({}, False), ({"force": "true"}, True), ({"force": "no"}, False)])
+def test_a_freeze_is_passed_by_a_word(given: dict[str, str], force: bool) -> None:
+    assert ask(confirm="shop", app="shop", **given)["force"] is force
+
+
+def test_of_several_clusters_the_one_that_was_named_is_replaced() -> None:
+    assert ask(confirm="production2")["database_hosts"] == ["production2"]
+    assert ask(confirm="shop", app="shop")["database_hosts"] == ["production1", "production2"]
+    assert ask(beside=True)["database_hosts"] == ["production1", "production2"]
+    assert ask(confirm="shop", app="shop", what="files")["database_hosts"] == []
+
+
+def test_without_a_database_host_only_files_can_be_restored() -> None:
+    assert "--limit" in restore_request.request({"beside": True}, APPS, [])["problem"]
+    found = restore_request.request({"app": "shop", "what": "files", "confirm": "shop"}, APPS, [])
+    assert (found["problem"], found["files"]) == ("", ["restore-files", "--app=shop", "--confirm=shop"])
+
+
+def test_files_are_restored_beside_the_database_or_alone() -> None:
+    both = ask(confirm="shop", app="shop", what="both", to="2026-11-21")
+    assert both["files"] == ["restore-files", "--app=shop", "--to=2026-11-21", "--confirm=shop"]
+    assert both["database"] == ["restore", "--to=2026-11-21", "--database=shop", "--confirm=shop"]
+    alone = ask(confirm="shop", app="shop", what="files")
+    assert (alone["database"], alone["apps"]) == ([], ["shop"])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "confirm: this replaces the whole PostgreSQL cluster of production1"),
+        ({"confirm": "shop"}, "-e confirm=production1"),
+        ({"app": "shop", "confirm": "production1"}, "-e confirm=shop"),
+        ({"app": "shop"}, "confirm: this replaces the data of shop on production1, production2."),
+        ({"app": "shpo", "confirm": "shpo"}, "app: there is no app 'shpo'"),
+        ({"to": "2026-11-21", "_raw_params": "10:15"}, "to: words were lost"),
+        ({"to": "2026-11-21", "release": "20261121T101500Z-1a2b3c4"}, "release: it says another point than to"),
+        ({"what": "everything"}, "what: 'everything' is not one of"),
+        ({"what": "files"}, "app: say whose files"),
+        ({"what": "files", "app": "shop", "beside": True}, "what: files are restored"),
+        ({"release": "v1.4"}, "release: 'v1.4' is no release's name"),
+        ({"release": "20261121T101500Z-1a2b3c4"}, "app: say whose release"),
+        ({"label": "newest"}, "label: 'newest' is no backup's name"),
+        ({"from": "third"}, "from: 'third' is not one of"),
+        ({"timeout": "an hour", "beside": True}, "timeout: it is a number"),
+    ],
+)
+def test_a_restore_that_is_not_clear_touches_nothing(given: dict[str, Any], says: str) -> None:
+    found = ask(**given)
+    assert says in found["problem"]
+    assert (found["database"], found["files"], found["replaces"]) == ([], [], False)
+
+
+CLONE = {"app": "shop", "source": "inventories/production", "scrub": "s.sql", "confirm": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("given", "inventory", "allowed", "says"),
+    [
+        ({}, "/x/inventories/production", True, "production is never overwritten"),
+        ({}, "/x/inventories/staging", False, "clone_target: staging does not allow"),
+        ({"app": ""}, "/x/inventories/staging", True, "app: say which one"),
+        ({"app": "shpo", "confirm": "shpo"}, "/x/inventories/staging", True, "There are: blog, shop."),
+        ({"source": ""}, "/x/inventories/staging", True, "source: say where"),
+        ({"source": "inventories/staging/"}, "/x/inventories/staging", True, "is the environment that is overwritten"),
+        ({"scrub": ""}, "/x/inventories/staging", True, "scrub: name the SQL"),
+        ({"confirm": ""}, "/x/inventories/staging", True, "-e confirm=shop"),
+        ({"_raw_params": "x"}, "/x/inventories/staging", True, "words were lost"),
+        ({}, "/x/inventories/staging", "true", ""),
+    ],
+)
+def test_a_clone_goes_one_way(given: dict[str, str], inventory: str, allowed: Any, says: str) -> None:
+    found = clone_request.problem(CLONE | given, APPS, inventory, allowed)
+    assert says in found
+    assert bool(found) is bool(says)
+
+
+def test_of_the_other_inventory_only_the_way_to_its_host_is_taken() -> None:
+    inventory = {
+        "db": {"children": ["server"]},
+        "server": {"hosts": ["production1"]},
+        "_meta": {
+            "hostvars": {"production1": {"ansible_host": "203.0.113.10", "ansible_user": "debian", "vault_x": "y"}}
+        },
+    }
+    assert clone_request.source(json.dumps(inventory)) == {
+        "name": "clone_source_production1",
+        "groups": "flaskhost_clone_source",
+        "ansible_host": "203.0.113.10",
+        "ansible_user": "debian",
+    }
+    with pytest.raises(ValueError, match="no host in the group db"):
+        clone_request.source("{}")
+
+
+# --- Status and audit ------------------------------------------------------------------------------------------------
+
+
+def answer(**changes: Any) -> str:
+    good = {"at": NOW - 7200, "ok": True, "problems": []}
+    found: dict[str, Any] = {"enabled": True, "database": True, "second": True, "problems": []}
+    for kind, *_rest in audit_backup.KINDS:
+        found[f"{kind}_state"] = {"good": good, "last": good}
+    return json.dumps({**found, **changes})
+
+
+FAILED = {"at": NOW, "ok": False, "problems": ["The repository is damaged."]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns"),
+    [
+        ({}, {"backup": "2 h", "drill": "2 h"}),
+        ({"drill_state": {"good": {}, "last": {}}}, {"backup": "2 h", "drill": ""}),
+        (
+            {"drill_state": {"good": {"at": NOW - 3 * 86400}, "last": FAILED}},
+            {"backup": "2 h", "drill": "3 d, then failed"},
+        ),
+        ({"drill_state": {"good": {}, "last": FAILED}}, {"backup": "2 h", "drill": "failed"}),
+        ({"enabled": False, "problems": ["There are no backups."]}, {"backup": "none", "drill": ""}),
+        ({"second": False}, {"backup": "2 h", "drill": "2 h"}),
+    ],
+)
+def test_status_tells_the_age_of_the_last_backup_and_drill(
+    tmp_path: Path, changes: dict[str, Any], columns: dict[str, str]
+) -> None:
+    program = tmp_path / "flaskhost-backup"
+    program.touch()
+    found, notes = status.backup_status(lambda *_a, **_o: (0, answer(**changes), ""), program, NOW)
+    assert found == {**columns, "aside": []}
+    here = [backup.ONLY_HERE] if changes.get("enabled", True) and not changes.get("second", True) else []
+    assert notes.all == [*changes.get("problems", []), *here]
+    assert notes.problems == (changes.get("problems", []) if changes.get("enabled", True) else [])
+    assert {"backup", "drill"} <= set(COLUMNS)
+
+
+def test_a_host_without_the_program_or_with_a_broken_one_is_no_failure(tmp_path: Path) -> None:
+    program = tmp_path / "flaskhost-backup"
+    assert status.backup_status(lambda *_a, **_o: (0, "", ""), program, NOW) == ({}, status.Notes())
+    program.touch()
+    found, notes = status.backup_status(lambda *_a, **_o: (1, "", "it is broken"), program, NOW)
+    assert (found, notes.problems) == ({}, ["backups: it is broken"])
+
+
+def test_the_audit_fails_what_is_late_and_passes_the_rest() -> None:
+    scan = audit_backup.parse(answer(), NOW)
+    assert {finding.status for finding in scan.findings} == {"passed"}
+    assert (scan.ran, scan.score_text) == (True, "2 hours old")
+    late = audit_backup.parse(
+        answer(drill_state={"good": {}, "last": FAILED}, problems=["The last drill failed."], second=False), NOW
+    )
+    told = {finding.id: finding.status for finding in late.findings}
+    assert told == {
+        "database": "passed", "files": "passed", "drill": "failed", "late/1": "failed", "second": "note",
+    }  # fmt: skip
+    by_id = {finding.id: finding for finding in late.findings}
+    assert (by_id["files"].detail, by_id["files"].severity, by_id["files"].advice) == ("2 hours ago.", "info", "")
+    assert by_id["drill"].detail == "There has been none. The last run failed: The repository is damaged."
+    assert by_id["drill"].severity == "medium"
+    assert by_id["drill"].advice == "On the host: sudo flaskhost-backup check"
+    once = {"good": {"at": NOW - 7200, "ok": True, "problems": []}, "last": FAILED}
+    (again,) = (one for one in audit_backup.parse(answer(files_state=once), NOW).findings if one.id == "files")
+    assert (again.status, again.severity) == ("failed", "high")
+    older = {"good": {"at": NOW - 18000}, "last": {"at": NOW - 18000, "ok": True, "problems": []}}
+    alone = audit_backup.parse(answer(database=False, files_state=older), NOW)
+    assert {finding.id for finding in alone.findings} == {"files", "second_files"}
+    assert alone.score_text == "5 hours old"
+    assert not audit_backup.parse("nonsense", NOW).ran
+    assert not audit_backup.parse('{"problem": "The configuration cannot be read."}', NOW).ran
+
+
+def test_a_host_whose_backups_are_off_has_one_thing_to_do() -> None:
+    """The audit of the demo named four, three of them with a command that cannot help."""
+    nothing = {"good": {}, "last": {}}
+    off = answer(
+        enabled=False, second=False, database_state=nothing, files_state=nothing, drill_state=nothing,
+        problems=["There are no backups: backup.passphrase is not set."],
+    )  # fmt: skip
+    scan = audit_backup.parse(off, NOW)
+    assert [(finding.id, finding.status, finding.severity) for finding in scan.findings] == [("off", "failed", "high")]
+    assert "backup.passphrase is not set" in scan.findings[0].detail
+
+
+# --- Check mode ------------------------------------------------------------------------------------------------------
+
+
+def module_itself() -> Any:
+    spec = importlib.util.spec_from_file_location("fb", Path(__file__).parents[3] / "plugins/modules/flask_backup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def started(monkeypatch: pytest.MonkeyPatch, *, answer: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    """What check mode says of the start; without an answer there is no program to ask."""
+    module = module_itself()
+    given = {"passphrase": "", "repository": "", "host": "h1", "timers": [], **options}
+
+    class Module:
+        params, check_mode = given, True
+
+        def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
+            if command[0] == backup.PROGRAM:
+                assert answer is not None, "it is not there"
+                return 0, json.dumps(answer), ""
+            return Systemd()(command)
+
+    monkeypatch.setattr(backup, "is_enabled", lambda: answer is not None)
+    return module.start(Module())
+
+
+def test_check_mode_on_a_bare_host_says_what_the_run_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = started(monkeypatch)
+    assert (nothing["changed"], nothing["lines"], nothing["warnings"]) == (False, [], [backup.UNSET])
+    alone = started(monkeypatch, passphrase=PASSPHRASE, timers=["full"])
+    assert (alone["changed"], alone["lines"]) == (True, ["The first backup would be made."])
+    assert alone["warnings"] == [backup.ONLY_HERE]
+    assert started(monkeypatch, passphrase=PASSPHRASE, repository="/elsewhere")["warnings"] == []
+
+
+def test_check_mode_asks_a_host_that_is_backed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"changed": False, "problems": ["The second repository cannot be reached."]}
+    found = started(monkeypatch, answer=said, passphrase=PASSPHRASE, repository="/elsewhere")
+    assert (found["changed"], found["lines"], found["warnings"]) == (False, [], said["problems"])
+
+
+class OfAVerb:
+    """The module as it runs a verb; the program is a script that takes down what it was asked."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, check_mode: bool = False) -> None:
+        self.program, self.check_mode, self.params = folder / "flaskhost-backup", check_mode, {"passphrase": "x"}
+        self.asked = folder / "asked"
+        monkeypatch.setattr(backup, "PROGRAM", str(self.program))
+        monkeypatch.setattr(backup, "apart", lambda *_given: [])
+
+    def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def answers(self, answer: dict[str, Any], status: int = 0) -> None:
+        self.program.write_text(f"#!/bin/sh\necho \"$*\" >> {self.asked}\necho '{json.dumps(answer)}'\nexit {status}\n")
+        self.program.chmod(0o755)
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        self.params["arguments"] = list(arguments)
+        return module_itself().run_verb(self)
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_verb_on_a_host_without_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, check_mode: bool
+) -> None:
+    host = OfAVerb(tmp_path, monkeypatch, check_mode=check_mode)
+    if check_mode:
+        # A run would install it first, and then run the verb.
+        assert host.run("full") == {"changed": True, "lines": [], "warnings": []}
+    else:
+        with pytest.raises(backup.Refused, match="Backups are not set up on this host"):
+            host.run("full")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asks"),
+    [(["full"], False), (["restore", "--confirm", "h1"], False), (["status"], True), (["restore", "--check"], True)],
+)
+def test_check_mode_runs_only_what_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], asks: bool
+) -> None:
+    host = OfAVerb(tmp_path, monkeypatch, check_mode=True)
+    host.answers({"changed": False, "lines": ["It was asked."]})
+    found = host.run(*arguments)
+    assert host.asked.exists() is asks
+    assert found["changed"] is not asks
+    assert found["lines"] == (["It was asked."] if asks else [f"flaskhost-backup {' '.join(arguments)} would be run."])
+
+
+def test_a_verb_is_run_and_its_answer_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = OfAVerb(tmp_path, monkeypatch)
+    host.answers({"changed": True, "lines": ["Done."], "restore": {"aside": "/x"}})
+    assert host.run("restore", "--confirm", "h1") == {
+        "changed": True, "lines": ["Done."], "restore": {"aside": "/x"}, "warnings": [],
+    }  # fmt: skip
+    assert host.asked.read_text().split()[:3] == ["restore", "--confirm", "h1"]
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"enabled": false}', '{"enabled": true}'])
+def test_whether_a_host_knows_a_passphrase(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "backup.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    assert backup.is_enabled(path) is (text == '{"enabled": true}')

@@ -1,0 +1,67 @@
+"""A --limit that leaves out the hosts that a verb is for is an error, and one that leaves out some of them is told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = Path(sys.executable).with_name("ansible-playbook")
+INVENTORY = """
+all:
+  vars:
+    ansible_connection: local
+    ansible_become: false
+    ansible_python_interpreter: /bin/false
+    flask_apps: {}
+  children:
+    app: {hosts: {app1: {}, app2: {}}}
+    web: {hosts: {web1: {}}}
+    db: {hosts: {db1: {}}}
+"""
+
+
+def run(folder: Path, playbook: str, limit: str) -> tuple[int, str]:
+    """Run a playbook on hosts that can do nothing; return its status and its output on one line."""
+    inventory = folder / "hosts.yml"
+    inventory.write_text(INVENTORY, encoding="utf-8")
+    result = subprocess.run(
+        [PROGRAM, "-i", inventory, "-e", "app=shop", "--limit", limit, ROOT / "playbooks" / f"{playbook}.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "1000"},
+    )
+    return result.returncode, " ".join((result.stdout + result.stderr).split())
+
+
+@pytest.mark.parametrize(
+    ("playbook", "limit", "group", "hosts"),
+    [
+        ("deploy", "db1", "app", "app1, app2"),
+        ("rollback", "db1,web1", "app", "app1, app2"),
+        ("run", "web1", "app", "app1, app2"),
+        ("rotate_secret", "db1", "app", "app1, app2"),
+        ("maintenance", "db1", "web", "web1"),
+    ],
+)
+def test_a_limit_that_leaves_nothing_to_do_is_an_error(
+    tmp_path: Path, playbook: str, limit: str, group: str, hosts: str
+) -> None:
+    """Ansible itself says that no host matched, and ends well."""
+    status, output = run(tmp_path, playbook, limit)
+    assert status != 0, output
+    assert f"--limit leaves out all hosts of the group {group} ({hosts}), for which this playbook is" in output
+    assert "PLAY [Check everything" not in output, "it is said first"
+
+
+def test_a_limit_to_a_part_of_a_fleet_is_told(tmp_path: Path) -> None:
+    _status, output = run(tmp_path, "deploy", "app1")
+    assert "--limit leaves out app2 of the group app: what serves there stays as it is" in output
+    _status, output = run(tmp_path, "deploy", "all")
+    assert "--limit leaves out app" not in output

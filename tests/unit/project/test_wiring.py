@@ -1,0 +1,617 @@
+"""How the roles are wired into the whole: what the inventories and group_vars hand to each role.
+
+A misspelt variable is accepted by Ansible in silence, so it is looked for here. What the wiring makes of the demo is
+worked out with Ansible's own templating, without a host, and held against each role's argument_specs.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.flaskhost.deploy.slots import Slots
+from ansible.module_utils.flaskhost.preflight import settings as preflight_settings
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader
+from ansible.template import Templar
+from ansible.vars.manager import VariableManager
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+ENVIRONMENTS = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
+#: The link by which an inventory takes in the wiring. Its name sorts first, so that an environment's own files win.
+LINK = Path("group_vars/all/00_shared")
+#: Exactly what preflight reads of a host and the wiring and the roles use; see the test of that name.
+FACTS = {
+    "distribution_major_version": "13",
+    "env": {"SSH_CONNECTION": "203.0.113.9 50000 192.0.2.1 2222"},
+    "memtotal_mb": 1970,
+    "mounts": [{"mount": "/", "options": "rw,prjquota"}],
+    "processor_vcpus": 2,
+}
+
+
+def specs(role: str) -> dict[str, Any]:
+    text = (ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text()
+    return yaml.safe_load(text)["argument_specs"]["main"].get("options") or {}
+
+
+# --- Names -----------------------------------------------------------------------------------------------------------
+
+
+class AnyTag(yaml.SafeLoader):
+    """Reads YAML with tags such as !vault; their values do not matter here."""
+
+
+AnyTag.add_multi_constructor("!", lambda _loader, suffix, _node: f"!{suffix}")
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    """Every key of every mapping: variables are set in group_vars, inventories and plays, and beside a role's name."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield str(key)
+            yield from keys_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys_of(inner)
+
+
+def undeclared(folders: list[Path], declared: dict[str, set[str]]) -> list[str]:
+    """Find variables that have a role's prefix and are no option of that role.
+
+    Args:
+        folders: where variables are set.
+        declared: the options of each role.
+    """
+    role_variable = re.compile(rf"({'|'.join(declared)})_\w+")
+    found = []
+    for path in sorted({path for folder in folders for path in folder.rglob("*") if path.is_file()}):
+        if not re.search(r"\.ya?ml(\.example)?$", path.name):
+            continue
+        for document in yaml.load_all(path.read_text(), Loader=AnyTag):
+            for key in keys_of(document):
+                match = role_variable.fullmatch(key)
+                if match and key not in declared[match[1]]:
+                    found.append(f"{path.name}: {key}")
+    return found
+
+
+def declared() -> dict[str, set[str]]:
+    return {role: set(specs(role)) for role in ROLES}
+
+
+def test_every_variable_of_a_role_is_an_option_of_it() -> None:
+    folders = [ROOT / name for name in ("group_vars", "inventories", "molecule", "playbooks", ".config/molecule")]
+    assert undeclared(folders, declared()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("group_vars/all/nginx.yml", "nginx_site: []"),
+        ("inventories/demo/group_vars/web.yml", "nginx_site: []"),
+        ("inventories/demo/group_vars/all/settings.yml", "password: !vault |\n  $ANSIBLE_VAULT\nnginx_site: []"),
+        ("inventories/demo/host_vars/web1.yaml", "nginx_site: []"),
+        ("inventories/demo/hosts.yml", "all: {hosts: {web1: {nginx_site: []}}}"),
+        ("inventories/demo/hosts.yml", "all: {children: {web: {vars: {nginx_site: []}}}}"),
+        ("molecule/default/molecule.yml", "provisioner: {inventory: {group_vars: {all: {nginx_site: []}}}}"),
+        ("molecule/default/converge.yml", "- hosts: all\n  vars: {nginx_site: []}"),
+        ("molecule/default/converge.yml", "- hosts: all\n  roles: [{role: nginx, nginx_site: []}]"),
+    ],
+)
+def test_a_misspelt_variable_is_found(file: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert undeclared([tmp_path], declared()) == [f"{path.name}: nginx_site"]
+    path.write_text(text.replace("nginx_site", "nginx_sites"))
+    assert undeclared([tmp_path], declared()) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "group_vars" / "all").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_file_of_the_wiring_is_about_one_role(path: Path) -> None:
+    """All but apps.yml, which makes the records that the others hand out."""
+    prefixes = ("flask_app_",) if path.stem == "apps" else (f"{path.stem}_", f"__{path.stem}_")
+    assert path.stem in [*ROLES, "apps"]
+    assert [name for name in yaml.safe_load(path.read_text()) if not name.startswith(prefixes)] == []
+
+
+def test_the_wirings_internal_names_are_not_those_of_a_role() -> None:
+    """A role's vars are stronger than group_vars: the wiring would not get what it wrote."""
+    ours = {name for path in (ROOT / "group_vars/all").glob("*.yml") for name in yaml.safe_load(path.read_text())}
+    theirs = {name for path in (ROOT / "roles").glob("*/vars/*.yml") for name in yaml.safe_load(path.read_text())}
+    assert ours & theirs == set()
+
+
+# --- Inventories -----------------------------------------------------------------------------------------------------
+
+
+def ansible(program: str, *arguments: str, cwd: Path, **variables: str) -> str:
+    """Run one of Ansible's programs with the settings of the folder, and return what it prints."""
+    command = [str(Path(sys.executable).parent / program), *arguments]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(cwd),
+        "LC_ALL": "C.UTF-8",
+        "ANSIBLE_CONFIG": str(cwd / "ansible.cfg"),
+        **variables,
+    }
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_environments_are_there() -> None:
+    assert {"demo", "production", "staging"} <= set(ENVIRONMENTS)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_takes_in_the_wiring(environment: str) -> None:
+    link = ROOT / "inventories" / environment / LINK
+    assert link.is_symlink(), "a copy would not follow a change"
+    assert not link.readlink().is_absolute()
+    assert link.resolve() == ROOT / "group_vars" / "all"
+    assert min(path.name for path in link.parent.iterdir()) == link.name
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_can_be_read(environment: str, tmp_path: Path) -> None:
+    """From another folder: Ansible takes group_vars of the folder that it runs in, too."""
+    (tmp_path / "ansible.cfg").symlink_to(ROOT / "ansible.cfg")
+    inventory = str(ROOT / "inventories" / environment)
+    listed = json.loads(ansible("ansible-inventory", "-i", inventory, "--list", "--export", cwd=tmp_path))
+    variables = listed["all"]["vars"]
+    assert "flask_apps" in variables
+    wired = {name for path in (ROOT / "group_vars/all").glob("*.yml") for name in yaml.safe_load(path.read_text())}
+    assert wired - variables.keys() == set()
+    # A group without hosts is left out of the list, but has to be known.
+    groups = (ROOT / "inventories" / environment / "hosts.yml").read_text()
+    assert all(re.search(rf"^ +{group}:$", groups, re.MULTILINE) for group in ("web", "app", "db"))
+
+
+PROBE = """
+- name: Say what can be seen
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Pretend to have asked the host
+      ansible.builtin.set_fact:
+        memtotal_mb: 1970
+        processor_vcpus: 2
+        cacheable: true
+
+    - name: Show
+      ansible.builtin.debug:
+        msg:
+          apps: "{{ nginx_sites | map(attribute='name') }}"
+          wired: "{{ base_timezone }}"
+          overridden: "{{ app_index_url }}"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project with a play that shows what it sees instead of the real one, and an environment of its own."""
+    for name in ("group_vars", "plugins", "roles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("ansible.cfg", "site.yml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "playbooks").mkdir()
+    (tmp_path / "playbooks" / "site.yml").write_text(PROBE)
+    inventory = tmp_path / "inventories" / "probe"
+    (inventory / LINK).parent.mkdir(parents=True)
+    (inventory / LINK).symlink_to("../../../../group_vars/all")
+    (inventory / "hosts.yml").write_text("all: {hosts: {probe: {ansible_connection: local}}}\n")
+    (inventory / LINK).with_name("own.yml").write_text(
+        "timezone: Asia/Tokyo\napp_index_url: https://own.test/\nflask_apps:\n  shop:\n"
+        "    domains: [shop.test]\n    source: {path: sample_app}\n    wsgi: guestbook:create_app()\n"
+    )
+    return tmp_path
+
+
+def test_both_ways_to_the_playbook_see_the_same(project: Path) -> None:
+    """`site.yml` and `playbooks/site.yml`: the wiring, and the environment's own word where it has one."""
+    for playbook in ("site.yml", "playbooks/site.yml"):
+        arguments = ["-i", "inventories/probe", playbook]
+        shown = json.loads(
+            ansible("ansible-playbook", *arguments, cwd=project, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
+        )
+        seen = shown["plays"][-1]["tasks"][-1]["hosts"]["probe"]["msg"]
+        assert seen == {"apps": ["shop"], "wired": "Asia/Tokyo", "overridden": "https://own.test/"}, playbook
+
+
+def test_a_playbook_in_the_root_only_imports() -> None:
+    """The root's group_vars would be read for a play there, and be stronger than the environment's."""
+    for path in ROOT.glob("*.yml"):
+        content = yaml.safe_load(path.read_text())
+        plays = content if isinstance(content, list) else []
+        assert [play for play in plays if "ansible.builtin.import_playbook" not in play] == [], path.name
+    assert not (ROOT / "playbooks" / "group_vars").exists()
+
+
+def test_a_role_is_called_by_its_tag() -> None:
+    plays = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+    calls = [call for play in plays for call in play.get("roles", [])]
+    assert {call["role"] for call in calls} == set(ROLES) - {"preflight", "audit"}
+    assert [call for call in calls if call.get("tags") != call["role"]] == []
+    # Whatever else is asked for, preflight has read the facts before.
+    first = plays[0]
+    assert (first["ansible.builtin.import_playbook"], first["tags"]) == ("preflight.yml", "always")
+
+
+# --- What the roles are handed ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def variables() -> dict[str, Any]:
+    """All variables of the demo's host, not yet worked out, as Ansible puts them together."""
+    filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
+    loader = DataLoader()
+    inventory = InventoryManager(loader=loader, sources=[str(ROOT / "inventories" / "demo")])
+    manager = VariableManager(loader=loader, inventory=inventory)
+    manager.set_host_facts("demo", FACTS)
+    known = manager.get_vars(host=inventory.get_host("demo"))
+    return {**known, "hostvars": {"demo": known}}
+
+
+def handed(variables: dict[str, Any], role: str, **changes: Any) -> dict[str, Any]:
+    """What a role is handed: its defaults, and over them what the wiring and the inventory say, worked out."""
+    loader = DataLoader()
+    defaults_file = ROOT / "roles" / role / "defaults" / "main.yml"
+    defaults = (
+        loader.load_from_file(str(defaults_file), trusted_as_template=True) if defaults_file.exists() else {}
+    ) or {}
+    seen = {**defaults, **variables, **changes}
+    templar = Templar(loader=loader, variables=seen)
+    return {name: templar.template(seen[name]) for name in specs(role) if name in seen}
+
+
+def app(name: str, **options: Any) -> dict[str, Any]:
+    return {"domains": [f"{name}.test"], "source": {"path": "sample_app"}, "wsgi": "app:app", **options}
+
+
+#: Everything that an app can say.
+FULL = app(
+    "full",
+    domains=["full.test", "www.full.test"],
+    source={"repo": "https://git.test/full.git", "version": "v1", "subdir": "web"},
+    requirements="requirements/production.txt",
+    extra_packages=["psycopg2-binary==2.9.10"],
+    persistent=["media"],
+    database_driver="psycopg2",
+    release_command="flask db upgrade",
+    worker_class="sync",
+    workers=3,
+    timeout=60,
+    drain=20,
+    config="staging",
+    env={"MAIL_FROM": "a@full.test", "MAIL_PORT": 25, "MAIL_TLS": True},
+    secrets={"MAIL_PASSWORD": "hunter2"},
+    limits={"memory": 300, "body": 5},
+    static={"url": "/assets/", "path": "full/assets"},
+    health={"path": "/healthz", "status": 204, "probes": 1, "timeout": 9},
+    tls={"mode": "files", "certificate": "PEM", "key": "sesame", "hsts": {"max_age": 86400, "subdomains": True}},
+    keep_releases=3,
+)
+SITES: dict[str, dict[str, Any]] = {
+    "no app": {},
+    "one app": {"shop": app("shop")},
+    "two apps": {"shop": app("shop"), "hello": app("hello", database=False)},
+    "an app with everything": {"full": FULL},
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_accepts_what_it_is_handed(role: str, site: str, variables: dict[str, Any]) -> None:
+    values = handed(variables, role, flask_apps=SITES[site])
+    result = ArgumentSpecValidator(specs(role)).validate(values, validate_role_argument_spec=True)
+    assert result.error_messages == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_accepts_what_the_demo_hands_it(role: str, variables: dict[str, Any]) -> None:
+    values = handed(variables, role)
+    result = ArgumentSpecValidator(specs(role)).validate(values, validate_role_argument_spec=True)
+    assert result.error_messages == []
+
+
+def test_a_wrong_wiring_is_refused(variables: dict[str, Any]) -> None:
+    fields = {**variables["__nginx_fields"], "bodymb": "limits.body"}
+    values = handed(variables, "nginx", flask_apps=SITES["one app"], __nginx_fields=fields)
+    result = ArgumentSpecValidator(specs("nginx")).validate(values, validate_role_argument_spec=True)
+    assert "bodymb" in "".join(result.error_messages)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_an_app_is_handed_to_every_role_that_has_a_part_in_it(site: str, variables: dict[str, Any]) -> None:
+    apps = SITES[site]
+    names = sorted(apps)
+
+    def names_in(role: str, option: str, key: str = "name") -> list[str]:
+        return [item[key] for item in handed(variables, role, flask_apps=apps)[option]]
+
+    assert names_in("app", "app_apps", "app") == names
+    assert names_in("gunicorn", "gunicorn_apps") == names
+    assert names_in("nginx", "nginx_sites") == names
+    assert names_in("certbot", "certbot_certificates") == names
+    assert names_in("postgres", "postgres_databases") == [
+        name for name in names if apps[name].get("database") is not False
+    ]
+
+
+def test_the_demos_host_is_open_to_visitors(variables: dict[str, Any]) -> None:
+    assert handed(variables, "firewall")["firewall_public_ports"] == [80, 443]
+    assert handed(variables, "firewall")["firewall_public_udp_ports"] == []
+    assert handed(variables, "firewall", http3=True)["firewall_public_udp_ports"] == [443]
+    without = handed(variables, "firewall", groups={**variables["groups"], "web": []}, http3=True)
+    assert (without["firewall_public_ports"], without["firewall_public_udp_ports"]) == ([], [])
+
+
+def test_fail2ban_reads_what_the_host_writes(variables: dict[str, Any]) -> None:
+    sites = {"shop": app("shop"), "hello": app("hello", database=False)}
+    values = handed(variables, "fail2ban", flask_apps=sites)
+    assert values["fail2ban_access_logs"] == ["/var/log/nginx/access.log"]
+    assert values["fail2ban_error_logs"] == []
+    assert [(item["name"], item["access_log"]) for item in values["fail2ban_sites"]] == [
+        ("hello", "/var/log/nginx/hello.access.log"),
+        ("shop", "/var/log/nginx/shop.access.log"),
+    ]
+    looked_for = {item["name"]: item["bans"] for item in handed(variables, "nginx", flask_apps=sites)["nginx_sites"]}
+    assert {item["name"]: item["bans"] for item in values["fail2ban_sites"]} == looked_for
+    folders = [folder for bans in looked_for.values() for folder in bans.values()]
+    assert len(set(folders)) == 6
+    assert all(folder.startswith("/var/lib/fail2ban/") for folder in folders), "the service writes nowhere else"
+    staging = {"shop": app("shop", basic_auth={"ada": "$6$salt$hash"})}
+    assert handed(variables, "fail2ban", flask_apps=staging)["fail2ban_error_logs"] == ["/var/log/nginx/error.log"]
+    database = handed(variables, "fail2ban", groups={**variables["groups"], "web": [], "app": []}, flask_apps=staging)
+    assert database["fail2ban_access_logs"] == database["fail2ban_sites"] == database["fail2ban_error_logs"] == []
+    assert handed(variables, "fail2ban", ssh_port=2222)["fail2ban_ssh_ports"] == [2222]
+
+
+def test_a_site_without_an_authority_signs_its_certificates_itself(variables: dict[str, Any]) -> None:
+    values = handed(variables, "certbot", flask_apps=SITES["one app"])
+    assert [item["mode"] for item in values["certbot_certificates"]] == ["selfsigned"]
+    assert (values["certbot_email"], values["certbot_source"], values["certbot_strict"]) == ("", "pinned", False)
+    assert (values["certbot_external_account"], values["certbot_dns"]) == ({}, {})
+    # A variable that is there and empty is not set.
+    empty = handed(variables, "certbot", flask_apps=SITES["one app"], acme_email=None, acme=None)
+    assert empty["certbot_certificates"] == values["certbot_certificates"]
+
+
+def test_what_a_site_says_of_its_authority_arrives(variables: dict[str, Any]) -> None:
+    site = {
+        "acme_email": "ops@shop.test",
+        "acme": {
+            "directory": "https://ca.test/dir",
+            "root": "ROOT",
+            "external_account": {"key_id": "kid", "hmac_key": "c2VjcmV0"},
+            "key_type": "p384",
+            "profile": "shortlived",
+            "strict": True,
+            "certbot": "package",
+            "dns": {"plugin": "rfc2136", "credentials": {"dns_rfc2136_port": 53}},
+        },
+        "package_index": "https://index.test/",
+    }
+    values = handed(variables, "certbot", flask_apps=SITES["two apps"] | SITES["an app with everything"], **site)
+    assert (
+        ArgumentSpecValidator(specs("certbot")).validate(values, validate_role_argument_spec=True).error_messages == []
+    )
+    certificates = {item["name"]: item for item in values.pop("certbot_certificates")}
+    assert {name: item["mode"] for name, item in certificates.items()} == {
+        "full": "files",
+        "hello": "acme",
+        "shop": "acme",
+    }
+    full = certificates["full"]
+    assert (full["own_certificate"], full["own_key"]) == ("PEM", "sesame")
+    assert full["hsts"] == {"max_age": 86400, "subdomains": True, "preload": False}
+    assert values == {
+        "certbot_email": "ops@shop.test",
+        "certbot_directory": "https://ca.test/dir",
+        "certbot_root": "ROOT",
+        "certbot_external_account": {"key_id": "kid", "hmac_key": "c2VjcmV0"},
+        "certbot_key_type": "p384",
+        "certbot_profile": "shortlived",
+        "certbot_strict": True,
+        "certbot_source": "package",
+        "certbot_dns": {
+            "plugin": "rfc2136",
+            "credentials": {"dns_rfc2136_port": "53"},
+            "propagation": 30,
+            "package": "",
+        },
+        "certbot_webroot": "/var/www/acme",
+        "certbot_index_url": "https://index.test/",
+    }
+
+
+def test_a_sites_names_arrive_by_what_is_done_with_them(variables: dict[str, Any]) -> None:
+    names = ["shop.test", "www.shop.test", "*.shop.test", "10.0.0.7"]
+    values = handed(
+        variables, "nginx", flask_apps={"shop": app("shop", domains=names)}, tls_policy="modern", http3=True
+    )
+    site = values["nginx_sites"][0]
+    assert site["domains"] == names
+    assert site["redirects"] == ["www.shop.test", "10.0.0.7"]
+    assert (site["wildcards"], site["addresses"]) == (["*.shop.test"], ["10.0.0.7"])
+    assert site["hsts_map"] == "/etc/flaskhost/tls/shop/hsts.map"
+    assert (values["nginx_tls_policy"], values["nginx_http3"]) == ("modern", True)
+    usual = handed(variables, "nginx", tls_policy=None, http3=None)
+    assert (usual["nginx_tls_policy"], usual["nginx_http3"]) == ("intermediate", False)
+
+
+def test_web_hosts_know_each_other(variables: dict[str, Any]) -> None:
+    assert handed(variables, "nginx")["nginx_acme_peers"] == []
+    hosts = {
+        "demo": {"private_address": "10.0.0.1"},
+        "web2": {"ansible_host": "198.51.100.2", "private_address": "10.0.0.2"},
+        "web3": {"ansible_host": "10.0.0.3"},
+    }
+    fleet = {"groups": {**variables["groups"], "web": list(hosts)}, "hostvars": hosts}
+    assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2", "10.0.0.3"]
+    fleet["groups"] = {**variables["groups"], "web": ["web2"]}
+    assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2"]
+
+
+def test_preflight_asks_web_hosts_alone_what_they_can(variables: dict[str, Any]) -> None:
+    assert handed(variables, "preflight")["preflight_web"] is True
+    without = handed(variables, "preflight", groups={**variables["groups"], "web": []})
+    assert without["preflight_web"] is False
+    assert set(without["preflight_settings_variables"]) == set(preflight_settings.SETTINGS), "nothing goes unchecked"
+
+
+def test_what_an_app_says_arrives(variables: dict[str, Any]) -> None:
+    """One example of each kind: copied, computed, renamed, turned into text."""
+    apps = {"full": FULL}
+    release = handed(variables, "app", flask_apps=apps, package_index="https://index.test/")
+    assert release["app_index_url"] == "https://index.test/"
+    record = release["app_apps"][0]
+    assert (record["source_repo"], record["source_subdir"]) == ("https://git.test/full.git", "web")
+    assert record["host"] == "full.test"
+    assert record["environment"]["MAIL_PORT"] == "25"
+    assert record["environment"]["MAIL_TLS"] == "true"
+    assert record["environment"]["MAX_CONTENT_LENGTH"] == str(5 * 1024 * 1024)
+    assert record["environment"]["SQLALCHEMY_DATABASE_URI"].startswith("postgresql+psycopg2://full@/full?")
+    assert record["secrets"] == {"MAIL_PASSWORD": "hunter2"}
+    assert "MAIL_PASSWORD" not in record["environment"]
+    slot = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"][0]
+    assert (slot["worker_class"], slot["workers"], slot["threads"]) == ("sync", 3, 1)
+    assert slot["memory_mb"] == 300
+    site = handed(variables, "nginx", flask_apps=apps)["nginx_sites"][0]
+    assert (site["static_url"], site["body_mb"], site["timeout"]) == ("/assets/", 5, 60)
+    assert site["domains"] == ["full.test", "www.full.test"]
+
+
+@pytest.mark.parametrize(
+    ("options", "there"),
+    [
+        ({}, True),
+        ({"database": False}, False),
+        ({"database": False, "secrets": {"DATABASE_URL": "postgresql://shop:sesame@db.test/shop"}}, True),
+        ({"database": False, "env": {"DATABASE_URL": "postgresql+psycopg://db.test/shop"}}, True),
+        ({"database": False, "env": {"DATABASE_URL": "mysql://db.test/shop"}}, False),
+    ],
+)
+def test_postgresqls_client_is_there_for_each_app_that_has_one(
+    variables: dict[str, Any], options: dict[str, Any], there: bool
+) -> None:
+    """Deploys ask it for the lock, the schema and the time, wherever the database is."""
+    loader = DataLoader()
+    role = loader.load_from_file(str(ROOT / "roles" / "app" / "vars" / "main.yml"), trusted_as_template=True)
+    given = handed(variables, "app", flask_apps={"blog": app("blog", database=False), "shop": app("shop", **options)})
+    packages = Templar(loader=loader, variables={**role, **given}).template(role["__app_packages"])
+    assert packages == ["git", *(["postgresql-client"] if there else [])]
+
+
+def test_what_roles_share_is_the_same_for_all(variables: dict[str, Any]) -> None:
+    apps = SITES["one app"]
+    values = {role: handed(variables, role, flask_apps=apps) for role in ROLES}
+    release, slot = values["app"]["app_apps"][0], values["gunicorn"]["gunicorn_apps"][0]
+    site, certificate = values["nginx"]["nginx_sites"][0], values["certbot"]["certbot_certificates"][0]
+
+    assert release["live_socket"] == site["socket"]
+    assert release["socket_dir"] == slot["socket_dir"]
+    assert release["server_config"] == slot["config"]
+    assert release["unit"] == slot["unit"]
+    assert release["user"] == slot["user"]
+    assert slot["slots"] == f"{release['root']}/slots"
+    assert slot["data"] == f"{release['root']}/data"
+    assert site["static_root"] == f"{release['root']}/current/static"
+    assert (certificate["certificate"], certificate["key"]) == (site["certificate"], site["key"])
+    assert certificate["domains"] == site["domains"]
+    assert values["postgres"]["postgres_databases"][0]["name"] == release["user"], "peer authentication"
+
+    assert values["app"]["app_uv"] == f"{values['python']['python_uv_venv']}/bin/uv"
+    assert values["nginx"]["nginx_acme_root"] == values["certbot"]["certbot_webroot"]
+
+
+def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any]) -> None:
+    """The units' files and the sockets' paths are put together in two places."""
+    release = handed(variables, "app", flask_apps=SITES["one app"])["app_apps"][0]
+    tasks = yaml.safe_load((ROOT / "roles/gunicorn/tasks/configure.yml").read_text())
+    written = [file["path"] for task in tasks for file in task["host_files"]["files"]]
+    units = {path.replace("{{ item.unit }}", release["unit"]) for path in written if "item.unit" in path}
+    # Another size of the journal is no reason for a new release.
+    units = {path for path in units if "journald" not in path}
+    assert set(release["unit_files"]) == units
+
+    folder, root = Path(release["socket_dir"]), Path(release["root"])
+    slots = Slots(
+        lambda *_arguments, **_options: (0, "", ""),
+        unit=release["unit"],
+        root=root,
+        socket_dir=folder,
+        live_socket=Path(release["live_socket"]),
+    )
+    socket_unit = (ROOT / "roles/gunicorn/templates/slot.socket.j2").read_text()
+    assert "ListenStream={{ item.socket_dir }}/%i.sock\n" in socket_unit
+    assert slots.socket("blue") == f"{folder}/blue.sock"
+
+
+def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dict[str, Any]) -> None:
+    apps = {f"app{index}": app(f"app{index}") for index in range(4)}
+    slots = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"]
+    at_once = sum(slot["workers"] * slot["threads"] * 2 for slot in slots)
+    assert handed(variables, "postgres", flask_apps=apps)["postgres_settings"]["max_connections"] > at_once
+
+
+@pytest.mark.parametrize(
+    ("groups", "wanted"),
+    [({"app": ["demo"], "db": ["demo"]}, True), ({"app": ["demo"], "db": ["db1"]}, False), ({"db": ["demo"]}, True)],
+)
+def test_preflight_knows_where_an_app_has_no_postgresql(
+    groups: dict[str, list[str]], wanted: bool, variables: dict[str, Any]
+) -> None:
+    assert handed(variables, "preflight", groups={"all": ["demo"], **groups})["preflight_database"] is wanted
+
+
+def test_postgresql_is_there_for_the_hosts_that_have_none(variables: dict[str, Any]) -> None:
+    known = {
+        "demo": {**variables, "private_address": "10.0.0.1"},
+        "app2": {"ansible_host": "198.51.100.2", "private_address": "10.0.0.2"},
+        "app3": {"ansible_host": "2001:db8::3"},
+        "app4": {"ansible_host": "app4.example.com"},
+    }
+    both = {"flask_apps": {"shop": app("shop")}, "hostvars": known, "private_address": "10.0.0.1"}
+    for apps, networks in (
+        (["demo"], []),
+        (["demo", "app2", "app3", "app4"], ["10.0.0.2/32", "2001:db8::3/128"]),
+        ([], []),
+    ):
+        groups = {"app": apps, "db": ["demo"], "web": ["demo"], "all": ["demo", *apps]}
+        postgres = handed(variables, "postgres", groups=groups, **both)
+        assert postgres["postgres_networks"] == networks
+        assert postgres["postgres_listen_addresses"] == (["10.0.0.1"] if networks else [])
+        assert handed(variables, "firewall", groups=groups, **both)["firewall_peers"] == [
+            {"port": 5432, "from": networks}
+        ]
+    groups = {"app": ["demo", "app2"], "db": ["demo", "app2"], "all": ["demo", "app2"]}
+    assert handed(variables, "postgres", groups=groups, **both)["postgres_networks"] == [], "each has its own"
+
+
+def test_preflight_reads_every_fact_that_is_used() -> None:
+    """Facts are read once, by preflight. One that it does not ask for is not there for anybody."""
+    files = [*(ROOT / "group_vars").rglob("*.yml"), *(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2")]
+    used = {name for path in files for name in re.findall(r"ansible_facts(?:\['|\.)(\w+)", path.read_text())}
+    # The list of packages has a module of its own, which site.yml runs.
+    assert "ansible.builtin.package_facts" in (ROOT / "playbooks" / "site.yml").read_text()
+    used -= {"packages"}
+    assert used == set(FACTS)
+    tasks = yaml.safe_load((ROOT / "roles/preflight/tasks/reach.yml").read_text())
+    asked = next(task["preflight_attempt"]["arguments"]["filter"] for task in tasks if "preflight_attempt" in task)
+    assert [name for name in used if not any(fnmatch.fnmatch(name, pattern) for pattern in asked)] == []

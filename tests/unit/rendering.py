@@ -1,0 +1,36 @@
+"""The roles' templates and the project's filters, as Ansible has them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ROOT / "roles"
+
+
+def render(role: str, template: str, facts: dict[str, Any] | None = None, **variables: Any) -> str:
+    """Render a template of a role with its defaults and vars, and with the options that the template module has."""
+    loader = DataLoader()
+    known: dict[str, Any] = {"ansible_managed": "Ansible managed", "ansible_facts": facts or {}}
+    for folder in ("defaults", "vars"):
+        path = ROLES / role / folder / "main.yml"
+        known |= (loader.load_from_file(str(path), trusted_as_template=True) or {}) if path.exists() else {}
+    folder = ROLES / role / "templates"
+    templar = Templar(loader=loader).copy_with_new_env(
+        searchpath=[str(folder)], available_variables={**known, **variables}
+    )
+    text = trust_as_template((folder / template).read_text())
+    return str(templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True}))
+
+
+def load_filters() -> dict[str, Any]:
+    """The filters by their names."""
+    spec = importlib.util.spec_from_file_location("flask_apps_filters", ROOT / "plugins/filter/flask_apps.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FilterModule().filters()
