@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
 from ansible.module_utils.flaskhost.apps.record import app_record, app_records, pick, sized
 from ansible.module_utils.flaskhost.apps.schema import Option
@@ -285,6 +289,21 @@ def test_a_record_without_a_size_lacks_nothing_else() -> None:
     assert plain.keys() == full.keys()
     assert (plain["workers"], plain["limits"]["memory"], plain["database_connections"]) == (None, None, None)
     assert app_records({"shop": SHOP}, project_dir="/project") == [plain]
+
+
+def test_a_release_can_be_gone_back_to_without_the_hosts_size() -> None:
+    """Rollbacks and restores gather no facts: what the module is handed then has to be what it takes."""
+    root = Path(__file__).resolve().parents[3]
+    spec = importlib.util.spec_from_file_location("flask_release", root / "plugins/modules/flask_release.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    fields = yaml.safe_load((root / "group_vars/all/app.yml").read_text())["__app_fields"]
+    (handed,) = pick(app_records({"shop": SHOP}, project_dir="/project"), fields)
+    assert "memory_mb" not in handed
+    known = {name: value for name, value in handed.items() if name in module.ARGUMENT_SPEC}
+    assert known.keys() > {"app", "user", "unit", "health", "live_socket"}
+    result = ArgumentSpecValidator(module.ARGUMENT_SPEC).validate({**known, "verb": "rollback"})
+    assert [text for text in result.error_messages if "missing" not in text] == []
 
 
 def test_one_role_has_the_connections_of_both() -> None:

@@ -162,7 +162,8 @@ def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str
         fields: for each of the role's names the place in the record, its steps joined by dots.
 
     Returns:
-        One mapping for each record, with exactly the names of ``fields``.
+        One mapping for each record, with the names of ``fields``. What is None, since nobody has worked out the host's
+        size, is left out: a role that needs it says so, and others have a default.
 
     Raises:
         KeyError: a record has no such place: a fault of the wiring, not of the user.
@@ -173,7 +174,8 @@ def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str
             record = record[step]
         return record
 
-    return [{name: value(record, place) for name, place in fields.items()} for record in records]
+    picked = [{name: value(record, place) for name, place in fields.items()} for record in records]
+    return [{name: item for name, item in parts.items() if item is not None} for parts in picked]
 
 
 def _absolute(path: str, project_dir: str) -> str:
