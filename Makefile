@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 RELEASE ?= trixie
+# The scenarios on a whole machine, one after the other.
+MACHINE ?= vm strict
 # Two at a time, the longest first. What make deploy, tenants, faults, roles, hardening, database and vm add is not in here.
 SCENARIO ?= deploy acme default tenants faults failures roles
 
@@ -100,8 +102,8 @@ database: venv ## data that is lost and comes back, the drill, an upgrade, a hos
 
 vm: export MOLECULE_GLOB := molecule/machine/*/molecule.yml
 vm: export RELEASE := $(RELEASE)
-vm: venv ## a whole machine on QEMU: site.yml, audit, reboot; slow where it is emulated (RELEASE=bookworm for Debian 12)
-	molecule test --no-command-borders -s vm
+vm: venv ## whole machines on QEMU: site.yml, reboot, strict; slow where emulated (RELEASE=bookworm, MACHINE=strict for one)
+	@for machine in $(MACHINE); do molecule test --no-command-borders -s $$machine || exit 1; done
 
 mutants: venv ## change one thing at a time in the code, 120 times, and see whether a unit test fails (some 30 minutes)
 	@python scripts/mutants.py

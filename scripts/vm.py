@@ -2,12 +2,12 @@
 """Bare Debian machines on QEMU, for what a container cannot show: a kernel of its own, AppArmor, auditd, a boot.
 
 A machine is as like a new cloud server as can be made without one: firmware, GRUB, Debian's cloud kernel, systemd as
-the first process, an address by DHCP, a user with sudo and a key. Its disk is a thin layer over the release's bare
-image, which is made once from Debian's packages and kept. Standard library only, as scripts/testbed.py, whose key, user
-and list of packages these machines share.
+the first process, an address by DHCP, a user with sudo and a key. Its disk is a thin layer over an image, which is
+made once from Debian's packages and kept. Standard library only, as scripts/testbed.py, whose key, user and list of
+packages these machines share.
 
-Everything is below .cache/vm: per release the image, and a kernel to try KVM with; per machine its disk, the
-log of its console, QEMU's own words and its process id.
+Everything is below .cache/vm: per image its disk, and a kernel to try KVM with; per machine its disk, the log of its
+console, QEMU's own words and its process id.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from common import CACHE, Problem, apt_install, as_root, attempt, find_program, follow, guarded, note, run, say, tail
 from testbed import (
@@ -132,42 +133,59 @@ def image_script(release: str) -> str:
     return customise(extra_authorities(), passed_on()) + mine
 
 
-def image_digest(release: str, mirror: str, script: str) -> str:
-    """Return what tells one recipe of an image from another."""
-    recipe = json.dumps([release, mirror, PACKAGES, MACHINE_PACKAGES, PARTITIONS, GRUB_START, GRUB_LIST, script])
-    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """What a machine's disk is at its first start.
+
+    Attributes:
+        release: Debian's release.
+        packages: what is installed on top of a bare system.
+    """
+
+    release: str
+    packages: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name, and its folder's."""
+        return "+".join((self.release, *self.packages))
+
+    @property
+    def folder(self) -> Path:
+        """Where its disk and its kernel are."""
+        return HOME / self.name
+
+    def digest(self, mirror: str, script: str) -> str:
+        """Return what tells one recipe of an image from another."""
+        packages = (*PACKAGES, *MACHINE_PACKAGES, *self.packages)
+        recipe = json.dumps([self.release, mirror, packages, PARTITIONS, GRUB_START, GRUB_LIST, script])
+        return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
-def image_folder(release: str) -> Path:
-    """Return where a release's image and kernel are."""
-    return HOME / release
-
-
-def ensure_image(release: str, rebuild: bool = False) -> None:
-    """Make sure that a release's bare image is there and made by today's recipe."""
+def ensure_image(image: Image, rebuild: bool = False) -> None:
+    """Make sure that an image is there and made by today's recipe."""
     mirror = os.environ.get("FLASKHOST_DEBIAN_MIRROR", "")
-    script = image_script(release)
-    digest = image_digest(release, mirror, script)
-    folder = image_folder(release)
+    script = image_script(image.release)
+    digest = image.digest(mirror, script)
     with contextlib.suppress(OSError):
-        if not rebuild and (folder / "recipe").read_text() == digest:
-            say(f"The machine image of {release} is there")
+        if not rebuild and (image.folder / "recipe").read_text() == digest:
+            say(f"The machine image {image.name} is there")
             return
     # Also one that is off: its disk says what differs from the image, and means nothing over another one.
-    users = [machine.name for machine in machines() if machine.release() == release]
+    users = [machine.name for machine in machines() if machine.image() == image.name]
     if users:
         raise Problem(
-            f"The machine image of {release} is out of date, and the disk of {', '.join(users)} lies over it.",
+            f"The machine image {image.name} is out of date, and the disk of {', '.join(users)} lies over it.",
             f"`python3 scripts/vm.py remove {users[0]}`, then repeat.",
         )
-    build_image(release, mirror, script)
-    (folder / "recipe").write_text(digest)
+    build_image(image, mirror, script)
+    (image.folder / "recipe").write_text(digest)
 
 
-def build_image(release: str, mirror: str, script: str) -> None:
+def build_image(image: Image, mirror: str, script: str) -> None:
     """Bootstrap a Debian release into a disk that QEMU can start; no loop device and no mount is needed."""
-    say(f"Making the machine image of {release} from Debian's packages (one to two minutes)")
-    folder = image_folder(release)
+    say(f"Making the machine image {image.name} from Debian's packages (one to two minutes)")
+    folder, release = image.folder, image.release
     root, recipe_file = folder / "root", folder / "script.sh"
     run(*as_root("rm", "-rf", str(folder)))
     folder.mkdir(parents=True)
@@ -178,7 +196,7 @@ def build_image(release: str, mirror: str, script: str) -> None:
         "--variant=minbase",
         "--mode=root",
         "--skip=cleanup/apt",  # the testbed's script does it
-        f"--include={','.join((*PACKAGES, *MACHINE_PACKAGES))}",
+        f"--include={','.join((*PACKAGES, *MACHINE_PACKAGES, *image.packages))}",
         f'--customize-hook=chroot "$1" sh < {shlex.quote(str(recipe_file))}',
         release,
         str(root),
@@ -270,12 +288,12 @@ class Machine:
     name: str
 
     def file(self, kind: str) -> Path:
-        """Return one of the machine's files: disk, console, log, pid, release."""
+        """Return one of the machine's files: disk, console, log, pid, image."""
         return HOME / f"{self.name}.{kind}"
 
-    def release(self) -> str:
-        """Return the release that the machine was made from."""
-        return self.file("release").read_text().strip() if self.file("release").exists() else ""
+    def image(self) -> str:
+        """Return the name of the image that the machine was made from."""
+        return self.file("image").read_text().strip() if self.file("image").exists() else ""
 
     def pid(self) -> int | None:
         """Return the process id of the machine's QEMU, if it runs and is this machine's."""
@@ -285,7 +303,7 @@ class Machine:
                 return pid
         return None
 
-    def start(self, release: str, ports: dict[int, int]) -> None:
+    def start(self, image: Image, ports: dict[int, int]) -> None:
         """Start the machine: with a new disk where it has none, with its own where it has been before."""
         if self.pid():
             say(f"{self.name} runs already")
@@ -293,15 +311,14 @@ class Machine:
         for inside, port in ports.items():
             if port_is_taken(port):
                 raise Problem(f"Port {port} of 127.0.0.1, for {self.name}'s port {inside}, is taken.")
-        folder = image_folder(release)
         if not self.file("disk").exists():
-            self.file("release").write_text(release)
+            self.file("image").write_text(image.name)
             run(
-                *("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", folder / "bare.img"),
+                *("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.folder / "bare.img"),
                 self.file("disk"),
             )
-        say(f"Starting {self.name} ({release}); its console: {self.file('console')}")
-        command = machine_command(self, ports, acceleration(folder))
+        say(f"Starting {self.name} ({image.name}); its console: {self.file('console')}")
+        command = machine_command(self, ports, acceleration(image.folder))
         with self.file("log").open("wb") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -327,7 +344,7 @@ class Machine:
     def remove(self) -> None:
         """Stop the machine and delete its disk and its logs."""
         self.stop()
-        for kind in ("disk", "console", "log", "release"):
+        for kind in ("disk", "console", "log", "image"):
             self.file(kind).unlink(missing_ok=True)
 
 
@@ -355,15 +372,21 @@ def machines() -> list[Machine]:
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Bare Debian machines on QEMU, for the Molecule scenario vm.")
+    parser = argparse.ArgumentParser(description="Bare Debian machines on QEMU, for the scenarios vm and strict.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    with_package: dict[str, Any] = {
+        "dest": "packages", "action": "append", "default": [], "metavar": "PACKAGE",
+        "help": "a package that the image holds on top of a bare system",
+    }  # fmt: skip
     ready = commands.add_parser("ready", help="QEMU, the SSH key and the bare images")
     ready.add_argument("releases", nargs="+", choices=RELEASES, metavar="RELEASE", help=" or ".join(RELEASES))
     ready.add_argument("--rebuild", action="store_true", help="make them anew, with Debian's packages of today")
+    ready.add_argument("--with", **with_package)
     start = commands.add_parser("start", help="start a machine")
     start.add_argument("name")
     start.add_argument("--release", choices=RELEASES, required=True)
     start.add_argument("--publish", action="append", type=published, default=[], metavar="PORT:INSIDE", required=True)
+    start.add_argument("--with", **with_package)
     for command, words in (("stop", "pull its plug, and keep its disk"), ("remove", "stop it and delete its disk")):
         commands.add_parser(command, help=words).add_argument("name")
     commands.add_parser("list", help="the machines that are there, with their process ids")
@@ -380,20 +403,20 @@ def main() -> int:
             ensure_programs()
             ensure_key()
             for release in wanted.releases:
-                ensure_image(release, wanted.rebuild)
+                ensure_image(Image(release, tuple(wanted.packages)), wanted.rebuild)
     elif wanted.command == "start":
-        Machine(wanted.name).start(wanted.release, dict(wanted.publish))
+        Machine(wanted.name).start(Image(wanted.release, tuple(wanted.packages)), dict(wanted.publish))
     elif wanted.command == "stop":
         Machine(wanted.name).stop()
     elif wanted.command == "remove":
         Machine(wanted.name).remove()
     elif wanted.command == "list":
         for machine in machines():
-            print(f"{machine.name}  {machine.release()}  {machine.pid() or 'stopped'}")
+            print(f"{machine.name}  {machine.image()}  {machine.pid() or 'stopped'}")
     else:
         for machine in machines():
             machine.remove()
-        run(*as_root("rm", "-rf", *(str(image_folder(release)) for release in RELEASES)))
+        run(*as_root("rm", "-rf", *(str(recipe.parent) for recipe in HOME.glob("*/script.sh"))))
         shutil.rmtree(HOME)
     return 0
 

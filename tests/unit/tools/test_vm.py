@@ -57,13 +57,19 @@ def test_key_with_a_quote_arrives_whole(script):
 
 
 def test_recipe_changes_with_what_it_is_made_of(monkeypatch):
-    before = vm.image_digest("trixie", "", "script")
-    assert before == vm.image_digest("trixie", "", "script")
-    assert before != vm.image_digest("bookworm", "", "script")
-    assert before != vm.image_digest("trixie", "http://mirror.test", "script")
-    assert before != vm.image_digest("trixie", "", "another")
+    trixie = vm.Image("trixie")
+    before = trixie.digest("", "script")
+    assert before == vm.Image("trixie").digest("", "script")
+    assert before != vm.Image("bookworm").digest("", "script")
+    assert before != vm.Image("trixie", ("aide-common",)).digest("", "script")
+    assert before != trixie.digest("http://mirror.test", "script")
+    assert before != trixie.digest("", "another")
     monkeypatch.setattr(vm, "GRUB_LIST", "another")
-    assert before != vm.image_digest("trixie", "", "script")
+    assert before != trixie.digest("", "script")
+
+
+def test_image_with_another_package_is_another_image(home):
+    assert vm.Image("trixie").folder != vm.Image("trixie", ("aide-common",)).folder
 
 
 def test_parts_of_the_disk_do_not_overlap():
@@ -94,7 +100,7 @@ def test_file_with_no_living_process_is_no_machine(home, words):
 
 
 def test_removing_deletes_its_files_and_nobody_elses(home, sleeper):
-    for kind in ("disk", "console", "log", "release"):
+    for kind in ("disk", "console", "log", "image"):
         (home / f"one.{kind}").touch()
         (home / f"two.{kind}").touch()
     (home / "one.pid").write_text(str(sleeper.pid))
@@ -103,13 +109,13 @@ def test_removing_deletes_its_files_and_nobody_elses(home, sleeper):
     sleeper.terminate()
     sleeper.wait()
     machine.remove()
-    assert sorted(file.name for file in home.iterdir()) == ["two.console", "two.disk", "two.log", "two.release"]
+    assert sorted(file.name for file in home.iterdir()) == ["two.console", "two.disk", "two.image", "two.log"]
 
 
 def test_start_is_refused_where_a_port_is_taken(home, monkeypatch):
     monkeypatch.setattr(vm, "port_is_taken", lambda port: port == 8070)
     with pytest.raises(Problem, match="8070"):
-        vm.Machine("one").start("trixie", {22: 22070, 80: 8070})
+        vm.Machine("one").start(vm.Image("trixie"), {22: 22070, 80: 8070})
     assert not (home / "one.disk").exists()
 
 
@@ -139,7 +145,7 @@ def test_acceleration_can_be_said(home, monkeypatch):
 
 def test_image_out_of_date_is_not_replaced_under_a_machines_disk(home, monkeypatch, script):
     (home / "one.disk").touch()
-    (home / "one.release").write_text("trixie")
+    (home / "one.image").write_text("trixie")
     monkeypatch.setattr(vm, "build_image", lambda *_: pytest.fail("it was replaced"))
     with pytest.raises(Problem, match="the disk of one lies over it"):
-        vm.ensure_image("trixie")
+        vm.ensure_image(vm.Image("trixie"))
