@@ -51,17 +51,6 @@ SHOWN_BY: dict[str, str] = {
 CANNOT_BE_SHOWN: dict[str, str] = {
     "acme.dns.package": "a plugin that is not one of certbot's own needs an account with a provider of DNS",
 }
-#: What no scenario sets yet, and what it would take. An option that is new does not join the list: a scenario sets it.
-#: One that a scenario sets leaves it.
-NOT_SHOWN_YET: dict[str, str] = {
-    "hardening_allowed_modules": "machine/vm: a module that can be loaded; containers have none",
-    "hardening_audit_immutable": "machine/vm: a rule of auditd's that cannot be changed; containers have none",
-    "hardening_blocked_modules": "machine/vm: a module that cannot be loaded",
-    "hardening_kernel_arguments": "machine/vm: /proc/cmdline after a boot",
-    "hardening_shm_noexec": "machine/vm: a program in /dev/shm; a container's is not the role's to mount",
-    "hardening_tmp_noexec": "machine/vm: a program in /tmp after a boot",
-    "swap_mb": "machine/vm: /proc/swaps; a container has its host's",
-}
 
 
 # --- What there is ---------------------------------------------------------------------------------------------------
@@ -208,10 +197,9 @@ def all_options() -> dict[str, str]:
 # --- The rules -------------------------------------------------------------------------------------------------------
 
 SHOWN = options_shown(SCENARIOS)
-EXCEPTIONS = {**CANNOT_BE_SHOWN, **NOT_SHOWN_YET}
 
 
-@pytest.mark.parametrize("name", sorted(all_options().keys() - EXCEPTIONS.keys() - SHOWN_BY.keys()))
+@pytest.mark.parametrize("name", sorted(all_options().keys() - CANNOT_BE_SHOWN.keys() - SHOWN_BY.keys()))
 def test_option_is_set_by_a_scenario(name):
     assert name in SHOWN, f"no scenario sets {name}: set it in one, and assert what that does on the running host"
 
@@ -226,9 +214,8 @@ def test_test_that_shows_an_option_is_there_and_names_it(name, test):
 
 
 def test_exceptions_are_options_that_no_scenario_sets():
-    assert sorted(EXCEPTIONS.keys() - all_options().keys()) == []
-    assert sorted(EXCEPTIONS.keys() & SHOWN) == [], "take it out of the list: it is shown now"
-    assert CANNOT_BE_SHOWN.keys() & NOT_SHOWN_YET.keys() == set()
+    assert sorted(CANNOT_BE_SHOWN.keys() - all_options().keys()) == []
+    assert sorted(CANNOT_BE_SHOWN.keys() & SHOWN) == [], "take it out of the list: it is shown now"
 
 
 SCENARIO = {
