@@ -6,6 +6,8 @@ RELEASE ?= trixie
 MACHINE ?= vm strict
 # Two at a time, the longest first. What make deploy, tenants, faults, roles, hardening, database and vm add is not in here.
 SCENARIO ?= deploy acme default tenants faults failures roles
+# What make test leaves out, part by part: .github/workflows/nightly.yml runs each on a machine of its own.
+NIGHTLY ?= deploy tenants faults roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
@@ -21,7 +23,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants faults roles hardening database vm mutants test bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants faults roles hardening database vm mutants test nightly bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +112,9 @@ mutants: venv ## change one thing at a time in the code, 120 times, and see whet
 
 test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what deploy, tenants, faults, roles, hardening, database and vm add
 	@$(PYTHON) scripts/stages.py lint+unit sample-app-test molecule
+
+nightly: venv ## everything that make test leaves out, one part after the other (many hours where the processor is emulated)
+	@$(PYTHON) scripts/stages.py --keep-going $(NIGHTLY)
 
 bench: venv ## seconds of a first and of a second run of site.yml on a bare host
 	benchmarks/provision --release $(RELEASE)

@@ -337,7 +337,9 @@ def ensure_image(release: str, rebuild: bool = False) -> None:
 def build_image(release: str, mirror: str, script: str, digest: str) -> None:
     """Bootstrap a Debian release into a local image; nothing is pulled from a registry."""
     if not find_program("mmdebstrap"):
-        apt_install(["mmdebstrap"], "it makes the hosts' images from Debian's own packages", recommended=True)
+        # The keyring: Ubuntu's mmdebstrap has only Ubuntu's keys.
+        packages = ["mmdebstrap", "debian-archive-keyring"]
+        apt_install(packages, "it makes the hosts' images from Debian's own packages", recommended=True)
     say(f"Making the image {image_name(release)} from Debian's packages (about half a minute)")
     STATE.mkdir(parents=True, exist_ok=True)
     recipe_file, archive = STATE / f"{release}.sh", STATE / f"{release}.tar"

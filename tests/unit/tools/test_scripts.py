@@ -111,6 +111,18 @@ def test_stage_that_fails_ends_the_run_and_is_shown_last(tmp_path: Path) -> None
     assert not (tmp_path / "began-three").exists()
 
 
+def test_stages_that_keep_going_run_all_and_fail_all_the_same(tmp_path: Path) -> None:
+    finished = run_scenarios(tmp_path, "--keep-going", "broken", "three", script="stages.py")
+    assert finished.returncode == 3
+    assert "broken            FAILED" in finished.stdout
+    assert (tmp_path / "began-three").exists()
+
+
+def test_stage_with_a_variable_hands_it_to_make(tmp_path: Path) -> None:
+    assert run_scenarios(tmp_path, "three RELEASE=bookworm", script="stages.py").returncode == 0
+    assert (tmp_path / "began-RELEASE=bookworm").exists()
+
+
 def test_scenario_with_a_full_load_runs_before_the_others_and_alone(tmp_path: Path) -> None:
     finished = run_scenarios(tmp_path, "two", "hardening", "three")
     assert finished.returncode == 0, finished.stdout + finished.stderr
