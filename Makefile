@@ -58,9 +58,12 @@ demo: venv ## a bare Debian host, set up by site.yml over SSH, serving two apps 
 demo-down: ## remove every trace of the demo
 	@$(TESTBED) down
 
-lint: venv ## ansible-lint, yamllint, ruff
+lint: venv ## ansible-lint, yamllint, ruff, mypy
 	ruff check
 	ruff format --check
+	@mkdir -p .cache/types/ansible/module_utils
+	@ln -sfn ../../../../plugins/module_utils/flaskhost .cache/types/ansible/module_utils/flaskhost
+	mypy
 	yamllint --strict .
 	ansible-lint
 

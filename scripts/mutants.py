@@ -31,6 +31,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from common import ROOT, Problem, guarded, note, run, say
 
@@ -46,7 +47,7 @@ LIMIT = 300
 #: The fewest mutants of a package.
 FEWEST = 12
 
-_TURNED: dict[type[ast.AST], type[ast.AST]] = {
+_TURNED: dict[type[ast.AST], Any] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv,
@@ -118,10 +119,10 @@ def _nodes(tree: ast.AST) -> Iterator[ast.expr | ast.stmt]:
 def _changes(node: ast.expr | ast.stmt) -> Iterator[str]:
     new = copy.deepcopy(node)
     if isinstance(new, ast.Compare) and type(new.ops[0]) in _TURNED:
-        new.ops[0] = _TURNED[type(new.ops[0])]()  # type: ignore[call-overload]
+        new.ops[0] = _TURNED[type(new.ops[0])]()
         yield f"({ast.unparse(new)})"
     elif isinstance(new, ast.BoolOp | ast.BinOp) and type(new.op) in _TURNED and not _is_of_texts(new):
-        new.op = _TURNED[type(new.op)]()  # type: ignore[assignment]
+        new.op = _TURNED[type(new.op)]()
         yield f"({ast.unparse(new)})"
     elif isinstance(new, ast.UnaryOp) and isinstance(new.op, ast.Not):
         yield f"({ast.unparse(new.operand)})"
@@ -254,7 +255,8 @@ def main() -> int:
     if not drawn:
         raise Problem(f"Nothing below {options.path} can be mutated.", f"Packages: {', '.join(PACKAGES)}")
     say(f"{len(drawn)} of {len(found)} mutants, seed {options.seed}; those that no test kills:")
-    tests, began, alive = Tests(files), time.monotonic(), []
+    tests, began = Tests(files), time.monotonic()
+    alive: list[Mutant] = []
     queue = [(mutant, tests.of(mutant.path)) for mutant in reversed(drawn)]
     workers = [
         threading.Thread(target=work, args=(queue, files, alive, sys.executable)) for _number in range(options.workers)

@@ -440,7 +440,7 @@ def is_child(pid: int, parent: int, processes: Path = Path("/proc")) -> bool:
 def is_of_an_app(title: str, superusers: Iterable[str]) -> bool:
     """Whether the title of one of PostgreSQL's processes is that of a client that is no superuser."""
     found = re.match(r"postgres: (?:\d+/\S+: )?(\S+) (\S+) (?:\[local\]|\S+\(\d+\))", title)
-    return bool(found) and found[1] not in {"walsender", *superusers}
+    return found is not None and found[1] not in {"walsender", *superusers}
 
 
 class Watch:

@@ -148,9 +148,9 @@ def compare(scans: Sequence[Scan], previous: Mapping[str, Any] | None) -> dict[s
                 )
                 worse.append({"scanner": scan.title, "id": name, "title": finding.title, "how": came})
         for name, past in was.items():
-            finding = is_now.get(name)
-            if past.status == FAILED and (finding is None or finding.status != FAILED):
-                how = "is waived now" if finding and finding.status == WAIVED else "is gone"
+            current = is_now.get(name)
+            if past.status == FAILED and (current is None or current.status != FAILED):
+                how = "is waived now" if current and current.status == WAIVED else "is gone"
                 better.append({"scanner": scan.title, "id": name, "title": past.title, "how": how})
     return {"since": previous["when"], "worse": worse, "better": better, "scores": scores, "notes": notes}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..apps import sizing
 from ..apps.options import APP_OPTIONS
+from ..apps.schema import Option
 from .host import MINIMUM_MEMORY_MB
 from .report import Report, get, get_number, snippet
 from .rules import process_command_fault, process_name_fault
@@ -78,6 +79,12 @@ def _check_connections(report: Report, variable: str, apps: dict[str, Any], budg
     report.add("too_many_connections", (variable,), problem, f"{most[0]}: {{workers: 2, threads: 8}}")
 
 
+def _is_within(value: int, option: Option) -> bool:
+    """Whether a number is one that its option takes."""
+    least, most = option.minimum, option.maximum
+    return (least is None or least <= value) and (most is None or value <= most)
+
+
 def _sized_options(app: Any) -> dict[str, Any]:
     """The options of an app that sizing reads; what is not in order is left out."""
     memory = APP_OPTIONS["limits"].options["memory"]
@@ -85,8 +92,7 @@ def _sized_options(app: Any) -> dict[str, Any]:
     given = {name: get_number(app, name) for name in ("workers", "threads")}
     given["memory"] = get_number(app, "limits", "memory")
     fit = {
-        name: value if value is not None and limits[name].minimum <= value <= limits[name].maximum else None
-        for name, value in given.items()
+        name: value if value is not None and _is_within(value, limits[name]) else None for name, value in given.items()
     }
     return {
         "workers": fit["workers"],

@@ -11,7 +11,7 @@ from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_EGRESS, EXAMPLE_REPO, 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: The types of the schema, in Python's words and in a user's.
-_TYPES: dict[str, tuple[type, str]] = {
+_TYPES: dict[str, tuple[Any, str]] = {
     "str": (str, "a text"),
     "int": (int, "a whole number"),
     "bool": (bool, "true or false"),

@@ -125,8 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_restores(add: object) -> None:
-    whole = add("restore", "restore the database")  # type: ignore[operator]
+def _add_restores(add: Callable[..., argparse.ArgumentParser]) -> None:
+    whole = add("restore", "restore the database")
     target = whole.add_mutually_exclusive_group()
     target.add_argument(
         "--to", default="", metavar="TIME", help="to a time, UTC where it names no zone; to now without"
@@ -138,12 +138,12 @@ def _add_restores(add: object) -> None:
     place.add_argument("--beside", action="store_true", help="into a cluster beside the real one, for a look")
     place.add_argument("--database", default="", metavar="NAME", help="this database alone")
     whole.add_argument("--timeout", type=float, default=3600.0, help="seconds that the recovery may take")
-    taken = add("take-in", "put another host's database into the place of the one here")  # type: ignore[operator]
+    taken = add("take-in", "put another host's database into the place of the one here")
     taken.add_argument("--database", required=True, metavar="NAME", help="the database, here and there")
     taken.add_argument("--dump", required=True, type=Path, help="made by pg_dump --format=custom --create")
     taken.add_argument("--scrub", default=None, type=Path, help="SQL that takes out what must not be here")
     taken.add_argument("--confirm", default="", metavar="NAME", help="the database's name: it is replaced")
-    files = add("restore-files", "restore an app's data folder, or one of backup.paths")  # type: ignore[operator]
+    files = add("restore-files", "restore an app's data folder, or one of backup.paths")
     which = files.add_mutually_exclusive_group(required=True)
     which.add_argument("--app", default="", help="the app; flaskhost for /etc/flaskhost")
     which.add_argument("--path", default="", help="the folder or file, one of backup.paths")

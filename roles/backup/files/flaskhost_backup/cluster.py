@@ -218,7 +218,7 @@ class Scratch:
                 cwd="/",
                 env=tools.environment(self.cluster.user),
                 umask=0o077,
-                **tools.identity(self.cluster.user),  # type: ignore[call-overload]
+                **tools.identity(self.cluster.user),
             )
         end = time.monotonic() + seconds
         while not self._ready():

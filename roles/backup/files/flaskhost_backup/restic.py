@@ -238,9 +238,9 @@ class Restic:
             unread = ()
         return Taken(
             snapshot=str(summary["snapshot_id"])[:8],
-            files=int(summary.get("total_files_processed") or 0),  # type: ignore[call-overload]
-            size=int(summary.get("total_bytes_processed") or 0),  # type: ignore[call-overload]
-            added=int(summary.get("data_added") or 0),  # type: ignore[call-overload]
+            files=int(summary.get("total_files_processed") or 0),
+            size=int(summary.get("total_bytes_processed") or 0),
+            added=int(summary.get("data_added") or 0),
             warnings=unread,
         )
 

@@ -91,10 +91,10 @@ def _place(config: Config, name: str) -> tuple[App | None, Path]:
         if Path(name) not in config.paths:
             kept = ", ".join(map(str, config.paths)) or "none"
             raise BackupError(f"{name} is none of backup.paths.", f"Available: {kept}.")
-        for app in config.apps:
+        for owner in config.apps:
             # Whoever writes there could put a link in the way of what root moves.
-            if Path(name).is_relative_to(app.data):
-                raise BackupError(f"{name} belongs to the data of {app.name}.", f"Restore that: --app {app.name}")
+            if Path(name).is_relative_to(owner.data):
+                raise BackupError(f"{name} belongs to the data of {owner.name}.", f"Restore that: --app {owner.name}")
         return None, Path(name)
     app = None if name == "flaskhost" else config.app(name)
     return app, app.data if app else Path("/etc/flaskhost")

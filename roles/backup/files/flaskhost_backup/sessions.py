@@ -113,7 +113,7 @@ class Login:
 
     def program(self, name: str, *arguments: str, **options: Any) -> Done:
         """Run one of PostgreSQL's programs, such as pg_dump, as this role; the options are those of tools.run."""
-        command = [self.cluster.bin / name, *arguments]
+        command: list[str | Path] = [self.cluster.bin / name, *arguments]
         return tools.run(command, user=self.cluster.user, env=self.variables, **options)
 
     def pinning(self, **settings: str | None) -> Login:
@@ -179,7 +179,7 @@ class Session:
             errors="replace",
             cwd="/",
             env=tools.environment(login.cluster.user, login.variables),
-            **tools.identity(login.cluster.user),  # type: ignore[call-overload]
+            **tools.identity(login.cluster.user),
         )
 
     def do(self, sql: str, timeout: float = ASK_SECONDS) -> list[str]:

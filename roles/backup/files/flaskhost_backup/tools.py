@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from flaskhost_backup.config import BackupError
 
@@ -53,7 +53,7 @@ class Done:
         return lines[-1][:300] if lines else f"it ended with status {self.status} and said nothing"
 
 
-def identity(user: str) -> dict[str, object]:
+def identity(user: str) -> dict[str, Any]:
     """The arguments by which a child becomes a user; none where this process is that user already.
 
     Args:
@@ -99,6 +99,7 @@ def run(
     Returns:
         How it has ended; 127 where it is not there, 124 where it took too long.
     """
+    source: dict[str, Any] = {"stdin": stream} if stream else {"input": data or ""}
     try:
         done = subprocess.run(  # noqa: S603 - the arguments are ours
             [*TOGETHER, *(str(item) for item in command)],
@@ -110,10 +111,10 @@ def run(
             errors="replace",
             cwd="/",
             env=environment(user, env),
-            **({"stdin": stream} if stream else {"input": data or ""}),
+            **source,
             timeout=timeout,
             umask=0o077,
-            **identity(user),  # type: ignore[arg-type]
+            **identity(user),
         )
     except FileNotFoundError as error:
         return Done(127, "", f"{error.filename or command[0]}: there is no such program")
@@ -227,7 +228,7 @@ def head(path: Path, size: int, start: int = 0) -> str:
     return ""
 
 
-def json_lines(text: str) -> list[dict[str, object]]:
+def json_lines(text: str) -> list[dict[str, Any]]:
     """The objects of an output that has one in each line; what is none is left out."""
     found = []
     for line in text.splitlines():

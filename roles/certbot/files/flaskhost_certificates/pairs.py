@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -46,7 +46,7 @@ _UNREADABLE = (
     x509.UnsupportedGeneralNameType,
 )
 _FROM_VAULT = "Give it in PEM form, as a YAML block (|) with all its lines."
-_Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+_Key: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 _WRONG_KEY = (
     "The private key does not belong to the certificate. Give the key that the certificate was asked for with, "
     "or have a new certificate issued for this key."
@@ -460,8 +460,8 @@ def _dates(certificate: x509.Certificate) -> tuple[float, float]:
     """The beginning and the end, in seconds since 1970."""
     if hasattr(certificate, "not_valid_after_utc"):  # since cryptography 42, which warns of the other two
         return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    both = (certificate.not_valid_before, certificate.not_valid_after)
-    return tuple(moment.replace(tzinfo=UTC).timestamp() for moment in both)  # type: ignore[return-value]
+    first, last = certificate.not_valid_before, certificate.not_valid_after
+    return first.replace(tzinfo=UTC).timestamp(), last.replace(tzinfo=UTC).timestamp()
 
 
 def _hash(certificate: x509.Certificate) -> hashes.HashAlgorithm | None:

@@ -247,7 +247,7 @@ def resolve_commit(
         cure = "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root."
         reason = _took_too_long(status, _LONGEST_QUESTION, url) or f"git cannot read {url}:\n{tail(err, 5)}"
         raise ReleaseError("Read the repository", reason, cure_for(err, _git_cure(err, variables, cure)))
-    refs = dict(reversed(line.split("\t", 1)) for line in out.splitlines() if "\t" in line)
+    refs = {name: commit for commit, name in (line.split("\t", 1) for line in out.splitlines() if "\t" in line)}
     places = (f"refs/tags/{version}", f"refs/heads/{version}", version)
     for name in (item for place in places for item in (f"{place}^{{}}", place)):
         if name in refs:
