@@ -23,16 +23,16 @@ sys.path.insert(0, str(PROJECT / "molecule"))
 
 from runs import kill
 
-_RELEASE = "app : Deploy | Bring each app's release into service"
+_RELEASE = "app : Deploy | Deploy, roll back or restart each app"
 #: Where a run is killed, by the beginnings of its tasks' names in their order, and what holds on the host by then: amid
 #: packages, a guarded change of what could lock the operator out, a service that begins, the certificates, and each
 #: step of a release.
 POINTS = (
     ("base : Install | Install the base packages", ""),
     ("firewall : Configure | Change the rules", ""),
-    ("hardening : SSH | Change sshd", ""),
-    ("postgres : Server | Run PostgreSQL", ""),
-    ("certbot : Prepare | Bring the program", ""),
+    ("hardening : SSH | Configure sshd", ""),
+    ("postgres : Server | Configure and start PostgreSQL", ""),
+    ("certbot : Prepare | Install the program", ""),
     ("nginx : Configure | Write the sites", ""),
     (_RELEASE, "ls -d /srv/guestbook/venvs/*/"),
     (_RELEASE, "ls /srv/guestbook/venvs/*/.complete"),

@@ -33,7 +33,7 @@ def test_rotation_that_is_killed_and_repeated_logs_nobody_out(host, visitor):
     old = keys(host)[0]
     cookie = visitor.ask("https://guestbook.test/").cookies["session"]
     killed = rotation()
-    assert any("Start the app once more" in line for line in killed.stdout)
+    assert any("Release the app with the new key in use" in line for line in killed.stdout)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     new = keys(host)[0]

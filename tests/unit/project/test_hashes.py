@@ -104,7 +104,7 @@ def test_no_plugin_changes_what_certbot_itself_has() -> None:
 def test_a_package_that_was_exchanged_is_refused(tmp_path: Path, number: int) -> None:
     """pip itself, with the options of the role, and an index that holds other wheels of the same names and versions."""
     where, arguments = installs()[number]
-    path = {"python": LISTS[0], "Install them": CERTBOT / "requirements.txt"}
+    path = {"python": LISTS[0], "pinned packages": CERTBOT / "requirements.txt"}
     wanted = next((item for word, item in path.items() if word in where), CERTBOT / "dns/rfc2136.txt")
     name, version = ("uv", versions(wanted)["uv"]) if "python" in where else next(iter(versions(wanted).items()))
     entry = next(line for line in pinned(wanted.read_text()) if line.startswith(f"{name}=="))
