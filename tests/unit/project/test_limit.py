@@ -57,7 +57,7 @@ def test_a_limit_that_leaves_nothing_to_do_is_an_error(
     status, output = run(tmp_path, playbook, limit)
     assert status != 0, output
     assert f"--limit leaves out all hosts of the group {group} ({hosts}), for which this playbook is" in output
-    assert "PLAY [Check everything" not in output, "it is said first"
+    assert "PLAY [Run preflight checks" not in output, "it is said first"
 
 
 def test_a_limit_to_a_part_of_a_fleet_is_told(tmp_path: Path) -> None:
