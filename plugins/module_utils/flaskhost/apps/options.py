@@ -1,6 +1,6 @@
-"""Every option that you can set for an app under ``flask_apps``: the only statement of its name, type and default.
+"""Every option of an app under ``flask_apps``: the only place that defines its name, type and default.
 
-Validation (:mod:`preflight`), the records (:mod:`apps.record`) and the documentation are read from it.
+Validation (:mod:`preflight`), the records (:mod:`apps.record`) and the documentation are generated from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ APP_OPTIONS: dict[str, Option] = {
         "first; the app itself serves its names. One app per host can also list IP addresses.",
         ["www.example.com", "example.com"],
         required=True,
-        # What is an address, the rules of preflight say.
+        # The rules of preflight validate IP addresses.
         pattern=rf"(?:\*\.)?{DOMAIN_NAME}|[0-9a-f.:]+",
     ),
     "source": Option(
@@ -334,7 +334,7 @@ APP_OPTIONS: dict[str, Option] = {
                 minimum=0,
                 maximum=1000000,
             ),
-            # A browser has up to 128 streams of HTTP/2 open, and nginx counts each of them as a connection.
+            # A browser opens up to 128 HTTP/2 streams, and nginx counts each of them as a connection.
             "connections": Option(
                 "int",
                 "Concurrent requests per client address, including static files. Requests over the limit get 429. 0 "
@@ -408,7 +408,7 @@ APP_OPTIONS: dict[str, Option] = {
         default=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
         pattern=r"[A-Z][A-Z_-]{0,31}",
     ),
-    # What would break an app that nobody has written it for is not in it: where scripts and pictures come from.
+    # The default does not restrict the sources of scripts and images, which would break apps not written for a CSP.
     "csp": Option(
         "str",
         "`Content-Security-Policy` header for responses in which the app sends none. If empty, nginx adds no such "
@@ -523,7 +523,7 @@ APP_OPTIONS: dict[str, Option] = {
                 {"max_age": 63072000},
                 default={},
                 options={
-                    # Two years: what hstspreload.org advises.
+                    # Two years, as hstspreload.org recommends.
                     "max_age": Option(
                         "int",
                         "Final `max-age` in seconds, reached 30 days after the first trusted certificate. 0 tells "

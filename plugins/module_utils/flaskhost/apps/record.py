@@ -1,6 +1,6 @@
-"""The record of an app: its options with their defaults, and the paths, units and URLs that follow from its name.
+"""The record of an app: its options with their defaults, and the paths, units and URLs derived from its name.
 
-This file is pure: no file, no host, no Ansible.
+The functions are pure: they read no files and no hosts, and do not need Ansible.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from .schema import as_text, with_defaults
 
 
 def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: str = "") -> dict[str, Any]:
-    """Turn one entry of ``flask_apps`` into the record that the roles read, as far as it needs no facts of a host.
+    """Turn one entry of ``flask_apps`` into the record that the roles read, without the parts that need host facts.
 
     Args:
-        name: the app's name; it names the system user, folders, units and database.
-        app: what the user wrote, already found valid by :mod:`preflight`.
-        project_dir: where a relative ``source.path`` or ``source.archive`` begins.
-        email: the site's ``acme_email``; where it is set, a certificate comes by ACME unless the app says otherwise.
+        name: the app's name, which is also the name of the system user, the folders, the units and the database.
+        app: the user's options, already validated by :mod:`preflight`.
+        project_dir: the base folder for a relative ``source.path`` or ``source.archive``.
+        email: the site's ``acme_email``. If set, certificates come from ACME unless the app's options differ.
 
     Returns:
-        The user's options with their defaults, and what follows from the name: paths, user, sockets, units, URLs.
-        Of the names, ``redirected_domains`` lead to ``canonical_domain`` (which is as a URL has it: an IPv6 address is
-        in brackets), the app itself answers ``wildcard_domains``, and ``addresses`` are all that are IP addresses.
-        What the host's size decides is None; see :func:`sized`.
+        The user's options with their defaults, and the values derived from the name: paths, user, sockets, units, URLs.
+        ``redirected_domains`` redirect to ``canonical_domain`` (in URL form: an IPv6 address is in brackets), the app
+        itself serves ``wildcard_domains``, and ``addresses`` are all domains that are IP addresses. Values that depend
+        on the host's size are None; see :func:`sized`.
     """
     record = with_defaults(app, APP_OPTIONS)
     first, *others = (str(domain) for domain in record["domains"])
@@ -43,10 +43,10 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         record["source"][place] = _absolute(record["source"][place], project_dir)
     limits = record["database_limits"]
     if limits["statement_timeout"] is None:
-        # nginx gives up on a request 5 s after the app's own timeout: nobody waits for the answer then.
+        # nginx gives up on a request 5 s after the app's own timeout, so nobody waits for the response any longer.
         limits["statement_timeout"] = max(60, record["timeout"] + 5)
     given = {*record["env"], *record["secrets"]}
-    # An app that is told where its database is by a variable of the user's migrates by that one as well.
+    # If the user's own variable holds the database URL, the migrations use that URL too.
     apart = record["database"] and not record["database_owner"] and not given & {*DATABASE_VARIABLES}
     if record["noindex"] is None:
         record["noindex"] = bool(record["basic_auth"] or record["allow"])
@@ -54,7 +54,7 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         name=name,
         variable=f"flask_apps.{name}",
         user=name,
-        # RFC 3986, 3.2.2: without brackets the last group of an IPv6 address would be taken for a port.
+        # RFC 3986, 3.2.2: without brackets, the last group of an IPv6 address would be parsed as a port.
         canonical_domain=f"[{first}]" if ":" in first else first,
         redirected_domains=[domain for domain in others if not is_wildcard(domain)],
         wildcard_domains=[domain for domain in others if is_wildcard(domain)],
@@ -77,13 +77,13 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
             f"/etc/systemd/system/{unit}@.socket",
             f"/etc/apparmor.d/{unit}",
         ],
-        # All that may write its data, as patterns of systemctl's; timers too, which would start what was stopped.
+        # Everything that can write the app's data, as systemctl patterns; also timers, which would restart a service.
         all_units=[f"{unit}@*", f"{unit}_process@*", f"{unit}_timer@*"],
         lock=f"{root}/.lock",
         server_package=SERVER_PACKAGE,
         server_config=f"/etc/gunicorn/{name}.conf.py",
         secrets_dir=f"/etc/flaskhost/{name}",
-        # Over the local socket each host reaches its own: there its schema has to be changed, and not on one for all.
+        # On the local socket, each host has its own database, so the migrations run on each host.
         database_per_host=record["database"] and not {"DATABASE_URL"} & {*record["env"], *record["secrets"]},
         database_role_owner=f"{name}-owner" if apart else name,
         database_owner_file=f"/etc/flaskhost/{name}/database_owner.env",
@@ -102,24 +102,24 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
 
 
 def sized(record: dict[str, Any], size: dict[str, int]) -> dict[str, Any]:
-    """Add to a record what the host's size decides.
+    """Add the values that depend on the host's size to a record.
 
     Args:
-        record: what :func:`app_record` returns; not changed.
+        record: the result of :func:`app_record`; not changed.
         size: ``workers``, ``threads``, ``memory_mb``, ``connections`` and ``owner_connections``, from
             :func:`sizing.size_host`.
 
     Returns:
-        The record with ``workers``, ``threads``, ``limits.memory`` in MB, and the connections to the database.
+        The record with ``workers``, ``threads``, ``limits.memory`` in MB, and the database connections.
     """
     limits, apart = record["database_limits"], bool(record["release_owner_file"])
     own = {*DATABASE_VARIABLES} & {*record["env"], *record["secrets"]}
     pooled = record["database"] and record["database_pool"] and not own
-    # Where nobody has worked them out, there is no limit.
+    # If the connections were not computed, there is no limit.
     connections, owner_connections = limits["connections"] or size.get("connections", -1), -1
     if "owner_connections" in size:
         owner_connections = size["owner_connections"]
-        # Of the same role where the release command is not apart.
+        # Without a separate owner role, the release command connects as the app's role.
         connections += 0 if apart else owner_connections
     return {
         **record,
@@ -139,34 +139,34 @@ def app_records(
     *,
     email: str = "",
 ) -> list[dict[str, Any]]:
-    """Turn the whole of ``flask_apps`` into records, in the order of their names.
+    """Turn ``flask_apps`` into records, sorted by name.
 
     Args:
-        apps: the user's mapping.
-        sizes: the ``apps`` of :func:`sizing.size_host`, by name; None where the host's facts are not known.
-        project_dir: where a relative ``source.path`` begins.
+        apps: the user's ``flask_apps``.
+        sizes: the ``apps`` of :func:`sizing.size_host`, by name; None if the host's facts are unknown.
+        project_dir: the base folder for a relative ``source.path``.
         email: the site's ``acme_email``.
 
     Returns:
-        One record for each app, as :func:`app_record` makes it, with its size if that is known.
+        One record for each app, as returned by :func:`app_record`, with its size if that is known.
     """
     records = [app_record(name, apps[name], project_dir, email=email) for name in sorted(apps)]
     return records if sizes is None else [sized(record, sizes[record["name"]]) for record in records]
 
 
 def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
-    """Hand a role its part of the records, under the role's own names.
+    """Select a role's part of the records, under the role's own names.
 
     Args:
-        records: what :func:`app_records` returns.
-        fields: for each of the role's names the place in the record, its steps joined by dots.
+        records: the result of :func:`app_records`.
+        fields: for each of the role's names, the dotted path in the record.
 
     Returns:
-        One mapping for each record, with the names of ``fields``. What is None, since nobody has worked out the host's
-        size, is left out: a role that needs it says so, and others have a default.
+        One mapping for each record, with the names of ``fields``. Values that are None because the host's size is
+        unknown are left out: roles either require them or have a default.
 
     Raises:
-        KeyError: a record has no such place: a fault of the wiring, not of the user.
+        KeyError: a record has no such path: a bug in the wiring, not a user error.
     """
 
     def value(record: dict[str, Any], place: str) -> Any:
@@ -185,31 +185,31 @@ def _absolute(path: str, project_dir: str) -> str:
 
 
 def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
-    """The variables of the app that are no secret; what the user wrote wins over what is derived."""
+    """Return the app's variables that are not secret. The user's values override derived values."""
     derived = {
         "FLASK_APP": record["wsgi"],
         "FLASK_CONFIG": record["config"],
         "FLASK_DEBUG": "0",
         "PYTHONUNBUFFERED": "1",
-        # The interpreter's own, since a unit starts with an empty locale and a home that it may not write.
+        # Python needs both: a unit starts without a locale, and with a home folder that it cannot write.
         "LANG": "C.UTF-8",
         "MAX_CONTENT_LENGTH": str(record["limits"]["body"] * 1024 * 1024),
     }
     if record["database"]:
-        # Peer authentication over the local socket: the system user's name is the role's, and no password exists.
+        # Peer authentication on the local socket: the database role has the system user's name and no password.
         derived |= _database_variables(name, record, name, POOL_PORT if record["database_pool"] else 0)
     given = {key: as_text(value) for key, value in record["env"].items()}
     return {**derived, **given}
 
 
 def _database_variables(name: str, record: dict[str, Any], who: str, port: int = 0) -> dict[str, str]:
-    """The variables that name the app's database on the local socket.
+    """Return the variables that hold the URL of the app's database on the local socket.
 
     Args:
-        name: the app.
-        record: its options.
-        who: the role, and a colon and its password if it needs one.
-        port: the port that the socket is named after; PostgreSQL's own when 0.
+        name: the app's name.
+        record: the app's record.
+        who: the role; if it needs a password, followed by a colon and the password.
+        port: the port in the socket's name; 0 for PostgreSQL's default.
     """
     location = f"{who}@/{name}?host=/var/run/postgresql" + (f"&port={port}" if port else "")
     schemes = ("postgresql", f"postgresql+{record['database_driver']}")

@@ -1,4 +1,4 @@
-"""How an option is described, the patterns that several options share, and how defaults are filled in."""
+"""The description of an option, the patterns that several options share, and the code that fills in defaults."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Option:
     Attributes:
         type: ``str``, ``int``, ``bool``, ``list`` (of strings), ``dict`` (free keys, scalar values),
             ``options`` (the keys of ``options``) or ``mapping`` (free keys, each with the keys of ``options``).
-        default: what the record gets where the user says nothing. ``None`` means: computed, or found.
-        required: whether the user must say something.
+        default: value in the record if the user does not set the option. ``None`` means computed or detected.
+        required: whether the user must set the option.
         description: one sentence for the documentation.
-        example: a value that works, shown in every message about the option.
-        choices: the values allowed, where they are few.
-        pattern: a regular expression that a string (or each string of a list) must match whole.
-        minimum: the smallest integer allowed.
-        maximum: the largest integer allowed.
+        example: a valid value, shown in every message about the option.
+        choices: the allowed values, if there are only a few.
+        pattern: a regular expression that must match the whole string (or each string of a list).
+        minimum: the smallest allowed integer.
+        maximum: the largest allowed integer.
         options: the keys of an ``options`` or ``mapping`` type.
     """
 
@@ -37,7 +37,7 @@ class Option:
     options: dict[str, Option] = field(default_factory=dict)
 
 
-#: A pinned package as a requirements file has it, and the hashes that may follow, on lines of their own too.
+#: A pinned package as in a requirements file. Its hashes can follow, also on lines of their own.
 PINNED = r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9,._-]+\])?==[A-Za-z0-9.+!_-]+"
 
 HASH = r"(?:[\s\\]+--hash=sha256:[0-9a-f]{64})"
@@ -48,14 +48,14 @@ URL_PATH = r"/[^\s\"'\\$;{}?#]*"
 
 
 def with_defaults(value: dict[str, Any], options: dict[str, Option]) -> dict[str, Any]:
-    """Fill in the default of every option that ``value`` leaves out.
+    """Fill in the default of every option that ``value`` does not set.
 
     Args:
-        value: what the user wrote; not changed.
-        options: the schema to fill in from.
+        value: the user's options; not changed.
+        options: the schema with the defaults.
 
     Returns:
-        A new mapping with exactly the schema's keys, nested ones included.
+        A new mapping with exactly the schema's keys, including nested keys.
     """
     filled: dict[str, Any] = {}
     for name, option in options.items():
@@ -70,5 +70,5 @@ def with_defaults(value: dict[str, Any], options: dict[str, Option]) -> dict[str
 
 
 def as_text(value: Any) -> str:
-    """A scalar as an environment variable has it: YAML's true and false in lower case."""
+    """Convert a scalar to the text of an environment variable: booleans become ``true`` and ``false``."""
     return str(value).lower() if isinstance(value, bool) else str(value)

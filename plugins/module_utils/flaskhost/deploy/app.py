@@ -1,4 +1,4 @@
-"""One app on this host, as a run sees it: its folders, slots, units and records, and what is said at the end."""
+"""One app on this host during a run: its folders, slots, units and records, and the outcome of the run."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Whole names, here and beside: Mitogen does not find what is imported by a relative one.
+# Absolute imports, here and in the modules around: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.deploy import environment, processes
 from ansible.module_utils.flaskhost.deploy.database import Database
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
 
-#: What the operator wants to know first.
+#: What still serves, for every error message: the operator wants to know that first.
 STILL = "What served before still serves."
-#: What takes a host back when another one has failed; its name in the history, too.
+#: The phase that takes a host back to the previous release if another host failed; also its name in the history.
 RETURN = "return"
 
 
 @dataclass
 class Outcome:
-    """What a run did.
+    """The outcome of a run.
 
     Attributes:
-        changed: whether anything on the host changed, or would in check mode.
-        pending: whether the release has yet to go through the later phases.
-        release: the release that serves afterwards, or that the later phases are about.
+        changed: whether anything on the host changed, or would change in check mode.
+        pending: whether later phases still have to process the release.
+        release: the release that is live after the run, or that the later phases process.
         revision: its commit or digest.
         slot: its slot.
-        previous: the release that served before; empty when none.
-        needs_source: the code's archive has to be sent before the run can go on.
-        schema_before: the revision of the database's schema before the release command.
+        previous: the release that was live before; empty if there was none.
+        needs_source: whether the code's archive must be uploaded before the run can continue.
+        schema_before: the revision of the database schema before the release command.
         schema_after: the revision after it.
-        plan: what would be done, a line each; in check mode.
-        warnings: what the operator should know.
+        plan: what the run would do in check mode, one line for each step.
+        warnings: warnings for the operator.
     """
 
     changed: bool = False
@@ -59,19 +59,19 @@ class App:
     """One app on this host.
 
     Args:
-        run: runs a command, as ``AnsibleModule.run_command`` does.
+        run: runs a command, with the interface of ``AnsibleModule.run_command``.
         options: the module's options, see plugins/modules/flask_release.py.
-        check: only tell what would be done.
-        pause: waits some seconds; another one in tests.
+        check: whether only to report what would be done.
+        pause: sleeps for a number of seconds; replaced in tests.
 
     Attributes:
-        outcome: what the run has done.
-        step: what is being done, for an error.
-        still: what serves, for an error.
+        outcome: the outcome of the run so far.
+        step: the current step, for error messages.
+        still: which release still serves, for error messages.
     """
 
     def __init__(self, run: Run, options: dict[str, Any], check: bool, pause: Callable[[float], None]) -> None:
-        # AnsibleModule puts root's own variables in the place of $NAME in an argument, unless told not to.
+        # By default, AnsibleModule expands $NAME in arguments with root's own environment variables.
         self.run = run = functools.partial(run, expand_user_and_vars=False)
         self.options, self.check, self.pause = options, check, pause
         self.root, self.user = Path(options["root"]), options["user"]
@@ -91,7 +91,7 @@ class App:
         )
 
     def units(self, record: Record) -> processes.Units:
-        """The units of a release's processes and timers."""
+        """Return the units of a release's processes and timers."""
         return processes.Units(
             self.run,
             unit=self.options["unit"],
@@ -109,7 +109,7 @@ class App:
         self.units(record).switch(record.processes, record.timers)
 
     def os_error(self, error: OSError) -> ReleaseError:
-        """Say what the system refuses; a full disk is the most likely, and has its own cure."""
+        """Convert an OSError to a message. A full disk is the most likely cause and has a fix of its own."""
         place = f": {error.filename}" if error.filename else ""
         cure = f"Look at the host: df -h, and sudo journalctl -p err -n 20. {self.still}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -124,11 +124,11 @@ class App:
         return self.store.record(self.slots.release(live)) if live else None
 
     def variables(self) -> dict[str, str]:
-        """The release's variables, but for its own name and for the keys that are made here."""
+        """Return the release's variables, without its name and without the generated signing keys."""
         return {**self.options["environment"], **self.options["secrets"]}
 
     def signing_keys(self) -> list[str]:
-        """The keys that sign sessions; none where the user gives the app one."""
+        """Return the keys that sign sessions; none if the user sets the app's ``SECRET_KEY``."""
         if "SECRET_KEY" in self.variables():
             return []
         return self.keys.read() if self.check else self.keys.ensure()
@@ -138,5 +138,5 @@ class App:
 
 
 def digest(value: Any) -> str:
-    """A digest of anything that JSON can hold."""
+    """Return a digest of any JSON-serializable value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

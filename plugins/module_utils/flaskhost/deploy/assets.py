@@ -1,7 +1,7 @@
-"""The static files of a release, where the web server may read them; with those of the releases beside it.
+"""Publish the static files of a release to the web server, together with those of the other releases.
 
-A page that was loaded before a flip asks for its files after it, and with several hosts also the other way round: for a
-while each release has to serve the files of all. Only what a release does not have itself is taken from another one.
+A page that was loaded before a switch requests its files after it; with several hosts, the reverse also happens. For a
+while, each release must therefore serve the files of all releases. A release's own files take precedence.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def find_folder(app_dir: Path, code: Path, wsgi: str, named: str = "") -> Path |
     Args:
         app_dir: the app's folder in the code.
         code: the folder of the whole code.
-        wsgi: the WSGI application; its module has the folder beside it.
-        named: the folder that the user names, relative to ``app_dir``.
+        wsgi: the WSGI callable; the static folder is next to its module.
+        named: the folder that the user's options name, relative to ``app_dir``.
 
     Returns:
-        The folder by its resolved path, in which no part is a link, or None. One that a link leads to outside of the
-        code is none.
+        The resolved path of the folder, without symbolic links, or None. A folder outside of the code, reached through
+        a link, counts as None.
     """
     module = Path(*wsgi.partition(":")[0].split("."))
     places = [Path(named)] if named else [module / "static", module.parent / "static", Path("src") / module / "static"]
@@ -34,18 +34,18 @@ def find_folder(app_dir: Path, code: Path, wsgi: str, named: str = "") -> Path |
 
 
 def publish(folder: Path, published: Path, top: Path | None = None) -> bool:
-    """Make the files of a folder readable to the web server; those that are published already stay as they are.
+    """Make the files of a folder readable for the web server. Files that are already published stay unchanged.
 
-    Only regular files of root's own are published, and no link is followed on the way to them: behind a link there may
-    be a folder in which the app can exchange what it likes while root looks at it.
+    Publishes only regular files that belong to root, and follows no symbolic link on the way to them: a link can lead
+    into a folder in which the app replaces files while root reads them.
 
     Args:
-        folder: a folder of the code; only root may write it.
-        published: where the web server looks. Its files are hard links, so that there is one copy on the disk.
-        top: a folder above it, from which on no part of its path may be a link; itself when left out.
+        folder: a folder of the code, writable only for root.
+        published: the folder that the web server reads. Its files are hard links and take no extra disk space.
+        top: a parent folder below which no part of the path can be a link; ``folder`` itself if None.
 
     Returns:
-        Whether the folder is there; not where a part of its path is a link.
+        Whether the folder exists; False if a part of its path is a link.
     """
     top = top or folder
     try:
@@ -66,7 +66,7 @@ def _publish(folder: int, published: Path) -> None:
     for root, directories, files, here in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
         target = published / root
         if not is_ours(here) or (target.exists() and not target.is_dir()):
-            # A file of the same name: there is no place below it either.
+            # A file has the same name, so nothing below this folder can be published either.
             directories.clear()
             continue
         target.mkdir(mode=0o755, exist_ok=True)
@@ -78,7 +78,7 @@ def _publish(folder: int, published: Path) -> None:
                 with tree.regular_file(name, here) as file:
                     if not is_ours(file):
                         continue
-                    # The folders above decide who may come by.
+                    # The folders above restrict access.
                     os.fchmod(file, 0o644)
             except OSError as error:
                 if error.errno in (errno.ELOOP, errno.EINVAL):
@@ -88,16 +88,16 @@ def _publish(folder: int, published: Path) -> None:
 
 
 def share(store: Store, release: str, serving: str) -> None:
-    """Give a release the static files of all others, and the one that serves those of the release.
+    """Publish the static files of all other releases in a release, and its files in the live release.
 
     Args:
         store: the app's releases.
-        release: the release that is about to serve.
-        serving: the one that serves; empty when none.
+        release: the release that is about to go live.
+        serving: the live release; empty if there is none.
     """
     served = store.last_served()
     others = sorted(store.all_records(), key=lambda item: served[item.id], reverse=True)
-    # Newest first: of two files with the same name the one that visitors have seen last is taken.
+    # Newest first: of two files with the same name, the one that visitors saw last is used.
     for record in others:
         if record.id != release:
             _publish_own(store, record, release)
@@ -107,10 +107,10 @@ def share(store: Store, release: str, serving: str) -> None:
 
 
 def _publish_own(store: Store, record: Record, release: str) -> None:
-    """Publish a release's own static files in the folder of another one.
+    """Publish a release's own static files in the folder of another release.
 
-    What is written down is not trusted: the path may be one that an earlier version has recorded with links in it. The
-    app can have pointed them elsewhere since, so that the resolved path counts, and is opened without following any.
+    The recorded path is not trusted: an earlier version can have recorded one that contains links, and the app can have
+    changed their targets since. So the path is resolved again, and opened without following links.
     """
     if not record.static:
         return

@@ -1,4 +1,4 @@
-"""Making a release: code, environment, variables, settings and static files, aside from what runs."""
+"""Build a release without touching the live one: code, virtual environment, variables, settings and static files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host import atomic, tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
 
-#: Bytes of a Procfile that are read.
+#: Maximum number of bytes that are read from a Procfile.
 _LONGEST_PROCFILE = 64 * 1024
 
 
 class Build:
-    """Makes one release of an app.
+    """Builds one release of an app.
 
     Args:
         run: runs a command.
         options: the module's options, see plugins/modules/flask_release.py.
         store: the app's releases.
-        note: told the name of each step that begins.
+        note: receives the name of each step as it begins.
     """
 
     def __init__(self, run: Run, options: dict[str, Any], store: Store, note: Callable[[str], None]) -> None:
@@ -38,20 +38,20 @@ class Build:
         self.warnings: list[str] = []
 
     def make(self, identity: str, parts: dict[str, str], revision: str, variables: dict[str, str]) -> Record:
-        """Make a release.
+        """Build a release.
 
         Args:
-            identity: what its record says.
-            parts: likewise.
+            identity: the identity for its record.
+            parts: the digests for its record.
             revision: the commit, or the digest of the folder or archive.
-            variables: its variables, secrets among them.
+            variables: its variables, including secrets.
 
         Returns:
-            Its record, which has been written: the release is whole.
+            Its record, already written: the release is complete.
 
         Raises:
-            ReleaseError: it cannot be made. What was made of it is removed.
-            OSError: likewise; the disk is full, for instance.
+            ReleaseError: the release cannot be built. The incomplete release is removed.
+            OSError: the same, if the disk is full, for example.
         """
         stop_tasks(self.run, self.user)
         self.store.remove_partial()
@@ -71,11 +71,11 @@ class Build:
         folder, subdir = self.store.path(record.id), self.options["source_subdir"]
         code = folder / "src"
         self.note("Fetch the code")
-        # Closed to everybody else until the modes and owners in it are ours, and not those of an archive.
+        # Closed to all other users until the modes and owners in it are set: an archive brings its own.
         folder.mkdir(parents=True, mode=0o700)
         code.mkdir(mode=0o755)
         self._fetch(record.revision, code)
-        # Without the links that the source may have on the way: the app's own folders come in the places of some.
+        # Resolve links from the source: links to the app's data folders replace some of these folders later.
         app_dir, top = Path(os.path.realpath(code / subdir)), Path(os.path.realpath(code))
         if not app_dir.is_dir() or not app_dir.is_relative_to(top):
             raise ReleaseError("Unpack the code", f"it has no folder {subdir!r}.", "Correct source.subdir.")
@@ -85,8 +85,8 @@ class Build:
         folder.chmod(0o755)
         inside = app_dir.relative_to(top)
         atomic.link(folder / "app", str("src" / inside))
-        # All that root reads of the code it reads before the folders of data are linked in: behind those links the app
-        # can exchange whatever it likes meanwhile.
+        # Root reads the code before the data folders are linked in: behind those links, the app can replace files while
+        # root reads them.
         static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
         self.note("Build the environment")
         record.venv = self._build(app_dir, top).name
@@ -101,12 +101,12 @@ class Build:
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
         atomic.write(folder / "env", environment.render({**variables, "FLASKHOST_RELEASE": record.id}))
-        # Whatever happens to the power from here on: where the record is, all of the release is.
+        # Survive a power failure from here on: if the record exists, the release is complete.
         os.sync()
         self.store.write(record)
 
     def _new_id(self, revision: str) -> str:
-        # The time at which the run began on the controller, so that a release has one name on all hosts.
+        # The time at which the run began on the control node, so that a release has the same name on all hosts.
         when = datetime.fromtimestamp(self.options["stamp"] or time.time(), UTC)
         name = f"{when:%Y%m%dT%H%M%SZ}-{revision[:7]}"
         names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
@@ -118,7 +118,7 @@ class Build:
         if options["source_repo"]:
             self._fetch_commit(revision, code, replaced)
             return
-        # The key of a repository that the app came from before is of no use any more.
+        # Remove the deploy key of a repository that the app came from earlier.
         (Path(options["secrets_dir"]) / "deploy_key").unlink(missing_ok=True)
         archive, named = Path(options["archive"]), options["source_archive"]
         if archives.is_url(named):
@@ -141,7 +141,7 @@ class Build:
         git.unpack_commit(self.run, repository, revision, code, replaced)
 
     def _check_persistent(self, app_dir: Path) -> None:
-        """Refuse persistent folders behind a link, which may lead into another one of them: where the app can write."""
+        """Reject persistent folders behind a link: it can lead into another one of them, where the app can write."""
         for name in map(Path, self.options["persistent"]):
             for above in [path for path in reversed(name.parents) if (app_dir / path).is_symlink()]:
                 raise ReleaseError(
@@ -149,12 +149,12 @@ class Build:
                     f"persistent names {name}, and {above} is a link to {(app_dir / above).readlink()} in the source.",
                     "Name the folder by its own path in persistent, or make the link a folder.",
                 )
-            # It gives way to the data anyhow, and is the only link that may lead out of the code.
+            # The data folder replaces this link anyway. It is the only link that can lead out of the code.
             if (app_dir / name).is_symlink():
                 (app_dir / name).unlink()
 
     def _persist(self, app_dir: Path) -> None:
-        """Put links to the data folder where the app expects the folders that outlast a release."""
+        """Replace the persistent folders in the code with links to the data folder."""
         for name in map(Path, self.options["persistent"]):
             kept = self.data / name
             if not self._has_data(name):
@@ -164,22 +164,22 @@ class Build:
                 os.symlink(kept, name.name, dir_fd=parent)
 
     def _has_data(self, name: Path) -> bool:
-        """Whether a folder of data is there. A link of the app's or of the operator's counts, and is not followed."""
+        """Check whether a data folder exists. A link of the app or the operator counts and is not followed."""
         try:
-            # An operator may have moved the whole of it to another disk.
+            # The operator can have moved the whole data folder to another disk.
             with tree.folder(Path(os.path.realpath(self.data)), name.parent) as parent:
                 os.stat(name.name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
             return False
         except NotADirectoryError:
-            # Behind a link: what is there, the app's own user may see.
+            # Behind a link: check with the permissions of the app's user.
             test = ["test", "-e", str(self.data / name)]
             return self.run(sandboxed(test, user=self.user, root=str(self.data.parent), directory="/"))[0] == 0
         return True
 
     def _make_data(self, kept: Path, place: Path) -> None:
-        """Make a folder of data, with what the code brings along for it; as the app's user, who owns what is there."""
-        # Whole or not at all: what is there is never looked at again.
+        """Create a data folder with the files that the code ships for it, as the app's user, who owns the data."""
+        # Atomic, because an existing folder is never completed later.
         partial = str(kept.with_name(f"{kept.name}.partial"))
         commands = [["rm", "--recursive", "--force", partial], ["mkdir", "--parents", partial]]
         if place.is_dir() and not place.is_symlink():
@@ -221,7 +221,7 @@ class Build:
         return built
 
     def _commands(self, record: Record, app_dir: Path, folder: Path) -> None:
-        """Write down what else the release runs: its processes, its timers, its release command."""
+        """Record the other commands of the release: its processes, its timers, its release command."""
         procfile = app_dir / "Procfile"
         lines = {}
         if procfile.is_file() and not procfile.is_symlink():

@@ -1,4 +1,4 @@
-"""What a deploy asks of the app's PostgreSQL: the lock of the release command, the schema's revision, and the time."""
+"""A deploy's access to the app's PostgreSQL: the lock of the release command, the schema's revision, and the time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import IO
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, tail
 
-#: The port after which PgBouncer's local socket is named, of which every transaction may be another connection.
+#: The port in the name of PgBouncer's local socket, where each transaction can use another server connection.
 POOL_PORT = "6432"
-#: Seconds to connect and to answer a question about the catalogue.
+#: Time limit for a connection, and for a catalog query, in seconds.
 TIMEOUT = 10
-#: The parts of a connection URL by the names that libpq has for them in the environment.
+#: The parts of a connection URL and their libpq environment variables.
 _VARIABLES = {
     "host": "PGHOST",
     "port": "PGPORT",
@@ -32,25 +32,25 @@ _VARIABLES = {
     "channel_binding": "PGCHANNELBINDING",
     "options": "PGOPTIONS",
 }
-#: Bytes of a migration that are read; its revision stands at the beginning.
+#: Maximum number of bytes that are read from a migration; its revision is near the beginning.
 _LONGEST_REVISION = 256 * 1024
 _REVISION = re.compile(r"""^revision\s*(?::\s*\w+\s*)?=\s*['"]([^'"]+)['"]""", re.MULTILINE)
 
 
 def connection_variables(url: str) -> dict[str, str]:
-    """The environment by which libpq reaches the database of a URL; a password is then in no argument.
+    """Return the environment variables with which libpq connects to a URL, so that no argument contains the password.
 
     Args:
         url: such as ``postgresql://shop@/shop?host=/var/run/postgresql``.
 
     Returns:
-        ``PGHOST`` and so on; empty where the URL is none of PostgreSQL's.
+        ``PGHOST`` and so on; empty if the URL is not a PostgreSQL URL.
     """
     try:
         parts = urllib.parse.urlsplit(url)
         port = str(parts.port or "")
     except ValueError:
-        # No word of it: it holds a password.
+        # No error message: it would contain the password.
         return {}
     if not re.fullmatch(r"postgres(?:ql)?(?:\+\w+)?", parts.scheme):
         return {}
@@ -66,9 +66,10 @@ def connection_variables(url: str) -> dict[str, str]:
 
 
 def known_revisions(app_dir: Path) -> set[str]:
-    """The revisions of Alembic (Flask-Migrate) that a release's code has, read without running it.
+    """Read the Alembic (Flask-Migrate) revisions in a release's code without running the code.
 
-    No link is followed: behind one may be the app's data, with a pipe that nobody writes to, or a file without end.
+    Links are not followed: one can lead to the app's data, where a pipe without a writer or an endless file would
+    block.
     """
     found: set[str] = set()
     for root, _directories, files, here in os.fwalk(os.path.realpath(app_dir), follow_symlinks=False):
@@ -81,39 +82,39 @@ def known_revisions(app_dir: Path) -> set[str]:
 
 
 class Unanswered(Exception):
-    """The database could not be asked; the text says why, in words of PostgreSQL's, which name no password."""
+    """The database query failed. The message is PostgreSQL's own and contains no password."""
 
 
 class Database:
-    """The database of one app, asked as the app's own user.
+    """The database of one app, queried as the app's own user.
 
     Args:
-        url: the app's ``DATABASE_URL``; empty or another kind of database: then nothing is asked.
-        user: the app's system user, whom PostgreSQL lets in over its local socket.
-        app: the app's name; the lock is named after it.
-        psql: the client and what comes before its name; found when empty.
+        url: the app's ``DATABASE_URL``; if empty or not PostgreSQL, nothing is queried.
+        user: the app's system user, which PostgreSQL accepts on its local socket.
+        app: the app's name, which is part of the lock's key.
+        psql: the client with its command prefix; detected if None.
     """
 
     def __init__(self, url: str, user: str, app: str, psql: list[str] | None = None) -> None:
         self.variables, self.app = connection_variables(url), app
         if self.variables.get("PGPORT") == POOL_PORT and self.variables.get("PGHOST", "").startswith("/"):
-            # By way of PgBouncer a lock would be held by a connection that the next one gets.
+            # PgBouncer would give the connection that holds the lock to another client.
             del self.variables["PGPORT"]
-        # Whether there should be one to ask, even where its URL is not to be understood here.
+        # Whether the app uses PostgreSQL, even if its URL cannot be parsed here.
         self.meant = bool(self.variables) or url.startswith("postgres")
         client = shutil.which("psql")
         prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs"]
         self.command = psql or ([*prefix, client] if client else [])
-        # The first bytes of a digest: the key of an advisory lock is a 64-bit number.
+        # The first bytes of a digest, because the key of an advisory lock is a 64-bit integer.
         self.key = int.from_bytes(hashlib.sha256(f"flaskhost {app}".encode()).digest()[:8], signed=True)
 
     @property
     def there(self) -> bool:
-        """Whether there is a PostgreSQL to ask, and a client to ask it with."""
+        """Whether PostgreSQL can be queried: the URL is valid, and a client is installed."""
         return bool(self.variables and self.command)
 
     def _start(self, who: str, errors: int | IO[str] = subprocess.STDOUT) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # noqa: S603 - no argument of anybody's
+        return subprocess.Popen(  # noqa: S603 - the arguments are constants
             [*self.command, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"],
             env={
                 "PATH": "/usr/bin:/bin",
@@ -130,13 +131,14 @@ class Database:
         )
 
     def revision(self) -> str:
-        """The revision of the schema as Alembic has noted it.
+        """Read the revision of the schema from Alembic's table.
 
         Returns:
-            The revision, several heads with commas; empty where Alembic has noted none, or there is no PostgreSQL.
+            The revision, with several heads separated by commas; empty if Alembic recorded none, or if the app does not
+            use PostgreSQL.
 
         Raises:
-            Unanswered: there should be a PostgreSQL, and it could not be asked.
+            Unanswered: the app uses PostgreSQL, but the query failed.
         """
         question = (
             "SELECT CASE WHEN to_regclass('alembic_version') IS NULL THEN 'SELECT NULL WHERE false'"
@@ -145,24 +147,24 @@ class Database:
         return ",".join(self._ask("asks for the schema", question).split())
 
     def time(self) -> str:
-        """The time by the database's own clock, which a restore to a time goes by.
+        """Read the time from the database server's clock, which point-in-time recovery uses.
 
         Returns:
-            UTC, such as ``2026-11-21T10:15:00.123456``; empty where there is no PostgreSQL.
+            UTC, such as ``2026-11-21T10:15:00.123456``; empty if the app does not use PostgreSQL.
 
         Raises:
-            Unanswered: there should be a PostgreSQL, and it could not be asked.
+            Unanswered: the app uses PostgreSQL, but the query failed.
         """
         question = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US');\n"
         return self._ask("asks for the time", question).strip()
 
     def _ask(self, who: str, question: str) -> str:
-        """Ask one question; the answer is empty where there is no PostgreSQL."""
+        """Run one query; the result is empty if the app does not use PostgreSQL."""
         if not self.meant:
             return ""
         if not self.there:
             raise Unanswered("psql is not installed" if self.variables else "its URL is none that psql understands")
-        # Not among the answers: PostgreSQL warns of a collation that was updated, for instance.
+        # Keep warnings out of the result, such as PostgreSQL's warning about an updated collation.
         process = self._start(who, errors=subprocess.PIPE)
         try:
             out, err = process.communicate(f"SET statement_timeout = '{TIMEOUT}s';\n{question}", timeout=3 * TIMEOUT)
@@ -176,16 +178,16 @@ class Database:
 
     @contextmanager
     def lock(self, who: str, timeout: int) -> Iterator[None]:
-        """Hold the app's advisory lock: on all hosts that share the database one release command runs at a time.
+        """Hold the app's advisory lock: among all hosts that share the database, one release command runs at a time.
 
-        PostgreSQL lets go of it when the connection ends, and the connection ends with this process.
+        PostgreSQL releases the lock when the connection ends, and the connection ends with this process.
 
         Args:
-            who: named in ``pg_stat_activity``, for whoever has to wait.
-            timeout: seconds to wait for it.
+            who: shown in ``pg_stat_activity``, for anyone who waits for the lock.
+            timeout: seconds to wait for the lock.
 
         Raises:
-            ReleaseError: another one holds it, or the database does not answer.
+            ReleaseError: another session holds the lock, or the database does not respond.
         """
         if not self.there:
             yield
@@ -223,30 +225,32 @@ def _refusal(answer: str, timeout: int) -> tuple[str, str]:
 
 
 def limited(command: str, lock_timeout: int, statement_timeout: int) -> list[str]:
-    """Give every connection of a release command time limits, where its driver is libpq's.
+    """Set time limits for every connection of a release command, if its driver uses libpq.
 
-    A migration that waits for a lock makes every later query of the app wait behind it: it has to give up first.
+    While a migration waits for a lock, all later queries of the app on that table wait behind it. The migration must
+    give up first.
 
     Args:
-        command: the command, for a shell to read.
-        lock_timeout: seconds that a statement may wait for a lock.
-        statement_timeout: seconds that a statement may take.
+        command: the shell command.
+        lock_timeout: seconds that a statement can wait for a lock.
+        statement_timeout: seconds that a statement can take.
 
     Returns:
-        The program and its arguments. What the release's own ``PGOPTIONS`` says comes last, and wins.
+        The program and its arguments. The release's own ``PGOPTIONS`` come last and take precedence.
     """
     options = f"-c lock_timeout={lock_timeout}s -c statement_timeout={statement_timeout}s"
-    # By the shell, which finds the release's own in its environment: systemd lets the release's file win over what is
-    # set beside it (systemd.exec(5), EnvironmentFile), and what may be a secret is to be in no argument.
+    # A shell reads the release's own PGOPTIONS from its environment: in systemd, the release's environment file
+    # overrides variables that are set directly (systemd.exec(5), EnvironmentFile), and no argument must contain a
+    # secret.
     script = 'export PGOPTIONS="$1${PGOPTIONS:+ $PGOPTIONS}"; exec /bin/sh -c "$2"'
     return ["/bin/sh", "-c", script, "sh", options, command]
 
 
 def rights_hint(said: str) -> str:
-    """What to do where an app may not do to its tables what it tries; empty where it has failed for another reason.
+    """Return a hint if an app failed because its database role lacks privileges; empty if it failed for another reason.
 
     Args:
-        said: what the app has said.
+        said: the app's output.
     """
     if not re.search(r"permission denied for (?:schema|table|relation|database)|must be owner of", said):
         return ""
@@ -257,15 +261,15 @@ def rights_hint(said: str) -> str:
 
 
 def schema_problem(database_revision: str, known: set[str], noted: str) -> str:
-    """Say why a release cannot work with the schema that the database has.
+    """Explain why a release cannot work with the current schema of the database.
 
     Args:
-        database_revision: the revisions in the database, joined by commas; empty where there is none.
-        known: the revisions that the release's code has.
-        noted: what the release itself left in the database when it was deployed.
+        database_revision: the revisions in the database, separated by commas; empty if there are none.
+        known: the revisions in the release's code.
+        noted: the revision after the release was deployed, from its record.
 
     Returns:
-        A sentence; empty when nothing speaks against it.
+        A sentence; empty if there is no problem.
     """
     there = {item for item in database_revision.split(",") if item}
     unknown = sorted(there - known - set(noted.split(",")))

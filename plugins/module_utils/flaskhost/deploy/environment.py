@@ -1,4 +1,4 @@
-"""The environment of a release: the file that systemd reads, and the secret key that is made where none is given."""
+"""The environment of a release: the file that systemd reads, and the secret key that is generated if none is set."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: With one of them systemd refuses the whole file: NUL, halves of pairs, and what Unicode calls no characters.
+#: Characters for which systemd rejects the whole file: NUL, surrogates, and Unicode noncharacters.
 _UNWRITABLE = re.compile("[\0\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def quote(value: str) -> str:
-    """Quote one value for a systemd ``EnvironmentFile``.
+    """Quote a value for a systemd ``EnvironmentFile``.
 
-    Between double quotes systemd keeps everything, line ends too, but for a backslash before one of ``"``, ``\\``,
-    ``$`` and the backtick, which is taken away (systemd.exec(5), EnvironmentFile).
+    Between double quotes, systemd keeps all characters, including line breaks. Only a backslash before ``"``, ``\\``,
+    ``$`` or a backtick is removed (systemd.exec(5), EnvironmentFile).
     """
     for character in '\\"$`':
         value = value.replace(character, "\\" + character)
@@ -28,10 +28,10 @@ def quote(value: str) -> str:
 
 
 def render(variables: Mapping[str, str]) -> str:
-    """The text of an environment file, sorted by name so that it changes only when a value does.
+    """Return the text of an environment file, sorted by name so that it changes only if a value does.
 
     Raises:
-        ReleaseError: systemd would not take a variable; its value is not shown.
+        ReleaseError: systemd would reject a variable. The message does not show its value.
     """
     for name, value in variables.items():
         if not _NAME.fullmatch(name) or _UNWRITABLE.search(value):
@@ -44,36 +44,36 @@ def render(variables: Mapping[str, str]) -> str:
 
 
 class SecretKeys:
-    """The keys that sign the app's sessions, made where the user gives none; the first signs, all are accepted.
+    """The keys that sign the app's sessions, generated if the user sets none. The first signs; all are accepted.
 
-    They are in a file of their own and in no release: to go back to an older release must log nobody out, and must not
-    bring a key back that was replaced because somebody had seen it.
+    The keys have a file of their own, outside of the releases: a rollback must not log anyone out, and must not restore
+    a key that was replaced because it had leaked.
 
     Args:
-        folder: the app's folder under /etc/flaskhost, which only root reads.
+        folder: the app's folder under /etc/flaskhost, readable only for root.
     """
 
     def __init__(self, folder: Path) -> None:
         self.file, self.variables_file = folder / "secret_key", folder / "secret_key.env"
-        #: The key of a rotation that is not finished, so that one that was killed is not begun anew.
+        #: The key of an unfinished rotation, so that a killed rotation continues with the same key.
         self.new_file = folder / "secret_key.new"
 
     def pending(self) -> str:
-        """The key of a rotation that is not finished; empty when there is none."""
+        """Return the key of an unfinished rotation; empty if there is none."""
         try:
             return self.new_file.read_text(encoding="ascii").strip()
         except FileNotFoundError:
             return ""
 
     def read(self) -> list[str]:
-        """The keys on this host; none when none have been made."""
+        """Return the keys on this host; empty if none were generated."""
         try:
             return self.file.read_text(encoding="ascii").split()
         except FileNotFoundError:
             return []
 
     def write(self, keys: list[str]) -> bool:
-        """Write the keys, and the file of variables that systemd reads; tell whether either was another before."""
+        """Write the keys and the environment file for systemd. Return whether either of them changed."""
         changed = False
         for path, text in ((self.file, "".join(f"{key}\n" for key in keys)), (self.variables_file, self.render(keys))):
             try:
@@ -86,13 +86,13 @@ class SecretKeys:
         return changed
 
     def ensure(self) -> list[str]:
-        """The keys on this host, and a new one where there is none."""
+        """Return the keys on this host. Generate one if there is none."""
         keys = self.read() or [new_secret_key()]
         self.write(keys)
         return keys
 
     def render(self, keys: list[str]) -> str:
-        """The variables as a file for systemd; the fallbacks are JSON, as Flask's ``from_prefixed_env`` reads it."""
+        """Return the environment file for systemd; the fallbacks are JSON, as Flask's ``from_prefixed_env`` expects."""
         variables = {"SECRET_KEY": keys[0]}
         if keys[1:]:
             variables["SECRET_KEY_FALLBACKS"] = json.dumps(keys[1:])
@@ -100,35 +100,35 @@ class SecretKeys:
 
 
 def new_secret_key() -> str:
-    """64 random bytes as text."""
+    """Generate 64 random bytes as text."""
     return secrets.token_urlsafe(64)
 
 
 def shared_keys(by_host: list[list[str]], candidate: str) -> list[str]:
-    """The keys that all hosts of an app should have.
+    """Return the keys that all hosts of an app should have.
 
     Args:
-        by_host: the keys of each host, in the order of the inventory; none where a host has none.
+        by_host: the keys of each host, in inventory order; empty for a host that has none.
         candidate: a new key, the same for all hosts.
 
     Returns:
-        The keys of the first host that has some, then those that only others have, so that a session which any of
-        the hosts has signed is still accepted; the candidate where no host has one.
+        The keys of the first host that has any, followed by those that only other hosts have, so that sessions signed
+        by any of the hosts stay valid; the candidate if no host has a key.
     """
     return list(dict.fromkeys(key for keys in by_host for key in keys)) or [candidate]
 
 
 def announced_keys(keys: list[str], candidate: str) -> list[str]:
-    """The keys with a new one that is accepted and does not sign yet: in a moment some processes will sign with it."""
+    """Return the keys with a new one that is accepted but does not sign yet, until some processes sign with it."""
     return keys if candidate in keys else [*keys, candidate]
 
 
 def rotated_keys(keys: list[str], announced: str = "") -> list[str]:
-    """The keys once the announced one signs; of the others the one that signed before is still accepted.
+    """Return the keys after the announced key starts to sign. Of the other keys, only the one that signed before stays.
 
     Args:
-        keys: the keys.
-        announced: the key that was announced; the last one when empty. Where it signs already nothing changes.
+        keys: the current keys.
+        announced: the announced key; the last key if empty. If it signs already, nothing changes.
     """
     announced = announced or keys[-1]
     return keys if keys[0] == announced else [announced, keys[0]]

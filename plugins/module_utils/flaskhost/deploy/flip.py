@@ -1,7 +1,7 @@
-"""The phases gate and flip: start a release in the idle slot, switch traffic to it, watch it, and take it back.
+"""The phases gate and flip: start a release in the idle slot, switch traffic to it, watch it, and roll it back.
 
-The flip is the rename of one link. Until then visitors do not notice the release; after it the slot that served before
-is still warm, and one more rename lets it serve again.
+The flip (the switch of traffic) renames one link. Until then, visitors do not notice the release. Afterwards the slot
+that was live before still runs, and renaming the link once more switches traffic back to it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ansible.module_utils.flaskhost.deploy.slots import is_good, listens, probe
 from ansible.module_utils.flaskhost.deploy.watch import AccessLog, Traffic, verdict
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
-#: Seconds between two looks at the log while a new release is watched.
+#: Seconds between two reads of the access log during the watch.
 WATCH_INTERVAL = 0.25
-#: Looks between two questions for the health, and how many of them in a row may fail: one can be chance.
+#: Log reads between two health checks, and number of failed checks in a row that fail the watch: one can be chance.
 LOOKS_PER_PROBE, BAD_PROBES = 4, 2
 
 
 class Flip:
-    """Brings a release that is built into service.
+    """Switches traffic to a built release.
 
     Args:
         app: the app.
@@ -36,10 +36,10 @@ class Flip:
         self.app = app
 
     def require_listener(self) -> None:
-        """Stop before the release command where the gate could not pass: nginx has no listener for it.
+        """Stop before the release command if nginx has no listener for the gate, so that the gate could not pass.
 
         Raises:
-            ReleaseError: it has none.
+            ReleaseError: nginx does not listen there.
         """
         address = self.app.options["gate_address"]
         if address and not listens(address):
@@ -54,10 +54,10 @@ class Flip:
         options, slot = self.app.options, self.app.slots.idle()
         self.app.note("Start the idle slot")
         assets.share(self.app.store, record.id, self.app.slots.release(self.app.slots.live()))
-        # A release that has served has shown that it does not end after a second.
+        # A release that was live before has already shown that it stays up for more than a second.
         settle = options["health"].get("settle", 0) if options["verb"] == "deploy" else 0
         if options["schema_after"] and not record.schema_after:
-            # The command was run on another host of the same fleet.
+            # The release command ran on another host that shares the database.
             record.schema_before, record.schema_after = options["schema_before"], options["schema_after"]
             self.app.store.write(record)
         try:
@@ -79,14 +79,14 @@ class Flip:
                 "Run the same command again.",
             )
         if not gated:
-            # It has waited for other hosts since.
+            # It waited for other hosts since its gate.
             try:
                 self.app.slots.gate(slot, options["host"], {**options["health"], "probes": 1})
             except ReleaseError:
                 self.app.slots.stop(slot)
                 raise
         served, previous = self.app.slots.release(live), self.app.serving()
-        # Asked before the history says that it has been left.
+        # Checked before the history records the change.
         back = options["verb"] == "rollback" and self.app.store.is_back(record.id, served)
         self.app.outcome.previous = served
         watching = self._watching(slot, record, served)
@@ -104,12 +104,12 @@ class Flip:
             ],
         )
         if back and previous:
-            # So that the next one does not come back to it. What is left for a newer release has nothing against it.
+            # So that the next rollback skips it. A release that is left for a newer one stays a candidate.
             previous.failed = f"gone back from by {options['by'] or 'somebody'}"
             self._noted(lambda: self.app.store.write(previous))
 
     def _noted(self, write: Callable[[], None]) -> None:
-        """Write something down. A rollback that cannot do so warns: it has to work on a full disk, too."""
+        """Write a record. A rollback only warns if that fails, because it must also work on a full disk."""
         try:
             write()
         except OSError as error:
@@ -125,7 +125,7 @@ class Flip:
 
     def _confirm(self, record: Record) -> None:
         record.healthy, record.failed = True, ""
-        # The keys are no part of a release: it was started with those that there are now.
+        # The keys are not part of a release: it was started with the current keys.
         keys = digest(self.app.signing_keys())
         if record.parts and record.parts.get("keys") != keys:
             record.parts["keys"] = keys
@@ -133,20 +133,20 @@ class Flip:
         self.app.store.write(record)
 
     def _watching(self, slot: str, record: Record, served: str) -> list[Callable[[], None]]:
-        """The steps that watch a release: when it has begun to serve, and later; none where it is not to be watched.
+        """Return the steps that watch a release: at the switch, and afterwards. There are none without a watch.
 
-        What was before is read at once.
+        The traffic of the previous release is read immediately.
 
         Args:
-            slot: the slot of the release.
+            slot: the release's slot.
             record: the release.
-            served: the one that served before.
+            served: the release that was live before.
         """
         if not self.app.options["watch"] or self.app.options["verb"] != "deploy":
             return []
         log = AccessLog(Path(self.app.options["access_log"]))
         before, invocation = log.before(served), self.app.slots.invocation(slot)
-        # From the rename on: what was answered before it says nothing about the release.
+        # Read the log from the switch on: earlier responses say nothing about the release.
         return [log.begin, lambda: self._watch(slot, record, log, before, invocation)]
 
     def watch_again(self, other: str, live: str, serving: Record) -> None:
@@ -155,29 +155,29 @@ class Flip:
         self._guarded(warm, live, serving, [*steps, lambda: self._confirm(serving)])
 
     def _guarded(self, live: str, slot: str, record: Record, steps: list[Callable[[], Any]]) -> None:
-        """Do what begins with the rename; where it goes wrong, let the slot serve again that served before.
+        """Run the steps that begin with the switch. If one fails, switch traffic back to the previous slot.
 
         Args:
-            live: the slot that served before, and is warm; empty when none.
-            slot: the slot of the release.
+            live: the slot that was live before and still runs; empty if there is none.
+            slot: the release's slot.
             record: the release.
-            steps: what to do.
+            steps: the steps to run.
         """
         try:
             for step in steps:
                 step()
         except OSError as error:
-            # That the disk is full says nothing about the release.
+            # A full disk is not the release's fault.
             self._take_back(live, slot, record, self.app.os_error(error), at_fault=False)
         except ReleaseError as error:
             self._take_back(live, slot, record, error)
         self.app.still = f"{record.id} serves."
 
     def _watch(self, slot: str, record: Record, log: AccessLog, before: Traffic, invocation: str) -> None:
-        """See how the release does with visitors.
+        """Watch how the release handles real traffic.
 
         Raises:
-            ReleaseError: too many errors or slow answers, no health, a restart, or a process that does not stay up.
+            ReleaseError: too many errors or slow responses, failed health checks, a restart, or a process that exits.
         """
         now, bad, health = Traffic(record.id, others=True), 0, self.app.options["health"]
         for number in range(1, int(self.app.options["watch"] / WATCH_INTERVAL) + 1):
@@ -197,18 +197,18 @@ class Flip:
                 raise ReleaseError("Watch the release", f"{problem}.", "")
 
     def _take_back(self, live: str, slot: str, record: Record, error: ReleaseError, at_fault: bool = True) -> None:
-        """Let the slot serve again that served before; it is still warm.
+        """Switch traffic back to the slot that was live before, which still runs.
 
         Raises:
-            ReleaseError: always, with what was done about it.
+            ReleaseError: always, with the result of the rollback.
         """
         cure = error.cure or "Correct the release and run the same command again."
         if live and self.app.slots.is_active(live):
-            # First of all what visitors get; the log can wait.
+            # Switch traffic first; reading the log can wait.
             problems = self.back_to(live, slot, record, error.reason if at_fault else "")
             cure = "\n".join([f"{self.app.slots.release(live)} serves again. {cure}", *problems])
         elif self.app.slots.live() == slot and not live and "flip" in self.app.options["phases"]:
-            # With others the return comes next, on all of them.
+            # On a run with several hosts, the phase return follows on all of them.
             cure = f"Nothing served here before, so that nothing serves until the next deploy. {cure}"
         elif self.app.slots.live() == slot:
             cure = f"Nothing else runs here to go back to: it goes on serving. {cure}"
@@ -218,23 +218,23 @@ class Flip:
         raise ReleaseError(error.step, f"{error.reason}\nIts last log lines:\n{log}", cure)
 
     def back_to(self, live: str, slot: str, record: Record, reason: str) -> list[str]:
-        """Let the slot serve again that served before, and stop the other one.
+        """Switch traffic back to the slot that was live before, and stop the other one.
 
         Args:
-            live: the slot that served before.
-            slot: the slot of the release.
+            live: the slot that was live before.
+            slot: the release's slot.
             record: the release.
-            reason: why it is not to be gone back to; empty when it may be.
+            reason: why later rollbacks skip the release; empty if they can use it.
 
         Returns:
-            What else did not go well. It keeps nobody from being served.
+            Further problems, none of which affects visitors.
         """
         self.app.slots.flip_back(live)
         name, problems = self.app.slots.release(live), []
         previous = self.app.store.record(name)
         try:
             self.app.store.remember(name, record.id, self.app.options["by"], RETURN)
-            # A restart has the same release in both slots.
+            # After a restart, both slots have the same release.
             if reason and record.id != name:
                 record.failed, record.healthy = reason.partition("\n")[0], False
                 self.app.store.write(record)

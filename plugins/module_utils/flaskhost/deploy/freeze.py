@@ -1,7 +1,7 @@
-"""The freeze: a time in which nothing about an app, or about all of them, may be changed.
+"""The freeze: a period in which nothing about an app, or about all apps, can be changed.
 
-It is a file on each host, so that it holds for everybody, from whichever machine they come. Unlike the lock of a deploy
-it is meant for people: it has a reason, and it ends by itself. Every verb that changes something calls :func:`check`.
+A freeze is a file on each host, so it applies to everyone, from every control node. Unlike the lock of a deploy, it is
+meant for people: it has a reason, and it expires. Every command that changes something calls :func:`check`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from typing import Any
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
-#: The file: for each app, or for :data:`ALL`, ``reason``, ``until`` and ``since`` (seconds since 1970) and ``by``.
+#: For each app, or for :data:`ALL`: ``reason``, ``until`` and ``since`` (seconds since 1970) and ``by``.
 FREEZE = Path("/etc/flaskhost/freeze.json")
-#: The name that stands for all apps.
+#: The key for all apps.
 ALL = "*"
 
-#: What puts a freeze there, and lifts it.
+#: The command that freezes apps and lifts a freeze.
 PLAYBOOK = "ansible-playbook playbooks/freeze.yml"
 
 _STEP = "Look for a freeze"
 
 
 def check(app: str, path: Path = FREEZE, now: float | None = None, *, passed_by: str = "") -> None:
-    """Refuse to go on where an app is frozen.
+    """Raise an error if an app is frozen.
 
     Args:
         app: the app's name.
         path: the file.
-        now: seconds since 1970; the present time when left out.
-        passed_by: what the operator can say to go on all the same, for the message.
+        now: current time in seconds since 1970; read from the clock if None.
+        passed_by: the option that overrides the freeze, for the message.
 
     Raises:
-        ReleaseError: it is, or the file cannot be read: what cannot be known counts as frozen.
+        ReleaseError: the app is frozen, or the file cannot be read: an unreadable file counts as a freeze.
     """
     entries = active(path, now)
-    # Both may be frozen, the app and all of them: told is the one that holds longest.
+    # The app itself and all apps can both be frozen: report the freeze that ends last.
     name = max((item for item in (app, ALL) if item in entries), key=lambda item: entries[item]["until"], default="")
     if name:
         option = "" if name == ALL else f" -e app={name}"
@@ -53,29 +53,29 @@ def check(app: str, path: Path = FREEZE, now: float | None = None, *, passed_by:
 
 
 def describe(entry: Mapping[str, Any]) -> str:
-    """Say since when, by whom, why and until when a freeze is."""
+    """Describe a freeze: since when, by whom, why and until when."""
     by = f" by {entry['by']}" if entry["by"] else ""
     reason = str(entry["reason"]).rstrip(".")
     return f"since {utc(entry['since'])}{by}: {reason}. It ends at {utc(entry['until'])}."
 
 
 def utc(seconds: float) -> str:
-    """A time as people read it."""
+    """Format a time for people."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def active(path: Path = FREEZE, now: float | None = None) -> dict[str, dict[str, Any]]:
-    """The freezes that hold; what has ended counts for nothing.
+    """Return the active freezes, without those that have expired.
 
     Args:
         path: the file.
-        now: seconds since 1970; the present time when left out.
+        now: current time in seconds since 1970; read from the clock if None.
 
     Returns:
-        ``reason``, ``until``, ``since`` and ``by`` of each, by the app's name or :data:`ALL`.
+        ``reason``, ``until``, ``since`` and ``by`` of each freeze, by the app's name or :data:`ALL`.
 
     Raises:
-        ReleaseError: the file is there and cannot be read.
+        ReleaseError: the file exists but cannot be read.
     """
     now = time.time() if now is None else now
     try:
@@ -94,7 +94,7 @@ def active(path: Path = FREEZE, now: float | None = None) -> dict[str, dict[str,
 
 def _entry(item: Any) -> dict[str, Any]:
     times = {name: float(item[name]) for name in ("until", "since")}
-    # A time that cannot be shown is none; not a number is neither before nor after now.
+    # Reject times that cannot be displayed; NaN is neither before nor after now.
     for seconds in times.values():
         datetime.fromtimestamp(seconds, UTC)
     return {"reason": str(item["reason"]), **times, "by": str(item.get("by", ""))}
@@ -103,22 +103,22 @@ def _entry(item: Any) -> dict[str, Any]:
 def put(
     app: str, *, reason: str, until: float, by: str, path: Path = FREEZE, now: float | None = None
 ) -> dict[str, Any]:
-    """What the file has to hold for an app to be frozen; :func:`write` writes it.
+    """Return the entries of the file with an app frozen; :func:`write` writes them.
 
     Args:
         app: the app's name, or :data:`ALL`.
         reason: why.
-        until: when it ends, in seconds since 1970.
+        until: the end, in seconds since 1970.
         by: who freezes it, as ``user@controller``.
         path: the file.
-        now: seconds since 1970; the present time when left out.
+        now: current time in seconds since 1970; read from the clock if None.
 
     Returns:
-        All entries. One that holds already for the same reason until the same time stays as it is; where only the end
-        or the reason is another one, it holds since when it did.
+        All entries. An active freeze with the same reason and end stays unchanged. If only the end or the reason
+        differs, ``since`` stays unchanged.
 
     Raises:
-        ReleaseError: the file is there and cannot be read.
+        ReleaseError: the file exists but cannot be read.
     """
     now = time.time() if now is None else now
     entries = active(path, now)
@@ -129,18 +129,18 @@ def put(
 
 
 def lift(app: str, path: Path = FREEZE, now: float | None = None) -> dict[str, Any]:
-    """What the file has to hold for an app not to be frozen by its own entry; :func:`write` writes it.
+    """Return the entries of the file without an app's own freeze; :func:`write` writes them.
 
     Args:
-        app: the app's name; :data:`ALL` lifts every freeze, those of single apps too, and a file that cannot be read.
+        app: the app's name; :data:`ALL` lifts all freezes, including those of single apps and an unreadable file.
         path: the file.
-        now: seconds since 1970; the present time when left out.
+        now: current time in seconds since 1970; read from the clock if None.
 
     Returns:
-        All entries that are left.
+        All remaining entries.
 
     Raises:
-        ReleaseError: the file cannot be read, and holds more than what is to be lifted.
+        ReleaseError: the file cannot be read, and only one app's freeze is lifted.
     """
     if app == ALL:
         return {}
@@ -148,15 +148,15 @@ def lift(app: str, path: Path = FREEZE, now: float | None = None) -> dict[str, A
 
 
 def render(entries: Mapping[str, Any]) -> str:
-    """The text of the file; empty where nothing is frozen."""
+    """Return the text of the file; empty if nothing is frozen."""
     return json.dumps(entries, indent=2, sort_keys=True, ensure_ascii=False) + "\n" if entries else ""
 
 
 def write(entries: Mapping[str, Any], path: Path = FREEZE) -> None:
-    """Write the file, whole or not at all; without an entry there is none."""
+    """Write the file atomically, or remove it if there are no entries."""
     if not entries:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    # Everybody may know that a host is frozen.
+    # All users can read that a host is frozen.
     atomic.write(path, render(entries), mode=0o644)

@@ -1,7 +1,7 @@
-"""The lock of an app: one deploy at a time, held by a process, so that no lock outlives the one who took it.
+"""The lock of an app: one deploy at a time. A process holds it, so that no lock outlives its holder.
 
-The kernel lets go of a ``flock`` when the last process with the open file ends. Within a phase that is the module
-itself. Between the phases of a deploy to several hosts it is a sleeping process that ends by itself after a while.
+The kernel releases a ``flock`` when the last process with the open file ends. Within a phase, that process is the
+module itself. Between the phases of a deploy to several hosts, it is a sleeping process that ends after a while.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
-#: Seconds that the lock is kept for the next phase. One that comes later takes it anew, if nobody else has.
+#: Seconds that the lock is held for the next phase. A later phase takes it again, if nobody else has it.
 KEEP_SECONDS = 300
-#: Seconds to wait for a process that has been told to end.
+#: Seconds to wait until a killed process has ended.
 END_SECONDS = 5.0
 
 
@@ -29,7 +29,7 @@ class Locked(ReleaseError):
     """Another deploy holds the lock.
 
     Args:
-        holder: what is known of it: ``deploy``, ``by``, ``controller`` and ``since``.
+        holder: what the lock file says about it: ``deploy``, ``by``, ``controller`` and ``since``.
     """
 
     def __init__(self, holder: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class Locked(ReleaseError):
 
 
 def processes_with(path: Path) -> list[int]:
-    """The processes that hold the lock of a file, but for this one; not those that only look at the file."""
+    """Return the other processes that hold the lock of a file, without those that only have the file open."""
     wanted = path.stat()
     return [
         int(folder.name)
@@ -57,16 +57,16 @@ def _holds(process: Path, wanted: tuple[int, int]) -> bool:
     try:
         descriptors = list((process / "fd").iterdir())
     except OSError:
-        # It has just ended.
+        # The process has just ended.
         return False
     for item in descriptors:
         try:
             status = item.stat()
-            # proc(5), /proc/pid/fdinfo: the locks of the open file, which is what a child inherits.
+            # proc(5), /proc/pid/fdinfo: locks belong to the open file description, which a child inherits.
             if (status.st_dev, status.st_ino) == wanted and "FLOCK" in (process / "fdinfo" / item.name).read_text():
                 return True
         except OSError:
-            # It has just been closed.
+            # The descriptor has just been closed.
             continue
     return False
 
@@ -75,12 +75,12 @@ class Lock:
     """The lock of one app.
 
     Args:
-        path: its file.
-        deploy: names this run of the playbook; the phases of one run share the lock.
+        path: the lock file.
+        deploy: ID of this run of the playbook; the phases of one run share the lock.
         by: who runs it, as ``user@controller``.
-        controller: the controller's process, kept for whoever finds the lock taken.
-        takeover: the run whose lock may be taken away, since its controller is known to be dead.
-        pause: waits some seconds; another one in tests.
+        controller: Ansible's process on the control node, recorded for anyone who finds the lock taken.
+        takeover: ID of a run whose lock can be taken over, because its process on the control node is dead.
+        pause: sleeps for a number of seconds; replaced in tests.
     """
 
     def __init__(
@@ -98,13 +98,13 @@ class Lock:
         self.stream: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
-            Locked: another run has it.
+            Locked: another run holds it.
         """
         stream = self.path.open("a+", encoding="utf-8")
-        # Who can open it can hold it.
+        # Anyone who can open the file can hold the lock.
         os.fchmod(stream.fileno(), 0o600)
         if not _try(stream):
             holder = _read(stream)
@@ -125,7 +125,7 @@ class Lock:
         return float(before.get("since", 0)) if same else time.time()
 
     def _end_holders(self, stream: IO[str]) -> bool:
-        """End what holds the lock; a module may be killed at any moment without harm."""
+        """Kill the processes that hold the lock. A module can be killed at any time without harm."""
         for process in processes_with(self.path):
             try:
                 os.kill(process, signal.SIGKILL)
@@ -140,14 +140,14 @@ class Lock:
         return True
 
     def keep(self, seconds: int = KEEP_SECONDS) -> None:
-        """Leave the lock to a process that only sleeps, for the next phase of the same run to take.
+        """Pass the lock to a sleeping process, from which the next phase of the same run takes it.
 
         Args:
-            seconds: how long at most.
+            seconds: maximum time to hold it.
         """
         if not self.stream:
             return
-        subprocess.Popen(  # noqa: S603 - no argument of anybody's
+        subprocess.Popen(  # noqa: S603 - the arguments are constants
             ["/usr/bin/sleep", str(seconds)],
             pass_fds=[self.stream.fileno()],
             start_new_session=True,
@@ -159,7 +159,7 @@ class Lock:
         self.release()
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self.stream:
             self.stream.close()
             self.stream = None

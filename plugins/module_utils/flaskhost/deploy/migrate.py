@@ -1,4 +1,4 @@
-"""The phase migrate: the release command, under the lock of the database, with a point to go back to before it."""
+"""The phase migrate: run the release command under the database's lock, with a recovery point before it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered,
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, cure_for, sandboxed, stop_tasks, tail
 
-#: What puts a point into the database's log before a migration; a host without backups has none.
+#: The program that creates a recovery point in the WAL before a migration. A host without backups has none.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
-#: Its exit status on a host without backups, which is the operator's choice.
+#: Its exit status on a host where the operator has not configured backups.
 NO_BACKUPS = 3
 
 
@@ -49,17 +49,17 @@ class Migration:
         self.app.store.write(record)
 
     def _point(self, record: Record, database: Database) -> None:
-        """Note where the database could go back to before this migration; a deploy goes on without it."""
+        """Record the recovery point before this migration. If that fails, the deploy continues with a warning."""
         served = self.app.slots.release(self.app.slots.live()) or ""
         problem = ""
         if not self.app.options.get("database_per_host"):
-            # What an earlier try has noted holds no more: the former release has gone on writing since.
+            # Replace the time of an earlier attempt: the previous release has written data since.
             record.restore_time, record.migrates_from = "", served
             try:
                 record.restore_time = database.time()
             except Unanswered as reason:
                 problem = str(reason)
-            # Before the command: one that breaks off half-way has to be gone back behind, too.
+            # Before the command, because a command that fails half-way must be recoverable too.
             self.app.store.write(record)
         elif BACKUPS.exists():
             arguments = ["point", "--app", self.app.options["app"], "--release", record.id, "--previous", served]
@@ -74,7 +74,7 @@ class Migration:
             )
 
     def _schema(self, database: Database) -> str:
-        """The schema's revision, for the record; a deploy goes on without it."""
+        """Read the schema's revision for the record. If that fails, the deploy continues with a warning."""
         try:
             return database.revision()
         except Unanswered as reason:
@@ -97,7 +97,7 @@ class Migration:
                 "HOME": str(self.app.data),
                 "PYTHONPATH": f"{folder}/app:{folder}/app/src",
             },
-            # The owner's last: with them it makes and changes the tables.
+            # The owner's variables come last: the owner creates and changes the tables.
             environment_files=[
                 f"-{self.app.keys.variables_file}",
                 f"{folder}/env",

@@ -1,4 +1,4 @@
-"""The phase prepare: find the wanted release among those that are here, or build it."""
+"""The phase prepare: find the requested release among those on the host, or build it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 
 class Preparation:
-    """Finds or builds the release that a deploy, or a restart, is about.
+    """Finds or builds the release for a deploy or a restart.
 
     Args:
         app: the app.
-        repair: puts right what serves already.
+        repair: repairs the live release.
     """
 
     def __init__(self, app: App, repair: Repair) -> None:
         self.app, self._repair = app, repair
 
     def folders(self) -> None:
-        """Make the app's folders, each with the owner that keeps apps apart."""
+        """Create the app's folders, each with the owner that isolates the apps from each other."""
         try:
             uid, gid = pwd.getpwnam(self.app.user).pw_uid, grp.getgrnam(self.app.user).gr_gid
         except KeyError:
@@ -68,7 +68,7 @@ class Preparation:
         if options["source_archive"]:
             return archives.checksum_digest(options["source_checksum"])
         if not shutil.which("git") and self.app.check:
-            # A bare host: the roles would have installed it by now.
+            # In check mode on a bare host, the roles have not installed git.
             return options["source_version"]
         with git.access(
             self.app.secrets_dir, options["source_key"], options["source_known_hosts"], check=self.app.check
@@ -82,14 +82,14 @@ class Preparation:
             )
 
     def parts(self, revision: str) -> dict[str, str]:
-        """A digest of each thing that decides how the release behaves, by the name that the operator knows it by."""
+        """Return a digest of each part that decides how the release behaves, by the name that messages show."""
         options = self.app.options
         files = [options["server_config"], *options["unit_files"]]
         parts: dict[str, Any] = {
             "code": [revision, options["source_subdir"]],
             "variables": environment.render(self.app.variables()),
             "keys": self.app.signing_keys(),
-            # The interpreter's minor version too: an upgrade of the distribution leaves no environment working.
+            # Includes Python's minor version: after a distribution upgrade, no virtual environment works.
             "packages": [
                 *sys.version_info[:2],
                 *(options[name] for name in ("requirements", "extra_packages", "server_package", "python")),
@@ -102,13 +102,13 @@ class Preparation:
         return {name: digest(value) for name, value in parts.items()}
 
     def find(self) -> Record | None:
-        """Find or build the wanted release; None where it serves already, or its code is not here yet."""
+        """Find or build the requested release; None if it is already live, or if its code is not on the host yet."""
         self.app.note("Find the release")
         live, serving = self.app.slots.live(), self.app.serving()
         revision = self.revision()
         parts = self.parts(revision)
         identity = digest(parts)
-        # Of the link, not of the record: what serves can be returned to whatever its record says.
+        # From the link, not from the record: a rollback can use the live release even if its record is damaged.
         self.app.outcome.previous = self.app.slots.release(live)
         if serving and serving.identity == identity and self.app.store.has_environment(serving):
             self._repair.repair(live, serving)
@@ -128,7 +128,7 @@ class Preparation:
         return record
 
     def whole(self, identity: str) -> Record | None:
-        """A release of this identity that was built before and does not serve: a run was killed, or refused."""
+        """Return a complete release with this identity that is not live, left by a run that was killed or failed."""
         found = (
             item
             for item in self.app.store.all_records()
@@ -145,10 +145,10 @@ class Preparation:
         return record
 
     def serving_release(self) -> Record:
-        """The release that serves, to be started once more in the other slot.
+        """Return the live release, to restart it in the other slot.
 
         Raises:
-            ReleaseError: none does.
+            ReleaseError: no release is live.
         """
         serving = self.app.serving()
         if not serving:

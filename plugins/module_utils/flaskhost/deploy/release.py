@@ -1,13 +1,12 @@
-"""The state machine that brings a release of one app into service on one host, or goes back to an earlier one.
+"""The state machine that makes a release of one app live on one host, or rolls back to an earlier one.
 
-Its phases are prepare (fetch and build, or find the release to go back to), migrate (the release command), gate (start
-the idle slot, and see that it answers), flip (rename the live link, and watch) and finish (drain the slot that served
-before, prune). On a single host one run does them all; with several hosts each phase is run on all of them before the
-next one begins, and ``return`` takes a host back to what it served, be it nothing.
+The phases are prepare (fetch and build, or find the release to roll back to), migrate (the release command), gate
+(start the idle slot and check its health), flip (rename the live link, and watch) and finish (drain the previous slot,
+remove old releases). On a single host, one run executes all phases. With several hosts, each phase runs on all of them
+before the next one begins. The phase ``return`` restores the previous state of a host, even if nothing was live there.
 
-Every phase can be repeated: a run that was killed leaves at most a release that is not whole, which the next run
-removes, or one that is whole and not served, which the next run takes up. Until the flip the slot that serves is not
-touched.
+Every phase can be repeated. A killed run leaves at most an incomplete release, which the next run removes, or a
+complete one that is not live, which the next run uses. Until the flip, the live slot is not touched.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
 
 #: All phases in their order.
 PHASES = ("prepare", "migrate", "gate", "flip", "finish")
-#: Seconds that the lock is kept for longer than the release command of another host may take.
+#: Seconds for which the lock is held beyond the time limit of another host's release command.
 LOCK_MARGIN = 60
 
 
 class Deployment:
-    """Brings the wanted release of one app into service.
+    """Makes the requested release of one app live.
 
     Args:
-        run: runs a command, as ``AnsibleModule.run_command`` does.
+        run: runs a command, with the interface of ``AnsibleModule.run_command``.
         options: the module's options, see plugins/modules/flask_release.py.
-        check: only tell what would be done.
-        pause: waits some seconds; another one in tests.
+        check: whether only to report what would be done.
+        pause: sleeps for a number of seconds; replaced in tests.
     """
 
     def __init__(
@@ -53,19 +52,19 @@ class Deployment:
         self.migration, self.returning = Migration(self.app), Return(self.app, self.flip)
 
     def go(self) -> Outcome:
-        """Run the phases that are asked for.
+        """Run the requested phases.
 
         Returns:
-            What was done.
+            The outcome.
 
         Raises:
-            ReleaseError: it cannot be; what served before still serves.
+            ReleaseError: a phase failed; the previous release is still live.
         """
         phases = self.app.options["phases"] or list(PHASES)
         try:
             if self.app.check:
                 return self._plan()
-            # Whatever the one who logged in has: the app and the web server have to get through the folders.
+            # Override the umask of the login: the app and the web server need access to the folders.
             os.umask(0o022)
             self.preparation.folders()
             return self._locked(phases)
@@ -85,7 +84,7 @@ class Deployment:
         try:
             lock.acquire()
         except Locked:
-            # Of another run, which this one has nothing to take back from.
+            # Another run holds the lock, so this run changed nothing that could be rolled back.
             if phases == [RETURN]:
                 return self.app.outcome
             raise
@@ -94,7 +93,7 @@ class Deployment:
             self._run_phases(phases)
             keep = self.app.outcome.pending
         finally:
-            # What is not done in this run of the module is done by a later one, which finds the lock kept for it.
+            # The remaining phases run later, and find the lock held for them.
             if keep:
                 lock.keep(max(KEEP_SECONDS, options["release_timeout"] + LOCK_MARGIN))
             else:
@@ -102,7 +101,7 @@ class Deployment:
         return self.app.outcome
 
     def _run_phases(self, phases: list[str]) -> None:
-        # A run that was killed at the gate has left it open.
+        # A run that was killed at the gate left it open.
         self.app.slots.close_gate()
         self._restore_link()
         if phases == [RETURN]:
@@ -146,7 +145,7 @@ class Deployment:
         )
 
     def _plan(self) -> Outcome:
-        """Tell what would be done, and do nothing."""
+        """Report what would be done without changing anything."""
         options, outcome = self.app.options, self.app.outcome
         serving = self.app.serving()
         outcome.previous = serving.id if serving else ""

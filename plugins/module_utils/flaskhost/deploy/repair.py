@@ -1,4 +1,4 @@
-"""What a run that was killed, or a hand, has left beside a release that should serve, and how it is put right."""
+"""Repair what a killed run, or an administrator's manual change, left next to a release that should be live."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ansible.module_utils.flaskhost.deploy.records import Record
 
 
 class Repair:
-    """Looks at what serves, and puts it right.
+    """Checks and repairs the live release.
 
     Args:
         app: the app.
-        flip: watches a release again whose watch was killed.
+        flip: repeats the watch of a release whose watch was killed.
     """
 
     def __init__(self, app: App, flip: Flip) -> None:
         self.app, self._flip = app, flip
 
     def repair(self, live: str, serving: Record) -> None:
-        """Put right what a run that was killed, or a hand, has left beside a release that should serve."""
+        """Repair what a killed run or a manual change left next to a release that should be live."""
         other = next(slot for slot in SLOTS if slot != live)
-        # Only a plan can find it: a run has restored it by now.
+        # Only in check mode: a real run has restored the link before.
         todo: list[Callable[[], Any]] = [self.app.slots.restore] if self.app.slots.is_lost() else []
         if not self.app.slots.is_active(live):
             todo += [
@@ -40,13 +40,13 @@ class Repair:
             todo.append(lambda: self.app.switch_units(serving))
         last = self.app.store.history()[-1:]
         if not last or last[0].get("release") != serving.id:
-            # The run ended right after the rename.
+            # The run was killed right after the switch.
             came_from = str(last[0].get("release", "")) if last else ""
             todo.append(
                 lambda: self.app.store.remember(serving.id, came_from, self.app.options["by"], self.app.options["verb"])
             )
         if not serving.healthy:
-            # The run ended while it was watched, so that it is not known yet how it does.
+            # The run was killed during the watch, so the release is not known to be healthy.
             todo.append(lambda: self._flip.watch_again(other, live, serving))
         if self.app.slots.is_active(other) or self.app.slots.is_enabled(other):
             todo.append(lambda: self.app.slots.drain(other))
@@ -60,7 +60,7 @@ class Repair:
         self.app.outcome.release, self.app.outcome.slot, self.app.outcome.revision = serving.id, live, serving.revision
 
     def _remove_refused(self, other: str, refused: set[str]) -> None:
-        """Remove what was refused, of which nobody wants anything any more: what is wanted serves."""
+        """Remove rejected releases. Nobody needs them, because the requested release is live."""
         if self.app.slots.release(other) in refused:
             (self.app.slots.links / other).unlink()
         self.app.store.prune(self.app.options["keep_releases"])

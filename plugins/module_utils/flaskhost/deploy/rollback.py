@@ -1,4 +1,4 @@
-"""Going back: to an earlier release as the operator wants it, or to what served before a release that was refused."""
+"""Roll back: to an earlier release on request, or to the previous one after a release was rejected."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 
 class Rollback:
-    """Finds the release to go back to.
+    """Finds the release to roll back to.
 
     Args:
         app: the app.
-        repair: puts right what serves already.
+        repair: repairs the live release.
     """
 
     def __init__(self, app: App, repair: Repair) -> None:
@@ -35,10 +35,10 @@ class Rollback:
         return target
 
     def target(self, serving: Record | None) -> Record | None:
-        """The release to go back to; None when it serves already.
+        """Return the release to roll back to; None if it is already live.
 
         Raises:
-            ReleaseError: there is none, it is not here, or the database's schema is one that it does not know.
+            ReleaseError: there is none, it is not on this host, or it does not know the database's schema revision.
         """
         self.app.outcome.previous = self.app.slots.release(self.app.slots.live())
         name = self.app.options["release"] or self.app.store.previous_healthy(self.app.outcome.previous)
@@ -67,7 +67,7 @@ class Rollback:
         return record
 
     def _check_schema(self, record: Record) -> None:
-        # The present variables name the database as well as the release's own would.
+        # The current variables name the same database as the release's own.
         database = self.app.database(self.app.variables())
         known = known_revisions(self.app.store.path(record.id) / "app")
         noted = record.schema_after
@@ -80,7 +80,7 @@ class Rollback:
         try:
             problem = schema_problem(database.revision(), known, noted)
         except Unanswered as reason:
-            # Not to know is not to know that all is well.
+            # An unknown revision is treated as a mismatch.
             problem = f"the database could not be asked for the revision of its schema: {reason}."
             cure = "See that the database runs and lets the app in, or, where the code works with the schema for sure,"
         if not problem:
@@ -96,18 +96,18 @@ class Rollback:
 
 
 class Return:
-    """Takes this host back to what it served, since the release was refused on at least one host of the fleet.
+    """Restores what was live on this host before a release that was rejected on at least one host.
 
     Args:
         app: the app.
-        flip: lets the slot serve again that served before.
+        flip: switches traffic back to the previous slot.
     """
 
     def __init__(self, app: App, flip: Flip) -> None:
         self.app, self._flip = app, flip
 
     def run(self, release: str, previous: str) -> None:
-        """Take this host back to what it served, since the release was refused on at least one host."""
+        """Restore what was live on this host before the release that at least one host rejected."""
         live, idle = self.app.slots.live(), self.app.slots.idle()
         record, held = self.app.store.record(release), self.app.slots.release(idle)
         if record and self._began_with(record.id, previous) and self.app.slots.release(live) == record.id:
@@ -115,7 +115,7 @@ class Return:
             self.app.outcome.changed = True
         elif record and held in (release, previous) and self.app.slots.is_active(idle):
             if held == release:
-                # It does not serve yet; or, at a restart, both slots run it, and the one that serves was gated.
+                # The release is not live yet; or, in a restart, both slots run it and the live one is healthy.
                 self.app.slots.drain(idle)
                 self.app.outcome.changed = True
             elif self.app.slots.release(live) == release:
@@ -124,12 +124,12 @@ class Return:
         self.app.outcome.release = self.app.slots.release(self.app.slots.live())
 
     def _began_with(self, release: str, previous: str) -> bool:
-        """Whether nothing served here before a release, by what the caller says and by what the host has noted."""
+        """Check whether nothing was live here before a release, according to the caller and to the host's history."""
         last = (self.app.store.history() or [{}])[-1]
         return not previous and not (last.get("release") == release and last.get("from"))
 
     def _back_to_nothing(self, live: str, record: Record) -> None:
-        """Stop the first release of this host: all hosts are to be alike, and on some it has never served."""
+        """Stop the first release of this host, so that all hosts are alike: on some of them it never went live."""
         self.app.note("Stop the release")
         self.app.still = "Nothing serves here until the next deploy."
         self.app.slots.withdraw(live)

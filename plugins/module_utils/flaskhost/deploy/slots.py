@@ -1,4 +1,4 @@
-"""The two slots of an app: systemd units, the socket of each, the live link between them, and the health gate."""
+"""The two slots of an app: their systemd units and sockets, the live link that selects one, and the health gate."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_for, tail
 
-#: Bytes of a body that a probe reads.
+#: Maximum number of bytes that a probe reads from a body.
 BODY_BYTES = 64 * 1024
-#: Bytes of a whole response that a probe reads, headers included; a response in small chunks is longer than its body.
+#: Maximum bytes of a whole response, including headers. Chunked encoding makes a response longer than its body.
 RESPONSE_BYTES = 1024 * 1024
-#: What the address of a listener begins with, as in nginx's settings; its path follows.
+#: Prefix of a listener's address, as in nginx's configuration; its path follows.
 UNIX = "unix:"
-#: Seconds between two questions while a slot has to go on answering.
+#: Seconds between two health checks while a slot settles.
 SETTLE_INTERVAL = 0.25
-#: Seconds that nginx may go on using a connection to the slot that served before: half a second until it no longer puts
-#: one aside (``keepalive_time``), and another half until it closes the last one that it has (``keepalive_timeout``).
+#: Seconds for which nginx can still use a connection to the previous slot: half a second until it stops keeping
+#: connections (``keepalive_time``), and another half until it closes the last one (``keepalive_timeout``).
 KEEPALIVE_SECONDS = 1.1
 
 
-#: What to do when a release is refused.
+#: The fix in the message for a rejected release.
 CURE = "Correct the release and run the same command again. What served before still serves."
 
 
 class BoundedSocket(socket.socket):
-    """A stream over a Unix socket that ends at a deadline, and after so many bytes.
+    """A Unix stream socket with a deadline and a limit on the bytes read.
 
-    The timeout of a plain socket begins again with every byte: an app that sends one now and then is waited for without
-    end.
+    The timeout of a plain socket restarts with every byte, so an app that sends one byte now and then would block
+    forever.
 
     Args:
-        timeout: seconds for everything: the connection, the request and the response.
-        size: bytes that are read at most.
+        timeout: seconds for the connection, the request and the response together.
+        size: maximum number of bytes to read.
     """
 
     def __init__(self, timeout: float, size: int) -> None:
@@ -50,7 +50,7 @@ class BoundedSocket(socket.socket):
         self.settimeout(timeout)
 
     def recv_into(self, *args: Any) -> int:
-        """Read as the plain socket does, with the time that is left; http.client reads by this call alone."""
+        """Read like the plain socket, within the remaining time. http.client reads only with this method."""
         remaining = self.deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError("timed out: the response did not end in time")
@@ -81,18 +81,18 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, str]:
-    """Ask a slot as nginx would: with the app's own name, and as if over HTTPS.
+    """Send a request to a slot as nginx would: with the app's domain, and as if over HTTPS.
 
-    Without the name ``TRUSTED_HOSTS`` answers 400, and without the protocol an app that forces HTTPS answers 302.
+    Without the domain, ``TRUSTED_HOSTS`` returns 400. Without the protocol, an app that enforces HTTPS returns 302.
 
     Args:
-        path: the slot's socket, or the address of a listener as nginx writes it (``unix:`` and a path).
-        url: the path to ask for.
+        path: the slot's socket, or the address of a listener in nginx's notation (``unix:`` and a path).
+        url: the path to request.
         host: the app's canonical domain.
         timeout: seconds for the whole response.
 
     Returns:
-        The status (0 where there is no answer) and the beginning of the body, or the reason.
+        The status (0 without a response) and the beginning of the body, or the reason.
     """
     headers = {
         "Host": host,
@@ -114,7 +114,7 @@ def probe(path: str, url: str, host: str, timeout: float = 5.0) -> tuple[int, st
 
 
 def listens(address: str) -> bool:
-    """Whether the socket of a listener (``unix:`` and a path) is there."""
+    """Check whether the socket of a listener (``unix:`` and a path) exists."""
     return Path(address.removeprefix(UNIX)).is_socket()
 
 
@@ -127,8 +127,8 @@ class Slots:
         root: the app's folder under /srv.
         socket_dir: the folder of the sockets.
         live_socket: the link that nginx connects through.
-        template: the unit of both slots; each starts with a copy of its own. None to start with the template itself.
-        pause: waits some seconds; another one in tests.
+        template: the unit file for both slots; each slot starts with its own copy. None to start with the template.
+        pause: sleeps for a number of seconds; replaced in tests.
     """
 
     def __init__(
@@ -148,74 +148,74 @@ class Slots:
         self.pause = pause
 
     def socket(self, slot: str) -> str:
-        """The path of a slot's socket."""
+        """Return the path of a slot's socket."""
         return str(self.socket_dir / f"{slot}.sock")
 
     def service(self, slot: str) -> str:
-        """The service of a slot."""
+        """Return the service of a slot."""
         return f"{self.unit}@{slot}.service"
 
     def live(self) -> str:
-        """The slot that serves, or should where somebody has removed the live link; empty before the first release."""
+        """Return the live slot, even if its link was removed; empty before the first release."""
         if not self.live_socket.is_symlink():
             return self._should_serve()
         name = self.live_socket.readlink().stem
         return name if name in SLOTS and (self.links / name).is_symlink() else ""
 
     def _should_serve(self) -> str:
-        # Nothing of ours removes the live link and leaves this one.
+        # Flaskhost never removes the live link without this one.
         name = self.current.readlink().name if self.current.is_symlink() else ""
         held = [slot for slot in SLOTS if name and self.release(slot) == name]
-        # A restart has had the same release in both.
+        # During a restart, both slots had the same release.
         return max(held, key=lambda slot: (self.is_active(slot), self.is_enabled(slot)), default="")
 
     def is_lost(self) -> bool:
-        """Whether a slot should serve, and somebody has removed the live link to it."""
+        """Check whether a slot should be live, but the live link to it was removed."""
         return not self.live_socket.is_symlink() and bool(self.live())
 
     def idle(self) -> str:
-        """The slot that the next release starts in."""
+        """Return the slot for the next release."""
         return SLOTS[1] if self.live() == SLOTS[0] else SLOTS[0]
 
     def release(self, slot: str) -> str:
-        """The identifier of the release that a slot holds; empty when none."""
+        """Return the ID of the release in a slot; empty if there is none."""
         link = self.links / slot
         return link.readlink().name if slot and link.is_symlink() else ""
 
     def is_active(self, slot: str) -> bool:
-        """Whether a slot's service runs; of the one that serves also whether nginx finds its socket."""
+        """Check whether a slot's service runs; for the live slot, also whether nginx finds its socket."""
         runs = self.run(["systemctl", "is-active", "--quiet", self.service(slot)])[0] == 0
         return runs and not self._is_cut_off(slot)
 
     def _is_cut_off(self, slot: str) -> bool:
-        """Whether visitors should get to a slot, and somebody has removed the file of its socket."""
+        """Check whether a slot is live, but the file of its socket was removed."""
         path = self.socket(slot)
         leads = self.live_socket.is_symlink() and str(self.live_socket.readlink()) == path
         return leads and not os.path.lexists(path)
 
     def is_enabled(self, slot: str) -> bool:
-        """Whether a reboot starts a slot."""
+        """Check whether a slot starts at boot."""
         return self.run(["systemctl", "is-enabled", "--quiet", self.service(slot)])[0] == 0
 
     def units(self, slot: str) -> list[str]:
-        """The units of a slot, the socket first."""
+        """Return the units of a slot, socket first."""
         return [f"{self.unit}@{slot}.socket", self.service(slot)]
 
     def invocation(self, slot: str) -> str:
-        """What names this very run of a slot's service: it is another one after a crash."""
+        """Return an ID for the current run of a slot's service. It changes after a crash."""
         shown = self.run(["systemctl", "show", "--property=InvocationID,NRestarts", self.service(slot)])[1]
         return " ".join(sorted(shown.split()))
 
     def start(self, slot: str, release: str, timeout: int) -> None:
-        """Start a release in a slot that does not serve.
+        """Start a release in a slot that is not live.
 
         Args:
             slot: the slot.
             release: the release.
-            timeout: seconds that it may take to load.
+            timeout: seconds that it can take to load.
 
         Raises:
-            ReleaseError: the service does not start: the app cannot be imported, most likely.
+            ReleaseError: the service does not start; most likely, the app cannot be imported.
         """
         self.stop(slot)
         self.links.mkdir(mode=0o755, exist_ok=True)
@@ -223,11 +223,11 @@ class Slots:
         self.start_again(slot, timeout, is_new=self._copy_unit(slot))
 
     def _copy_unit(self, slot: str) -> bool:
-        """Give a slot a copy of the present unit, and tell whether it had another one.
+        """Give a slot a copy of the current unit file. Return whether its unit file changed.
 
-        A change of the template belongs to the next release. Without a copy systemd applies a lower limit of memory to
-        the slot that serves, at the next daemon-reload, and another sandbox when that slot crashes: before the release
-        that was meant has been gated, and although it is refused.
+        A change to the template belongs to the next release. Without a copy, systemd would apply a lower memory limit
+        to the live slot at the next daemon-reload, and another sandbox when that slot crashes: before the new release
+        has passed its gate, and even if the release is rejected.
         """
         if not self.template or not self.template.exists():
             return False
@@ -238,25 +238,25 @@ class Slots:
         return True
 
     def start_again(self, slot: str, timeout: int, *, is_new: bool = False) -> None:
-        """Start the release that a slot holds.
+        """Start the release in a slot.
 
         Args:
             slot: the slot.
-            timeout: seconds that it may take to load.
-            is_new: whether its unit has just been written.
+            timeout: seconds that it can take to load.
+            is_new: whether its unit file has just been written.
 
         Raises:
             ReleaseError: as in :meth:`start`.
         """
-        # Only where a file has changed: a reload takes systemd a fifth of a second.
+        # Only if a file changed: a reload takes systemd 0.2 seconds.
         show = ["systemctl", "show", "--property=NeedDaemonReload", "--value", *self.units(slot)]
         if is_new or "yes" in self.run(show)[1].split():
             status, _out, err = self.run(["systemctl", "daemon-reload"])
             if status:
-                # Not by check_rc, as in flip().
+                # check_rc would end the module, as in flip().
                 raise ReleaseError(f"Start the {slot} slot", f"systemctl daemon-reload says: {tail(err, 3)}", CURE)
         if self._is_cut_off(slot):
-            # systemd makes a socket anew only while its service does not run.
+            # systemd recreates a socket only while its service is stopped.
             self.run(["systemctl", "stop", *self.units(slot)])
         began = int(time.time())
         status = self.run(["timeout", str(timeout), "systemctl", "start", self.service(slot)])[0]
@@ -271,24 +271,24 @@ class Slots:
 
     def _was_killed(self, slot: str) -> bool:
         shown = self.run(["systemctl", "show", "--property=Result,ExecMainCode,ExecMainStatus", self.service(slot)])[1]
-        # 2 is CLD_KILLED. Where control groups are of version 1 systemd does not learn that it was for the memory.
+        # 2 is CLD_KILLED. With version 1 of control groups, systemd does not learn that the cause was memory.
         return "Result=oom-kill" in shown or {"ExecMainCode=2", "ExecMainStatus=9"} <= set(shown.split())
 
     def gate(self, slot: str, host: str, health: Mapping[str, Any], address: str = "", settle: float = 0) -> None:
-        """Let a slot show that it answers, before any visitor reaches it.
+        """Check the health of a slot before any visitor reaches it.
 
-        First over its own socket, then for some seconds more, and then once through nginx as a visitor would.
+        First on its own socket, then during the settle time, and then once through nginx as a visitor would.
 
         Args:
             slot: the slot.
             host: the app's canonical domain.
-            health: ``path``, ``status``, ``body`` (a text that it holds), ``probes`` (good answers in a row) and
-                ``timeout`` (seconds for all of them).
-            address: where nginx listens for root alone (``unix:`` and a path); empty to leave nginx out.
-            settle: seconds that it has to go on answering, and its service not to restart.
+            health: ``path``, ``status``, ``body`` (text that the response contains), ``probes`` (successes in a row)
+                and ``timeout`` (seconds for all of them).
+            address: nginx's listener that only root can use (``unix:`` and a path); empty to skip nginx.
+            settle: seconds for which it must stay healthy without a restart of its service.
 
         Raises:
-            ReleaseError: it does not. The slot is left as it is: whether to stop it is for the caller to say.
+            ReleaseError: a check failed. The slot stays as it is: the caller decides whether to stop it.
         """
         began = int(time.time())
         deadline = time.monotonic() + health["timeout"]
@@ -308,7 +308,7 @@ class Slots:
         for _number in range(int(settle / SETTLE_INTERVAL)):
             self.pause(SETTLE_INTERVAL)
             if time.monotonic() > until:
-                # Each answer took its time, and all were good.
+                # All responses were good; each of them took time too.
                 break
             status, body = probe(self.socket(slot), health["path"], host)
             if not is_good(status, body, health):
@@ -325,7 +325,7 @@ class Slots:
             raise self._bad(slot, health, "its service has crashed and was started again", (status, body), began)
 
     def close_gate(self) -> None:
-        """Remove the link to the slot that was gated: nginx's listener leads nowhere between two deploys."""
+        """Remove the link to the gated slot: between two deploys, nginx's gate listener has no upstream."""
         self.gate_socket.unlink(missing_ok=True)
 
     def _bad(self, slot: str, health: Mapping[str, Any], found: str, last: tuple[int, str], began: int) -> ReleaseError:
@@ -340,29 +340,29 @@ class Slots:
         )
 
     def flip(self, slot: str) -> None:
-        """Let a slot serve: enable it for the next boot, rename the live link, and follow with ``current``."""
-        # Not with --no-reload, which would save a fifth of a second: systemd 257 then says of every unit of the host
-        # that it has to be reloaded.
+        """Switch traffic to a slot: enable it for the next boot, rename the live link, and update ``current``."""
+        # Not with --no-reload, which would save 0.2 seconds: systemd 257 then reports that every unit of the host needs
+        # a reload.
         status, _out, err = self.run(["systemctl", "enable", "--quiet", self.service(slot)])
         if status:
-            # Not by check_rc, which would end the module before the slot is stopped again.
+            # check_rc would end the module before the slot is stopped again.
             raise ReleaseError(f"Let the {slot} slot serve", f"systemctl enable says: {tail(err, 3)}", CURE)
         self._follow(slot)
 
     def flip_back(self, slot: str) -> None:
-        """Let the slot serve again that served before; it is enabled still, and nothing may come before the rename."""
+        """Switch traffic back to the previous slot. It is still enabled; the rename comes first."""
         self._follow(slot)
         self.run(["systemctl", "enable", "--quiet", self.service(slot)])
 
     def withdraw(self, slot: str) -> None:
-        """Take a slot out of service that serves, where nothing served before it: nginx finds nobody, as it did."""
-        # First what says that a release should serve here.
+        """Take the live slot out of service if nothing was live before it: nginx then has no upstream, as before."""
+        # First the link that marks a release as live here.
         self.current.unlink(missing_ok=True)
         self.live_socket.unlink(missing_ok=True)
         self.drain(slot)
 
     def restore(self) -> None:
-        """Restore the live link that somebody has removed."""
+        """Restore the live link after someone removed it."""
         atomic.link(self.live_socket, self.socket(self.live()))
 
     def _follow(self, slot: str) -> None:
@@ -370,31 +370,31 @@ class Slots:
         atomic.link(self.current, f"releases/{self.release(slot)}")
 
     def stop(self, slot: str) -> None:
-        """Stop a slot and its socket; requests in flight are finished first."""
-        # The socket first: with it open, a late connection would start the service again.
+        """Stop a slot and its socket. Requests in flight are finished first."""
+        # The socket first: if it stayed open, a late connection would start the service again.
         if self.is_enabled(slot):
             self.run(["systemctl", "disable", "--quiet", self.service(slot)])
         stop = ["systemctl", "stop", *self.units(slot)]
         if self.run(stop)[0]:
-            # An app can prolong its time to stop without end (EXTEND_TIMEOUT_USEC of sd_notify(3)); the unit's
-            # JobRunningTimeoutSec ends the wait, and not the app.
+            # An app can extend its stop timeout without limit (EXTEND_TIMEOUT_USEC of sd_notify(3)). The unit's
+            # JobRunningTimeoutSec ends only the wait, not the app.
             self.run(["systemctl", "kill", "--signal=SIGKILL", self.service(slot)])
             self.run(stop)
         self.run(["systemctl", "reset-failed", *self.units(slot)])
 
     def drain(self, slot: str) -> None:
-        """Stop the slot that served before, once nginx has let go of its connections."""
+        """Stop the previous slot after nginx has closed its connections."""
         self.pause(KEEPALIVE_SECONDS)
         self.stop(slot)
 
     def log(self, slot: str, since: int) -> str:
-        """The last lines that a slot has written to the journal since a time in seconds, and systemd of its units."""
-        # Not --lines: together with --since systemd 252 shows the first lines, not the last.
+        """Return the last journal lines of a slot and its units since a time, given in seconds since 1970."""
+        # Not --lines: together with --since, systemd 252 shows the first lines instead of the last.
         return tail(read_journal(self.run, self.unit, self.units(slot), f"--since=@{since}")) or "(none)"
 
 
 def is_good(status: int, body: str, health: Mapping[str, Any]) -> bool:
-    """Whether an answer is the one that a healthy release gives."""
+    """Check whether a response is that of a healthy release."""
     return status == health["status"] and health.get("body", "") in body
 
 

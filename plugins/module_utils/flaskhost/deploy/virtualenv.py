@@ -1,4 +1,4 @@
-"""The virtual environment of a release: one for each lock, built aside by uv, and never changed once it is whole."""
+"""The virtual environment of a release: one for each lock file, built by uv, and never changed afterwards."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest, 
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
 
-#: Written last: an environment without it was interrupted, and is built anew.
+#: Written last: an environment without this file was interrupted, and is rebuilt.
 MARK = ".complete"
-#: What a package that is verified has in a requirements file, and in uv.lock.
+#: The hash of a package in a requirements file, and in uv.lock.
 _HASHED = re.compile(r"--hash=|\bhash = \"")
-#: The files that may pin the dependencies, the most exact one first.
+#: The files that can pin the dependencies, most exact first.
 CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
-#: Bytes of a file that pins dependencies, and of one with a project's settings: what root reads has to fit into memory.
+#: Maximum bytes of a file that pins dependencies, and of a project's settings: root reads both into memory.
 _LONGEST_LOCK, _LONGEST_SETTINGS = 16 * 1024**2, 1024**2
-#: Folders of an environment in each other: some of Python's own functions call themselves once for each.
+#: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
 _DEEPEST = 100
-#: What in such a file takes in code that lies beside it (`-e .`, `./library`, a path source), by the file's name; the
-#: project itself in its own lock does not.
+#: Patterns, by the file's name, of entries that install code from the source itself (`-e .`, `./library`, a path
+#: source). The project itself in its own lock does not count.
 _LOCAL_CODE = {
     "uv.lock": re.compile(r'source = \{ (?:editable|directory|path) = "(?!\.")'),
     "pyproject.toml": re.compile(r"[{,]\s*(?:path|workspace)\s*=|@\s*file:"),
@@ -45,11 +45,11 @@ def find_requirements(folder: Path, named: str = "", top: Path | None = None) ->
 
     Args:
         folder: the app's folder.
-        named: the file that the user names, relative to ``folder`` or to ``top``.
-        top: the folder of the whole source, looked at second.
+        named: the file that the user's options name, relative to ``folder`` or to ``top``.
+        top: the folder of the whole source, searched second.
 
     Returns:
-        The file, or None. A pyproject.toml without dependencies (a tool's settings) is not one.
+        The file, or None. A pyproject.toml without dependencies (only tool settings) does not count.
     """
     for place in [folder, top] if top and top != folder else [folder]:
         for name in [named] if named else CANDIDATES:
@@ -71,18 +71,18 @@ def _read(path: Path, longest: int = _LONGEST_LOCK) -> str:
 
 
 def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path | None:
-    """Find the folder of packages that an environment is built from, without any network.
+    """Find the folder of packages from which an environment is built offline.
 
     Args:
         folder: the app's folder.
-        named: the folder that the user names, relative to ``folder`` or to ``top``; empty for none.
-        top: the folder of the whole source, looked at second.
+        named: the folder that the user's options name, relative to ``folder`` or to ``top``; empty for none.
+        top: the folder of the whole source, searched second.
 
     Returns:
-        The folder; None where none is named.
+        The folder; None if none is named.
 
     Raises:
-        ReleaseError: it is not there, or there is no package in it.
+        ReleaseError: the folder does not exist, or contains no packages.
     """
     if not named:
         return None
@@ -98,18 +98,18 @@ def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path |
 
 
 def packages_in(wheelhouse: Path) -> list[Path]:
-    """The packages in a wheelhouse, sorted by name: wheels, and sources to build one from."""
+    """Return the packages in a wheelhouse, sorted by name: wheels, and source archives to build wheels from."""
     return sorted(path for path in wheelhouse.iterdir() if path.name.endswith((".whl", ".tar.gz", ".zip")))
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
-    """The numbers that a version begins with: 27.0.1 as (27, 0, 1)."""
+    """Return the leading numbers of a version: 27.0.1 as (27, 0, 1)."""
     numbers = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
 
 def installed_version(environment: Path, package: str) -> str:
-    """The version of a package in an environment; empty when it is not there."""
+    """Return the version of a package in an environment; empty if it is not installed."""
     pattern = re.compile(rf"{re.escape(package)}-([^-]+)\.dist-info", re.IGNORECASE)
     for folder in environment.glob("lib/python*/site-packages/*.dist-info"):
         if found := pattern.fullmatch(folder.name):
@@ -118,7 +118,7 @@ def installed_version(environment: Path, package: str) -> str:
 
 
 def is_whole(environment: Path) -> bool:
-    """Whether an environment was built to its end: it has the mark, and both are root's, so that nobody else set it."""
+    """Check whether an environment is complete: it has the mark, and both belong to root, so that nobody forged it."""
     try:
         mark = (environment / MARK).stat(follow_symlinks=False)
     except OSError:
@@ -127,7 +127,7 @@ def is_whole(environment: Path) -> bool:
 
 
 def remove(environment: Path) -> None:
-    """Remove an environment; one that is removed in part is not taken for a whole one."""
+    """Remove an environment, the mark first, so that a partly removed one does not count as complete."""
     with contextlib.suppress(IsADirectoryError):
         (environment / MARK).unlink(missing_ok=True)
     with tree.folder(environment.parent) as above:
@@ -135,31 +135,31 @@ def remove(environment: Path) -> None:
 
 
 def build_account(user: str) -> str:
-    """The account that builds for an app. No app's name has an underscore, so it is nobody's user and no database's.
+    """Return the build account of an app. App names have no underscore, so no user or database role has its name.
 
     Args:
         user: the app's system user.
     """
     name = f"{user}_build"
-    # useradd(8): 32 characters at most.
+    # useradd(8): the limit is 32 characters.
     return name if len(name) <= 32 else f"{user[:15]}_{hashlib.sha256(user.encode()).hexdigest()[:10]}_build"
 
 
 class Builder:
-    """Builds the environments of one app.
+    """Builds the virtual environments of one app.
 
     Args:
         run: runs a command.
-        user: the app's system user. What a package runs while it is built is run neither as root nor as that user, but
-            as an account that has no data and no database: see :func:`build_account`.
-        code: the code of the release, all that a build may read of the app's.
-        folder: where the environments are.
-        cache: uv's cache, of this app alone, so that no app can plant a package in another one's.
+        user: the app's system user. Build scripts of packages run neither as root nor as this user, but as an account
+            without data and without a database: see :func:`build_account`.
+        code: the code of the release, the only part of the app that a build can read.
+        folder: the folder of the environments.
+        cache: uv's cache, separate for each app, so that no app can plant a package in another one's environment.
         uv: the path of uv.
-        python: the path of the interpreter.
-        index_url: the package index; empty for uv's own default and the host's uv.toml.
-        wheelhouse: a folder with all packages, which are then taken from there and from nowhere else.
-        top: the folder of the whole source; a file that lies elsewhere is not taken in. The lock's when left out.
+        python: the path of the Python interpreter.
+        index_url: the package index; empty for uv's default and the host's uv.toml.
+        wheelhouse: a folder with all packages, which is then the only source of packages.
+        top: the folder of the whole source; files outside of it are not included. If None, the folder of the lock file.
         server_lock: the application server and its dependencies, pinned, with their hashes.
     """
 
@@ -187,11 +187,11 @@ class Builder:
     def key(
         self, requirements: Path, extra_packages: list[str], server_package: str, app_dir: Path | None = None
     ) -> str:
-        """The name of the environment: a digest of everything that decides what is in it.
+        """Return the name of the environment: a digest of everything that decides its contents.
 
-        The arguments are those of :meth:`build`; without ``app_dir`` it is the folder of ``requirements``.
+        The arguments are those of :meth:`build`; ``app_dir`` defaults to the folder of ``requirements``.
         """
-        # Not the patch level: the distribution's security updates of Python keep an environment working.
+        # Without the patch level: an environment keeps working after the distribution's security updates of Python.
         question = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_platform())"
         status, version, err = self.run([self.python, "-c", question])
         if status:
@@ -199,13 +199,13 @@ class Builder:
         parts = [version, requirements.name, *sorted(extra_packages), server_package, self.server_lock]
         parts += _uv_settings(requirements, app_dir or requirements.parent)
         if self.wheelhouse:
-            # Not names and sizes: a wheel that is built again has the name of the first, and often its size. The
-            # digests cost a second for a gigabyte, and only when there is a release to build.
+            # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
+            # take a second for a gigabyte, and only when a release is built.
             parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
         texts = {path: _read(path) for path in [requirements, *_included(requirements, self.top)]}
         local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
         if any(local.search(text) for text in texts.values()):
-            # The code of this release is in the environment, which thus is of no use to another one.
+            # The environment contains this release's code, so no other release can use it.
             parts.append(str(requirements))
         digest = hashlib.sha256("\0".join(parts).encode())
         for path in texts:
@@ -213,13 +213,13 @@ class Builder:
         return digest.hexdigest()[:16]
 
     def build(self, app_dir: Path, requirements: Path, extra_packages: list[str], server_package: str) -> Path:
-        """Build the environment, unless a whole one is there.
+        """Build the environment, unless a complete one exists.
 
         Args:
             app_dir: the app's folder in the new release.
             requirements: the file that pins the dependencies.
-            extra_packages: pinned packages to put on top. If all have hashes, nothing without one is installed.
-            server_package: the application server, pinned; an equal or newer one in the lock is kept.
+            extra_packages: additional pinned packages. If all have hashes, nothing without a hash is installed.
+            server_package: the application server, pinned; an equal or newer version in the lock is kept.
 
         Returns:
             The environment's path.
@@ -240,12 +240,12 @@ class Builder:
             remove(target)
         extra_file, server_file = target / "extra-packages.txt", target / "server.txt"
         target.mkdir(parents=True)
-        # While the folder is still root's.
+        # While the folder still belongs to root.
         for path, lines in ((extra_file, map(_one_line, extra_packages)), (server_file, [self.server_lock])):
             path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             path.chmod(0o644)
         self._make_room(target)
-        # uv clears a folder that it may not remove: --allow-existing takes it as it is.
+        # uv clears a folder that it cannot remove; --allow-existing uses the folder as it is.
         self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
         locked = requirements
         if requirements.name == "uv.lock":
@@ -266,7 +266,7 @@ class Builder:
                 self.warnings.append(
                     f"{requirements.name} pins {name} {present}; this release runs {wanted}, the oldest that is served."
                 )
-            # A wheelhouse is part of the app's code, and may hold a server that its owner has built.
+            # A wheelhouse is part of the app's code, and can contain a server that the app's owner has built.
             server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(server_file)]
             self._uv(*install, *server, directory=app_dir, target=target)
         self._seal(target)
@@ -275,13 +275,13 @@ class Builder:
         return target
 
     def _extra_options(self, requirements: Path, locked: Path, extra_packages: list[str]) -> list[str]:
-        """What makes uv verify the extra packages; warn if they have no hashes and the lock has."""
-        # The release's own files: what uv has exported lies in a folder that the app's user can write.
+        """Return the options with which uv verifies the extra packages. Warn if only the lock has hashes."""
+        # Read the release's own files: the build account can write the folder with uv's export.
         files = [requirements, *_included(requirements)]
         lock_has_hashes = any(_HASHED.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
         bare = [entry.strip() for entry in extra_packages if not _HASHED.search(entry)]
         if not bare:
-            # The lock's hashes count for what the extra packages depend on.
+            # The lock's hashes apply to the dependencies of the extra packages.
             return ["--require-hashes", *(["--constraint", str(locked)] if lock_has_hashes else [])]
         if lock_has_hashes or len(bare) < len(extra_packages):
             lines = "\\n".join(bare)
@@ -295,7 +295,7 @@ class Builder:
         return []
 
     def _make_room(self, target: Path) -> None:
-        """Make the account that builds, and the two folders that it may write."""
+        """Create the build account, and the folders that it can write."""
         try:
             account = pwd.getpwnam(self.account)
         except KeyError:
@@ -309,23 +309,23 @@ class Builder:
                 ) from None
             account = pwd.getpwnam(self.account)
         if self.cache.exists() and self.cache.stat().st_uid not in (0, account.pw_uid):
-            # Of an earlier version of Flaskhost, where the app's own user built.
+            # From an earlier version of Flaskhost, in which the app's own user built.
             shutil.rmtree(self.cache)
         for path, mode in ((target, 0o755), (self.cache, 0o700)):
             path.mkdir(parents=True, exist_ok=True)
             os.chown(path, account.pw_uid, account.pw_gid)
             path.chmod(mode)
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent, make=True) as above:
-            # The app's user must not get there, nor this account to the temporary files of the app's units.
+            # The app's user must not get in, nor must the build account reach temporary files of the app's units.
             os.fchmod(above, 0o700)
-            # What another build has left there is none of this one's.
+            # Remove the leftovers of other builds.
             name = Path(BUILD_TEMPORARY).name
             tree.remove(name, above)
             os.mkdir(name, 0o700, dir_fd=above)
             os.chown(name, account.pw_uid, account.pw_gid, dir_fd=above)
 
     def _reach(self, target: Path) -> list[str]:
-        """What a build sees of the places where apps have theirs: its code, the new environment and the cache."""
+        """Return what a build sees of the apps' folders: its code, the new environment and the cache."""
         empty = dict.fromkeys((str(self.folder.parent.parent), str(self.cache.parent), "/run"))
         resolver = Path("/etc/resolv.conf").resolve().parent
         return [
@@ -341,9 +341,9 @@ class Builder:
         environment = {
             "UV_CACHE_DIR": str(self.cache),
             "UV_PYTHON_DOWNLOADS": "never",
-            # No hard links: the cache stays the builder's, and what is in the environment may not.
+            # No hard links: the cache stays the builder's, and the environment must not.
             "UV_LINK_MODE": "copy",
-            # The host's own certificate authorities, like every other program on it.
+            # The host's own CA certificates, as for every other program on it.
             "UV_SYSTEM_CERTS": "1",
             "HOME": "/nonexistent",
         }
@@ -358,7 +358,7 @@ class Builder:
             directory=str(directory),
             writable=[str(target), str(self.cache)],
             environment=environment,
-            # A wheelhouse holds all that is needed.
+            # A wheelhouse contains everything that is needed.
             outbound=not self.wheelhouse,
             builder=self.account,
             properties=self._reach(target),
@@ -379,14 +379,14 @@ class Builder:
             )
 
     def _seal(self, target: Path) -> None:
-        """Give the whole environment to root, writable to nobody else, and mark it.
+        """Give the whole environment to root, make it read-only for everyone else, and mark it as complete.
 
-        systemd has ended every process of the build by then. All the same nothing here follows a link.
+        systemd has ended all processes of the build by then. Even so, no link is followed here.
         """
         builder = target.stat().st_uid
-        # From the top down: a folder is root's before it is read, so that nobody exchanges what is in it meanwhile.
+        # Top-down: a folder belongs to root before it is read, so that nobody can replace its contents meanwhile.
         os.chown(target, 0, 0)
-        # A package may have put a file or a link there; an environment that is root's and has the mark is whole.
+        # A package can have put a file or a link there, and root's ownership together with the mark means complete.
         (target / MARK).unlink(missing_ok=True)
         for folder, directories, files, descriptor in os.fwalk(target):
             if len(Path(folder).relative_to(target).parts) > _DEEPEST:
@@ -398,7 +398,7 @@ class Builder:
             for name in directories + files:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 if status.st_uid not in (builder, 0) or (status.st_nlink > 1 and stat.S_ISREG(status.st_mode)):
-                    # uv copies: a second name of a file somewhere else would be given to root there, too.
+                    # uv copies files, so this is another name of a foreign file, which chown would give to root too.
                     raise ReleaseError(
                         "Build the environment",
                         f"{name} is a hard link, or somebody else's file.",
@@ -412,10 +412,10 @@ class Builder:
 
 
 def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
-    """What uv goes by besides the lock: its settings in the code tree, and of a uv.lock the groups of the project.
+    """Return uv's inputs besides the lock: settings in the code tree and, for a uv.lock, the project's groups.
 
-    uv reads uv.toml or [tool.uv] of pyproject.toml from the folder where it runs, or the nearest above that has one.
-    Here all of them count: one that uv passes over costs an environment too many, and one that is missed a wrong one.
+    uv reads uv.toml or [tool.uv] in pyproject.toml from the folder where it runs, or the nearest parent that has one.
+    All of them count here: one that uv ignores costs an extra environment, but a missed one would give a wrong one.
     """
     found: list[str] = []
     for start in dict.fromkeys((requirements.parent, app_dir)):
@@ -424,18 +424,18 @@ def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
             groups = project.get("dependency-groups") if requirements.name == "uv.lock" else None
             tool = project.get("tool")
             settings = [_toml(place / "uv.toml"), tool.get("uv") if isinstance(tool, dict) else None, groups]
-            # Not the folder's name, which is another one in each release.
+            # Without the folder's name, which differs in each release.
             found += [json.dumps(item, sort_keys=True, default=str) for item in settings if item]
     return found
 
 
 def _one_line(entry: str) -> str:
-    """A requirement with its hashes as one line, whatever the lines that it was written in."""
+    """Join a requirement and its hashes into one line."""
     return " ".join(entry.replace("\\", " ").split())
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    """A TOML file's content; of one that is damaged its text, and of one that is not there nothing."""
+    """Read a TOML file; return the text of a damaged one, and an empty mapping if the file does not exist."""
     try:
         text = _read(path, _LONGEST_SETTINGS)
     except OSError:
@@ -447,10 +447,10 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _included(requirements: Path, top: Path | None = None) -> list[Path]:
-    """The files that a requirements file takes in with -r or -c, and theirs, each once.
+    """Return the files that a requirements file includes with -r or -c, recursively and without duplicates.
 
     Raises:
-        ReleaseError: one of them lies outside of the source, where root would read what the app may not.
+        ReleaseError: a file is outside of the source, where root could read what the app cannot.
     """
     found: list[Path] = []
     inside = (top or requirements.parent).resolve()

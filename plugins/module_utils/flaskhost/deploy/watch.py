@@ -1,4 +1,4 @@
-"""The watch over a release that has begun to serve: what visitors get, as the web server's log tells it."""
+"""The watch over a new live release: the responses to visitors, according to the web server's access log."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-#: Errors below this number are chance, however few requests there are.
+#: Fewer errors than this count as chance, even with few requests.
 MINIMUM_ERRORS = 3
-#: The share of errors by which the new release may be worse than the one before.
+#: The share of errors by which the new release can exceed the previous one.
 ERROR_MARGIN = 0.05
-#: Answers needed before their times mean anything.
+#: Minimum number of responses before their times are compared.
 MINIMUM_ANSWERS = 10
-#: Slow: the middle answer takes this many times what it took before, and at least so many seconds.
+#: Slow: the median response takes this many times as long as before, and at least this many seconds.
 SLOW_FACTOR, SLOW_SECONDS = 4.0, 1.0
-#: Bytes at the end of the log that are read for what was before: some thousand requests.
+#: Bytes at the end of the log that are read for the traffic before: a few thousand requests.
 TAIL_BYTES = 1024 * 1024
 
 
 @dataclass
 class Traffic:
-    """Requests that one release has answered, or should have.
+    """The requests of one release.
 
     Attributes:
-        release: the release, as the app server names itself in the log; empty for none.
-        others: whether a 502 or 504 that names no release counts too: nobody has answered.
-        answers: how many requests.
-        errors: how many of them with a 5xx.
-        times: the seconds that each took the app.
+        release: the release, as the app server identifies itself in the log; empty for none.
+        others: whether a 502 or 504 without a release counts too: no app server responded.
+        answers: number of requests.
+        errors: number of 5xx responses among them.
+        times: the app's response times in seconds.
     """
 
     release: str
@@ -40,7 +40,7 @@ class Traffic:
 
     @property
     def error_share(self) -> float:
-        """Errors per answer."""
+        """Share of errors among the responses."""
         return self.errors / self.answers if self.answers else 0.0
 
     def add(self, lines: list[bytes]) -> None:
@@ -63,11 +63,11 @@ class Traffic:
 
 
 def verdict(before: Traffic, now: Traffic) -> str:
-    """Say what is wrong with the release that serves now; empty when nothing is.
+    """Describe the problem with the live release; empty if there is none.
 
     Args:
-        before: the traffic of the release that served before.
-        now: the traffic of the one that serves.
+        before: the traffic of the previous release.
+        now: the traffic of the live release.
     """
     if now.errors >= MINIMUM_ERRORS and now.error_share > before.error_share + ERROR_MARGIN:
         return (
@@ -82,10 +82,10 @@ def verdict(before: Traffic, now: Traffic) -> str:
 
 
 class AccessLog:
-    """The access log of one app, read from where it ends now.
+    """The access log of one app, read from its current end.
 
     Args:
-        path: the file; need not exist.
+        path: the file; optional.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,12 +100,12 @@ class AccessLog:
         return status.st_ino, status.st_size
 
     def begin(self) -> None:
-        """Read from where the log ends now."""
+        """Start to read at the current end of the log."""
         self.inode, self.position = self._end()
 
     def before(self, release: str) -> Traffic:
-        """The traffic of a release in the last megabyte of the log, with what nobody has answered."""
-        # On both sides: where the site was down, the visitors' errors are not the new release's.
+        """Return the traffic of a release in the last megabyte of the log, including requests without a response."""
+        # They count on both sides: if the site was down before, visitors' errors are not the new release's fault.
         traffic = Traffic(release, others=True)
         try:
             with self.path.open("rb") as stream:
@@ -117,7 +117,7 @@ class AccessLog:
         return traffic
 
     def new_lines(self) -> list[bytes]:
-        """What has been written since it was last asked for, whole lines only; a log that was rotated begins anew."""
+        """Return the complete lines written since the last call. A rotated log is read from its beginning."""
         try:
             with self.path.open("rb") as stream:
                 status = os.fstat(stream.fileno())

@@ -1,4 +1,4 @@
-"""What playbooks/clone.yml was asked: production's data into another environment, and never the other way."""
+"""Validate the request of playbooks/clone.yml, which copies production data to another environment, never back."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-#: Environments that nothing is ever cloned into, by the names of their folders.
+#: Environments that are never the target of a clone, by folder name.
 PROTECTED = ("production", "prod", "live")
-#: What is taken over of the other inventory: how its host is reached, and nothing else.
+#: Variables that are copied from the other inventory: how to connect to its host, and nothing else.
 _CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_connection", "ansible_python_interpreter",
                "ansible_ssh_private_key_file", "ansible_ssh_common_args", "ansible_ssh_extra_args", "ansible_become",
                "ansible_become_method", "ansible_become_password", "ansible_password")  # fmt: skip
 
 
 def problem(given: Mapping[str, Any], apps: Any, inventory: str, allowed: Any) -> str:
-    """Find what is wrong with the variables, or why it may not be.
+    """Find the first problem with the variables, or the reason why a clone is not allowed.
 
     Args:
-        given: ``app``, ``source``, ``scrub``, ``confirm`` and ``_raw_params``; one that is not set is empty.
-        apps: ``flask_apps`` of the environment that is to be overwritten.
+        given: ``app``, ``source``, ``scrub``, ``confirm`` and ``_raw_params``; unset variables are empty.
+        apps: ``flask_apps`` of the environment that is overwritten.
         inventory: the folder of that environment.
         allowed: its ``clone_target``.
 
     Returns:
-        One sentence with the cure; empty when nothing is wrong.
+        One sentence with the fix; empty if there is no problem.
     """
     return next(_problems(given, apps, inventory, allowed), "")
 
@@ -59,14 +59,14 @@ def source(text: str, group: str = "flaskhost_clone_source") -> dict[str, Any]:
     """Find the host that has the data.
 
     Args:
-        text: what ``ansible-inventory --list`` says of the other environment.
-        group: the group to put it into.
+        text: output of ``ansible-inventory --list`` for the other environment.
+        group: the group to add the host to.
 
     Returns:
         The arguments of the module add_host.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the inventory has no database host.
     """
     found = json.loads(text)
     hosts = _hosts(found, "db")

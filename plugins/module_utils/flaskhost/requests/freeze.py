@@ -1,4 +1,4 @@
-"""What playbooks/freeze.yml was asked: who freezes what, why, and until when."""
+"""Parse the request of playbooks/freeze.yml: who freezes what, why, and until when."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..deploy.freeze import ALL, PLAYBOOK, utc
 
-#: Days. A freeze that lasts longer has been forgotten, or should be a change of who may deploy.
+#: Days. A longer freeze has been forgotten, or should be a change to who is allowed to deploy.
 LONGEST_DAYS = 90
 
 _EXAMPLE = f"{PLAYBOOK} -e reason=audit -e hours=12"
@@ -21,26 +21,26 @@ _EXAMPLE_UNTIL = "-e until=2026-12-01T08:00"
 
 
 def operator() -> str:
-    """Who runs this, on which machine: ``ada@laptop``."""
+    """Return the user who runs the playbook and the control node's name, such as ``ada@laptop``."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        # A container may run as a number that nobody has given a name.
+        # A container can run with a user ID that has no name.
         user = str(os.getuid())
     return f"{user}@{socket.gethostname().partition('.')[0]}"
 
 
 def request(given: Mapping[str, Any], apps: Iterable[str], now: float) -> dict[str, Any]:
-    """Understand what an operator has asked of ``playbooks/freeze.yml``.
+    """Parse an operator's request to ``playbooks/freeze.yml``.
 
     Args:
-        given: the variables ``app``, ``reason``, ``hours``, ``until`` and ``freeze``; one that is not set is empty. And
-            ``lost``: the words that Ansible did not understand, which it puts into ``_raw_params``.
+        given: the variables ``app``, ``reason``, ``hours``, ``until`` and ``freeze``; unset variables are empty. Also
+            ``lost``: the words of ``-e`` that belong to no variable, which Ansible puts into ``_raw_params``.
         apps: the names of the apps.
-        now: seconds since 1970.
+        now: current time in seconds since 1970.
 
     Returns:
-        ``problem`` (empty when all is well), ``says`` (what is done, for the end of the run) and the options of
+        ``problem`` (empty if there is none), ``says`` (the result, shown at the end of the run) and the options of
         flask_freeze: ``app``, ``state``, ``reason``, ``ends`` (seconds since 1970) and ``by``.
     """
     try:
@@ -61,7 +61,7 @@ def _says(options: Mapping[str, Any]) -> str:
 
 def _request(given: Mapping[str, Any], apps: list[str], now: float) -> dict[str, Any]:
     if given.get("lost"):
-        # The shell takes the quotes of -e reason="big sale" away, and Ansible then ends the value at the space.
+        # The shell strips the quotes of -e reason="big sale", and Ansible then ends the value at the space.
         raise ValueError(
             f"{given['lost']!r} belongs to no variable, since -e ends a value at a space. "
             "Put quotes into the quotes: -e \"reason='big sale'\"."
@@ -88,7 +88,7 @@ def _switch(value: Any) -> bool:
 
 
 def _end(given: Mapping[str, Any], now: float) -> float:
-    """When the freeze is to end, in seconds since 1970, to the minute."""
+    """Return the end of the freeze in seconds since 1970, rounded up to the minute for ``hours``."""
     hours, until = (str(given.get(name) if given.get(name) is not None else "").strip() for name in ("hours", "until"))
     if bool(hours) == bool(until):
         said = "both are given" if hours else "none is given"
@@ -110,7 +110,7 @@ def _after(hours: str, now: float) -> float:
 def _time(text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
-        # Without an offset UTC is meant, as everywhere in what Flaskhost prints.
+        # Times without an offset are UTC, as in everything that Flaskhost prints.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         problem = f"until: {text!r} is not a time: {_EXAMPLE_UNTIL} (UTC), or with +01:00 at the end."

@@ -1,4 +1,4 @@
-"""What playbooks/restore.yml was asked: understood on the controller, before any host is touched."""
+"""Parse the request of playbooks/restore.yml on the control node, before any host is changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-#: The variables of the playbook, and what each is, for who has misspelt one.
+#: The variables of the playbook.
 VARIABLES = (
     "to",
     "release",
@@ -27,21 +27,21 @@ _RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
 
 
 def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str = "") -> dict[str, Any]:
-    """Understand what was asked.
+    """Parse a request to restore data.
 
     Args:
-        given: the variables by their names, those of :data:`VARIABLES`, as texts or booleans; one that is not set is
-            empty. And ``_raw_params``, into which Ansible puts the words of ``-e`` that belong to no variable.
+        given: the variables of :data:`VARIABLES` as strings or booleans; unset variables are empty. Also
+            ``_raw_params``, into which Ansible puts the words of ``-e`` that belong to no variable.
         apps: ``flask_apps``.
         hosts: the database hosts of this run.
-        time: when the migration of ``release`` began, where the database's own host does not know of it.
+        time: start time of the migration of ``release``, if the database host itself has no record of it.
 
     Returns:
-        ``problem``, a sentence that names the variable and the cure, empty when nothing is wrong; ``database`` and
-        ``files``, the arguments of flaskhost-backup, each empty where nothing is to be done; ``database_hosts``,
-        where the first are for; ``apps``, the names of those whose data is replaced; ``release``, the one that is
-        gone back behind, and ``release_app``, whose it is; ``replaces``, whether anything is; ``force``, whether a
-        freeze is passed.
+        ``problem``, a sentence that names the variable and the fix, empty if there is no problem; ``database`` and
+        ``files``, the arguments of flaskhost-backup, each empty if there is nothing to restore; ``database_hosts``,
+        the hosts that the database arguments are for; ``apps``, the names of the apps whose data is replaced;
+        ``release``, the release whose migration is undone, and ``release_app``, its app; ``replaces``, whether data is
+        replaced; ``force``, whether a freeze is overridden.
     """
     values = {name: str(given.get(name) if given.get(name) is not None else "").strip() for name in VARIABLES}
     flags = {name: values[name].lower() in ("true", "yes", "on", "1") for name in ("beside", "accept_gap", "force")}
@@ -136,7 +136,7 @@ def _database(values: dict[str, str], flags: dict[str, bool], time: str) -> list
         found.append(f"--app={values['app']}")
     if flags["beside"]:
         return [*found, "--beside"]
-    # An earlier release comes next: what serves now does not know the older schema.
+    # A rollback to an earlier release follows: the live release cannot use the older schema.
     found += ["--no-start"] if values["release"] else []
     found += [f"--database={values['app']}"] if values["app"] else []
     return [*found, f"--confirm={values['confirm']}"]

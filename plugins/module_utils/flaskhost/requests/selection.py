@@ -1,4 +1,4 @@
-"""What the operator asks of a verb: which app, and which version or release of it."""
+"""Validate and select the app, version or release that an operator names for a playbook."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 from ..apps.options import APP_OPTIONS
 from ..deploy.sources import git
 
-#: Verbs that are meant for one app at a time: what is right for one is hardly ever right for all.
+#: Playbooks that act on one app at a time: a value that fits one app rarely fits all of them.
 SINGLE = ("rollback", "rotate_secret", "run")
-#: The variable of each verb that is most likely to have a space in its value.
+#: For each playbook, the variable whose value is most likely to contain a space.
 _EXAMPLES = {"deploy": "version", "rollback": "release"}
 _RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
 
 
 def problem(given: Mapping[str, Any], apps: Any, verb: str) -> str:
-    """Find what is wrong with the variables that a verb was given.
+    """Find the first problem with the variables of a playbook.
 
     Args:
-        given: ``app``, ``version`` and ``release``; one that is not set is empty. And ``_raw_params``, into which
-            Ansible puts the words of ``-e`` that belong to no variable.
+        given: ``app``, ``version`` and ``release``; unset variables are empty. Also ``_raw_params``, into which Ansible
+            puts the words of ``-e`` that belong to no variable.
         apps: ``flask_apps``.
-        verb: the playbook's name without its ending.
+        verb: the playbook's name without its file extension.
 
     Returns:
-        One sentence that names the variable and the cure; empty when nothing is wrong.
+        One sentence that names the variable and the fix; empty if there is no problem.
     """
     apps = apps if isinstance(apps, Mapping) else {}
     names = ", ".join(sorted(apps)) or "none"
     if str(given.get("_raw_params") or "").strip():
-        # The shell takes the quotes of -e version="v1 x" away, and Ansible then ends the value at the space: half of it
-        # must not be deployed. The words are not shown, since they may be those of a secret.
+        # The shell strips the quotes of -e version="v1 x", and Ansible then ends the value at the space: do not deploy
+        # half of a version. The words are not shown, because they could belong to a secret.
         name = _EXAMPLES.get(verb, "app")
         return f"{name}: words were lost, since -e ends a value at a space. Quote the value twice: -e \"{name}='...'\""
     app, version, release = (str(given.get(name) or "").strip() for name in ("app", "version", "release"))
@@ -68,15 +68,15 @@ def _version_problem(version: str, app: str, apps: Mapping[str, Any]) -> str:
 
 
 def select(records: list[dict[str, Any]], app: str = "", version: str = "") -> list[dict[str, Any]]:
-    """Choose the records that a verb is about.
+    """Select the records that a playbook acts on.
 
     Args:
-        records: all records, as :func:`apps.record.app_records` makes them.
-        app: the app's name; empty for all.
-        version: the branch, tag or commit to take in the place of the inventory's; empty for the inventory's.
+        records: all records, as returned by :func:`apps.record.app_records`.
+        app: the app's name; empty for all apps.
+        version: branch, tag or commit that overrides the inventory's; empty for the inventory's.
 
     Returns:
-        New records; the given ones are not changed.
+        New records; the arguments are not changed.
     """
     chosen = [copy.deepcopy(record) for record in records if app in ("", record["name"])]
     if version:

@@ -1,4 +1,4 @@
-"""What playbooks/status.yml asks of the hosts, and the table and the report that it makes of their answers."""
+"""Prepare the input of playbooks/status.yml, and turn the results of the hosts into its table and report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..apps.record import app_record
 from ..deploy.freeze import utc
 from ..operate.status import clip
 
-#: The columns of the table: the row's key and what stands above it.
+#: The columns of the table: key in the row, and heading.
 COLUMNS = {
     "host": "host",
     "app": "app",
@@ -27,18 +27,18 @@ COLUMNS = {
     "drill": "drill",
     "notes": "notes",
 }
-#: What is noted of a host that Ansible cannot log in to. A port of SSH that has moved is the cause that is overlooked.
+#: The note for a host that Ansible cannot log in to. A changed SSH port is the cause that is most often overlooked.
 UNREACHABLE = "unreachable: is it up, and is ansible_port in the inventory the port that SSH is on?"
-#: What stands where there is nothing to tell.
+#: The text of an empty cell.
 NOTHING = "-"
 
 
 def apps_to_ask(apps: Any, app: str = "") -> list[dict[str, Any]]:
-    """Say what a host has to know to tell about the apps. Nothing is read but domains and health: no secret.
+    """Return what a host needs to report the status of the apps: only domains and health checks, no secrets.
 
     Args:
-        apps: ``flask_apps``, which nobody has checked.
-        app: the app's name; empty for all.
+        apps: ``flask_apps``, not validated.
+        app: the app's name; empty for all apps.
 
     Returns:
         For each app ``app``, ``root``, ``unit``, ``socket_dir``, ``live_socket``, ``certificate``, ``maintenance``,
@@ -63,14 +63,14 @@ def _to_ask(name: str, app: Any) -> dict[str, Any]:
 
 
 def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Put the answers of all hosts together.
+    """Collect the rows of all hosts.
 
     Args:
-        results: for each host its name and what the module flask_status has returned, or why it could not.
+        results: for each host, its name and the result of the module flask_status, or its error.
 
     Returns:
-        Rows as :func:`operate.status.read` makes them, each with its ``host``; a single one for a host that could not
-        be asked.
+        Rows as returned by :func:`operate.status.read`, each with its ``host``; one row for a host that did not return
+        any.
     """
     found: list[dict[str, Any]] = []
     for host, result in results:
@@ -85,23 +85,23 @@ def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def report(rows: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
-    """Put the rows together for a script.
+    """Build the report for scripts.
 
     Args:
-        rows: what :func:`rows` returns.
-        now: seconds since 1970.
+        rows: the result of :func:`rows`.
+        now: current time in seconds since 1970.
 
     Returns:
-        ``ok``, whether nothing has to be seen to; ``at``, when that was; ``problems``, a text each that begins with the
-        host, and with the app if it is about one; ``rows``; and ``aside``, what restores have put aside, each with its
-        ``host``.
+        ``ok``, whether nothing needs attention; ``at``, the time of the report; ``problems``, texts that begin with the
+        host, followed by the app if they concern one; ``rows``; and ``aside``, the data that restores have set aside,
+        each with its ``host``.
     """
     problems: list[str] = []
     aside: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         host = str(row["host"])
         problems += [f"{host}: {row['app']}: {text}" for text in row.get("problems") or []]
-        # What is true of the host is in each of its rows.
+        # Problems of the host are in each of its rows.
         problems += [text for item in row.get("host_problems") or [] if (text := f"{host}: {item}") not in problems]
         aside.setdefault(host, list(row.get("aside") or []))
     return {
@@ -114,14 +114,14 @@ def report(rows: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Write the table.
+    """Format the table.
 
     Args:
-        rows: what :func:`rows` returns; a key that is missing has nothing to tell.
+        rows: the result of :func:`rows`; missing keys become empty cells.
 
     Returns:
-        Lines of equal columns, each no wider than it has to be, without spaces at their ends; below them what restores
-        have put aside.
+        Lines with aligned columns, each as narrow as possible, without trailing spaces; below them, the data that
+        restores have set aside.
     """
     rows = list(rows)
     lines = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
@@ -149,5 +149,5 @@ def _cell(row: Mapping[str, Any], key: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A text on one line: nothing of another's may move the terminal's cursor, or the columns."""
+    """Return a text on one line without control characters, which could move the terminal's cursor or the columns."""
     return " ".join("".join(item if item.isprintable() else " " for item in str(value)).split())

@@ -1,4 +1,4 @@
-"""The site's settings ``acme`` and ``acme_email``: their options, and what the role certbot gets."""
+"""The site's settings ``acme`` and ``acme_email``: their options, and the input of the role certbot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ..apps.schema import HASH, PINNED, Option, as_text, with_defaults
 
-#: The DNS plugins of certbot's makers: the lists in roles/certbot/files/dns, which a unit test compares.
+#: The DNS plugins of certbot's developers: the lists in roles/certbot/files/dns, which a unit test compares.
 DNS_PLUGINS = (
     "cloudflare digitalocean dnsimple dnsmadeeasy gehirn google linode luadns nsone ovh rfc2136 route53 sakuracloud"
 ).split()
@@ -118,15 +118,15 @@ ACME_OPTIONS: dict[str, Option] = {
 
 
 def acme_settings(acme: dict[str, Any] | None, email: str = "") -> dict[str, Any]:
-    """Turn the site's settings ``acme`` and ``acme_email`` into what the role that asks the authority reads.
+    """Turn the site's settings ``acme`` and ``acme_email`` into the input of the role that requests certificates.
 
     Args:
-        acme: what the user wrote, already found valid by :mod:`preflight`; None or empty where nothing was.
-        email: the address that the authority writes to; to set it is to agree to the authority's terms.
+        acme: the user's setting, already validated by :mod:`preflight`; None or empty if not set.
+        email: the address that the CA writes to. Setting it accepts the CA's terms.
 
     Returns:
         The keys of :data:`ACME_OPTIONS` with their defaults, and ``email``. ``external_account`` and ``dns`` are empty
-        where the user has none. The credentials are texts.
+        if not set. The credentials are strings.
     """
     settings = with_defaults(acme or {}, ACME_OPTIONS)
     if not settings["external_account"]["key_id"]:

@@ -1,4 +1,4 @@
-"""The site's setting ``backup``: its options, and what the role backup is told of it."""
+"""The site's setting ``backup``: its options, and the input of the role backup."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..apps.schema import Option, with_defaults
 
-#: A time of systemd's, as far as a typing error can be told: words, numbers, and what stands between them.
+#: A calendar event of systemd. Catches only typing errors: words, numbers and the separators between them.
 _CALENDAR = r"[A-Za-z0-9*,.:/~ \-]{1,120}"
 
 #: The site's setting ``backup``.
@@ -134,14 +134,14 @@ BACKUP_OPTIONS: dict[str, Option] = {
 
 
 def settings(backup: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Turn the site's setting ``backup`` into what the role reads.
+    """Turn the site's setting ``backup`` into the role's input.
 
     Args:
-        backup: what the user wrote, already found valid by preflight; None or empty where nothing was.
+        backup: the user's setting, already validated by preflight; None or empty if not set.
 
     Returns:
-        The keys of :data:`BACKUP_OPTIONS` with their defaults; ``second`` is empty where there is none, and its
-        variables are texts.
+        The keys of :data:`BACKUP_OPTIONS` with their defaults. ``second`` is empty if there is no second repository;
+        its variables are strings.
     """
     found = with_defaults(dict(backup or {}), BACKUP_OPTIONS)
     found["passphrase"] = str(found["passphrase"] or "")

@@ -10,16 +10,16 @@ from ..apps.names import is_address
 
 
 def peer_addresses(hosts: list[str], host: str, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say under which addresses a host reaches the others of its group.
+    """Return the addresses under which a host reaches the other hosts of its group.
 
     Args:
         hosts: the names of the group's hosts.
         host: the host's own name.
-        variables: each host's variables, of which ``private_address`` and ``ansible_host`` are read.
+        variables: each host's variables; only ``private_address`` and ``ansible_host`` are used.
 
     Returns:
         For each other host its ``private_address``, else its ``ansible_host``, else its name; in the order of the
-        group, each once. An address of the loopback is left out: there the host would reach itself.
+        group, without duplicates. Loopback addresses are left out, because the host would reach itself.
     """
     found: list[str] = []
     for other in hosts:
@@ -32,16 +32,16 @@ def peer_addresses(hosts: list[str], host: str, variables: Mapping[str, Mapping[
 
 
 def peer_networks(hosts: list[str], host: str, variables: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say from which networks the other hosts of a group come: of each, its own address alone.
+    """Return the networks that the other hosts of a group connect from: for each host, only its own address.
 
     Args:
         hosts: the names of the group's hosts.
         host: the host's own name.
-        variables: each host's variables, as :func:`peer_addresses` reads them.
+        variables: each host's variables, as for :func:`peer_addresses`.
 
     Returns:
-        ``10.0.0.5/32`` and so on. A host that is known by a name alone is left out: which address it comes from is not
-        to be told from that, and ``private_address`` says it.
+        ``10.0.0.5/32`` and so on. A host that has only a name is left out, because a name does not give the address
+        that it connects from. Set ``private_address`` for such a host.
     """
     found = [ipaddress.ip_address(name) for name in peer_addresses(hosts, host, variables) if is_address(name)]
     return [f"{address}/{address.max_prefixlen}" for address in found]

@@ -1,6 +1,6 @@
-"""Archives of code: downloaded and compared with their checksum, and unpacked within limits.
+"""Archives of code: download them, verify their checksum, and unpack them within limits.
 
-What is in an archive is a stranger's: it may claim more than any disk holds, and lead out of its folder.
+The contents of an archive are untrusted: they can claim more than any disk holds, or lead out of the folder.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_f
 
 _CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})")
 
-#: Bytes. The checksum is known only at the end: until then nothing else keeps a server from filling the disk.
+#: Bytes. The checksum is known only at the end; until then, only this limit keeps a server from filling the disk.
 _LARGEST_DOWNLOAD = 2 * 1024**3
 
-#: Seconds without a byte, and for the whole of a download.
+#: Time limits in seconds: without any data, and for a whole download.
 _STALLED, _LONGEST_DOWNLOAD = 30, 900
 
-#: Bytes of a source once it is unpacked, and things in it. A few kilobytes can unpack to more than any disk holds.
+#: Maximum bytes of an unpacked source, and number of its entries. A few KB can unpack to more than any disk holds.
 LARGEST_SOURCE, MOST_ENTRIES = 2 * 1024**3, 250_000
 
-#: Folders in each other: some of Python's own functions call themselves once for each.
+#: Maximum depth of nested folders: some of Python's own functions recurse once for each.
 DEEPEST_SOURCE = 100
 
-#: Bytes of a name or another property that stands before a member of an archive; tar keeps it in memory.
+#: Maximum bytes of a header record, such as a long name; tar keeps it in memory.
 _LONGEST_PROPERTY = 1024**2
 
-#: Bytes of memory that decompressing may take; xz -9 takes 65 MB.
+#: Memory limit for decompression in bytes; xz -9 takes 65 MB.
 _XZ_MEMORY = 256 * 1024**2
 
 _XZ, _GZIP = b"\xfd7zXZ\0", b"\x1f\x8b"
 
 _BLOCK = 1024 * 1024
 
-#: Members that say something of the next one, or of all: long names, and what POSIX' pax adds.
+#: Header records that describe the next member or all members: long names, and the extensions of POSIX pax.
 _PROPERTIES = (*tarfile.GNU_TYPES[:2], tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 
 
 def is_url(archive: str) -> bool:
-    """Whether an archive is one that the host fetches by itself, and not a file of the controller."""
+    """Check whether an archive is a URL that the host downloads, not a file on the control node."""
     return archive.startswith(("http://", "https://"))
 
 
 def checksum_digest(checksum: str) -> str:
-    """The hexadecimal digits of a checksum, in lower case: the revision of an archive.
+    """Return the hexadecimal digits of a checksum in lower case, which are the revision of an archive.
 
     Raises:
-        ReleaseError: it is not written as ``sha256:`` and 64 hexadecimal digits.
+        ReleaseError: the checksum is not ``sha256:`` and 64 hexadecimal digits.
     """
     match = _CHECKSUM.fullmatch(checksum)
     if not match:
@@ -75,20 +75,20 @@ def checksum_digest(checksum: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; the file may be larger than the memory."""
+    """Return the SHA-256 digest of a file in hexadecimal. The file can be larger than the memory."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def verify(path: Path, checksum: str) -> None:
-    """Check that an archive is the one that was meant.
+    """Verify the checksum of an archive.
 
     Args:
         path: the archive.
         checksum: ``sha256:`` and 64 hexadecimal digits.
 
     Raises:
-        ReleaseError: it is another one, and both digests are told.
+        ReleaseError: the checksum differs. The message shows both digests.
         OSError: the archive cannot be read.
     """
     _compare(file_digest(path), checksum, path.name)
@@ -105,24 +105,24 @@ def _compare(got: str, checksum: str, name: str) -> None:
 
 
 def download(url: str, checksum: str, destination: Path) -> None:
-    """Fetch an archive to the host; where this returns, it is there, whole, and the one that was meant.
+    """Download an archive to the host and verify it.
 
     Args:
-        url: where it is, http or https; the checksum makes both equally safe from a forged one.
+        url: its HTTP or HTTPS URL. The checksum protects both equally against a forged archive.
         checksum: ``sha256:`` and 64 hexadecimal digits.
-        destination: the file to write; it is not there after an error.
+        destination: the file to write; removed after an error.
 
     Raises:
-        ReleaseError: the server does not answer or refuses, the disk is full, or it is another archive.
+        ReleaseError: the server does not respond or refuses, the disk is full, or the checksum differs.
     """
     checksum_digest(checksum)
-    # What a URL may hold of secrets: a name and password, and a token in its query.
+    # Strip the secrets that a URL can contain: a user name and password, and a token in the query.
     shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
     cure = f"Check source.archive, and that this host may read it: run 'curl --location --head {shown}' on it."
     digest, received, until = hashlib.sha256(), 0, time.monotonic() + _LONGEST_DOWNLOAD
     request = urllib.request.Request(url, headers={"User-Agent": "flaskhost"})  # noqa: S310 - see is_url
     try:
-        # urllib itself follows a redirect to http, https and ftp only: none to a file of the host's own.
+        # urllib follows redirects only to http, https and ftp, not to a local file of the host.
         with urllib.request.urlopen(request, timeout=_STALLED) as answer, destination.open("wb") as stream:  # noqa: S310
             expected = answer.headers.get("Content-Length", "")
             while block := answer.read(1024 * 1024):
@@ -152,23 +152,23 @@ def download(url: str, checksum: str, destination: Path) -> None:
 
 
 def unpack(run: Run, archive: Path, destination: Path, replaced: Iterable[str] = (), strip: bool = False) -> None:
-    """Write an archive into a folder.
+    """Unpack an archive into a folder.
 
     Args:
-        run: runs a command: GNU tar, since the tarfile of Debian 12's Python cannot refuse a dangerous member.
-        archive: the archive: tar, plain or compressed by gzip or xz.
+        run: runs a command: GNU tar, because the tarfile module of Debian 12's Python cannot reject dangerous members.
+        archive: the archive: tar, uncompressed or compressed with gzip or xz.
         destination: the folder, empty.
-        replaced: folders, relative to it, that give way to the app's data (``persistent``): their links may lead out.
-        strip: leave out a single folder at the top, as an sdist and the archives of GitHub and GitLab have it.
+        replaced: folders, relative to it, that the app's data replaces (``persistent``): their links can lead out.
+        strip: whether to strip a single top-level folder, as in an sdist and in the archives of GitHub and GitLab.
 
     Raises:
-        ReleaseError: the archive is damaged, the disk is full, a link in it leads out of the folder, something in it is
-            no file, folder or link, or there is more in it than :data:`LARGEST_SOURCE` and the other limits allow.
+        ReleaseError: the archive is damaged, the disk is full, a link leads out of the folder, an entry is not a file,
+            folder or link, or the archive exceeds :data:`LARGEST_SOURCE` or another limit.
     """
     plain = _expand(archive, destination.with_name("source.plain.tar"))
     try:
         _check_members(plain)
-        # For what an archive can claim and not hold: a file full of holes, or a name that fills the memory.
+        # Limits for what an archive can claim without containing it: a sparse file, or a name that fills the memory.
         limits = ["prlimit", f"--fsize={LARGEST_SOURCE}", f"--as={1024**3}"]
         tar = ["tar", "--extract", "--no-same-owner", "--no-same-permissions"]
         status, _out, err = run([*limits, *tar, f"--directory={destination}", f"--file={plain}"])
@@ -179,18 +179,18 @@ def unpack(run: Run, archive: Path, destination: Path, replaced: Iterable[str] =
         cure = cure_for(err, "Correct the source (a .tar.gz, .tar.xz or .tar).")
         raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", cure)
     if strip:
-        # Before the links are looked at: one that led to the top folder's neighbour would lead out afterwards.
+        # Strip before the links are checked: a link to a sibling of the top folder would lead out afterwards.
         _strip_top(destination)
     _check_tree(run, destination, {destination / item for item in replaced})
 
 
 def _check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
-    """Refuse what does not belong into code, or leads out of it; the arguments are those of :func:`unpack`."""
+    """Reject files that do not belong into code, and links that lead out; the arguments are those of :func:`unpack`."""
     inside = Path(os.path.realpath(folder))
     links: dict[int, tuple[int, Path]] = {}
     for root, directories, files in os.walk(folder):
         if len(Path(root).relative_to(folder).parts) > DEEPEST_SOURCE:
-            # Not shutil.rmtree(), which fails at this depth, and would fail at the next deploy, too.
+            # Not shutil.rmtree(), which fails at this depth, and would fail again at the next deploy.
             run(["rm", "--recursive", "--force", "--one-file-system", str(folder)])
             raise ReleaseError(
                 "Unpack the code",
@@ -208,7 +208,7 @@ def _check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
                 )
             if status.st_nlink > 1 and not stat.S_ISDIR(mode):
                 links[status.st_ino] = (links.get(status.st_ino, (status.st_nlink, path))[0] - 1, path)
-            # Not Path.resolve(), which raises where a link leads to itself.
+            # Not Path.resolve(), which raises an error if a link leads to itself.
             target = Path(os.path.realpath(path))
             if stat.S_ISLNK(mode) and path not in left_out and not target.is_relative_to(inside):
                 raise ReleaseError(
@@ -233,14 +233,14 @@ def too_large() -> ReleaseError:
 
 
 def _expand(archive: Path, plain: Path) -> Path:
-    """Decompress an archive, up to a limit; tar has none, and would call xz for xz, which a small Debian has not.
+    """Decompress an archive up to a limit. tar has no limit, and needs the program xz, which a minimal Debian lacks.
 
     Args:
         archive: the archive.
-        plain: where to write it.
+        plain: the file to write.
 
     Returns:
-        The file that is not compressed, which is ``archive`` itself where that is none.
+        The uncompressed file; ``archive`` itself if it is not compressed.
     """
     with archive.open("rb") as stream:
         magic = stream.read(len(_XZ))
@@ -270,10 +270,10 @@ def _gzip_blocks(packed: IO[bytes]) -> Iterator[bytes]:
 
 
 def _xz_blocks(packed: IO[bytes]) -> Iterator[bytes]:
-    """As lzma.open() has them, which takes as much memory as the file says that it needs."""
+    """Decompress like lzma.open(), but with a memory limit: lzma.open() uses as much memory as the file requests."""
     rest = b""
     while data := rest or packed.read(_BLOCK):
-        # Zeros may stand between the streams of one file, and at its end.
+        # Zeros can stand between the streams of one file, and at its end.
         rest = data.lstrip(b"\0")
         if not rest:
             continue
@@ -287,14 +287,14 @@ def _xz_blocks(packed: IO[bytes]) -> Iterator[bytes]:
 
 
 def _check_members(plain: Path) -> None:
-    """Refuse an archive that holds too much, before anything of it is on the disk."""
+    """Reject an archive that contains too much, before anything is unpacked."""
     if plain.stat().st_size > LARGEST_SOURCE:
         raise too_large()
     with plain.open("rb") as stream:
         for _number in range(MOST_ENTRIES + 1):
             block = stream.read(tarfile.BLOCKSIZE)
             if not block.strip(b"\0"):
-                # Two such blocks end an archive, and nothing behind the first one counts. One that is empty is none.
+                # Two such blocks end an archive, and tar ignores everything after the first. An empty file has none.
                 return
             try:
                 member = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
@@ -312,15 +312,15 @@ def _check_members(plain: Path) -> None:
 
 
 def read_text(path: Path, longest: int, step: str) -> str:
-    """Read a text of the source, which has to be of a size that fits into memory.
+    """Read a text file of the source, which must fit into memory.
 
     Args:
         path: the file.
-        longest: bytes.
+        longest: maximum number of bytes.
         step: the step, for the message.
 
     Raises:
-        ReleaseError: it is longer.
+        ReleaseError: the file is longer.
     """
     with path.open("rb") as stream:
         content = stream.read(longest + 1)
@@ -330,10 +330,10 @@ def read_text(path: Path, longest: int, step: str) -> str:
 
 
 def _strip_top(folder: Path) -> None:
-    """Put what is in the only folder of a folder in its place; nothing where there is more than one thing."""
+    """Replace a folder by its only subfolder. Do nothing if the folder contains more than that."""
     entries = list(folder.iterdir())
     if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
-        # By way of a place beside it: something in the top folder may have the top folder's own name.
+        # Through a temporary name next to it: the top folder can contain an entry with its own name.
         aside = folder.with_name(f"{folder.name}.top")
         entries[0].rename(aside)
         folder.rmdir()
@@ -341,7 +341,7 @@ def _strip_top(folder: Path) -> None:
 
 
 def seal(folder: Path, group: int) -> None:
-    """Make a code tree root's, readable to the app's group and to nobody else, writable to no one but root."""
+    """Give a code tree to root: readable for the app's group, writable only for root, closed to everyone else."""
     for root, directories, files in os.walk(folder):
         os.chown(root, 0, group)
         Path(root).chmod(0o750)

@@ -1,4 +1,4 @@
-"""A folder of code on the controller: what of it belongs to a release, its digest, and its archive."""
+"""A folder of code on the control node: which of its files belong to a release, its digest, and its archive."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Never part of a release: histories, environments, caches, and the developer's own secrets.
+#: Never part of a release: version control, virtual environments, caches, and the developer's own secrets.
 IGNORED = frozenset(
     ".git .hg .svn .venv venv .tox .nox __pycache__ .pytest_cache .mypy_cache .ruff_cache node_modules .env".split()
 )
 
 
 def files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
-    """List what belongs to a release in a folder of the controller: files and links, no pipes, sockets and devices.
+    """List the files of a folder on the control node that belong to a release, without pipes, sockets and devices.
 
     Args:
         folder: the folder.
-        without: folders, relative to it, that hold data and no code (``persistent``).
+        without: folders, relative to it, that contain data instead of code (``persistent``).
 
     Returns:
         The paths of files and links, relative to the folder and sorted.
@@ -56,7 +56,7 @@ def is_plain(mode: int) -> bool:
 
 
 def digest(folder: Path, without: Iterable[str] = ()) -> str:
-    """The identity of a folder's code: SHA-256 over names, executable bits and contents, in hexadecimal."""
+    """Return the SHA-256 digest of a folder's code, over names, executable bits and contents, in hexadecimal."""
     digest = hashlib.sha256()
     for path in files(folder, without):
         full = folder / path
@@ -64,13 +64,13 @@ def digest(folder: Path, without: Iterable[str] = ()) -> str:
             kind, content = "l", os.fsencode(full.readlink())
         else:
             kind, content = "x" if full.stat().st_mode & 0o100 else "f", full.read_bytes()
-        # Not encode(): a file's name may be no UTF-8.
+        # Not encode(): a file name can be invalid UTF-8.
         digest.update(os.fsencode(f"{kind}\0{path}\0{len(content)}\0") + content)
     return digest.hexdigest()
 
 
 def pack(folder: Path, archive: Path, without: Iterable[str] = ()) -> None:
-    """Write a folder's code into a gzipped archive; times are kept, since a browser's cache goes by them."""
+    """Pack a folder's code into a gzipped tar archive. Modification times are kept, because browser caches use them."""
     with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
         for path in files(folder, without):
             tar.add(folder / path, arcname=str(path), recursive=False)

@@ -1,6 +1,6 @@
-"""A git repository: which commit a version means, how it is fetched, and how its tree is unpacked.
+"""A git repository: resolve a version to a commit, fetch the commit, and unpack its tree.
 
-The repository and its server are strangers': nothing of theirs runs here, and what they send is bounded.
+The repository and its server are untrusted: nothing from them is executed here, and what they send is limited.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_f
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-#: No gc in the background either: it would hold locks after this process and its lock are gone.
+#: No background gc: it would hold locks after this process and the app's lock are gone.
 _GIT = ["git", "-c", "protocol.ext.allow=never", "-c", "core.hooksPath=/dev/null", "-c", "gc.autoDetach=false"]
 
-#: A question for a name or a password would wait for ever: there is nobody to answer.
+#: A prompt for a name or a password would block forever, because nobody can answer it.
 _SSH = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15"]
 
 _GIT_ENVIRONMENT = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": shlex.join(_SSH)}
 
-#: Bytes of what git brings in one fetch, and seconds for it; and for the question which commit a branch or tag means.
+#: Limits for one fetch in bytes and in seconds, and the time limit for resolving a branch or tag in seconds.
 _LARGEST_HISTORY, _LONGEST_FETCH, _LONGEST_QUESTION = 4 * 1024**3, 900, 60
 
-#: Bytes of memory for that question, and so of its answer. What unpacks a history may take half of the host's: a few
-#: kilobytes of a hostile one can unpack to more than any host has.
+#: Memory limit for resolving a version, and thus for the response, in bytes. Unpacking a history can take half of the
+#: host's memory: a few KB of a malicious one can unpack to more than any host has.
 _QUESTION_MEMORY = 128 * 1024**2
 
-#: Runs a command and passes on the end of its errors, which a server can write without end.
+#: Runs a command and passes on only the end of its error output, which a server can make endless.
 _LAST_ERRORS = ("/bin/bash", "-o", "pipefail", "-c", '{ "$@" 2>&1 >&3 | tail --bytes=65536 >&2; } 3>&1', "bash")
 
 
 def environment(secrets_dir: Path, key: str = "", known_hosts: str = "") -> dict[str, str]:
-    """Give git what it needs to read a private repository over SSH.
+    """Return the environment variables with which git reads a private repository over SSH.
 
-    With a key, it is that key and no other. Without one it is the agent of who deploys, where they forward it
-    (``ForwardAgent``), or what root has in /root/.ssh on the host.
+    With a key, git uses only that key. Without one, it uses the operator's forwarded SSH agent (``ForwardAgent``), or
+    root's keys in /root/.ssh on the host.
 
-    The server is checked against ``known_hosts`` and nothing else where that is given. Else it is trusted on first
-    use: what it shows at the first contact is written down beside the key, and must be the same ever after.
+    If ``known_hosts`` is set, the server's key is checked only against it. If not, the server is trusted on first use:
+    its key is recorded next to the deploy key, and must not change afterwards.
 
     Args:
-        secrets_dir: the app's folder under /etc/flaskhost, which only root reads; it has to be there.
-        key: the private deploy key, without a passphrase; empty for none, and an earlier one is then removed.
-        known_hosts: the server's public keys, lines as ssh-keyscan prints them; empty to trust on first use.
+        secrets_dir: the app's folder under /etc/flaskhost, readable only for root; must exist.
+        key: the private deploy key, without a passphrase; empty for none, which removes an earlier key.
+        known_hosts: the server's public keys, in the format of ssh-keyscan; empty to trust on first use.
 
     Returns:
-        Variables for :func:`resolve_commit` and :func:`fetch_commit`; the key itself is in none of them.
+        Variables for :func:`resolve_commit` and :func:`fetch_commit`. None of them contains the key itself.
     """
     key_file, hosts_file = secrets_dir / "deploy_key", secrets_dir / "known_hosts"
     command = [*_SSH, "-o", f"StrictHostKeyChecking={'yes' if known_hosts.strip() else 'accept-new'}"]
@@ -63,7 +63,7 @@ def environment(secrets_dir: Path, key: str = "", known_hosts: str = "") -> dict
     if known_hosts.strip():
         _write_private(hosts_file, known_hosts)
     else:
-        # A new key goes into the first of them; what root has agreed to before counts as well.
+        # A new key is added to the first file; keys that root accepted earlier are valid too.
         files += " ~/.ssh/known_hosts"
     command += ["-o", f"UserKnownHostsFile={files}"]
     variables: dict[str, str] = {}
@@ -79,26 +79,26 @@ def environment(secrets_dir: Path, key: str = "", known_hosts: str = "") -> dict
 
 @contextmanager
 def access(secrets_dir: Path, key: str = "", known_hosts: str = "", check: bool = False) -> Iterator[dict[str, str]]:
-    """What :func:`environment` returns, and in check mode the same without a trace.
+    """Return the result of :func:`environment`; in check mode, without leaving files behind.
 
     Args:
-        secrets_dir: as there; in check mode it need not be there.
-        key: as there.
-        known_hosts: as there.
-        check: use a temporary folder, which is removed at the end.
+        secrets_dir: as in :func:`environment`; optional in check mode.
+        key: as in :func:`environment`.
+        known_hosts: as in :func:`environment`.
+        check: whether to use a temporary folder, which is removed at the end.
     """
     if not check:
         yield environment(secrets_dir, key, known_hosts)
         return
     with tempfile.TemporaryDirectory(prefix="flaskhost-") as name:
-        # The server that was trusted before has to be the one that answers now, in check mode too.
+        # Also in check mode, a server that was trusted before must have the same key.
         if (secrets_dir / "known_hosts").is_file():
             shutil.copy(secrets_dir / "known_hosts", name)
         yield environment(Path(name), key, known_hosts)
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a text for ssh, who wants lines that end as on Unix, the last one too; nothing where it is there."""
+    """Write a text for ssh with Unix line endings, including a final one. Do nothing if the file is up to date."""
     lines = "\n".join(text.strip().splitlines()) + "\n"
     try:
         same = path.read_text(encoding="utf-8") == lines and stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -109,15 +109,15 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def find_agent(proc: Path = Path("/proc")) -> str:
-    """Find the SSH agent of who has logged in, in the environments of the processes above this one.
+    """Find the SSH agent of the operator's login in the environments of this process's ancestors.
 
-    sudo takes SSH_AUTH_SOCK away; the shell that sshd started, a few parents up, still has it.
+    sudo removes SSH_AUTH_SOCK; the shell that sshd started, a few parents up, still has it.
 
     Args:
-        proc: where the processes are; another folder in tests.
+        proc: the process file system; replaced in tests.
 
     Returns:
-        The agent's socket; empty where there is none.
+        The agent's socket; empty if there is none.
     """
     own = os.environ.get("SSH_AUTH_SOCK", "")
     if own and _is_socket(own):
@@ -127,14 +127,14 @@ def find_agent(proc: Path = Path("/proc")) -> str:
         try:
             variables = (proc / process / "environ").read_bytes().split(b"\0")
         except OSError:
-            # Root in a container may not read everybody's.
+            # Root in a container cannot read every process's environment.
             variables = []
         for variable in variables:
             name, _equals, value = variable.partition(b"=")
             if name == b"SSH_AUTH_SOCK" and value and _is_socket(os.fsdecode(value)):
                 return os.fsdecode(value)
         try:
-            # The name of the program comes before, in parentheses, and may hold anything: proc(5), /proc/pid/stat.
+            # The program's name comes first, in parentheses, and can contain any character: proc(5), /proc/pid/stat.
             process = (proc / process / "stat").read_bytes().rpartition(b")")[2].split()[1].decode()
         except (OSError, IndexError):
             return ""
@@ -148,7 +148,7 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-#: What ssh and git say when they are not let in, and what helps; the first that fits.
+#: Authentication errors of ssh and git, and their fixes; the first match is used.
 _REFUSALS = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": (
         "The server shows another key than before. Ask its operator. If that is right: put its line into "
@@ -171,7 +171,7 @@ _REFUSALS = {
 
 
 def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> str:
-    """What to do about a git that failed, by what it has said."""
+    """Return the fix for a git failure, chosen by its error output."""
     if re.search(r"Load key .*(?:invalid format|error in libcrypto|passphrase)", errors):
         return "The key is damaged or has a passphrase. Write a whole one without into source.key, with line ends (|)."
     found = next((cure for words, cure in _REFUSALS.items() if words in errors), otherwise)
@@ -180,13 +180,13 @@ def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> st
 
 
 def _bounded(command: list[str], seconds: int, largest: int, memory: int) -> list[str]:
-    """Bound what a server without an end can do to a command.
+    """Limit what a server that sends endless data can do through a command.
 
     Args:
         command: the command.
-        seconds: how long it may take.
-        largest: bytes of each file that it writes.
-        memory: bytes of memory of each of its processes.
+        seconds: time limit in seconds.
+        largest: size limit for each file that it writes, in bytes.
+        memory: memory limit for each of its processes, in bytes.
     """
     limit = ["prlimit", "--core=0", f"--fsize={largest}", f"--data={memory}", "--"]
     return [*_LAST_ERRORS, "timeout", "--kill-after=10", str(seconds), *limit, *command]
@@ -197,14 +197,14 @@ def _half_of_memory() -> int:
 
 
 def _took_too_long(status: int, seconds: int, url: str) -> str:
-    """Say that a command met its bound in time; an empty text if it did not."""
+    """Return a message that a command exceeded its time limit; empty if it did not."""
     return f"{url} took longer than {seconds} s." if status in (124, 137) else ""
 
 
 def needs_commit(url: str, version: str) -> bool:
-    """Whether a version of a repository may be a forged one: anybody on the way can answer for the server.
+    """Check whether a repository's version can be forged because anyone on the network path can answer for the server.
 
-    Only a whole commit is then safe: it is the digest of what git gets.
+    Only a full commit is safe then: it is the digest of what git receives.
 
     Args:
         url: the repository's URL.
@@ -216,20 +216,20 @@ def needs_commit(url: str, version: str) -> bool:
 def resolve_commit(
     run: Run, repository: Path, url: str, version: str, environment: Mapping[str, str] | None = None
 ) -> str:
-    """Find the commit that a version means now.
+    """Resolve a version to a commit.
 
     Args:
         run: runs a command.
-        repository: the app's bare repository on the host; need not exist.
+        repository: the app's bare repository on the host; optional.
         url: the repository's URL.
-        version: a branch, a tag or a whole commit.
-        environment: what :func:`environment` returns, for a private repository.
+        version: a branch, a tag or a full commit.
+        environment: the result of :func:`environment`, for a private repository.
 
     Returns:
-        The commit, 40 hexadecimal digits. A whole commit is taken as it is, without asking anybody.
+        The commit, 40 hexadecimal digits. A full commit is returned unchanged, without contacting the server.
 
     Raises:
-        ReleaseError: the repository does not answer, or does not know the version.
+        ReleaseError: the repository does not respond, or has no such version.
     """
     if _COMMIT.fullmatch(version):
         return version
@@ -252,8 +252,8 @@ def resolve_commit(
     for name in (item for place in places for item in (f"{place}^{{}}", place)):
         if name in refs:
             return refs[name]
-    # A shortened commit: only a repository that has been fetched can tell. It knows of branches and tags that are gone
-    # by now, too, so that the answer has to begin with the question.
+    # An abbreviated commit can be resolved only in a repository that was fetched. That repository also has branches and
+    # tags that no longer exist on the server, so the result must begin with the requested digits.
     asked = ["--git-dir", str(repository), "rev-parse", "--quiet", "--verify", f"{version}^{{commit}}"]
     status, out, _err = run([*_GIT, *asked])
     if status == 0 and _COMMIT.fullmatch(out.strip()) and out.startswith(version):
@@ -268,27 +268,27 @@ def resolve_commit(
 def fetch_commit(
     run: Run, repository: Path, url: str, commit: str, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Bring a commit into the app's bare repository on the host; the arguments are those of :func:`resolve_commit`.
+    """Fetch a commit into the app's bare repository on the host; the arguments are those of :func:`resolve_commit`.
 
     Raises:
-        ReleaseError: it cannot be fetched.
+        ReleaseError: the commit cannot be fetched.
     """
     git = [*_GIT, "--git-dir", str(repository)]
     if run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0] == 0:
         return
     _drop_partial_packs(repository)
     if sum(path.lstat().st_size for path in (repository / "objects").rglob("*")) > _LARGEST_HISTORY:
-        # Each fetch is bounded, and what branches leave behind adds up. It can all be had again.
+        # Each fetch is limited, but leftovers of old branches add up. Everything can be fetched again.
         shutil.rmtree(repository)
         repository.mkdir(mode=0o700)
-    # Harmless where it is whole, and the cure where a run was killed in the middle of it.
+    # Harmless if the repository is complete; repairs it if a run was killed while it created it.
     run([*_GIT, "init", "--quiet", "--bare", str(repository)], check_rc=True)
-    # A git that was killed leaves its locks, and no later one would pass them. Nobody else is here: the app is locked.
+    # A killed git leaves its lock files, which block later ones. No other git runs here, because the app is locked.
     for path in repository.rglob("*.lock"):
         path.unlink(missing_ok=True)
     references = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
     variables = {**_GIT_ENVIRONMENT, **(environment or {})}
-    # In one file, whose size can be bounded.
+    # Into a single file, whose size can be limited.
     fetch = [*git, "-c", "fetch.unpackLimit=1", "fetch", "--quiet"]
 
     def bring(*arguments: str) -> tuple[int, str, str]:
@@ -297,13 +297,13 @@ def fetch_commit(
 
     status, _out, err = bring("--prune", "--no-tags", "--", url, *references)
     if status == 0 and run([*git, "cat-file", "-e", f"{commit}^{{commit}}"])[0]:
-        # A commit on no branch and no tag: some servers hand it out when asked by its name.
+        # The commit is on no branch and no tag. Some servers send such a commit if it is requested by its hash.
         status, _out, err = bring("--", url, commit)
     if status:
         largest = _drop_partial_packs(repository)
         cure = "Check source.repo and source.version, and that this host may read the repository."
         reason = _took_too_long(status, _LONGEST_FETCH, url)
-        # git does not say by which signal its helper ended.
+        # git does not report which signal ended its helper.
         if not reason and largest >= _LARGEST_HISTORY:
             reason = f"{url} is larger than {_LARGEST_HISTORY >> 20} MB."
         if not reason and "Out of memory" in err:
@@ -318,7 +318,7 @@ def fetch_commit(
 
 
 def _drop_partial_packs(repository: Path) -> int:
-    """Remove what a git that was killed has brought in part; return the size of the largest file."""
+    """Remove the partial packs of a killed git. Return the size of the largest one."""
     largest = 0
     for path in (repository / "objects").glob("*/tmp_*"):
         largest = max(largest, path.lstat().st_size)
@@ -327,10 +327,10 @@ def _drop_partial_packs(repository: Path) -> int:
 
 
 def submodule_warning(run: Run, repository: Path, commit: str) -> str:
-    """What the operator should know of a commit with submodules, which a release does not have.
+    """Return a warning if a commit has submodules, which are not part of a release.
 
-    A warning and no refusal: most are themes of the documentation and other things that an app serves well without.
-    One that it does need is missed when it starts, before it serves.
+    A warning instead of an error, because most submodules are documentation themes and the like, which an app does not
+    need. If an app does need one, it fails at startup, before it goes live.
 
     Args:
         run: runs a command.
@@ -338,7 +338,7 @@ def submodule_warning(run: Run, repository: Path, commit: str) -> str:
         commit: the commit.
 
     Returns:
-        One sentence; empty where there is no submodule.
+        One sentence; empty if there are no submodules.
     """
     question = ["config", "--blob", f"{commit}:.gitmodules", "--get-regexp", r"^submodule\..*\.path$"]
     _status, out, _err = run([*_GIT, "--git-dir", str(repository), *question])
@@ -349,14 +349,14 @@ def submodule_warning(run: Run, repository: Path, commit: str) -> str:
 
 
 def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, replaced: Iterable[str] = ()) -> None:
-    """Write the tree of a commit into a folder; the arguments are those of :func:`archives.unpack`.
+    """Unpack the tree of a commit into a folder; the arguments are those of :func:`archives.unpack`.
 
     Raises:
         ReleaseError: as in :func:`archives.unpack`.
     """
     archive = destination.with_name("source.tar")
     git = [*_GIT, "--git-dir", str(repository), "archive", "--format=tar", f"--output={archive}", commit]
-    # One small tree, named over and over in others, makes an archive without end.
+    # A small tree that other trees contain over and over makes an endless archive.
     status, _out, err = run(["prlimit", f"--fsize={archives.LARGEST_SOURCE}", f"--data={_half_of_memory()}", *git])
     if status:
         if archive.is_file() and archive.stat().st_size >= archives.LARGEST_SOURCE:
