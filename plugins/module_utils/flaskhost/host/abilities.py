@@ -1,4 +1,4 @@
-"""What a host's kernel and its rights allow. A host that shares its kernel with others may not change all of it."""
+"""What a host's kernel and its privileges allow. A host that shares its kernel with others cannot change all of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-#: The number of the first process namespace, PROC_PID_INIT_INO in linux/proc_ns.h: only there auditd may work.
+#: The inode of the initial PID namespace, PROC_PID_INIT_INO in linux/proc_ns.h. auditd works only there.
 _FIRST_PROCESSES = "pid:[4026531836]"
 _SYS_ADMIN, _SYS_MODULE, _SYS_TIME = 21, 16, 25
 
@@ -19,7 +19,7 @@ def _read(path: Path) -> str:
 
 
 def capabilities(root: Path) -> int:
-    """The capabilities that the first process may have, as a mask."""
+    """Return the bounding set of process 1's capabilities as a bit mask."""
     for line in _read(root / "proc/1/status").splitlines():
         if line.startswith("CapBnd:"):
             return int(line.split()[1], 16)
@@ -27,7 +27,7 @@ def capabilities(root: Path) -> int:
 
 
 def boot_loader_is_stale(root: Path, fragment: str) -> bool:
-    """Whether GRUB's list of kernels was made before our arguments for the kernel were written, or without them."""
+    """Check whether GRUB's configuration is older than our kernel arguments, and so does not contain them."""
     listed, ours = root / "boot/grub/grub.cfg", root / fragment.lstrip("/")
     if not listed.exists() or not (root / "usr/sbin/update-grub").exists():
         return False
@@ -35,11 +35,11 @@ def boot_loader_is_stale(root: Path, fragment: str) -> bool:
 
 
 def abilities(root: Path = Path("/"), fragment: str = "/etc/default/grub.d/60-flaskhost.cfg") -> dict[str, bool]:
-    """Say what this host can do.
+    """Detect what this host supports.
 
     Args:
         root: the host's root folder.
-        fragment: our file with arguments for the kernel.
+        fragment: our file with kernel arguments.
     """
     mask = capabilities(root)
     try:
@@ -62,13 +62,13 @@ def abilities(root: Path = Path("/"), fragment: str = "/etc/default/grub.d/60-fl
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """Read what the role hardening has noted of its earlier runs.
+    """Read what the role hardening recorded in its earlier runs.
 
     Args:
-        path: the file; one that is not there, or is broken, is of a host that was never strict.
+        path: the file. If it is missing or damaged, the host was never on the level strict.
 
     Returns:
-        ``level``, that of the last run, and ``packages``, those that it has installed for an option.
+        ``level``, the level of the last run, and ``packages``, the packages that it installed for an option.
     """
     try:
         found = json.loads(_read(path) or "{}")

@@ -1,4 +1,4 @@
-"""The users and groups that a host already has under given names."""
+"""Existing users and groups of a host, by name."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def accounts(names: Iterable[str]) -> dict[str, dict[str, Any]]:
         names: the names.
 
     Returns:
-        For each name that a user or a group has: ``home`` (``None`` without a user), and ``group``, whether a group of
-        that name exists that is not the user's own.
+        For each name of an existing user or group: ``home`` (``None`` without a user), and ``group``, whether a group
+        of that name exists that is not the user's primary group.
     """
     found: dict[str, dict[str, Any]] = {}
     for name in names:

@@ -1,7 +1,7 @@
-"""The one way to put a file or a link in place: made beside it, then renamed, so that it is there whole or not at all.
+"""Put files and links in place atomically: written next to the target, then renamed. All other code uses this module.
 
-What stands beside it is hidden and has an ending of its own: no program that reads all files of a folder (nginx, sshd,
-systemd, cron) takes it for one of them. A run that was killed leaves it, and the next one replaces it.
+The temporary file is hidden and has a suffix of its own, so that no program that reads all files of a folder (nginx,
+sshd, systemd, cron) reads it. A killed run leaves it behind, and the next one replaces it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def write(
     judge: Callable[[Path], None] | None = None,
     errors: str = "strict",
 ) -> None:
-    """Write a file. It is on the disk before it has its name, and nobody can read it before it has its mode.
+    """Write a file atomically. It is on the disk before it gets its name, and unreadable before it gets its mode.
 
     Args:
-        path: the file; its folder exists. A link in its place is replaced, not followed.
-        text: what it holds.
-        mode: its permissions, whatever the umask.
-        owner: the numbers of its user and group; those of the process if not given.
-        judge: is handed the new file before it is put in place, and raises an error to keep the old one.
-        errors: how characters are written that UTF-8 does not have; see :func:`open`.
+        path: the file, in an existing folder. A link in its place is replaced, not followed.
+        text: the content.
+        mode: the permissions, independent of the umask.
+        owner: the numeric IDs of its user and group; those of the process if None.
+        judge: receives the new file before it is put in place, and raises an error to keep the old one.
+        errors: error handler for characters that UTF-8 cannot encode; see :func:`open`.
     """
     beside = _beside(path)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -36,7 +36,7 @@ def write(
         with os.fdopen(descriptor, "w", encoding="utf-8", errors=errors) as stream:
             stream.write(text)
             stream.flush()
-            # By the descriptor: in a folder of a service's own its user could put a link in the place of the name.
+            # By descriptor: in a folder of a service, the service's user could replace the name with a link.
             if owner is not None:
                 os.fchown(stream.fileno(), *owner)
             os.fchmod(stream.fileno(), mode)
@@ -49,7 +49,7 @@ def write(
 
 
 def link(path: Path, target: str | Path) -> bool:
-    """Point a symbolic link elsewhere; tell whether it was another before."""
+    """Point a symbolic link to a target. Return whether it changed."""
     if path.is_symlink() and str(path.readlink()) == str(target):
         return False
     beside = _beside(path)
@@ -59,7 +59,7 @@ def link(path: Path, target: str | Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk: the host may be reset the next moment. Links are skipped."""
+    """Flush a file, or the names in a folder, to the disk before a possible reset. Links are skipped."""
     if path.is_symlink():
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""Many small files of the host's in one go: a run of a module costs half a second, and a hardened host has dozens.
+"""Manage many small files in one module run: each run costs half a second, and a hardened host has dozens of files.
 
-Nothing here knows Ansible. What is to be done is worked out first, and done only then: a plan is what check mode shows.
+Nothing here needs Ansible. All changes are planned before any is made; check mode shows the plan.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 class HostFilesError(Exception):
-    """A file that cannot be as it was asked for; the old one is in place."""
+    """A file cannot be brought into the requested state; the old file is in place."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One file that is not as it should be.
+    """One file that differs from the requested state.
 
     Attributes:
         path: the file.
-        before: its text; nothing where it is not there.
-        after: its text then; nothing where it goes.
-        owner: who owns it then, as numbers of user and group.
-        mode: its permissions then.
-        note: what changes beside the text.
-        validate: a command that judges the new text, with %s for a file that has it.
+        before: its current text; None if it does not exist.
+        after: its new text; None to remove it.
+        owner: its new owner, as the numeric IDs of user and group.
+        mode: its new permissions.
+        note: changes other than to the text.
+        validate: a command that validates the new text, with %s for a temporary file with the text.
     """
 
     path: str
@@ -50,10 +50,10 @@ class Change:
 
 
 def numbers(owner: str, group: str) -> tuple[int, int]:
-    """The numbers of a user and a group.
+    """Return the numeric IDs of a user and a group.
 
     Raises:
-        HostFilesError: there is no such user or group.
+        HostFilesError: the user or group does not exist.
     """
     try:
         return pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
@@ -62,19 +62,19 @@ def numbers(owner: str, group: str) -> tuple[int, int]:
 
 
 def read(path: str) -> str | None:
-    """The text of a file, or nothing where there is none. Bytes that are no UTF-8 survive being written back."""
+    """Read a file; None if it does not exist. Bytes that are not valid UTF-8 are kept when it is written back."""
     file = Path(path)
     return file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else None
 
 
 def with_line(text: str, pattern: str, line: str, after: str = "") -> str:
-    """Return a text with exactly one line that matches: the wanted one, where the first that matched was.
+    """Return a text with exactly one matching line: the requested line, at the place of the first match.
 
     Args:
         text: the text.
-        pattern: a regular expression; every line in which it is found is the line in question.
-        line: the wanted line; when empty, the lines go.
-        after: where no line matches, the wanted one goes behind the first in which this is found; else to the end.
+        pattern: a regular expression; every line that it matches is replaced or removed.
+        line: the requested line; empty to remove the matching lines.
+        after: if no line matches ``pattern``, the line goes after the first line that matches this; else to the end.
     """
     old = text.splitlines()
     place = next((index for index, item in enumerate(old) if re.search(pattern, item)), None)
@@ -91,7 +91,7 @@ def with_line(text: str, pattern: str, line: str, after: str = "") -> str:
 
 
 def plan_files(files: Iterable[Mapping[str, Any]]) -> list[Change]:
-    """Find the files that are not there, or have another text, owner or mode."""
+    """Return the files that do not exist, or have another text, owner or mode."""
     changes = []
     for file in files:
         owner, mode = numbers(file["owner"], file["group"]), int(file["mode"], 8)
@@ -107,7 +107,7 @@ def plan_files(files: Iterable[Mapping[str, Any]]) -> list[Change]:
 
 
 def plan_lines(lines: Iterable[Mapping[str, Any]]) -> list[Change]:
-    """Find the files of others in which a line is not as it should be; one that is not there is left out."""
+    """Return the existing files of other packages in which a line differs; missing files are skipped."""
     first: dict[str, str] = {}
     texts: dict[str, str] = {}
     for item in lines:
@@ -128,9 +128,9 @@ def plan_lines(lines: Iterable[Mapping[str, Any]]) -> list[Change]:
 
 
 def plan_modes(modes: Iterable[Mapping[str, Any]]) -> list[Change]:
-    """Find the files and folders that are open to more than they may be, or of somebody else.
+    """Return the files and folders whose permissions are too open, or whose owner differs.
 
-    A mode is the most that is allowed: what is closed further stays so. Links are not followed.
+    A mode is the maximum: files with fewer permissions keep them. Links are not followed.
     """
     changes = []
     for item in modes:
@@ -139,7 +139,7 @@ def plan_modes(modes: Iterable[Mapping[str, Any]]) -> list[Change]:
             try:
                 owner = numbers(item["owner"], item["group"])
             except HostFilesError:
-                continue  # A group that is not there belongs to a package that is not there.
+                continue  # A missing group belongs to a package that is not installed.
         limit = int(item["mode"], 8)
         for path in sorted(glob.glob(item["path"])):  # noqa: PTH207 - the pattern is a whole path
             status = os.lstat(path)
@@ -154,19 +154,19 @@ def plan_modes(modes: Iterable[Mapping[str, Any]]) -> list[Change]:
 
 
 def plan_absent(paths: Iterable[str]) -> list[Change]:
-    """Find the files that should not be there."""
+    """Return the files to remove."""
     return [Change(path, read(path) or "", None) for path in paths if os.path.lexists(path)]
 
 
 def write(change: Change, run: Run) -> None:
-    """Put a file in place by a rename, after its validation.
+    """Validate a file and put it in place with a rename.
 
     Args:
-        change: what is planned; a file with a text.
+        change: the planned change of a file with a text.
         run: runs the validation.
 
     Raises:
-        HostFilesError: the validation says no; the old file is in place.
+        HostFilesError: the validation failed; the old file is in place.
     """
     path = Path(change.path)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
@@ -183,10 +183,10 @@ def write(change: Change, run: Run) -> None:
 
 
 def apply(changes: Iterable[Change], run: Run) -> None:
-    """Do what is planned, in its order.
+    """Apply the planned changes in order.
 
     Args:
-        changes: of the four plans.
+        changes: changes from the four plan functions.
         run: runs validations.
     """
     for change in changes:
@@ -199,7 +199,7 @@ def apply(changes: Iterable[Change], run: Run) -> None:
 
 
 def _set_mode(change: Change) -> None:
-    """Give a file or folder its owner and mode, unless a link has come in its place since it was planned."""
+    """Set the owner and mode of a file or folder, unless a link has replaced it since the plan was made."""
     descriptor = os.open(change.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
@@ -210,7 +210,7 @@ def _set_mode(change: Change) -> None:
 
 
 def diff(change: Change) -> dict[str, str]:
-    """What Ansible shows of a change with --diff."""
+    """Return the diff of a change for Ansible's --diff."""
     return {
         "before_header": change.path,
         "after_header": f"{change.path} {change.note}".strip(),

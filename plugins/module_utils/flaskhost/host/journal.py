@@ -1,8 +1,8 @@
-"""The journal of each app: a namespace of systemd-journald, with a size of its own.
+"""The journal of each app: a namespace of systemd-journald with its own size limit.
 
-journald rotates by size, so whoever writes most displaces everybody's lines. Its rate limits count lines and not bytes.
-In a namespace an app displaces its own lines only. Lines that systemd writes about an app's units ("Started", "Failed
-with result") stay in the host's journal, so both are read together.
+journald rotates by size, so the noisiest writer displaces everyone's lines. Its rate limits count lines, not bytes. In
+a namespace, an app displaces only its own lines. The lines that systemd writes about an app's units ("Started", "Failed
+with result") stay in the host's journal, so both journals are read together.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 from ansible.module_utils.flaskhost.host.service_state import UNITS, parse_show, settle, state_changed_at, youngest
 
-#: Where each namespace has its sockets.
+#: The folder of each namespace's sockets.
 RUN_DIR = Path("/run/systemd")
-#: The sockets that an app writes to; the fourth, which controls journald, is root's.
+#: The sockets that an app writes to; the fourth one controls journald and belongs to root.
 SOCKETS = ("socket", "dev-log", "stdout")
-#: Where the settings of each namespace are; journald finds them by their names.
+#: The folder of each namespace's configuration, which journald finds by its name.
 CONFIG_DIR = Path("/etc/systemd")
-#: Seconds to wait until a journal is up to date: an app can keep its own busy without end.
+#: Seconds to wait until a journal is flushed: an app can keep its own journal busy without end.
 _LONGEST_SYNC = 10
-#: Characters of a line that are of use to a reader.
+#: Maximum number of characters of a line.
 _LONGEST_LINE = 1000
-#: What bounds the reading of a journal: a message can have 10 MB, and one that can be compressed takes next to no room.
+#: Limits the output when a journal is read: a message can have 10 MB, and a compressible one takes hardly any space.
 _BOUNDED = ("/bin/sh", "-c", 'timeout 30 "$@" | tail --bytes=65536', "sh")
 _PROPERTIES = "Id,ActiveState,NeedDaemonReload,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
 
@@ -36,55 +36,55 @@ def read_journal(run: Run, namespace: str, units: Iterable[str], *options: str) 
 
     Args:
         run: runs a command.
-        namespace: the namespace, which is also what the names of the app's units begin with.
+        namespace: the namespace, which is also the prefix of the app's units.
         units: the units.
-        options: more options of journalctl, such as ``--lines=15``.
+        options: additional options of journalctl, such as ``--lines=15``.
 
     Returns:
-        The messages, the oldest first.
+        The messages, oldest first.
     """
-    # --sync knows one journal at a time.
+    # --sync accepts only one journal.
     for journal in ([f"--namespace={namespace}"], []):
         run(["timeout", str(_LONGEST_SYNC), "journalctl", *journal, "--sync"])
-    # The plus: the host's journal too.
+    # The plus sign includes the host's journal.
     command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options]
     text = run([*_BOUNDED, *command, *(f"--unit={unit}" for unit in units)])[1]
     return "".join(f"{_legible(line)}\n" for line in text.splitlines())
 
 
 def _legible(line: str) -> str:
-    """A line without what would steer a terminal, and not longer than anybody reads."""
+    """Replace a line's control characters, which could steer a terminal, and shorten it."""
     return "".join(char if char.isprintable() or char == "\t" else "?" for char in line[:_LONGEST_LINE])
 
 
 def socket_unit(namespace: str) -> str:
-    """The unit of a namespace's sockets."""
+    """Return the unit of a namespace's sockets."""
     return f"systemd-journald@{namespace}.socket"
 
 
 def service_unit(namespace: str) -> str:
-    """The unit of a namespace's journald."""
+    """Return the unit of a namespace's journald."""
     return f"systemd-journald@{namespace}.service"
 
 
 def helper_units(namespace: str) -> list[str]:
-    """The units that come with a namespace's sockets; systemd 252 has only the first."""
+    """Return the units that accompany a namespace's sockets; systemd 252 has only the first."""
     return [f"systemd-journald-varlink@{namespace}.socket", f"systemd-journald-sync@{namespace}.service"]
 
 
 def require_journal(namespace: str, step: str, config_dir: Path = CONFIG_DIR) -> None:
-    """Stop on a host of an earlier version, whose apps write into the host's journal.
+    """Stop on a host of an earlier version of Flaskhost, whose apps write to the host's journal.
 
-    Without the drop-ins of the namespace's sockets systemd starts and stops them around each command, and refuses a
+    Without the drop-ins for the namespace's sockets, systemd starts and stops them around each command, and rejects a
     command that begins meanwhile ("Transaction is destructive").
 
     Args:
-        namespace: the namespace, which is also what the names of the app's units begin with.
-        step: the step, as a reader knows it.
-        config_dir: where the namespaces have their settings.
+        namespace: the namespace, which is also the prefix of the app's units.
+        step: the step, as shown to the operator.
+        config_dir: the folder of the namespaces' configuration.
 
     Raises:
-        ReleaseError: the namespace has no settings here.
+        ReleaseError: the namespace has no configuration here.
     """
     if not (config_dir / f"journald@{namespace}.conf").is_file():
         raise ReleaseError(
@@ -95,14 +95,14 @@ def require_journal(namespace: str, step: str, config_dir: Path = CONFIG_DIR) ->
 
 
 class Journals:
-    """The apps' journals on this host, compared with their files, whoever has written those and whenever.
+    """The apps' journals on this host, compared with their files, no matter which run wrote these.
 
     Args:
         run: runs a command.
-        groups: for each namespace the group whose members may write to it.
-        run_dir: where the namespaces have their sockets.
-        config_dir: where they have their settings.
-        units_dir: where systemd looks for drop-ins of the administrator's.
+        groups: for each namespace, the group whose members can write to it.
+        run_dir: the folder of the namespaces' sockets.
+        config_dir: the folder of their configuration.
+        units_dir: the folder of the administrator's drop-ins.
     """
 
     def __init__(
@@ -118,15 +118,15 @@ class Journals:
         self.run_dir, self.config_dir, self.units_dir = run_dir, config_dir, units_dir
 
     def needed(self) -> dict[str, list[str]]:
-        """Say what has to be done so that the journals are as their files say.
+        """Return the steps that bring the journals in line with their files.
 
         Returns:
-            The steps in order, each with the namespaces that need it: ``daemon-reload`` where systemd has not read the
-            drop-ins, ``sockets`` where the sockets let others write, ``restart`` where journald runs with earlier
-            settings.
+            The steps in order, each with the namespaces that need it: ``daemon-reload`` if systemd has not read the
+            drop-ins, ``sockets`` if other users can write to the sockets, ``restart`` if journald runs with an earlier
+            configuration.
 
         Raises:
-            ReleaseError: systemd cannot be asked.
+            ReleaseError: systemctl failed.
         """
         if not self.groups:
             return {}
@@ -148,16 +148,16 @@ class Journals:
         return {step: namespaces for step, namespaces in steps.items() if namespaces}
 
     def take(self, step: str, namespaces: Iterable[str]) -> None:
-        """Take a step of :meth:`needed`.
+        """Execute a step of :meth:`needed`.
 
         Raises:
-            ReleaseError: systemd refuses it.
+            ReleaseError: systemd rejects it.
         """
         if step == "sockets":
             for namespace in namespaces:
                 self._close_sockets(namespace)
             return
-        # A restart loses no line: systemd keeps the sockets and the open streams for journald in the meantime.
+        # A restart loses no lines: systemd holds the sockets and the open streams for journald in the meantime.
         units = [] if step == "daemon-reload" else list(map(service_unit, namespaces))
         for namespace in namespaces if step == "restart" else ():
             settle(map(str, self._files(namespace)))
@@ -171,7 +171,7 @@ class Journals:
         others = [sockets, *(states.get(unit, {}) for unit in helper_units(namespace))]
         return (
             any(state.get("NeedDaemonReload") == "yes" for state in (service, *others))
-            # And by the drop-ins' effect: systemd does not say that it has not read a whole folder of them.
+            # Also check the drop-ins' effect: systemd does not report that it has not read a whole folder of them.
             or sockets.get("SocketGroup") != self.groups[namespace]
             or bool(service.get("RuntimeDirectory"))
             or any(state.get("StopWhenUnneeded") == "yes" for state in others)
@@ -185,11 +185,11 @@ class Journals:
         return [self.config_dir / f"journald@{namespace}.conf", self.units_dir / f"{service_unit(namespace)}.d"]
 
     def _open_sockets(self, namespace: str) -> list[Path]:
-        """The sockets that others than the group may write to, or that the group may not."""
+        """Return the sockets whose group or permissions differ from the app's."""
         try:
             number = grp.getgrnam(self.groups[namespace]).gr_gid
         except KeyError:
-            # The app has no user yet, and so nothing that runs.
+            # The app has no user yet, so nothing of it runs.
             return []
         found = []
         for path in (self.run_dir / f"journal.{namespace}" / name for name in SOCKETS):
@@ -200,7 +200,7 @@ class Journals:
         return found
 
     def _close_sockets(self, namespace: str) -> None:
-        # Not by a restart of the sockets' unit, which would restart all that writes to them.
+        # Not with a restart of the sockets' unit, which would restart everything that writes to them.
         for path in self._open_sockets(namespace):
             os.chown(path, -1, grp.getgrnam(self.groups[namespace]).gr_gid)
             path.chmod(0o660)

@@ -1,8 +1,8 @@
-"""The kernel's settings (sysctl): the file for the next boot, and what holds now.
+"""The kernel's settings (sysctl): the file for the next boot, and the current values.
 
-Both are looked at: a file says nothing of a value that somebody has changed since, and a value nothing of the next
-boot. A setting that the kernel does not have is written down with a minus sign, so that the boot does not complain, and
-one that this host may not change, as its kernel is shared, is written and not applied.
+Both are checked: the file does not show a value that somebody has changed since, and a value does not show what the
+next boot sets. A setting that the kernel does not have is written with a minus sign, so that the boot reports no error.
+A setting that this host cannot change, because its kernel is shared, is written but not applied.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Where systemd-sysctl reads from; a folder further up hides a file of the same name further down.
+#: The folders of systemd-sysctl; a file hides a file with the same name in a later folder.
 FOLDERS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")
-#: A route of this flag was learnt from a router's advertisement (RTF_ADDRCONF in linux/ipv6_route.h).
+#: Flag of a route that was learnt from a router advertisement (RTF_ADDRCONF in linux/ipv6_route.h).
 _ADVERTISED = 0x00040000
 _FORWARDING = re.compile(r"net\.ipv[46]\.(ip_forward|conf\.(all|default)\.forwarding)")
 _ADVERTISEMENTS = re.compile(
@@ -26,14 +26,14 @@ _ADVERTISEMENTS = re.compile(
 
 @dataclass
 class Result:
-    """What was found.
+    """The result of the comparison with the host.
 
     Attributes:
-        differing: settings with another value now, and that value.
+        differing: settings with another current value, and that value.
         missing: settings that this kernel does not have.
-        unwritable: settings with another value that this host may not change.
-        overruled: settings that a file further down the order sets to another value, and that file.
-        left: settings that would cut off this host or what it carries, and why.
+        unwritable: settings with another value that this host cannot change.
+        overruled: settings that a later file sets to another value, and that file.
+        left: settings that would cut off this host, or the networks that it routes for, and the reason.
     """
 
     differing: dict[str, str] = field(default_factory=dict)
@@ -44,17 +44,17 @@ class Result:
 
 
 def words(value: str) -> str:
-    """A value as it is compared: 32768<tab>65535 is 32768 65535."""
+    """Normalize a value for comparison: 32768<tab>65535 becomes 32768 65535."""
     return " ".join(str(value).split())
 
 
 def place(root: Path, key: str) -> Path:
-    """The file of a setting below /proc/sys. A name with slashes may have dots in its parts (eth0.10)."""
+    """Return the file of a setting below /proc/sys. Parts of a name with slashes can contain dots (eth0.10)."""
     return root / "proc/sys" / (key if "/" in key else key.replace(".", "/"))
 
 
 def parse(text: str) -> dict[str, str]:
-    """Read a file of sysctl.d: the settings by their names, with dots."""
+    """Parse a file of sysctl.d into settings by name, with dots."""
     found = {}
     for line in text.splitlines():
         name, sign, value = line.strip().partition("=")
@@ -64,9 +64,9 @@ def parse(text: str) -> dict[str, str]:
 
 
 def expanded(settings: Mapping[str, str], root: Path = Path("/")) -> dict[str, str]:
-    """The settings with every asterisk replaced by what is there; one that is named by itself keeps its own value.
+    """Expand asterisks to the existing settings. A setting that is also listed by its own name keeps that value.
 
-    Their names have slashes then, as an interface's name may have dots.
+    Expanded names have slashes, because an interface's name can contain dots.
     """
     found = {key: value for key, value in settings.items() if "*" not in key}
     for key, value in settings.items():
@@ -79,7 +79,7 @@ def expanded(settings: Mapping[str, str], root: Path = Path("/")) -> dict[str, s
 
 
 def later_files(root: Path, own: str) -> list[Path]:
-    """The files that systemd-sysctl reads after ours, in its order."""
+    """Return the files that systemd-sysctl reads after ours, in its order."""
     names: dict[str, Path] = {}
     for folder in FOLDERS:
         for path in (root / folder).glob("*.conf"):
@@ -88,7 +88,7 @@ def later_files(root: Path, own: str) -> list[Path]:
 
 
 def learns_routes(root: Path) -> bool:
-    """Whether this host's kernel has routes of IPv6 that a router has advertised: without them it would be cut off."""
+    """Check whether the kernel has IPv6 routes from router advertisements, without which it would be cut off."""
     try:
         lines = (root / "proc/net/ipv6_route").read_text().splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def learns_routes(root: Path) -> bool:
 
 
 def carries_others(root: Path) -> bool:
-    """Whether it forwards for somebody: for bridges, tunnels and the like, whose programs have turned forwarding on."""
+    """Check whether the host forwards for other networks (bridges, tunnels), whose programs have enabled forwarding."""
     try:
         on = (root / "proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
     except OSError:
@@ -108,7 +108,7 @@ def carries_others(root: Path) -> bool:
 
 
 def uplinks(root: Path) -> set[str]:
-    """The interfaces of the default routes. In a container, or with a bond, these are virtual and carry nobody else."""
+    """Return the default routes' interfaces. In a container or with a bond, they are virtual and carry nobody else."""
     found = set()
     for name, pattern in (
         ("route", re.compile(r"(\S+)\t00000000\t\S+\t(?:\S+\t){4}00000000\b")),
@@ -121,10 +121,10 @@ def uplinks(root: Path) -> set[str]:
 
 
 def examine(settings: Mapping[str, str], own: str, root: Path = Path("/")) -> Result:
-    """Hold the wanted settings against the host.
+    """Compare the requested settings with the host.
 
     Args:
-        settings: the wanted values by their names.
+        settings: the requested values by name.
         own: the name of our file in /etc/sysctl.d.
         root: the host's root folder.
     """
@@ -148,7 +148,7 @@ def examine(settings: Mapping[str, str], own: str, root: Path = Path("/")) -> Re
         try:
             now = words(path.read_text())
         except OSError:
-            # Some may be written and not read (net.ipv4.route.flush); nobody asks for those here.
+            # Some settings are write-only (net.ipv4.route.flush); none of them is used here.
             result.missing.append(key)
             continue
         if now != words(value):
@@ -160,12 +160,12 @@ def examine(settings: Mapping[str, str], own: str, root: Path = Path("/")) -> Re
 
 
 def render(settings: Mapping[str, str], result: Result, header: str) -> str:
-    """Write the file for the next boot.
+    """Return the text of the file for the next boot.
 
     Args:
-        settings: the wanted values.
-        result: what :func:`examine` found; settings that are left alone or overruled are not in the file.
-        header: what stands above.
+        settings: the requested values.
+        result: the result of :func:`examine`; settings in ``left`` or ``overruled`` are omitted.
+        header: the comment at the top.
     """
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     for key in settings:
@@ -179,12 +179,12 @@ def set_now(settings: Mapping[str, str], keys: Iterable[str], root: Path = Path(
     """Set values in the running kernel.
 
     Args:
-        settings: the wanted values.
-        keys: which of them.
+        settings: the requested values.
+        keys: the settings to set.
         root: the host's root folder.
 
     Returns:
-        The settings that the kernel refused, and what it said.
+        The settings that the kernel rejected, each with its error.
     """
     refused = {}
     for key in keys:

@@ -1,6 +1,6 @@
-"""What a stack of PAM modules answers, worked out without asking PAM: nobody may be locked out by a change of it.
+"""Evaluate a stack of PAM modules without PAM, so that no change to it locks anyone out.
 
-A stack is read as libpam reads it (pam.conf(5)), and played through with answers that are given for each module.
+Stacks are parsed like in libpam (pam.conf(5)), and evaluated with a given result for each module.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 SUCCESS, FAILURE = "success", "auth_err"
-#: What the four words stand for, by pam.conf(5).
+#: The meaning of the four keywords, from pam.conf(5).
 WORDS = {
     "required": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "bad"},
     "requisite": {"success": "ok", "new_authtok_reqd": "ok", "ignore": "ignore", "default": "die"},
@@ -24,7 +24,7 @@ _LINE = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """One line: what is done with each answer, the module, and its arguments."""
+    """One line: the action for each result, the module, and its arguments."""
 
     control: Mapping[str, str]
     module: str
@@ -32,7 +32,7 @@ class Entry:
 
 
 def parse(text: str, kind: str) -> list[Entry]:
-    """Read the entries of one kind (auth, account, password, session). Included files are not followed."""
+    """Parse the entries of one type (auth, account, password, session). Included files are not followed."""
     entries = []
     for raw in text.replace("\\\n", " ").splitlines():
         match = _LINE.match(raw.split("#")[0].strip())
@@ -48,11 +48,11 @@ def parse(text: str, kind: str) -> list[Entry]:
 
 
 def play(entries: list[Entry], answer: Callable[[Entry], str]) -> bool:
-    """Whether a stack lets in.
+    """Evaluate a stack: return whether access is granted.
 
     Args:
         entries: the stack.
-        answer: what a module answers; "ignore" for one that says nothing.
+        answer: returns a module's result; "ignore" for a module without one.
     """
     good, bad, index = False, False, 0
     while index < len(entries):
@@ -63,7 +63,7 @@ def play(entries: list[Entry], answer: Callable[[Entry], str]) -> bool:
         if action.isdigit():
             index += int(action)
             if index > len(entries):
-                return False  # libpam takes a jump that is too long for a broken stack.
+                return False  # libpam treats a jump beyond the end as a broken stack.
         elif action in ("ok", "done"):
             good = good or said == SUCCESS
             if action == "done" and not bad:
@@ -78,7 +78,7 @@ def play(entries: list[Entry], answer: Callable[[Entry], str]) -> bool:
 
 
 def answers(password_right: bool, account_good: bool = True) -> Callable[[Entry], str]:
-    """What the modules answer to a user who is known, and has typed a right or a wrong password."""
+    """Return the modules' results for a known user who entered the right or a wrong password."""
 
     def answer(entry: Entry) -> str:
         if entry.module == "pam_deny.so":
@@ -95,14 +95,14 @@ def answers(password_right: bool, account_good: bool = True) -> Callable[[Entry]
 
 
 def faults(auth: str, account: str) -> list[str]:
-    """Say what is wrong with the two files that decide who gets in.
+    """Check the two files that decide who can log in.
 
     Args:
         auth: the text of common-auth.
-        account: the text of common-account. SSH asks this one for every log-in, by key too.
+        account: the text of common-account, which SSH uses for every login, including key-based logins.
 
     Returns:
-        Sentences; none where the right ones get in and the wrong ones do not.
+        One sentence for each problem; empty if the right users can log in and all others cannot.
     """
     found = []
     stack = parse(auth, "auth")
@@ -118,7 +118,7 @@ def faults(auth: str, account: str) -> list[str]:
 
 
 def without(text: str, module: str, argument: str) -> str:
-    """Take an argument away from the lines of a module. pam-auth-update keeps such a change of a line of its own."""
+    """Remove an argument from the lines of a module. pam-auth-update preserves such local changes."""
     its_line = re.compile(rf"^\s*(auth|account|password|session)\b.*\b{re.escape(module)}(\s|$)")
     word = re.compile(rf"\s+{re.escape(argument)}(?=\s|$)")
     lines = [word.sub("", line) if its_line.search(line) else line for line in text.splitlines()]
@@ -126,7 +126,7 @@ def without(text: str, module: str, argument: str) -> str:
 
 
 def having(text: str, kind: str, module: str, argument: str) -> str:
-    """Give the lines of one kind and module an argument. pam-auth-update keeps such a change, as one by `without`."""
+    """Add an argument to the lines of one type and module. pam-auth-update preserves such local changes."""
     its_line = re.compile(rf"^\s*{kind}\b.*\b{re.escape(module)}(\s|$)")
     word = re.compile(rf"\s{re.escape(argument)}(?=\s|$)")
     lines = [
@@ -137,7 +137,7 @@ def having(text: str, kind: str, module: str, argument: str) -> str:
 
 
 def profile_lines(profile: str) -> list[tuple[str, str, tuple[str, ...]]]:
-    """The modules that a profile of pam-auth-update brings: the kind, the module and its arguments.
+    """Return the modules in a profile of pam-auth-update: the type, the module and its arguments.
 
     Args:
         profile: the text of a file in /usr/share/pam-configs.
@@ -156,11 +156,11 @@ def profile_lines(profile: str) -> list[tuple[str, str, tuple[str, ...]]]:
 
 
 def missing_lines(profile: str, common: Mapping[str, str]) -> list[str]:
-    """The modules of a profile that are not in the common files.
+    """Return the modules of a profile that are missing in the common files.
 
     Args:
         profile: the text of the profile.
-        common: the texts of common-auth and the others, by their kinds.
+        common: the texts of common-auth and the other files, by type.
     """
     missing = []
     for kind, module, arguments in profile_lines(profile):

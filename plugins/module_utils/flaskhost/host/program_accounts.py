@@ -1,4 +1,4 @@
-"""Accounts of programs: found on a host by their names, homes and shells, and told apart from those of people."""
+"""Find the accounts of programs on a host by their names, homes and shells, and distinguish them from people's."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-#: The groups by which people may become root.
+#: The groups whose members can become root.
 ADMINISTRATORS = ("sudo", "wheel")
-#: sshd takes other characters for patterns and the ends of names.
+#: sshd treats other characters as patterns or separators.
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*")
 
 
 def matching(patterns: Iterable[Mapping[str, str]], users: Iterable[Any] | None = None) -> list[str]:
-    """Find accounts that cannot be a person's: those without a shell that fit a pattern.
+    """Find accounts that cannot belong to a person: accounts without a login shell that match a pattern.
 
     Args:
-        patterns: each with ``name`` and ``home``, where ``*`` stands for anything but a slash; one of them may be
+        patterns: each with ``name`` and ``home``, in which ``*`` matches anything but a slash; one of them can be
             missing.
-        users: all users of the host; asked for when left out.
+        users: all users of the host; read from the host if None.
 
     Returns:
         Their names, sorted.
@@ -32,7 +32,7 @@ def matching(patterns: Iterable[Mapping[str, str]], users: Iterable[Any] | None 
             continue
         for pattern in patterns:
             name, home = pattern.get("name") or "*", pattern.get("home") or ""
-            # Not PurePath.match() for the name alone: it would match the end of it.
+            # Not PurePath.match() with only the name: it would match the end of a path.
             if PurePosixPath("/", user.pw_name).match(f"/{name}") and (
                 not home or PurePosixPath(user.pw_dir).match(home)
             ):
@@ -41,11 +41,11 @@ def matching(patterns: Iterable[Mapping[str, str]], users: Iterable[Any] | None 
 
 
 def administrators(users: Iterable[Any] | None = None, groups: Iterable[Any] | None = None) -> list[str]:
-    """Find the accounts that may become root, or are root.
+    """Find the accounts that are root or can become root.
 
     Args:
-        users: all users of the host; asked for when left out.
-        groups: all groups; asked for when left out.
+        users: all users of the host; read from the host if None.
+        groups: all groups; read from the host if None.
 
     Returns:
         Their names, sorted.

@@ -1,8 +1,8 @@
-"""What preflight asks the host: systemd about times and apps, PostgreSQL about values, the backups about restores.
+"""Preflight's queries on the host: calendar events and running apps, PostgreSQL's settings, unfinished restores.
 
 Nothing is changed.
 
-It runs on hosts that preflight has yet to refuse, so nothing here needs more than Python 3.7, and nothing raises.
+This code runs on hosts that preflight has not accepted yet, so it needs only Python 3.7, and raises no errors.
 """
 
 from __future__ import annotations
@@ -11,40 +11,40 @@ import json
 import re
 from pathlib import Path
 
-#: Where Debian has PostgreSQL's programs, by version.
+#: Debian's folder of PostgreSQL's programs, by version.
 PROGRAMS = Path("/usr/lib/postgresql")
-#: The program that restores; a bare host has none.
+#: The program that restores backups; a bare host has none.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
-#: Where the apps are, each in a folder of its name.
+#: The folder of the apps; each app has a subfolder with its name.
 APPS = Path("/srv")
-#: The clusters' settings.
+#: The folder of the clusters' settings.
 CLUSTERS = Path("/etc/postgresql")
-#: Seconds. A program that does not answer is not asked again.
+#: Time limit in seconds. A program that exceeds it is not run again.
 _TIMEOUT = 30
 
 
 def answer(
     run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS, apps=None, root=APPS, clusters=CLUSTERS
 ):
-    """Ask the host everything.
+    """Run all queries.
 
     Args:
-        run: runs a command, as ``AnsibleModule.run_command`` does.
+        run: runs a command, with the interface of ``AnsibleModule.run_command``.
         calendars: expressions of systemd.time(7).
-        settings: values of PostgreSQL's settings as texts, by their names.
-        version: the major version of PostgreSQL that is wanted; the newest installed when empty.
-        programs: where PostgreSQL's programs are.
-        backups: the program that restores.
-        apps: the names of the apps that are to run on the host; None where none is asked about.
-        root: where the apps are.
-        clusters: where the clusters' settings are.
+        settings: values of PostgreSQL's settings as strings, by name.
+        version: the requested major version of PostgreSQL; the newest installed version if empty.
+        programs: the folder of PostgreSQL's programs.
+        backups: the program that restores backups.
+        apps: the names of the apps that should run on the host; None to skip the check.
+        root: the folder of the apps.
+        clusters: the folder of the clusters' settings.
 
     Returns:
-        ``calendars``, what systemd says against each expression, and ``postgres``: ``settings``, what PostgreSQL says
-        against each value (without those that it gave no answer to), and ``libraries``, the names of those that are
-        installed. ``postgres`` is empty if the host has no PostgreSQL of that version. ``restores``, a sentence for
-        each restore that was killed and is not finished. ``others``, a sentence for each app that runs and is not to.
-        ``archives``, whether PostgreSQL hands over its log; None if it has no settings of ours yet.
+        ``calendars``, systemd's error for each expression, empty if it is valid; ``postgres`` with ``settings``,
+        PostgreSQL's error for each value (without those that could not be checked), and ``libraries``, the names of the
+        installed libraries. ``postgres`` is empty if the host does not have that version of PostgreSQL. ``restores``, a
+        sentence for each restore that was killed before it finished. ``others``, a sentence for each app that runs but
+        should not. ``archives``, whether PostgreSQL archives its WAL; None if our settings are not on the host yet.
     """
     return {
         "calendars": _calendars(run, calendars),
@@ -100,7 +100,7 @@ def _calendars(run, expressions):
     found = {}
     for expression in expressions:
         status, _out, err = run([*command, expression])
-        # 127 and the like: there is no such program, which says nothing about the expression.
+        # 127 and similar: the program does not exist, which says nothing about the expression.
         found[expression] = _first_line(err) or "it gives no reason" if status == 1 else ""
     return found
 
@@ -110,15 +110,15 @@ def _postgres(run, settings, version, programs):
     if folder is None:
         return {}
     found = {}
-    # No cluster and no file of its settings: the answer is about the value alone. -C prints a setting and ends.
+    # Without a cluster and its settings, so that only the value is validated. -C prints a setting and exits.
     base = [str(folder / "bin" / "postgres"), "-D", "/", "-c", "config_file=/dev/null"]
-    # As the user postgres, which the program insists on.
+    # The program must run as the user postgres.
     become = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--no-new-privs"]
     for name, value in sorted(settings.items()):
         command = ["timeout", str(_TIMEOUT), *become, *base, "-c", f"{name}={value}", "-C", name]
         status, _out, err = run(command)
         said = re.findall(r" (?:FATAL|ERROR|HINT|DETAIL): +(.+)", err) if status else []
-        # Without such a line it is not PostgreSQL that refused.
+        # Without such a line, PostgreSQL itself did not reject the value.
         if said or status == 0:
             found[name] = " ".join(line.rstrip(".") + "." for line in said)
     libraries = sorted(path.name[: -len(".so")] for path in (folder / "lib").glob("*.so"))
@@ -126,7 +126,7 @@ def _postgres(run, settings, version, programs):
 
 
 def _folder(version, programs):
-    """The folder of the wanted version, or of the newest one; None if it is not installed."""
+    """Return the folder of the requested version, or of the newest one; None if it is not installed."""
     have = {path.parents[1].name: path.parents[1] for path in programs.glob("[0-9]*/bin/postgres")}
     if version:
         return have.get(version)

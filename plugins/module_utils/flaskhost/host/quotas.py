@@ -1,8 +1,8 @@
-"""How much an app may hold of a file system: project quotas, which ext4 and XFS have.
+"""Disk limits for apps: project quotas of ext4 and XFS.
 
-Each app is a project (quota(1), chattr(1) -p). Its folders belong to it, and so does what is made in them, whoever
-makes it. A process of an app cannot leave its project: the kernel lets nobody change one from inside a user namespace,
-which ``PrivateUsers=`` of the sandbox is (fs/ioctl.c, ``fileattr_set_prepare``).
+Each app is a project (quota(1), chattr(1) -p). Its folders belong to the project, and so does everything created in
+them, by any user. A process of an app cannot leave its project: the kernel does not let anyone change a project from
+inside a user namespace, which ``PrivateUsers=`` of the sandbox creates (fs/ioctl.c, ``fileattr_set_prepare``).
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from pathlib import Path
 
 from ansible.module_utils.flaskhost.host.runner import Run, tail
 
-#: ioctl(2) numbers of <linux/fs.h>, and the flag of a folder whose project is inherited.
+#: ioctl(2) numbers from <linux/fs.h>, and the flag that makes new files inherit a folder's project.
 _GET, _SET, _INHERIT = 0x801C581F, 0x401C5820, 0x00000200
-#: Where struct fsxattr of <linux/fs.h>, 28 bytes, has its flags and its project, in words of 4 bytes.
+#: Positions of flags and project in struct fsxattr of <linux/fs.h> (28 bytes), in words of 4 bytes.
 _FLAGS, _PROJECT, _WORDS = 0, 3, 7
 _UNITS = {"M": 1024**2, "G": 1024**3, "T": 1024**4}
-#: What tells a file that its file system has no such thing, or that there is none to open.
+#: Errors that mean that a file's file system does not support projects, or that there is no file to open.
 _NOT_HERE = (
     *(errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM),
     *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO),
 )
-#: How what an app can exchange is opened: no link is followed, no pipe waited for.
+#: Flags to open files that an app can replace: links are not followed, and pipes do not block.
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-#: Folders in each other; each of them stays open while what is in it is looked at.
+#: Maximum depth of nested folders; each of them stays open while its contents are processed.
 _DEEPEST = 20_000
 
 
 class QuotaError(Exception):
-    """A bound that cannot be set; the text says why and what to do."""
+    """A quota cannot be set; the message contains the reason and the fix."""
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A file system that is mounted.
+    """A mounted file system.
 
     Attributes:
-        mount: where.
-        device: of what.
-        kind: such as ``ext4``.
-        options: how it is mounted, the file system's own options among them.
+        mount: the mount point.
+        device: the device.
+        kind: the type, such as ``ext4``.
+        options: the mount options, including the file system's own.
     """
 
     mount: str
@@ -63,18 +63,18 @@ class FileSystem:
 
     @property
     def has_quotas(self) -> bool:
-        """Whether it holds projects to their bounds."""
+        """Whether it enforces project quotas."""
         return self.kind in ("ext4", "xfs") and bool({"prjquota", "pquota"} & {*self.options})
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a project may hold of a file system, and what it holds.
+    """A project's quota on a file system, and its usage.
 
     Attributes:
-        blocks: the most, in KiB; 0 for no bound.
-        files: the most files and folders; 0 for no bound.
-        used: what it holds, in KiB.
+        blocks: the limit in KiB; 0 for no limit.
+        files: the maximum number of files and folders; 0 for no limit.
+        used: current usage in KiB.
     """
 
     blocks: int
@@ -83,11 +83,11 @@ class Bound:
 
 
 def file_system(path: Path, table: str = "") -> FileSystem:
-    """The file system that a path is on, or will be.
+    """Return the file system that a path is on, or would be on.
 
     Args:
-        path: the path; it need not be there.
-        table: the text of proc_pid_mountinfo(5); this process's when empty.
+        path: the path, which does not need to exist.
+        table: the text of proc_pid_mountinfo(5); read for this process if empty.
     """
     place = Path(os.path.realpath(path))
     found = FileSystem("/", "", "")
@@ -95,14 +95,14 @@ def file_system(path: Path, table: str = "") -> FileSystem:
         before, _, after = line.partition(" - ")
         mount = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
         kind, device, options = after.split()[:3]
-        # Later lines lie over earlier ones.
+        # Later mounts hide earlier ones.
         if place.is_relative_to(mount) and len(mount) >= len(found.mount):
             found = FileSystem(mount, device, kind, (*before.split()[5].split(","), *options.split(",")))
     return found
 
 
 def size(limit: str, total: int) -> int:
-    """A bound in bytes.
+    """Convert a limit to bytes.
 
     Args:
         limit: ``10G``, ``500M``, ``2T``, or a share of the file system such as ``50%``.
@@ -113,7 +113,7 @@ def size(limit: str, total: int) -> int:
 
 
 def project_of(name: str) -> int:
-    """The number of an app's project: the same on every host, and none that an administrator would give by hand.
+    """Return an app's project ID: the same on every host, and in a range that administrators do not use by hand.
 
     Args:
         name: the app's name.
@@ -122,11 +122,11 @@ def project_of(name: str) -> int:
 
 
 def wanted(limit: str, mount: str) -> Bound:
-    """What a project may hold of a file system; of its files the same share as of its bytes.
+    """Return a project's quota on a file system: the same share of its inodes as of its bytes.
 
     Args:
         limit: as in :func:`size`.
-        mount: where the file system is mounted.
+        mount: the mount point.
     """
     there = os.statvfs(mount)
     total = there.f_blocks * there.f_frsize
@@ -135,22 +135,22 @@ def wanted(limit: str, mount: str) -> Bound:
 
 
 def adopt(top: Path, project: int, change: bool = True) -> bool:
-    """Give a folder and all that is in it to a project, so that new files in it belong to it too.
+    """Assign a folder and everything in it to a project, so that new files in it belong to the project too.
 
-    Nothing follows a link, and nothing leaves the file system: a hostile app may exchange what it can write meanwhile.
-    Each folder is given to the project before it is listed. What an app creates in it later belongs to the project by
-    itself, and nothing can be moved into it that does not.
+    Links are not followed, and other file systems are not entered: a malicious app can replace its files meanwhile.
+    Each folder is assigned before it is listed. New files in it then belong to the project automatically, and nothing
+    from another project can be moved into it.
 
     Args:
-        top: the folder; it may be missing.
-        project: the project's number; 0 for none.
-        change: whether to do it; else it is only asked for the folder itself.
+        top: the folder, which can be missing.
+        project: the project ID; 0 for none.
+        change: whether to make the change; if false, only the folder itself is checked.
 
     Returns:
         Whether something was changed, or would be.
 
     Raises:
-        QuotaError: there are too many folders in each other.
+        QuotaError: the folders are nested too deep.
     """
     try:
         descriptor = os.open(top, _FOLDER)
@@ -161,7 +161,7 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
             return False
         raise
     try:
-        # The folder itself is the last: a run that was killed begins anew.
+        # The top folder is assigned last, so that a killed run starts over.
         if _belongs(descriptor, project):
             return False
         if not change:
@@ -169,7 +169,7 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
         with _open_files(_DEEPEST + 100):
             _adopt_below(descriptor, project, top)
             _give(descriptor, project)
-            # It was listed before it was given: an app that writes into it may have been quicker.
+            # The top folder was listed before it was assigned: an app can have written to it in between.
             _adopt_below(descriptor, project, top, known=True)
     finally:
         os.close(descriptor)
@@ -178,7 +178,7 @@ def adopt(top: Path, project: int, change: bool = True) -> bool:
 
 @contextlib.contextmanager
 def _open_files(number: int) -> Iterator[None]:
-    """Let this process have more files open; a folder stays open as long as what is in it is looked at."""
+    """Raise this process's limit of open files: each folder stays open while its contents are processed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < number:
         most = number if hard == resource.RLIM_INFINITY else min(number, hard)
@@ -190,15 +190,15 @@ def _open_files(number: int) -> Iterator[None]:
 
 
 def _adopt_below(top: int, project: int, name: Path, known: bool = False) -> None:
-    """Give what is in a folder to a project.
+    """Assign the contents of a folder to a project.
 
-    Not os.fwalk(), which lists a folder before anything can be done with it, and fails in a tree of a thousand levels.
+    Not with os.fwalk(), which lists a folder before it can be assigned, and fails at a depth of a thousand folders.
 
     Args:
         top: the folder's descriptor.
-        project: the project's number.
+        project: the project ID.
         name: the folder, for the message.
-        known: whether to pass over the folders that belong to the project: what is in them does, too.
+        known: whether to skip folders that belong to the project, because their contents do too.
     """
     device = os.fstat(top).st_dev
     stack = [(os.dup(top), iter(os.listdir(top)))]
@@ -224,7 +224,7 @@ def _adopt_below(top: int, project: int, name: Path, known: bool = False) -> Non
 
 
 def _adopt_item(name: str, folder: int, project: int, device: int, known: bool) -> int | None:
-    """Give a file or a folder to a project; returns the folder's descriptor if what is in it has to follow."""
+    """Assign a file or folder to a project. Return the folder's descriptor if its contents have to follow."""
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -269,16 +269,16 @@ def _give(descriptor: int, project: int) -> None:
 
 
 def bounds(run: Run, mount: str) -> dict[int, Bound]:
-    """What each project may hold of a file system, by its number.
+    """Return the quotas of a file system by project ID.
 
     Args:
         run: runs a command.
-        mount: where it is mounted.
+        mount: the mount point.
 
     Raises:
-        QuotaError: there is no answer.
+        QuotaError: repquota failed.
     """
-    # -P without -v leaves out who holds nothing, which may have a bound all the same.
+    # Without -v, -P omits projects without any usage, which can still have a quota.
     status, out, err = run(["repquota", "-P", "-n", "-v", "-O", "csv", mount])
     if status:
         raise QuotaError(f"repquota -P {mount} does not answer: {tail(err or out, 3)}\nSee: quotaon -p -P {mount}")
@@ -292,19 +292,19 @@ def bounds(run: Run, mount: str) -> dict[int, Bound]:
 
 
 def hold(run: Run, mount: str, limits: Iterable[tuple[str, int, str]], change: bool = True) -> list[str]:
-    """Hold projects to their bounds.
+    """Set the projects' quotas.
 
     Args:
         run: runs a command.
-        mount: where the file system is mounted.
-        limits: for each project its name, its number and its limit, as in :func:`size`.
-        change: whether to do it, or only to say what would be done.
+        mount: the mount point.
+        limits: for each project its name, its ID and its limit, as in :func:`size`.
+        change: whether to set the quotas, or only report what would change.
 
     Returns:
-        What was changed, a line each.
+        The changes, one line each.
 
     Raises:
-        QuotaError: a project holds more than its limit already, or it cannot be set.
+        QuotaError: a project already uses more than its limit, or the quota cannot be set.
     """
     have, done = bounds(run, mount), []
     for name, number, limit in limits:
@@ -326,13 +326,13 @@ def hold(run: Run, mount: str, limits: Iterable[tuple[str, int, str]], change: b
 
 
 def start_units(unit: str, ready: str, mount: str, limits: Mapping[int, Bound]) -> dict[str, str]:
-    """The unit files that lift the bounds before a service starts, and set them once it is ready.
+    """Return the unit files that lift the quotas before a service starts, and set them again once it is ready.
 
     Args:
         unit: the service's unit.
         ready: a command that succeeds when the service is ready.
-        mount: where the file system is mounted.
-        limits: the bounds, by the number of the project.
+        mount: the mount point of the file system.
+        limits: the quotas by project ID.
 
     Returns:
         The text of each file, by its path.

@@ -1,4 +1,4 @@
-"""How a release runs commands: as the app's user, in a sandbox that systemd makes, never in a shell of root's."""
+"""Run commands of a release as the app's user in a systemd sandbox, never in a root shell."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-#: Runs a command and returns its status, its output and its errors; ``AnsibleModule.run_command`` is one.
+#: Runs a command and returns its status, output and error output, like ``AnsibleModule.run_command``.
 Run = Callable[..., tuple[int, str, str]]
 
 
 class ReleaseError(Exception):
-    """A release that cannot go on.
+    """A release cannot continue.
 
     Args:
-        step: the step that failed, as a reader knows it ("Build the environment").
+        step: the step that failed, as shown to the operator ("Build the environment").
         reason: what went wrong, with the last lines of the output.
         cure: what to do next.
     """
@@ -25,20 +25,20 @@ class ReleaseError(Exception):
 
 
 def tail(text: str, lines: int = 15) -> str:
-    """The last lines of an output, without the empty ones."""
+    """Return the last lines of an output, without empty lines."""
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
-#: How programs say that a disk is full, or that an app holds as much of it as it may.
+#: The errors of programs when a disk is full, or when an app has reached its disk limit.
 _FULL = ("No space left on device", "Disk quota exceeded")
 
 
 def cure_for(said: str, otherwise: str) -> str:
-    """What to do about a command that failed: where a disk is full, nothing else counts.
+    """Return the fix for a failed command. A full disk takes precedence over any other fix.
 
     Args:
         said: the command's output.
-        otherwise: what to do where it is not.
+        otherwise: the fix if the disk is not full.
     """
     if any(words.lower() in said.lower() for words in _FULL):
         return (
@@ -48,15 +48,16 @@ def cure_for(said: str, otherwise: str) -> str:
     return otherwise
 
 
-#: What every command of an app is held to: slots, processes, timers, builds, release commands and run.yml. Read with
-#: ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 says the same of the slots; a unit test compares them.
+#: The sandbox for all commands of an app: slots, processes, timers, builds, release commands and run.yml. For its
+#: options, see ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 has the same list for the slots; a unit
+#: test compares them.
 SANDBOX = (
     "NoNewPrivileges=yes",
     "TemporaryFileSystem=/dev/shm:mode=1777,nosuid,nodev,noexec",
     "PrivateDevices=yes",
     "PrivateUsers=yes",
     "ProtectSystem=strict",
-    # ProtectProc leaves it to be written otherwise, also under ProtectSystem.
+    # ProtectProc leaves /run writable, even with ProtectSystem.
     "ReadOnlyPaths=/run",
     "ProtectHome=yes",
     "ProtectProc=invisible",
@@ -80,15 +81,15 @@ SANDBOX = (
     "SystemCallErrorNumber=EPERM",
     "TasksMax=512",
     "LimitNOFILE=8192",
-    # Lines of the journal; journald multiplies them by 3 to 6 where the disk has room. The rest is dropped and counted.
-    # LogNamespace, which names the app, is added beside this list: it bounds the bytes.
+    # Limits the lines in the journal; journald multiplies the limit by 3 to 6 if the disk has space. Further lines are
+    # dropped and counted. LogNamespace, which contains the app's name, is added separately and limits the bytes.
     "LogRateLimitIntervalSec=30s",
     "LogRateLimitBurst=1000",
 )
 
-#: What a command that is run once may take: builds, release commands and run.yml. Half of the host's memory, since a
-#: build may compile and a migration may need more than a slot; if memory runs out, such a command is ended before
-#: anything that serves, and visitors come first where processors and disks are busy.
+#: Limits for one-off commands: builds, release commands and run.yml. Half of the host's memory, because a build can
+#: compile and a migration can need more than a slot. If memory runs out, such a command is killed before any live slot,
+#: and visitors have priority if processors and disks are busy.
 ONCE = (
     "MemoryMax=50%",
     "MemorySwapMax=50%",
@@ -101,38 +102,38 @@ ONCE = (
 
 
 def network(*, outbound: bool) -> tuple[str, ...]:
-    """What a unit of an app has where the app may not connect to anything beyond this host's own sockets of files.
+    """Return the properties of a unit whose app must not connect to anything but this host's own Unix sockets.
 
-    With a network of its own, in which there is only a loopback interface, it does not reach this host's ports either.
+    In its own network namespace, which has only a loopback interface, it cannot reach this host's ports either.
 
     Args:
-        outbound: whether it may.
+        outbound: whether outbound connections are allowed.
     """
     return () if outbound else ("PrivateNetwork=yes",)
 
 
-#: The group of commands that have an owner's password among their variables. A process may look into another one of its
-#: user's only where the groups are the same too (ptrace(2), access mode checking): the app's own may not then.
+#: The group of commands whose variables include an owner's password. A process can inspect another process of the same
+#: user only if the groups are the same too (ptrace(2), access mode checking), so the app's own processes cannot.
 OWNERS_GROUP = "flaskhost-owner"
 
 
-#: Where the temporary files of an app's builds are, in its folder. virtualenv.py creates it: the unit of a build has
-#: another /srv, in which no command of the unit could.
+#: The folder for temporary files of an app's builds, in the app's folder. virtualenv.py creates it, because the unit of
+#: a build sees another /srv, in which no command of the unit could.
 BUILD_TEMPORARY = "tmp/build"
 
 
 def temporary(root: str, name: str, user: str) -> tuple[str, ...]:
-    """Give a unit a ``/tmp`` and a ``/var/tmp`` of its own, which count toward what its app holds of the disk.
+    """Return properties that give a unit its own ``/tmp`` and ``/var/tmp``, which count toward the app's disk limit.
 
-    ``PrivateTmp=`` would put them into the host's ``/tmp``, where nothing bounds them. As there, the folder is empty at
-    each start and removed at the end. ``rm`` runs as root and follows no link. The folder may be missing, for the
-    commands that come before it is created: they too have the unit's mounts. The folder above it is root's alone, since
-    the units of an app run as the same user: a slot must not read what a release command has in its ``/tmp``.
+    ``PrivateTmp=`` would put them into the host's ``/tmp``, without a limit. As with ``PrivateTmp=``, the folder is
+    empty at each start and removed at the end. ``rm`` runs as root and follows no link. The mount is optional, for the
+    commands that run before the folder is created: they also get the unit's mounts. Only root can enter the parent
+    folder, because all units of an app run as the same user: a slot must not read a release command's ``/tmp``.
 
     Args:
-        root: the app's folder, which is root's.
+        root: the app's folder, which belongs to root.
         name: the unit's name; ``%N`` in a unit file.
-        user: who writes there.
+        user: the user who writes there.
     """
     above = f"{root}/tmp"  # noqa: S108  # below a folder of root's
     folder = f"{above}/{name}"
@@ -151,15 +152,15 @@ def _bind(folder: str) -> tuple[str, str]:
 
 
 def _task(user: str) -> str:
-    # Not a hyphen before the last part: flask-shop-task-1 could be of an app named shop-task.
+    # No hyphen before the last part: flask-shop-task-1 could belong to an app named shop-task.
     return f"flask-{user}_task"
 
 
 def apparmor(profile: str) -> tuple[str, ...]:
-    """What puts a command under the profile of its app; nothing where the kernel has no AppArmor.
+    """Return properties that confine a command with its app's AppArmor profile, without effect if the kernel has none.
 
     Args:
-        profile: its name. It is loaded first: the first command of an app runs before the first slot.
+        profile: its name. It is loaded first, because an app's first command runs before its first slot.
     """
     load = f"/usr/sbin/apparmor_parser --quiet --replace /etc/apparmor.d/{profile.partition('_')[0]}"
     return (
@@ -169,7 +170,7 @@ def apparmor(profile: str) -> tuple[str, ...]:
 
 
 def stop_tasks(run: Run, user: str) -> None:
-    """Stop what a run that was killed has left running for an app: a migration, a build.
+    """Stop the commands of an app that a killed run left behind, such as a migration or a build.
 
     Args:
         run: runs a command.
@@ -179,18 +180,18 @@ def stop_tasks(run: Run, user: str) -> None:
 
 
 def as_owner(run: Run, owner_file: str, what: str) -> str:
-    """Get ready to run a command as the owner of an app's database.
+    """Prepare to run a command as the owner of an app's database.
 
     Args:
         run: runs a command.
-        owner_file: the file of variables by which it logs in.
-        what: the step, as a reader knows it.
+        owner_file: the environment file with the owner's login.
+        what: the step, as shown to the operator.
 
     Returns:
-        The group that it has to run with; see :data:`OWNERS_GROUP`.
+        The group that the command has to run with; see :data:`OWNERS_GROUP`.
 
     Raises:
-        ReleaseError: the owner has not been made on this host.
+        ReleaseError: the owner does not exist on this host yet.
     """
     if not Path(owner_file).is_file():
         raise ReleaseError(
@@ -219,36 +220,37 @@ def sandboxed(
     builder: str = "",
     properties: Iterable[str] = (),
 ) -> list[str]:
-    """Wrap a command so that systemd runs it in the sandbox, as the app's user or as the one who builds for it.
+    """Wrap a command so that systemd runs it in the sandbox, as the app's user or as its build account.
 
     Args:
-        command: the program and its arguments; no shell reads them.
+        command: the program and its arguments, not parsed by a shell.
         user: the app's system user.
-        root: the app's folder, where its temporary files are.
+        root: the app's folder, which contains its temporary files.
         directory: the working directory.
-        writable: the folders that it may write.
-        environment: variables that are no secret: they can be seen in the process list.
-        environment_files: files of variables, secrets among them, the later one wins; systemd reads them as root. One
-            that begins with ``-`` may be missing.
-        timeout: seconds until it is ended.
-        outbound: whether it may connect to other hosts.
-        group: the group that it runs with, and the app's beside it; the app's own when empty.
-        builder: the account that it runs as, with the app's group beside its own; the app's user when empty.
-        properties: more of the unit's properties.
+        writable: the folders that the command can write.
+        environment: variables without secrets: they are visible in the process list.
+        environment_files: environment files, which can contain secrets; later files take precedence. systemd reads them
+            as root. A file with the prefix ``-`` is optional.
+        timeout: time limit in seconds.
+        outbound: whether the command can connect to other hosts.
+        group: the group that it runs with, in addition to the app's group; only the app's group if empty.
+        builder: the account that it runs as, with the app's group in addition to its own; the app's user if empty.
+        properties: additional properties of the unit.
 
     Returns:
-        The arguments of a ``systemd-run`` that waits and passes output and exit status through.
+        The arguments of a ``systemd-run`` command that waits, and passes output and exit status through.
     """
     group = group or builder
-    # A name to find it by when this process is killed and the command goes on: see stop_tasks.
+    # A name by which stop_tasks finds the command if this process is killed and the command continues.
     unit = f"{_task(user)}-{secrets.token_hex(4)}"
     together = [
-        # For a build /run is empty, and systemd does one thing with a path.
+        # A build has an empty /run, and systemd accepts only one option for a path.
         *(item for item in SANDBOX if not builder or item != "ReadOnlyPaths=/run"),
         *ONCE,
         *(_bind(f"{root}/{BUILD_TEMPORARY}") if builder else temporary(root, unit, user)),
         *apparmor(f"flask-{user}_build" if builder else f"flask-{user}"),
-        # Its output goes elsewhere, but the sockets of the journal are in reach; none is in a build's empty /run.
+        # The output goes elsewhere, but the command can reach the journal's sockets; a build has none in its empty
+        # /run.
         *([] if builder else [f"LogNamespace=flask-{user}"]),
         *network(outbound=outbound),
         *([f"SupplementaryGroups={user}"] if group else []),
@@ -270,6 +272,6 @@ def sandboxed(
         *(f"--property={item}" for item in together),
         *(f"--setenv={key}={value}" for key, value in (environment or {}).items()),
         "--",
-        # systemd puts variables in the place of $NAME, as in ExecStart=; that is for the command itself to do.
+        # systemd expands $NAME, as in ExecStart=; only the command itself should do that.
         *(item.replace("$", "$$") for item in command),
     ]

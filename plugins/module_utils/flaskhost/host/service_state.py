@@ -1,11 +1,11 @@
-"""Whether a service runs with the configuration that is on the disk, asked of systemd rather than remembered.
+"""Check whether a service runs with the configuration on the disk, by its state in systemd instead of a handler.
 
-A handler is lost when its run is killed between the write and the reload, and no later run brings it back: the file is
-as it should be, so nothing notifies. Here the need is read from the host: a file that is younger than the service's
-last change of state (a start, a restart, a reload) has not been loaded yet.
+A handler is lost if its run is killed between the write and the reload, and no later run repeats it: the file is
+unchanged, so nothing notifies the handler. So the state is read from the host: a file that is newer than the service's
+last state change (a start, a restart, a reload) has not been loaded yet.
 
-A clock that is set back must not confuse the two. The age of a change of state is checked against a clock that is never
-set, and a file that seems to come from the future gets the present time before its service takes it in.
+A clock that is set back must not cause errors. The age of a state change is compared with a monotonic clock, and a file
+with a time in the future gets the current time before its service loads it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-#: Where the administrator's units and drop-ins are.
+#: The folder of the administrator's units and drop-ins.
 UNITS = "/etc/systemd/system/"
-#: What ``systemctl show`` is asked for.
+#: The properties to request from ``systemctl show``.
 PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -28,21 +28,21 @@ PROPERTIES = (
     "StateChangeTimestamp",
     "StateChangeTimestampMonotonic",
 )
-#: Seconds by which the two clocks of systemd may differ before the one that can be set counts for nothing.
+#: Maximum difference of systemd's two clocks in seconds; beyond it, the settable clock is ignored.
 _CLOCKS_DIFFER = 1.0
 
 
 def parse_show(text: str) -> dict[str, str]:
-    """Turn the output of ``systemctl show --timestamp=us+utc`` into a mapping."""
+    """Parse the output of ``systemctl show --timestamp=us+utc`` into a mapping."""
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 def state_changed_at(properties: Mapping[str, str]) -> float:
-    """When the service last changed its state, in seconds since 1970; 0 when never.
+    """Return when the service last changed its state, in seconds since 1970; 0 if never.
 
     Args:
-        properties: what :func:`parse_show` returns, with a time such as ``Sat 2026-11-21 10:30:12.123456 UTC``, and the
-            microseconds of the monotonic clock.
+        properties: the result of :func:`parse_show`, with a time such as ``Sat 2026-11-21 10:30:12.123456 UTC``, and
+            the microseconds of the monotonic clock.
     """
     text = properties.get("StateChangeTimestamp", "")
     try:
@@ -54,27 +54,27 @@ def state_changed_at(properties: Mapping[str, str]) -> float:
         elapsed = time.clock_gettime(time.CLOCK_MONOTONIC) - int(properties["StateChangeTimestampMonotonic"]) / 1e6
     except (KeyError, ValueError):
         return noted
-    # The clock was set back since: by what it says now, it was then. After a jump ahead what was noted stays right.
+    # The clock was set back since: convert to the current clock. After a jump ahead, the recorded time stays right.
     actual = time.time() - elapsed
     return actual if noted - actual > _CLOCKS_DIFFER else noted
 
 
 def _items(paths: Iterable[str]) -> list[Path]:
-    """The files and folders that there are, and the files in the folders."""
+    """Return the existing files and folders, and the files in the folders."""
     found = [item for path in map(Path, paths) for item in ([path, *path.glob("*")] if path.is_dir() else [path])]
     return [item for item in found if item.exists()]
 
 
 def youngest(paths: Iterable[str]) -> float:
-    """When the youngest of some files was put in place, in seconds since 1970; folders count with their files.
+    """Return when the newest of some files was put in place, in seconds since 1970. Folders count with their files.
 
-    The time is that of the inode's change: a rename into place sets it, and no program sets it back.
+    The time is the inode's change time: a rename into place sets it, and no program sets it back.
     """
     return max([0.0, *(item.stat().st_ctime for item in _items(paths))])
 
 
 def make_younger(paths: Iterable[str]) -> None:
-    """Set the time of the inodes' change to now, and nothing else about the files."""
+    """Set the inodes' change time to now, without any other change to the files."""
     for path in map(Path, paths):
         if path.exists():
             status = path.stat()
@@ -82,17 +82,17 @@ def make_younger(paths: Iterable[str]) -> None:
 
 
 def settle(paths: Iterable[str]) -> None:
-    """Give the present time to files that were put in place while the clock was ahead.
+    """Set the current time for files that were put in place while the clock was ahead.
 
-    To be called before a service takes its files in: else they stay younger than the service, which would be restarted
-    by every run until the clock has caught up.
+    Call this before a service loads its files. Otherwise they stay newer than the service, and every run would restart
+    the service until the clock has caught up.
 
     Args:
         paths: the files; folders count with their files.
     """
     now = time.time()
     for item in _items(paths):
-        # Of a disk that only reads nothing is to be had.
+        # Ignore read-only disks.
         with contextlib.suppress(OSError):
             if item.stat().st_ctime > now:
                 make_younger([str(item)])
@@ -101,16 +101,16 @@ def settle(paths: Iterable[str]) -> None:
 def steps(
     properties: Mapping[str, str], enabled: bool, reload_files: Iterable[str], restart_files: Iterable[str]
 ) -> list[str]:
-    """Say what has to be done so that the service runs, at boot too, with what is on the disk.
+    """Return the steps after which the service runs with the files on the disk, also after a boot.
 
     Args:
-        properties: what :func:`parse_show` returns.
+        properties: the result of :func:`parse_show`.
         enabled: whether it should start at boot.
-        reload_files: files that a reload takes in.
-        restart_files: files that only a restart takes in.
+        reload_files: files that a reload loads.
+        restart_files: files that only a restart loads.
 
     Returns:
-        Of ``daemon-reload``, ``enable``, and one of ``start``, ``restart`` and ``reload``, in that order.
+        Any of ``daemon-reload``, ``enable``, and one of ``start``, ``restart`` and ``reload``, in that order.
     """
     restart_files = list(restart_files)
     needed: list[str] = []
@@ -124,7 +124,7 @@ def steps(
     elif youngest(reload_files) > since:
         needed.append("reload")
     stale = properties.get("NeedDaemonReload") == "yes" or properties.get("LoadState") == "not-found"
-    # systemd does not look into a folder of drop-ins that was made after it last read its units, and says that there is
-    # no need to.
+    # If a folder of drop-ins was created after systemd last read its units, systemd does not read it, and reports that
+    # no reload is needed.
     unread = bool({"start", "restart"} & set(needed)) and any(path.startswith(UNITS) for path in restart_files)
     return ["daemon-reload", *needed] if stale or unread else needed

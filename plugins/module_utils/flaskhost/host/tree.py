@@ -1,7 +1,7 @@
-"""Files and folders reached by descriptors: no link is followed on the way, whoever makes one, and whenever.
+"""Access files and folders by descriptor, so that no link is followed on the way, even if one appears meanwhile.
 
-For what root does below a folder in which somebody else may write, or to which a link of somebody else's may lead. A
-path that is checked first and used afterwards can lead elsewhere by then.
+For root's work below a folder that another user can write, or that another user's link can lead to. A path that is
+checked first and used afterwards can lead elsewhere in between.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def folder(top: Path, inside: PurePath | str = "", make: bool = False) -> Iterator[int]:
-    """Open a folder below another one, a component at a time, none of which may be a link.
+    """Open a folder below another one, one component at a time, without following links.
 
     Args:
-        top: where to begin; the folders above it are trusted.
+        top: the starting folder; its parent folders are trusted.
         inside: the folder, relative to ``top``.
-        make: create the components that are missing, with mode 0755.
+        make: whether to create missing components, with mode 0755.
 
     Yields:
         Its descriptor, which is closed at the end.
 
     Raises:
-        OSError: a component is not there, is a link, or is no folder.
+        OSError: a component does not exist, is a link, or is not a folder.
     """
     descriptor = os.open(top, _FOLDER)
     try:
@@ -61,9 +61,9 @@ def regular_file(name: str, parent: int) -> Iterator[int]:
         Its descriptor, which is closed at the end.
 
     Raises:
-        OSError: it is not there, or is no regular file.
+        OSError: it does not exist, or is not a regular file.
     """
-    # Without O_NONBLOCK a pipe would be waited for.
+    # Without O_NONBLOCK, opening a pipe would block.
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=parent)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -74,7 +74,7 @@ def regular_file(name: str, parent: int) -> Iterator[int]:
 
 
 def remove(name: str, parent: int) -> None:
-    """Remove a file, a link or a folder with all that is in it; nothing where it is not there.
+    """Remove a file, a link or a folder with its contents. Do nothing if it does not exist.
 
     Args:
         name: its name.
@@ -90,8 +90,8 @@ def remove(name: str, parent: int) -> None:
         except (RecursionError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EMFILE:
                 raise
-            # Python's own function needs a file descriptor for each level. rm(1) does not, and follows no link either.
+            # Python's function needs a file descriptor for each level. rm(1) does not, and follows no links either.
             command = ["/bin/rm", "--recursive", "--force", "--", f"/proc/self/fd/{parent}/{name}"]
-            subprocess.run(command, check=True, pass_fds=(parent,))  # noqa: S603 - the arguments are ours
+            subprocess.run(command, check=True, pass_fds=(parent,))  # noqa: S603 - the arguments are trusted
     else:
         os.unlink(name, dir_fd=parent)

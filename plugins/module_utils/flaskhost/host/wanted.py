@@ -1,4 +1,4 @@
-"""A file or a folder that a host should have: whether it is there, how it comes there, and what a diff shows of it."""
+"""Files and folders that a host should have: compare them, write them, and show their diff."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Whole names: Mitogen does not find what is imported by a relative one.
+# Absolute imports: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.host import atomic
 
 
 @dataclass(frozen=True)
 class File:
-    """A file to have on the host. It belongs to whoever runs this: root.
+    """A file to have on the host. It belongs to the user of this process, which is root.
 
     Attributes:
-        path: where.
-        text: what is in it.
+        path: its path.
+        text: its content.
         mode: its permissions.
-        group: whose group it has; the process's own when empty.
-        shown: whether a diff may show what is in it.
-        validate: the command that judges a new text, with ``%s`` for a file that has it; empty for none.
+        group: its group; the process's own if empty.
+        shown: whether a diff can show its content.
+        validate: the command that validates a new text, with ``%s`` for a temporary file with the text; empty for none.
     """
 
     path: Path
@@ -41,11 +41,11 @@ class File:
         try:
             return os.geteuid(), grp.getgrnam(self.group).gr_gid
         except KeyError:
-            # In check mode on a bare host it is not there yet.
+            # In check mode on a bare host, the group does not exist yet.
             return os.geteuid(), -1
 
     def is_there(self) -> bool:
-        """Whether it is as it should be: text, permissions, owner and group."""
+        """Check whether the file has the right text, permissions, owner and group."""
         try:
             status = self.path.lstat()
             same = stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == self.mode
@@ -55,12 +55,12 @@ class File:
             return False
 
     def write(self) -> None:
-        """Put it in place at once: nobody ever reads half of it, or reads it before its permissions are set."""
+        """Put the file in place atomically, so that nobody reads a part of it, or reads it before its mode is set."""
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         atomic.write(self.path, self.text, mode=self.mode, owner=self._owner())
 
     def diff(self) -> dict[str, str]:
-        """What `--diff` shows."""
+        """Return the diff for `--diff`."""
         name = str(self.path)
         if not self.shown:
             return {"before_header": name, "after_header": name, "before": "", "after": "(not shown)\n"}
@@ -76,8 +76,8 @@ class Folder:
     """A folder to have on the host.
 
     Attributes:
-        path: where.
-        owner: whose it is, user and group.
+        path: its path.
+        owner: its owner; the group is that user's primary group.
         mode: its permissions.
     """
 
@@ -92,7 +92,7 @@ class Folder:
             return -1
 
     def is_there(self) -> bool:
-        """Whether it is as it should be."""
+        """Check whether the folder has the right owner and permissions."""
         try:
             status = self.path.lstat()
         except OSError:
@@ -101,12 +101,12 @@ class Folder:
         return right and status.st_uid == self._owner()
 
     def make(self) -> None:
-        """Make it, or give it its owner and permissions."""
+        """Create the folder, or set its owner and permissions."""
         self.path.mkdir(parents=True, exist_ok=True)
         os.chown(self.path, self._owner(), pwd.getpwnam(self.owner).pw_gid)
         self.path.chmod(self.mode)
 
 
 def missing(files: Iterable[File | Folder]) -> list[Any]:
-    """The files and folders that are not as they should be."""
+    """Return the files and folders that differ from the requested state."""
     return [file for file in files if not file.is_there()]

@@ -1,10 +1,10 @@
-"""The maintenance page: what visitors get instead of an app, and who still sees the app itself.
+"""The maintenance page: what visitors get instead of an app, and which clients still reach the app itself.
 
-The switch is one file, ``page.html`` in the app's maintenance folder, which nginx looks for at every request: putting
-it there and taking it away takes effect at once, and nothing is reloaded. Who is let through (nginx's ``geo``) and what
-Retry-After says are settings that nginx reads only when it starts or is reloaded. They are files in the folder
-``nginx`` beside the page, are written first, and are tested and loaded before the page is put in place. Settings that
-are the usual ones are no files at all, so that a plain on and off never reloads.
+The switch is one file, ``page.html`` in the app's maintenance folder, which nginx checks for every request: creating
+and removing it takes effect immediately, without a reload. The allowed clients (nginx's ``geo``) and Retry-After are
+settings, which nginx reads only at a start or reload. They are files in the folder ``nginx`` next to the page, and are
+written, tested and loaded before the page is put in place. Default settings need no files, so that a plain on and off
+never reloads nginx.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any
 from ansible.module_utils.flaskhost.host import atomic, service_state
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 
-#: What the page says where the operator says nothing.
+#: Default message of the page.
 MESSAGE = "We are working on this site. Please come back in a little while."
-#: Seconds of Retry-After where the operator says nothing; the same number is in roles/nginx/templates/site.conf.j2.
+#: Default Retry-After in seconds; roles/nginx/templates/site.conf.j2 has the same number.
 RETRY_AFTER = 600
-#: The longest Retry-After, in seconds: a year. More digits than that are a slip of the fingers.
+#: Maximum Retry-After in seconds: a year. A longer time is a typing error.
 LONGEST_RETRY = 365 * 24 * 3600
-#: The page itself: its presence is the switch.
+#: The page itself, whose existence is the switch.
 PAGE = "page.html"
-#: The settings' files by what they hold. Written in this order and removed in the opposite one: nginx accepts the
-#: addresses without the line that reads them, and not the other way round.
+#: The settings' files. Written in this order and removed in reverse: nginx accepts the addresses without the line that
+#: uses them, but not the line without the addresses.
 ALLOW, CLOSED, RETRY = "nginx/allow.conf", "nginx/closed.map", "nginx/retry_after.map"
 SETTINGS = (ALLOW, CLOSED, RETRY)
 
@@ -69,7 +69,7 @@ p {{ margin: 0; white-space: pre-line; overflow-wrap: anywhere; }}
 
 @dataclass(frozen=True)
 class Site:
-    """An app that nginx serves.
+    """An app's site in nginx.
 
     Attributes:
         name: the app's name.
@@ -82,14 +82,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asks for, found valid.
+    """A validated request of the operator.
 
     Attributes:
-        on: whether the page is to be shown.
-        sites: the apps, in the order of their names.
-        message: what the page says, not yet escaped.
-        retry_after: seconds that Retry-After names.
-        allow: the networks that see the app all the same, sorted and each once.
+        on: whether to show the page.
+        sites: the apps, sorted by name.
+        message: the text of the page, not yet escaped.
+        retry_after: Retry-After in seconds.
+        allow: the networks that still reach the app, sorted and without duplicates.
     """
 
     on: bool
@@ -100,15 +100,15 @@ class Request:
 
 
 def read_request(values: Mapping[str, Any], sites: list[Site]) -> Request:
-    """Make sense of the variables of a command line, which are text there and may be anything in JSON.
+    """Parse the variables of a command line, which are strings there, and can be any type in JSON.
 
     Args:
-        values: ``maintenance``, ``app``, ``message``, ``retry_after`` and ``allow``; one that is missing, ``None`` or
-            empty was not given.
+        values: ``maintenance``, ``app``, ``message``, ``retry_after`` and ``allow``. Missing, ``None`` and empty values
+            count as not set.
         sites: all apps.
 
     Raises:
-        ReleaseError: something is wrong; all of it is told at once, each with the variable's name and what works.
+        ReleaseError: variables are invalid. The message lists all problems, each with the variable and a valid example.
     """
     problems: list[str] = []
     on = _read_switch(values.get("maintenance"), problems)
@@ -127,7 +127,7 @@ def _read_switch(value: Any, problems: list[str]) -> bool:
     if value is None:
         problems.append("maintenance is missing. Say on or off: -e maintenance=on")
         return False
-    # YAML's on is true, and so is JSON's true; on a command line all of them are text.
+    # In YAML, on is true, and JSON has true; on a command line, all of them are strings.
     word = str(value).strip().lower()
     if word not in _SAYS_ON + _SAYS_OFF:
         problems.append(f"maintenance is {_shown(value)}, neither on nor off. Say one of both: -e maintenance=on")
@@ -163,7 +163,7 @@ def _read_message(value: Any, problems: list[str]) -> str:
     if isinstance(value, (list, tuple, dict, set)):
         problems.append('message is not a text. Write one: -e message="Back at 9"')
         return MESSAGE
-    # A text may come with bytes that are no UTF-8, and with what moves a terminal's cursor; a page has neither.
+    # A text can contain invalid UTF-8 and control characters; the page must not.
     text = "" if value is None else str(value).replace("\r\n", "\n").encode("utf-8", "replace").decode()
     return _CONTROL.sub("", text).strip() or MESSAGE
 
@@ -182,7 +182,7 @@ def _read_retry_after(value: Any, problems: list[str]) -> int:
 
 
 def _read_allow(value: Any, problems: list[str]) -> tuple[str, ...]:
-    # -e allow=203.0.113.7,198.51.100.0/24 is what one types; a list needs JSON.
+    # -e allow=203.0.113.7,198.51.100.0/24 is convenient to type; a list needs JSON.
     items = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value
     if items in (None, [], [""], ()):
         return ()
@@ -208,7 +208,7 @@ def _read_allow(value: Any, problems: list[str]) -> tuple[str, ...]:
 
 
 def _network(item: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """The network that a text means; bits of the host in it are left out. A zone (%eth0) is nothing for nginx."""
+    """Parse a network; host bits in it are cleared. nginx does not accept a zone ID (%eth0)."""
     if not isinstance(item, str) or "%" in item:
         return None
     try:
@@ -218,7 +218,7 @@ def _network(item: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: short, and without what moves a terminal's cursor."""
+    """Return a value for a message: shortened, and without control characters."""
     text = _CONTROL.sub("?", str(value).replace("\n", " ").encode("utf-8", "replace").decode())
     return f'"{text if len(text) <= 60 else text[:57] + "..."}"'
 
@@ -227,25 +227,25 @@ def _shown(value: Any) -> str:
 
 
 def page(message: str) -> str:
-    """Write the page: one file that asks for nothing else, with the message as text and not as HTML.
+    """Return the page: one file without external resources, with the message as text instead of HTML.
 
     Args:
-        message: what it says; line ends are kept.
+        message: the text of the page; line breaks are kept.
     """
     return _PAGE.format(message=html.escape(message))
 
 
 def settings(request: Request, name: str) -> dict[str, str | None]:
-    """Write nginx's settings of one app's page.
+    """Return nginx's settings for one app's page.
 
     Args:
-        request: what is asked for.
+        request: the request.
         name: the app's name.
 
     Returns:
-        The text of each of :data:`SETTINGS`; ``None`` for one that is not to be there.
+        The text of each of :data:`SETTINGS`; ``None`` for a file that should not exist.
     """
-    # As roles/nginx/templates/site.conf.j2 names them: a variable of nginx has no hyphen.
+    # The same name as in roles/nginx/templates/site.conf.j2: nginx variables cannot contain hyphens.
     variable = f"$flaskhost_{name.replace('-', '_')}_closed_to_address"
     texts: dict[str, str | None] = dict.fromkeys(SETTINGS)
     if request.allow:
@@ -259,13 +259,13 @@ def settings(request: Request, name: str) -> dict[str, str | None]:
 
 @dataclass
 class Outcome:
-    """What was done, or in check mode what would be.
+    """The changes, or in check mode the changes that would be made.
 
     Attributes:
-        changed: whether anything was.
+        changed: whether anything changed.
         reloaded: whether nginx was reloaded.
-        apps: the names of the apps whose files were changed.
-        diff: the files that were changed, as Ansible shows them.
+        apps: the names of the apps whose files changed.
+        diff: the changed files, in Ansible's format.
     """
 
     changed: bool = False
@@ -279,9 +279,9 @@ class Maintenance:
 
     Args:
         run: runs a command.
-        check_freeze: raises a :class:`ReleaseError` where an app is frozen.
-        check: only say what would be done.
-        nginx_conf: nginx's settings.
+        check_freeze: raises a :class:`ReleaseError` if an app is frozen.
+        check: whether only to report what would be done.
+        nginx_conf: nginx's configuration.
     """
 
     def __init__(
@@ -295,11 +295,11 @@ class Maintenance:
         self.outcome = Outcome()
 
     def switch(self, request: Request) -> Outcome:
-        """Bring the pages into the state that is asked for. Where it is so already, nothing is done.
+        """Bring the pages into the requested state. Do nothing if they already are.
 
         Raises:
-            ReleaseError: an app is frozen, nginx does not know its page, or refuses what is on the disk. What visitors
-                get is then what it was before.
+            ReleaseError: an app is frozen, nginx is not configured for its page, or rejects the files on the disk. In
+                each case, nothing changes for visitors.
         """
         for site in request.sites:
             self.check_freeze(site.name)
@@ -312,7 +312,7 @@ class Maintenance:
         return self.outcome
 
     def _look_for_the_site(self, site: Site) -> None:
-        """See that nginx would find the page; a page that nobody sees is worse than none."""
+        """Check that nginx would find the page: a page that nobody sees is worse than none."""
         known = self.nginx_conf.read_text(encoding="utf-8") if self.nginx_conf.is_file() else ""
         if f"{site.folder}/{PAGE}" not in known:
             raise ReleaseError(
@@ -322,7 +322,7 @@ class Maintenance:
             )
 
     def _load_settings(self, request: Request) -> None:
-        """Write nginx's settings, and have them loaded before anybody gets the page."""
+        """Write nginx's settings and load them before any visitor gets the page."""
         before = {site: {name: _read(site.folder / name) for name in SETTINGS} for site in request.sites}
         for site in request.sites:
             self._put_settings(site, settings(request, site.name))
@@ -335,7 +335,7 @@ class Maintenance:
         test = ["/usr/sbin/nginx", "-t", "-q"]
         status, out, err = self.run(test)
         if status:
-            # Without it the next start of nginx would fail on settings that nobody needs.
+            # Without a rollback, the next start of nginx would fail because of settings that nobody needs.
             for site, texts in before.items():
                 self._put_settings(site, texts)
             raise ReleaseError(
@@ -345,7 +345,7 @@ class Maintenance:
             )
         status, out, err = self.run(["systemctl", "reload", "nginx.service"])
         if status:
-            # A reload that fails is a change of state as well: the next run has to see that it is still needed.
+            # A failed reload also counts as a state change, so make the files newer: the next run must repeat it.
             service_state.make_younger(self._loaded_files(request))
             raise ReleaseError(
                 "Reload nginx",
@@ -355,7 +355,7 @@ class Maintenance:
             )
 
     def _reload_is_needed(self, request: Request) -> bool:
-        """Ask systemd whether nginx has read what is on the disk: a run that was killed leaves it unread."""
+        """Check in systemd whether nginx has loaded the files on the disk, which a killed run does not ensure."""
         if self.check and self.outcome.changed:
             return True
         show = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(service_state.PROPERTIES)}"]
@@ -363,21 +363,21 @@ class Maintenance:
         return "reload" in service_state.steps(properties, False, self._loaded_files(request), [])
 
     def _loaded_files(self, request: Request) -> list[str]:
-        # A folder of their own: the page's comings and goings do not make it younger.
+        # A separate folder, so that switching the page does not change its time.
         return [str(self.nginx_conf), *(str(site.folder / "nginx") for site in request.sites)]
 
     def _put_settings(self, site: Site, texts: Mapping[str, str | None]) -> None:
-        # Those to write first, in their order; then those to remove, in the opposite one.
+        # First the files to write, in their order; then the files to remove, in reverse order.
         for name in [name for name in SETTINGS if texts[name] is not None] + [
             name for name in reversed(SETTINGS) if texts[name] is None
         ]:
             self._put(site, name, texts[name])
 
     def _put(self, site: Site, name: str, text: str | None) -> None:
-        """Make a file hold the text, or take it away where that is ``None``; by a rename: nobody reads half a file."""
+        """Write a file, or remove it if the text is ``None``, with a rename, so that nobody reads a part of it."""
         path = site.folder / name
         before = _read(path)
-        # A link is the page of a run (run_page.py): what an operator puts up is to outlast that.
+        # A link is the page of a run (run_page.py): replace it, because the operator's page must outlast the run.
         if before == text and not (path.is_symlink() and text is not None):
             return
         self._note(site, path, before=before or "", after=text or "")
@@ -398,18 +398,18 @@ class Maintenance:
 
 
 def put_text(path: Path, text: str) -> None:
-    """Write a file that nginx's workers can read, by a rename: nobody reads half of it.
+    """Write a file that nginx's workers can read, with a rename, so that nobody reads a part of it.
 
     Args:
         path: the file.
-        text: what it holds.
+        text: the content.
     """
     make_folder(path.parent)
     atomic.write(path, text, mode=0o644)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder that nginx's workers can look into, whatever root's umask is."""
+    """Create a folder that nginx's workers can enter, independent of root's umask."""
     for folder in [*reversed(path.parents), path]:
         if not folder.is_dir():
             folder.mkdir()
@@ -417,5 +417,5 @@ def make_folder(path: Path) -> None:
 
 
 def _read(path: Path) -> str | None:
-    """What a file holds; ``None`` where there is none. Bytes that are no text make it another than any of ours."""
+    """Read a file; ``None`` if it does not exist. With invalid bytes replaced, it differs from any text of ours."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

@@ -1,10 +1,10 @@
-"""The maintenance page of a run: it is up as long as the run is, and ends with it on the host, without a controller.
+"""The maintenance page of a run: it stays up during the run, and ends on the host itself, without a control node.
 
-``page.html`` of an app is a link into the folder that systemd makes for a unit below ``/run``, and removes when the
-unit ends, however it ends. nginx finds no page behind a link that leads nowhere. So nobody has to be there to take the
-page down: not a controller that was killed, and nobody after a reboot.
+``page.html`` of an app is a link into a folder below ``/run`` that systemd creates for a unit, and removes when the
+unit ends for any reason. nginx treats a dangling link as no page. So nobody has to take the page down, even if the
+control node's process is killed or the host reboots.
 
-The unit runs while a restore is at work on this host, and beyond that for a lease, which each step of the run renews.
+The unit runs during a restore on this host, and afterwards for a lease, which each step of the run renews.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from ansible.module_utils.flaskhost.operate.maintenance import (
     put_text,
 )
 
-#: Begins the name of the unit of a page, and of its folder; what follows names the run.
+#: Prefix of a page's unit and folder, followed by the name of the run.
 PREFIX = "flaskhost-page-"
-#: The units that restore, see flask_backup.
+#: The units of restores, see flask_backup.
 RESTORES = "flaskhost-restore-*"
-#: Seconds that a page outlives the last step of its run and the end of a restore, unless a step says otherwise.
+#: Seconds that a page stays up after the last step of its run and after the end of a restore, unless a step differs.
 LEASE = 120
-#: What the unit runs, with the end of its first lease and LEASE as its arguments. Times are seconds since the host was
-#: started, as in /proc/uptime, which no change of the clock moves.
+#: The unit's script; its arguments are the end of the first lease, and LEASE. Times are seconds since boot, as in
+#: /proc/uptime, so changes of the clock do not matter.
 WAIT = """\
 until=$1
 while IFS=. read -r now _ </proc/uptime; do
@@ -51,13 +51,13 @@ _NAME = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 def run_of(site_folder: Path) -> str:
-    """Name the run that a page belongs to.
+    """Return the run that a page belongs to.
 
     Args:
         site_folder: the folder of an app's maintenance page.
 
     Returns:
-        The run's name; empty if there is no page, or if an operator has put it up.
+        The run's name; empty if there is no page, or if an operator switched it on.
     """
     path = site_folder / PAGE
     if not path.is_symlink() or not path.exists():
@@ -68,15 +68,15 @@ def run_of(site_folder: Path) -> str:
 class RunPages(Maintenance):
     """Shows and ends the pages of one run.
 
-    A page that is up already, an operator's or another run's, stays as it is, also at the end. A freeze is not looked
-    for: whoever begins a run has done so.
+    Pages that are already up, of an operator or another run, stay unchanged, also at the end. A freeze is not checked
+    here, because the run has checked it at its start.
 
     Args:
         run: runs a command.
-        name: names the run.
-        check: only say what would be done.
-        nginx_conf: nginx's settings.
-        folder: where systemd makes the units' folders.
+        name: the name of the run.
+        check: whether only to report what would be done.
+        nginx_conf: nginx's configuration.
+        folder: the parent folder of the units' folders.
     """
 
     def __init__(
@@ -94,14 +94,14 @@ class RunPages(Maintenance):
         self.unit, self.pages = f"{PREFIX}{name}.service", folder / f"{PREFIX}{name}"
 
     def show(self, request: Request, lease: int = LEASE) -> Outcome:
-        """Show the page of each app that shows none yet, and renew the lease.
+        """Show the page of each app that has none yet, and renew the lease.
 
         Args:
-            request: the apps, and what the page says.
-            lease: seconds that the pages stay up unless the lease is renewed.
+            request: the apps, and the text of the page.
+            lease: seconds that the pages stay up without a renewal.
 
         Raises:
-            ReleaseError: nginx does not know a page, or systemd does not start the unit.
+            ReleaseError: nginx is not configured for a page, or systemd does not start the unit.
         """
         sites = tuple(site for site in request.sites if not _is_up(site))
         for site in sites:
@@ -115,7 +115,7 @@ class RunPages(Maintenance):
         return self.outcome
 
     def end(self, sites: Sequence[Site]) -> Outcome:
-        """End the pages of this run, and leave the others.
+        """End the pages of this run and leave the others unchanged.
 
         Args:
             sites: the apps.
@@ -141,7 +141,7 @@ class RunPages(Maintenance):
                 "systemd-run", "--quiet", "--collect", f"--unit={self.unit}",
                 "--description=Maintenance page of a restore", "--property=Type=exec",
                 f"--property=RuntimeDirectory={self.pages.name}", "--property=RuntimeDirectoryMode=0755", "--",
-                # systemd would replace the shell's variables by its own.
+                # systemd would expand the shell's variables itself.
                 "/bin/sh", "-c", WAIT.replace("$", "$$"), "sh", until, str(LEASE),
             ],
             expand_user_and_vars=False,

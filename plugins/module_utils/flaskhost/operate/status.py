@@ -1,4 +1,4 @@
-"""What runs on this host: a row for each app, read from the host and never changed."""
+"""The status of this host: one row for each app, read without changing anything."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from ansible.module_utils.flaskhost.deploy.slots import Slots, is_good, probe
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
 from ansible.module_utils.flaskhost.operate import run_page
 
-# Whole names, here and beside: Mitogen does not find what is imported by a relative one.
+# Absolute imports, here and in the modules around: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.programs.backup import ONLY_HERE
 
-#: Seconds that a health path may take: longer than a slow app needs, short enough for who is waiting for the table.
+#: Time limit for a health check in seconds: enough for a slow app, and short for an operator who waits for the table.
 PROBE_SECONDS = 3.0
-#: What knows how the certificates do, and the unit that renews them.
+#: The program that checks the certificates, and the unit that renews them.
 CERTIFICATES = Path("/usr/local/sbin/flaskhost-certificates")
 RENEWAL = "flaskhost-certificates-renew.service"
-#: The unit that loads the firewall's rules, and the command that shows whether they are loaded.
+#: The unit that loads the firewall's rules, and the command that lists the loaded rules.
 FIREWALL = "flaskhost-firewall.service"
 RULES = ("/usr/sbin/nft", "--stateless", "--terse", "list", "table", "inet", "flaskhost")
-#: What knows how the backups do.
+#: The program that checks the backups.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
-#: Characters of a reason that somebody else wrote.
+#: Maximum number of characters of a reason from another program or person.
 LONGEST_REASON = 80
 
 
 @dataclass
 class Notes:
-    """What the operator should know beside the columns, the most urgent first.
+    """Notes for the operator in addition to the columns, most urgent first.
 
     Attributes:
-        all: everything, a sentence each.
-        problems: those of them that are no choice of the operator's and have to be seen to: a script fails on them.
+        all: all notes, one sentence each.
+        problems: the notes that need attention and are not the operator's own choice. A script fails on them.
     """
 
     all: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def tell(self, *texts: str) -> None:
-        """Note what is not wrong."""
+        """Add notes that are not problems."""
         self.all += texts
 
     def complain(self, *texts: str) -> None:
-        """Note what is wrong."""
+        """Add notes that are problems."""
         self.all += texts
         self.problems += texts
 
@@ -69,26 +69,26 @@ def read(
     certificates: Path = CERTIFICATES,
     backups: Path = BACKUPS,
 ) -> list[dict[str, Any]]:
-    """Find out about all apps of this host.
+    """Read the status of all apps of this host.
 
     Args:
         run: runs a command.
-        apps: for each app what :func:`requests.status.apps_to_ask` returns; none on a host that has only databases.
+        apps: for each app the result of :func:`requests.status.apps_to_ask`; empty on a host with only databases.
         freeze_file: the file of the freezes.
-        units_dir: where systemd looks for units of the administrator's.
-        now: seconds since 1970; the present time when left out.
-        certificates: the program that looks after the certificates; a host of an earlier version has none.
-        backups: the program that looks after the backups; the same.
+        units_dir: the folder of the administrator's units.
+        now: current time in seconds since 1970; read from the clock if None.
+        certificates: the program that manages the certificates; a host of an earlier version has none.
+        backups: the program that manages the backups; a host of an earlier version has none.
 
     Returns:
-        A row for each app, in the same order, or a single one of the host: the keys of
-        :data:`requests.status.COLUMNS` but for ``host``, ``since`` in seconds since 1970 (0 when unknown),
-        ``certificate`` in days (None when there is none), ``backup`` and ``drill`` as a text, ``notes`` as a list;
-        ``problems`` and ``host_problems``, what of them has to be seen to, about the app and about the host.
-        ``aside``, what restores have put aside on the host: ``name``, ``bytes``, ``at`` and ``remove``.
+        A row for each app, in the same order, or a single row for the host: the keys of
+        :data:`requests.status.COLUMNS` except ``host``, with ``since`` in seconds since 1970 (0 if unknown),
+        ``certificate`` in days (None if there is none), ``backup`` and ``drill`` as text, ``notes`` as a list;
+        ``problems`` and ``host_problems``, the notes about the app and about the host that need attention;
+        ``aside``, the data that restores have set aside on the host: ``name``, ``bytes``, ``at`` and ``remove``.
     """
     now = time.time() if now is None else now
-    # All at once: an app that does not answer is waited for, and there may be several.
+    # In parallel, because each check of an app that does not respond takes the full time limit.
     with ThreadPoolExecutor(max_workers=max(1, min(16, len(apps)))) as pool:
         answers = list(pool.map(_health, apps))
     worries = _certificate_notes(run, certificates)
@@ -107,7 +107,7 @@ def read(
 
 
 def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> Notes:
-    """Find out whether the firewall's rules are loaded; a host that has no firewall of ours yet has no note."""
+    """Check whether the firewall's rules are loaded. A host without our firewall gets no note."""
     notes = Notes()
     if not (units_dir / FIREWALL).exists():
         return notes
@@ -119,16 +119,16 @@ def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> Notes:
 
 
 def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], Notes]:
-    """Ask how the backups of the host do.
+    """Query the status of the host's backups.
 
     Args:
         run: runs a command.
-        program: the program that looks after them; a host of an earlier version has none.
-        now: seconds since 1970.
+        program: the program that manages them; a host of an earlier version has none.
+        now: current time in seconds since 1970.
 
     Returns:
-        The columns ``backup`` and ``drill``: how old the last good ones are; ``aside``, what restores have put aside;
-        and what the operator should know.
+        The columns ``backup`` and ``drill``, the age of the last good ones, and ``aside``, the data that restores have
+        set aside; and notes for the operator.
     """
     notes = Notes()
     if not program.exists():
@@ -141,10 +141,10 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
         if not answer["enabled"]:
             columns = {"backup": "none", "drill": ""}
         columns["aside"] = list(answer.get("aside") or [])
-        # A message about an unfinished restore ends with the commands to type, so it is not cut.
+        # A message about an unfinished restore ends with commands to type, so it is not shortened.
         whole = answer.get("unfinished", [])
         said = [item if item in whole else clip(item, LONGEST_REASON * 2) for item in answer["problems"]]
-        # To have no backups is the operator's choice.
+        # A host without backups is the operator's choice.
         (notes.complain if answer["enabled"] else notes.tell)(*said)
         if answer["enabled"] and not answer["second"]:
             notes.tell(ONLY_HERE)
@@ -155,7 +155,7 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
 
 
 def _age(state: Mapping[str, Any], now: float) -> str:
-    """How old the last good run is, and whether a later one has failed."""
+    """Format the age of the last good run, and whether a later run failed."""
     good, last = state["good"], state["last"]
     if not good:
         return "failed" if last else ""
@@ -175,7 +175,7 @@ def _slots(run: Run, app: Mapping[str, Any]) -> Slots:
 
 
 def _health(app: Mapping[str, Any]) -> str:
-    """Ask what serves for its health, over the link that nginx connects through."""
+    """Check the health of the live release, over the link that nginx connects through."""
     if not Path(app["live_socket"]).is_symlink():
         return ""
     health = app["health"]
@@ -208,7 +208,7 @@ def _row(run: Run, app: Mapping[str, Any], answer: str, units_dir: Path, now: fl
 
 
 def _since(store: Store, release: str, record: Record | None) -> tuple[float, str]:
-    """When the live release began to serve this time, and who let it."""
+    """Return when the live release last went live, and who did it."""
     for entry in reversed(store.history()):
         if release and entry.get("release") == release:
             at = entry.get("at")
@@ -217,12 +217,12 @@ def _since(store: Store, release: str, record: Record | None) -> tuple[float, st
 
 
 def _short(version: str) -> str:
-    """A folder or a URL by the last part of its name; a branch may well have a slash in it."""
+    """Shorten a folder or a URL to the last part of its path. A branch can contain slashes and stays unchanged."""
     return version.rstrip("/").rpartition("/")[2] if version.startswith("/") or "://" in version else version
 
 
 def _certificate_days(run: Run, certificate: Path, now: float) -> int | None:
-    """The days until the app's certificate ends; None where there is none that can be read."""
+    """Return the days until the app's certificate expires; None if there is no readable certificate."""
     if not certificate.is_file():
         return None
     status, out, _err = run(["openssl", "x509", "-in", str(certificate), "-noout", "-enddate"])
@@ -233,7 +233,7 @@ def _certificate_days(run: Run, certificate: Path, now: float) -> int | None:
 
 
 def _certificate_notes(run: Run, program: Path) -> dict[str, list[str]]:
-    """What is wrong with the certificates, by the app's name; with the renewal of all of them, under the empty name."""
+    """Return the problems of the certificates by the app's name; those of the renewal itself under the empty name."""
     if not program.exists():
         return {}
     notes: dict[str, list[str]] = {}
@@ -266,7 +266,7 @@ def _notes(run: Run, app: Mapping[str, Any], answer: str, *, freeze_file: Path, 
         notes.complain(*(f"process {name} down" for name in processes.down(run, app["unit"], units_dir)))
         notes.tell(*_taken_back(store, release))
         if not answer.endswith(" ok"):
-            # It has a column of its own.
+            # The health has a column of its own, so it is not a note.
             notes.problems.append(f"health: {answer or 'no answer'}")
     elif store.all_records():
         notes.complain(f"no release serves: ansible-playbook playbooks/deploy.yml -e app={app['app']}")
@@ -280,7 +280,7 @@ def _notes(run: Run, app: Mapping[str, Any], answer: str, *, freeze_file: Path, 
 
 
 def _taken_back(store: Store, live: str) -> list[str]:
-    """The newest release, where it does not serve since it did badly."""
+    """Return a note if the newest release is not live because it failed."""
     records = store.all_records()
     if records and records[0].id != live and records[0].failed:
         return [f"{records[0].id} failed: {clip(records[0].failed)}"]
@@ -300,6 +300,6 @@ def _frozen(app: str, file: Path, now: float) -> Notes:
 
 
 def clip(text: str, longest: int = LONGEST_REASON) -> str:
-    """The beginning of a text on one line."""
+    """Return the beginning of a text's first line."""
     line = " ".join((text.strip().splitlines() or [""])[0].split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."

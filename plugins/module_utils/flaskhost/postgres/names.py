@@ -1,18 +1,18 @@
-"""Roles and databases that PostgreSQL already has under the names of apps, and that belong to somebody else.
+"""Find PostgreSQL roles and databases that have the name of an app but belong to somebody else.
 
-A role of Flaskhost's carries a mark: a comment, which only a superuser can write. Neither an app's role nor its owner
-has the right to (CREATEROLE), so no app can mark a role or remove a mark. The mark is part of the cluster, and
-pg_dumpall, pg_upgrade and pgBackRest keep it.
+Roles of Flaskhost carry a mark: a comment, which only a superuser can write. Neither an app's role nor its owner has
+the privilege (CREATEROLE), so no app can mark a role or remove a mark. The mark is part of the cluster, and pg_dumpall,
+pg_upgrade and pgBackRest keep it.
 
-Roles of earlier versions have no mark until ``site.yml`` has run once. They are known by what those versions left on
-the host where no app can write: the app's line in ``pg_hba.conf``, the file with the owner's password, or, once the app
-was taken out of ``flask_apps``, its system user, provided that its database has the owner and the rights that Flaskhost
-gives it. Whatever an app does to its own database, it can make no other app's name look foreign.
+Roles of earlier versions have no mark until ``site.yml`` has run once. They are recognized by what those versions left
+on the host where no app can write: the app's line in ``pg_hba.conf``, the file with the owner's password, or, if the
+app was removed from ``flask_apps``, its system user, provided that its database has the owner and privileges that
+Flaskhost assigns. Whatever an app does to its own database, it cannot make another app's name look foreign.
 
-Preflight imports this on hosts that it has yet to refuse: nothing here needs more than Python 3.7.
+Preflight imports this module on hosts that it has not accepted yet: nothing here needs more than Python 3.7.
 """
 
-# ruff: noqa: S608 - SQL is what is made here; every name goes through _array().
+# ruff: noqa: S608 - this module builds SQL; every name goes through _array().
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ import pwd
 import re
 from pathlib import Path
 
-#: What begins the line of the comment on a role; the app's name follows.
+#: Prefix of the mark's line in a role's comment, followed by the app's name.
 MARK = "Flaskhost: "
-#: By which pg_hba.conf is known to be ours; roles/postgres/templates/pg_hba.conf.j2 writes it.
+#: The line that identifies our pg_hba.conf; roles/postgres/templates/pg_hba.conf.j2 writes it.
 _OURS = "# Role: postgres."
-#: Databases that somebody has created have numbers from here on (FirstNormalObjectId).
+#: Databases that users created have OIDs from this number on (FirstNormalObjectId).
 _FIRST_OWN_NUMBER = 16384
-#: Bytes. Ours has some lines for each app.
+#: Maximum bytes to read. Our file has a few lines for each app.
 _LARGEST = 4 << 20
 
 
 def marked(comment):
-    """Say whose role it is by its comment.
+    """Return the app that a role belongs to, according to its comment.
 
     Args:
         comment: the comment on the role.
 
     Returns:
-        The name of the app; empty for a role that is nobody's.
+        The name of the app; empty for a role without a mark.
     """
     lines = [line[len(MARK) :].strip() for line in (comment or "").splitlines() if line.startswith(MARK)]
     return lines[-1] if lines else ""
 
 
 def marking(comment, app):
-    """The comment that marks a role, below what an operator has written about it."""
+    """Return the comment that marks a role, with the operator's own text above the mark."""
     others = [line for line in (comment or "").splitlines() if not line.startswith(MARK)]
     return "\n".join([*others, MARK + app])
 
 
 def question(apps):
-    """SQL for the database ``postgres`` that answers with one JSON object.
+    """Return a query for the database ``postgres`` that returns one JSON object.
 
     Args:
         apps: for each app ``roles``, the names of its roles.
 
     Returns:
-        The question. Its answer has ``roles``, the comments on those that exist, by name, and ``databases`` by name,
-        with ``owner`` and ``open``, whether everybody (PUBLIC) has a right on it.
+        The SQL. Its result has ``roles``, the comments on existing roles by name, and ``databases`` by name, with
+        ``owner`` and ``open``, whether PUBLIC has a privilege on it.
     """
     roles, databases = _array(role for app in apps.values() for role in app["roles"]), _array(apps)
     return f"""
@@ -78,17 +78,17 @@ def _array(names):
 
 
 def foreign(apps, answer, known):
-    """Find what is not the apps' own.
+    """Find roles and databases that are not the apps' own.
 
     Args:
         apps: for each app ``roles``, the names of its roles, its own first.
-        answer: the answer to :func:`question`.
-        known: the apps that an earlier version is known to have created; those whose database has to look like ours
-            as well have the value ``False``.
+        answer: the result of :func:`question`.
+        known: the apps that an earlier version has created; ``False`` for those whose database also has to look like
+            ours.
 
     Returns:
-        For each app whose name is taken, ``roles`` (those that are not its own, each with the app that it belongs to,
-        or an empty text), ``database`` (whether its name is taken) and ``owner`` (that database's).
+        For each app whose name is taken: ``roles`` (the roles that are not its own, each with the app that it belongs
+        to, or an empty string), ``database`` (whether the database name is taken) and ``owner`` (that database's).
     """
     found = {}
     for name, app in apps.items():
@@ -105,14 +105,14 @@ def foreign(apps, answer, known):
 
 
 def known(apps, access_file):
-    """Find the apps that an earlier version has given roles and a database.
+    """Find the apps for which an earlier version has created roles and a database.
 
     Args:
         apps: for each app ``owner_file`` and ``home``, as Flaskhost names them.
         access_file: the cluster's ``pg_hba.conf``.
 
     Returns:
-        The apps, with ``True``, or ``False`` if only their system user is there.
+        The apps, with ``True``, or with ``False`` if only their system user exists.
     """
     try:
         with access_file.open(encoding="utf-8", errors="replace") as file:
@@ -137,10 +137,10 @@ def _home(name):
 
 
 def has_databases(data):
-    """Whether a cluster that does not run has databases beside its own.
+    """Check whether a stopped cluster has databases in addition to PostgreSQL's own.
 
     Args:
-        data: the folder of its data.
+        data: its data directory.
     """
     try:
         return any(int(item.name) >= _FIRST_OWN_NUMBER for item in (data / "base").iterdir() if item.name.isdigit())
@@ -149,29 +149,29 @@ def has_databases(data):
 
 
 def look_up(run, apps, version="", settings=Path("/etc/postgresql")):
-    """Ask the host's PostgreSQL whose the names are. Changes nothing.
+    """Query the host's PostgreSQL for the owners of the names. Changes nothing.
 
     Args:
-        run: runs a command, as ``AnsibleModule.run_command`` does.
+        run: runs a command, with the interface of ``AnsibleModule.run_command``.
         apps: by name, each with ``roles``, ``owner_file`` and ``home``.
-        version: the major version that is wanted; the one that is started at boot when empty.
-        settings: where Debian has the settings of clusters.
+        version: the requested major version; the version that starts at boot if empty.
+        settings: Debian's folder of the clusters' settings.
 
     Returns:
-        ``foreign``, what :func:`foreign` found, and ``silent``: the cluster that has data and does not answer, if there
-        is an app about which only PostgreSQL could say; otherwise empty.
+        ``foreign``, the result of :func:`foreign`, and ``silent``: the cluster that has data but does not respond, if
+        only PostgreSQL could identify the owner of an app's names; otherwise empty.
     """
     nothing = {"foreign": {}, "silent": ""}
     if not apps:
         return nothing
     try:
-        # Not above: they need a newer Python than this file does.
+        # Not at the top of the file: these modules need a newer Python than this one.
         from ansible.module_utils.flaskhost.postgres.psql import Psql, PsqlError  # noqa: PLC0415
         from ansible.module_utils.flaskhost.postgres.server import clusters, starts  # noqa: PLC0415
     except TypeError:
         return nothing
     found = clusters("main", settings)
-    # An upgrade leaves the former version's cluster behind, which is not started.
+    # An upgrade leaves the previous version's cluster behind, which does not start at boot.
     serving = [item for item in found if starts(settings / item / "main")] or list(found)
     chosen = version if version in serving else max(serving, key=float, default="")
     if not chosen:

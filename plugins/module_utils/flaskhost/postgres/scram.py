@@ -1,4 +1,4 @@
-"""Passwords as PostgreSQL stores them (RFC 5802 and RFC 7677), so that none is sent to it or comes into its log."""
+"""PostgreSQL's stored form of passwords (RFC 5802 and RFC 7677), so that no password is sent to it or logged."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import os
 import re
 import secrets
 
-#: PostgreSQL's own number of rounds (SCRAM_SHA_256_DEFAULT_ITERATIONS); of 256 random bits none can be guessed anyway.
+#: PostgreSQL's default number of rounds (SCRAM_SHA_256_DEFAULT_ITERATIONS); 256 random bits cannot be guessed anyway.
 ITERATIONS = 4096
-#: What a password may be made of here: printable ASCII, for which SASLprep (RFC 4013) changes nothing.
+#: Allowed characters of passwords: printable ASCII, which SASLprep (RFC 4013) does not change.
 PLAIN = re.compile(r"[\x21-\x7e]{1,256}")
 _VERIFIER = re.compile(r"SCRAM-SHA-256\$(\d{1,7}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 
 
 def new_password() -> str:
-    """256 random bits, in letters that need no quotes in a URL."""
+    """Generate 256 random bits, in characters that need no quoting in a URL."""
     return secrets.token_urlsafe(32)
 
 
 def verifier(password: str, salt: bytes | None = None, iterations: int = ITERATIONS) -> str:
-    """What PostgreSQL stores of a password, by which it can check it and not tell it.
+    """Return what PostgreSQL stores for a password: it can verify the password, but not reveal it.
 
     Args:
         password: printable ASCII.
-        salt: 16 random bytes; made where it is left out.
+        salt: 16 random bytes; generated if None.
         iterations: the rounds of PBKDF2.
 
     Returns:
@@ -42,7 +42,7 @@ def verifier(password: str, salt: bytes | None = None, iterations: int = ITERATI
 
 
 def fits(password: str, stored: str | None) -> bool:
-    """Whether what PostgreSQL has stored is of this password."""
+    """Check whether PostgreSQL's stored value belongs to a password."""
     found = _VERIFIER.fullmatch(stored or "")
     if not found:
         return False

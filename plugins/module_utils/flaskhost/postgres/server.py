@@ -1,7 +1,7 @@
-"""A PostgreSQL server that runs with what is on the disk: what it needs for that is asked of the server itself.
+"""The configuration of a PostgreSQL server: compare the files on the disk with what the running server has loaded.
 
-A setting that only a restart takes in is one thing, a setting that has changed another: PostgreSQL knows both, and says
-of the files on the disk what it cannot take in while it runs (the view ``pg_file_settings``).
+Whether a setting has changed and whether it needs a restart are different questions. PostgreSQL knows both: the view
+``pg_file_settings`` shows which settings in the files it cannot apply while it runs.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-#: Where Debian keeps the settings and the data of clusters, by version and name.
+#: Debian's folders for the settings and the data of clusters, by version and name.
 SETTINGS, DATA = Path("/etc/postgresql"), Path("/var/lib/postgresql")
-#: PgBouncer's settings.
+#: PgBouncer's configuration.
 POOLS = Path("/etc/pgbouncer/pgbouncer.ini")
-#: What ``error`` says in ``pg_file_settings`` of a setting that is in order and waits for a restart; and, without a
-#: name beside it, of one that was taken out of the files.
+#: The ``error`` in ``pg_file_settings`` for a valid setting that needs a restart; without a name, for a setting that
+#: was removed from the files.
 WAITS = "setting could not be applied"
-#: What it says of a rule for TLS, which the same settings are about to switch on.
+#: The error for a TLS rule while TLS is off in the running server; the same files are about to enable it.
 WAITS_TLS = "hostssl record cannot match because SSL is disabled"
 WAITS_REMOVED = re.compile(r'parameter "([\w.]+)" cannot be changed without restarting')
 
-#: SQL that answers with one JSON object: what is wrong with the files on the disk, and whether pages have checksums.
+#: SQL that returns one JSON object: the problems in the files on the disk, and whether pages have checksums.
 QUESTION = """
 SELECT json_build_object(
   'settings', (SELECT coalesce(json_agg(json_build_array(coalesce(name, ''), error)), '[]')
@@ -34,18 +34,18 @@ SELECT json_build_object(
 
 
 class ServerError(Exception):
-    """A server that cannot be as it was asked for; the text says why and what to do."""
+    """The server cannot be brought into the requested state; the message contains the reason and the fix."""
 
 
 def clusters(name: str, settings: Path = SETTINGS) -> dict[str, Path]:
-    """The clusters of a name that have data, by their major version.
+    """Return the clusters of a name that have data, by major version.
 
     Args:
         name: the clusters' name, such as ``main``.
         settings: the folder of the settings.
 
     Returns:
-        The folders of the data.
+        The data directories.
     """
     found = {}
     for folder in settings.glob(f"*/{name}"):
@@ -56,7 +56,7 @@ def clusters(name: str, settings: Path = SETTINGS) -> dict[str, Path]:
 
 
 def data_folder(folder: Path) -> Path:
-    """Where the data of a cluster is.
+    """Return the data directory of a cluster.
 
     Args:
         folder: the folder of its settings.
@@ -71,7 +71,7 @@ def data_folder(folder: Path) -> Path:
 
 
 def port(folder: Path) -> int:
-    """The port of a cluster, by its settings.
+    """Return the port of a cluster from its settings.
 
     Args:
         folder: the folder of its settings.
@@ -85,7 +85,7 @@ def port(folder: Path) -> int:
 
 
 def starts(folder: Path) -> bool:
-    """Whether a cluster is started at boot, by its ``start.conf``.
+    """Check in a cluster's ``start.conf`` whether it starts at boot.
 
     Args:
         folder: the folder of its settings.
@@ -99,15 +99,16 @@ def starts(folder: Path) -> bool:
 
 
 def guard(version: str, found: Mapping[str, Path], started: Iterable[str]) -> None:
-    """Stop where the data is another version's.
+    """Raise an error if the data belongs to another version.
 
     Args:
-        version: the major version that is wanted.
-        found: what :func:`clusters` returns.
-        started: the versions of those that are started at boot.
+        version: the requested major version.
+        found: the result of :func:`clusters`.
+        started: the versions that start at boot.
 
     Raises:
-        ServerError: there is data of another version, and none of the wanted one, or only what an upgrade has left.
+        ServerError: there is data of another version, and none of the requested version except what an upgrade has
+            left behind.
     """
     others = sorted(found.keys() - {version})
     started = set(started)
@@ -122,17 +123,17 @@ def guard(version: str, found: Mapping[str, Path], started: Iterable[str]) -> No
 
 
 def leaving(access: str, pools: str, wanted: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Whom the files on the disk let in that is no longer to be let in.
+    """Return the databases for which the files on the disk allow access that should be withdrawn.
 
-    The release that serves may be one that still needs it: it has to be withdrawn after the next one serves.
+    The live release can still need the access, so it is withdrawn only after the next release goes live.
 
     Args:
         access: the text of ``pg_hba.conf``, as the role writes it.
-        pools: the text of PgBouncer's settings, likewise.
-        wanted: the databases that are to be reached, with the connections of each to share; 0 for none.
+        pools: the text of PgBouncer's configuration, as the role writes it.
+        wanted: the databases that should be accessible, each with its pool size; 0 for no pool.
 
     Returns:
-        ``name`` of each database and ``pool``, the connections to share.
+        ``name`` of each database and ``pool``, its pool size.
     """
     sizes = {name: int(size) for name, size in re.findall(r"^(\S+) = host=\S+ pool_size=(\d+)$", pools, re.MULTILINE)}
     found = []
@@ -144,19 +145,19 @@ def leaving(access: str, pools: str, wanted: Mapping[str, int]) -> list[dict[str
 
 
 def refusals(text: str) -> str:
-    """What PostgreSQL says against a file of settings, without the times, and the name that the file had meanwhile."""
+    """Return PostgreSQL's errors for a settings file, without timestamps and without the temporary file's name."""
     found = re.findall(r" (?:LOG|ERROR|HINT|DETAIL): +(.+)", text)
     return "; ".join(re.sub(r' in file "[^"]*" line \d+', "", line) for line in found)
 
 
 def missing_libraries(text: str, folder: Path) -> list[str]:
-    """The libraries that a file of settings has preloaded, and that are not installed.
+    """Return the libraries that a settings file preloads but that are not installed.
 
-    PostgreSQL says nothing of them while it reads its settings: it does not start, or refuses each connection.
+    PostgreSQL does not report them while it reads its settings: it fails to start, or rejects each connection.
 
     Args:
-        text: the file's content, as the role writes it: a name and a value in quotes on each line.
-        folder: where the libraries of this version are.
+        text: the file's content, as the role writes it: a name and a quoted value on each line.
+        folder: the folder of this version's libraries.
     """
     if re.search(r"^dynamic_library_path\b", text, re.MULTILINE):
         return []
@@ -165,7 +166,7 @@ def missing_libraries(text: str, folder: Path) -> list[str]:
         for part in value.split(","):
             name = part.strip().strip('"').strip()
             bare = name.removeprefix("$libdir/").removesuffix(".so")
-            # What a session may load by itself has a folder of its own.
+            # Libraries that a session can load by itself have a folder of their own.
             places = [folder / f"{bare}.so", *([folder / "plugins" / f"{bare}.so"] if kind == "local" else [])]
             if bare and not any(place.is_file() for place in places):
                 found.append(name)
@@ -173,10 +174,10 @@ def missing_libraries(text: str, folder: Path) -> list[str]:
 
 
 def restart_reasons(answer: Mapping[str, Any]) -> list[str]:
-    """The settings on the disk that only a restart takes in.
+    """Return the settings on the disk that only a restart applies.
 
     Args:
-        answer: the answer to :data:`QUESTION`.
+        answer: the result of :data:`QUESTION`.
     """
     reasons = []
     for name, error in answer["settings"]:
@@ -188,10 +189,10 @@ def restart_reasons(answer: Mapping[str, Any]) -> list[str]:
 
 
 def file_problems(answer: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the files on the disk, and no restart would cure.
+    """Return the problems in the files on the disk that a restart would not solve.
 
     Args:
-        answer: the answer to :data:`QUESTION`.
+        answer: the result of :data:`QUESTION`.
     """
     access = [f"line {number} of pg_hba.conf: {error}" for number, error in answer["access"] if error != WAITS_TLS]
     return access + [
@@ -202,11 +203,11 @@ def file_problems(answer: Mapping[str, Any]) -> list[str]:
 
 
 def service_steps(steps: Iterable[str], reasons: Iterable[str]) -> list[str]:
-    """What to do about the service, once the server has said what it cannot take in while it runs.
+    """Return the steps for the service, given the settings that the running server cannot apply.
 
     Args:
-        steps: what :func:`service_state.steps` returns.
-        reasons: what :func:`restart_reasons` returns.
+        steps: the result of :func:`service_state.steps`.
+        reasons: the result of :func:`restart_reasons`.
     """
     steps = list(steps)
     if not list(reasons) or {"start", "restart"} & set(steps):

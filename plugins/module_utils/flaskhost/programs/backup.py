@@ -1,6 +1,6 @@
-"""The files of the program flaskhost-backup on a host, its timers, and how Ansible runs it and reads its answer.
+"""The files and timers of the program flaskhost-backup on a host, and how Ansible runs it and reads its result.
 
-The program itself is what the role backup ships: it runs by timers too, when no Ansible is near.
+The role backup ships the program itself, which timers also run without Ansible.
 """
 
 from __future__ import annotations
@@ -11,56 +11,56 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Whole names: Mitogen does not find what is imported by a relative one.
+# Absolute imports: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.host import service_state
 from ansible.module_utils.flaskhost.host.runner import Run, tail
 from ansible.module_utils.flaskhost.host.wanted import File, Folder
 
 #: The program.
 PROGRAM = "/usr/local/sbin/flaskhost-backup"
-#: What it is told.
+#: Its configuration.
 CONFIG = "/etc/flaskhost/backup.json"
-#: The folder of what only root reads: the passphrase, and how the second repository is reached.
+#: The folder with the files that only root can read: the passphrase, and the access to the second repository.
 SECRETS = "/etc/flaskhost/backup"
-#: pgBackRest's settings; Debian's own file, /etc/pgbackrest.conf, is not read where this one is.
+#: pgBackRest's configuration, which takes the place of Debian's own file, /etc/pgbackrest.conf.
 PGBACKREST = "/etc/pgbackrest/pgbackrest.conf"
-#: The timers, and the verb of the program that each lets run.
+#: The timers, named after the program's command that each runs.
 TIMERS = ("full", "diff", "copy", "check", "drill")
-#: What the program says where its settings are without a passphrase; whether the inventory has one, it cannot know.
+#: The program's message if its configuration has no passphrase. It cannot know whether the inventory has one.
 _OFF = "backup.passphrase is not set, or site.yml has not run"
 UNSET = "There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."
 ONLY_HERE = "All backups are on this host: if it is lost, they are lost with it. Set backup.second (docs/backup.md)."
 
 
 class Refused(Exception):
-    """A failure for the operator: a sentence, and the cure."""
+    """A failure for the operator: a sentence with the fix."""
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
 def program_files(program: Mapping[str, str], units: Mapping[str, str]) -> list[File]:
-    """The files of the program and its units.
+    """Return the files of the program and its units.
 
     Args:
-        program: path to text.
-        units: path to text.
+        program: texts by path.
+        units: texts by path.
     """
-    # A diff of code says nothing to who reads it.
+    # A diff of program code is of no use to the operator.
     files = [File(Path(path), text, 0o755 if path == PROGRAM else 0o644, shown=False) for path, text in program.items()]
     return files + [File(Path(path), text) for path, text in units.items()]
 
 
 def settings_files(options: Mapping[str, Any]) -> list[File]:
-    """What the program and pgBackRest are told.
+    """Return the configuration of the program and of pgBackRest.
 
     Args:
         options: ``passphrase``, ``second`` (``repository``, ``ssh_key``, ``known_hosts``, ``environment``; or empty),
-            ``config`` (what becomes backup.json) and ``pgbackrest`` (its settings but for the passphrase; empty where
-            the host has no PostgreSQL).
+            ``config`` (the contents of backup.json) and ``pgbackrest`` (its configuration without the passphrase; empty
+            if the host has no PostgreSQL).
 
     Raises:
-        Refused: a value has more than one line, and would be read as another setting.
+        Refused: a value has more than one line, so that the rest would be parsed as another setting.
     """
     passphrase, second = options["passphrase"], options.get("second") or {}
     if any(end in passphrase for end in "\n\r\x00"):
@@ -79,7 +79,7 @@ def settings_files(options: Mapping[str, Any]) -> list[File]:
         return files
     files += [
         File(secrets / "passphrase", f"{passphrase}\n", 0o600, shown=False),
-        # What is not wanted is emptied, not left with a secret in it.
+        # Unused files are emptied instead of left with a secret in them.
         File(secrets / "environment.json", json.dumps(second.get("environment") or {}, sort_keys=True) + "\n", 0o600,
              shown=False),
         File(secrets / "ssh_key", _lines(second.get("ssh_key")), 0o600, shown=False),
@@ -97,16 +97,16 @@ def _lines(text: Any) -> str:
 
 
 def sftp_options(second: Mapping[str, Any]) -> list[str]:
-    """restic's options for a repository that is reached by sftp: the key, and whom to believe.
+    """Return restic's options for an SFTP repository: the key, and the trusted host keys.
 
     Args:
         second: ``repository``, such as ``sftp:backup@host:/path`` or ``sftp://backup@host:2222//path``.
 
     Returns:
-        What comes after ``-o``; empty for another kind of repository.
+        The values for ``-o``; empty for another kind of repository.
 
     Raises:
-        Refused: the place cannot be understood.
+        Refused: the repository cannot be parsed.
     """
     repository = str(second.get("repository") or "")
     if not repository.startswith("sftp:"):
@@ -130,11 +130,11 @@ def sftp_options(second: Mapping[str, Any]) -> list[str]:
 
 
 def folders(path: str, *, cluster: bool) -> list[Folder]:
-    """The folders of the repositories.
+    """Return the folders of the repositories.
 
     Args:
         path: the folder of the local repositories.
-        cluster: whether the host has a PostgreSQL.
+        cluster: whether the host has PostgreSQL.
     """
     found = [
         Folder(Path("/var/lib/flaskhost")),
@@ -150,35 +150,35 @@ def folders(path: str, *, cluster: bool) -> list[Folder]:
 # --- The program -----------------------------------------------------------------------------------------------------
 
 
-#: Before the program: it runs in a unit of its own, and not in the session of whoever has logged in.
+#: Prefix for the program, which runs it in its own unit instead of the operator's login session.
 APART = ("systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec",
          "--description=Restore of data")  # fmt: skip
 
 
 def apart(arguments: Sequence[str], number: int) -> list[str]:
-    """What to put before a restore, which goes on without its controller, and for which a page stays up.
+    """Return the command prefix for a restore, which continues without the control node and keeps a page up.
 
     Args:
-        arguments: the verb and its options.
-        number: tells this run from others, such as its process.
+        arguments: the program's command and its options.
+        number: distinguishes this run from others, such as its process ID.
 
     Returns:
-        Nothing for what replaces nothing: a cluster beside the real one runs on when the program has ended.
+        Empty for commands that replace nothing: a cluster next to the real one runs on when the program has ended.
     """
     replaces = arguments[0] in ("restore", "restore-files") and not {"--beside", "--check"} & set(arguments)
     return [*APART, f"--unit=flaskhost-restore-{number}", "--"] if replaces else []
 
 
 def ask(run: Run, arguments: Sequence[str], before: Sequence[str] = ()) -> dict[str, Any]:
-    """Run the program and read its answer.
+    """Run the program and parse its result.
 
     Args:
         run: runs a command.
-        arguments: the verb and its options; ``--json`` is added.
-        before: the command that runs it; see :func:`apart`.
+        arguments: the program's command and its options; ``--json`` is added.
+        before: the command prefix; see :func:`apart`.
 
     Raises:
-        Refused: it refuses, or does not run.
+        Refused: the program reports an error, or does not run.
     """
     status, out, err = run([*before, PROGRAM, *arguments, "--json"])
     try:
@@ -193,7 +193,7 @@ def ask(run: Run, arguments: Sequence[str], before: Sequence[str] = ()) -> dict[
 
 
 def is_enabled(config: Path = Path(CONFIG)) -> bool:
-    """Whether the host knows of a passphrase; a bare one does not."""
+    """Check whether the host has a passphrase; a bare host does not."""
     try:
         return bool(json.loads(config.read_text(encoding="utf-8"))["enabled"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -201,14 +201,14 @@ def is_enabled(config: Path = Path(CONFIG)) -> bool:
 
 
 def why_off(problem: str, passphrase: str) -> str:
-    """Say of a host without backups which of the two reasons it is.
+    """Explain why a host has no backups: one of two reasons.
 
     Args:
-        problem: what the program says.
-        passphrase: the inventory's own; empty where it has none.
+        problem: the program's message.
+        passphrase: the inventory's passphrase; empty if not set.
 
     Returns:
-        The reason with its cure; another problem as it is.
+        The reason with its fix; any other problem unchanged.
     """
     if _OFF not in problem:
         return problem
@@ -218,11 +218,11 @@ def why_off(problem: str, passphrase: str) -> str:
 
 
 def shortcomings(passphrase: str, repository: str) -> list[str]:
-    """What a run of site.yml warns of, whatever the host is like.
+    """Return the warnings of a run of site.yml that do not depend on the host.
 
     Args:
-        passphrase: what the backups are encrypted with; empty for none.
-        repository: the second repository; empty for none.
+        passphrase: the passphrase of the backups; empty if not set.
+        repository: the second repository; empty if not set.
     """
     if not passphrase:
         return [UNSET]
@@ -230,14 +230,14 @@ def shortcomings(passphrase: str, repository: str) -> list[str]:
 
 
 def timer_steps(run: Run, timers: Mapping[str, bool]) -> list[list[str]]:
-    """Say what has to be done so that the timers run that should, and no others.
+    """Return the steps after which exactly the requested timers run.
 
     Args:
         run: runs a command.
-        timers: whether each should run, by the unit's name.
+        timers: whether each timer should run, by the unit's name.
 
     Returns:
-        Commands of systemctl; empty where all is as it should be.
+        systemctl commands; empty if nothing has to change.
     """
     names = list(timers)
     properties = ",".join(service_state.PROPERTIES)

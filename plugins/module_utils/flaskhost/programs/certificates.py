@@ -1,6 +1,6 @@
-"""The files of the program flaskhost-certificates on a host, and how Ansible runs it and reads its answer.
+"""The files of the program flaskhost-certificates on a host, and how Ansible runs it and reads its result.
 
-The program itself is what the role certbot ships: it runs by a timer too, when no Ansible is near.
+The role certbot ships the program itself, which a timer also runs without Ansible.
 """
 
 from __future__ import annotations
@@ -10,42 +10,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Whole names: Mitogen does not find what is imported by a relative one.
+# Absolute imports: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.host.runner import Run, tail
 from ansible.module_utils.flaskhost.host.wanted import File
 
-#: Where the program's configuration and certbot's settings are, unless a test says otherwise.
+#: Default folder of the program's configuration and certbot's settings; tests use another one.
 ETC = Path("/etc/flaskhost")
-#: What to type next where a certificate could not be had.
+#: The next steps if a certificate could not be obtained.
 HINT = (
     "The sites are up with the certificates that they have. The host tries again twice a day by itself; at once: "
     "ansible-playbook playbooks/certificates.yml"
 )
-#: Characters that would begin a new line, and so a new setting, in an INI file.
+#: Characters that would begin a new line, and thus a new setting, in an INI file.
 _LINE_ENDS = ("\n", "\r", "\x00")
 
 
 class Refused(Exception):
-    """A failure for the operator: a sentence, and the cure."""
+    """A failure for the operator: a sentence with the fix."""
 
 
 def program_files(program: Mapping[str, str], launcher: str) -> list[File]:
-    """The files of the program.
+    """Return the files of the program.
 
     Args:
-        program: path to text.
-        launcher: the one of them that is run.
+        program: texts by path.
+        launcher: the path of the executable.
     """
-    # A diff of code says nothing to who reads it.
+    # A diff of program code is of no use to the operator.
     return [File(Path(path), text, 0o755 if path == launcher else 0o644, shown=False) for path, text in program.items()]
 
 
 def put_aside(files: Sequence[File], folder: Path, launcher: str) -> list[str]:
-    """Put the program and its configuration into another folder, to ask it what it would do.
+    """Copy the program and its configuration to another folder, to run it without touching the installed one.
 
     Args:
-        files: what :func:`program_files` and :func:`settings_files` return.
-        folder: an empty folder that only root reads.
+        files: the results of :func:`program_files` and :func:`settings_files`.
+        folder: an empty folder that only root can read.
         launcher: the path of the program on the host.
 
     Returns:
@@ -54,21 +54,21 @@ def put_aside(files: Sequence[File], folder: Path, launcher: str) -> list[str]:
     for file in files:
         File(folder / file.path.relative_to("/"), file.text, file.mode).write()
     config = next(file.path for file in files if file.path.name == "certificates.json")
-    # The program finds its own parts from where it is itself.
+    # The program finds its other parts relative to its own path.
     return [str(folder / Path(launcher).relative_to("/")), "--config", str(folder / config.relative_to("/"))]
 
 
 def settings_files(settings: Mapping[str, Any], config: Mapping[str, Any], etc: Path = ETC) -> list[File]:
-    """The configuration of the program, and certbot's own settings: what certbot must not be told by arguments.
+    """Return the configuration of the program, and certbot's settings that must not be passed as arguments.
 
     Args:
         settings: ``email``, ``directory``, ``root`` (PEM), ``external_account`` (``key_id`` and ``hmac_key``, or empty)
             and ``dns_credentials`` (a mapping, or empty).
-        config: what becomes certificates.json.
+        config: the contents of certificates.json.
         etc: the folder; another one in tests.
 
     Raises:
-        Refused: a value has more than one line, and would be read as another setting.
+        Refused: a value has more than one line, so that the rest would be parsed as another setting.
     """
     account = settings.get("external_account") or {}
     lines = {"server": settings["directory"], "email": settings.get("email") or "", "agree-tos": "true"}
@@ -81,7 +81,7 @@ def settings_files(settings: Mapping[str, Any], config: Mapping[str, Any], etc: 
     files = [
         File(etc / "certificates.json", json.dumps(config, indent=2, sort_keys=True) + "\n", 0o600),
         File(etc / "certbot" / "cli.ini", _ini(lines, "acme"), 0o600, shown=not account),
-        # What is not wanted is emptied, not left with a secret in it.
+        # Unused files are emptied instead of left with a secret in them.
         File(etc / "certbot" / "dns.ini", _ini(credentials, "acme.dns.credentials", quote=True), 0o600, shown=False),
     ]
     root = str(settings.get("root") or "").strip()
@@ -89,13 +89,13 @@ def settings_files(settings: Mapping[str, Any], config: Mapping[str, Any], etc: 
 
 
 def _ini(values: Mapping[str, Any], variable: str, quote: bool = False) -> str:
-    """Lines as certbot's two kinds of INI file have them.
+    """Return lines in the format of certbot's two kinds of INI files.
 
     Args:
-        values: the settings, in their order.
-        variable: where they come from, for the message.
-        quote: whether a value has to be quoted, since a comma or a ``#`` means something (ConfigObj, which reads the
-            credentials of a DNS plugin, and not the settings of certbot itself).
+        values: the settings, in order.
+        variable: the user's variable, for the message.
+        quote: whether to quote values, because commas and ``#`` have a meaning in ConfigObj. It reads the credentials
+            of a DNS plugin, but not the settings of certbot itself.
     """
     lines = ["# Managed by Ansible. Role: certbot."]
     for name, value in values.items():
@@ -110,16 +110,16 @@ def _ini(values: Mapping[str, Any], variable: str, quote: bool = False) -> str:
 
 
 def ask(run: Run, command: Sequence[str], own: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Run the program and read its answer.
+    """Run the program and parse its result.
 
     Args:
         run: runs a command.
         command: the program and its arguments; ``--json`` is added.
-        own: the pairs of ``tls.mode: files``, ``name``, ``own_certificate`` and ``own_key`` each; they go through a
-            pipe and never in an argument.
+        own: the key pairs of ``tls.mode: files``, each with ``name``, ``own_certificate`` and ``own_key``. They are
+            passed on standard input, never as arguments.
 
     Raises:
-        Refused: it refuses, or does not run.
+        Refused: the program reports an error, or does not run.
     """
     pairs = {item["name"]: {"certificate": item["own_certificate"], "key": item["own_key"]} for item in own}
     status, out, err = run([*command, "--json"], data=json.dumps({"files": pairs}))
@@ -133,11 +133,11 @@ def ask(run: Run, command: Sequence[str], own: Sequence[Mapping[str, Any]] = ())
 
 
 def warnings(answer: Mapping[str, Any], host: str = "") -> list[str]:
-    """What the operator should know: a sentence for each certificate and problem.
+    """Return the warnings for the operator: a sentence for each certificate and problem.
 
     Args:
-        answer: what the program has said.
-        host: the host's name; Ansible shows a warning without.
+        answer: the program's result.
+        host: the host's name, which Ansible's warnings do not show.
     """
     where = f" on {host}" if host else ""
     return [
@@ -148,7 +148,7 @@ def warnings(answer: Mapping[str, Any], host: str = "") -> list[str]:
 
 
 def diff(answer: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What `--diff` shows of the certificates themselves: which becomes which, and which are deleted."""
+    """Return the diff of the certificates for `--diff`: replaced and deleted certificates."""
     lines = [
         f"certificate of {item['name']}: {item.get('source') or 'none'}, serial {item.get('serial') or '-'}\n"
         for item in answer.get("certificates") or []
@@ -159,5 +159,5 @@ def diff(answer: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def notes(answer: Mapping[str, Any]) -> list[str]:
-    """What is worth saying and no problem, for each certificate."""
+    """Return the notes about each certificate that are not problems."""
     return [f"{item['name']}: {note}" for item in answer.get("certificates") or [] for note in item.get("notes") or []]
