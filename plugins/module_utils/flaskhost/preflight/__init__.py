@@ -1,21 +1,21 @@
-"""Preflight: every problem of what a user wrote, and of the host, found before anything is touched.
+"""Preflight: find all problems of the inventory and of the host before anything is changed.
 
-All problems are found in one pass, and each is told with its place, what is wrong and what would work. Nothing here
-raises: whatever the input is, the answer is a list. No value of ``secrets`` is ever part of a text.
+All problems are found in one pass. Each is reported with its place, what is wrong and what would work. Nothing here
+raises an error: for any input, the result is a list. No text ever contains a value of ``secrets``.
 
-* :mod:`report`: reading the input, collecting the problems, and the words that messages are made of;
-* :mod:`schema`: what :data:`apps.options.APP_OPTIONS` says of one option;
-* :mod:`rules`: what is known to go wrong with it;
-* :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that belong together, the code on the
-  controller, and what all apps need of the host;
-* :mod:`certificates`: TLS, and the authority that gives the certificates;
-* :mod:`backup`: backups, and what they need of the apps;
-* :mod:`accounts`: the users and groups that the host has under the names of the apps, :mod:`databases`: the roles and
-  databases that PostgreSQL has;
+* :mod:`report`: read the input, collect the problems, and format messages;
+* :mod:`schema`: checks of one option against :data:`apps.options.APP_OPTIONS`;
+* :mod:`rules`: checks for known mistakes in one option;
+* :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that depend on each other, the code on the
+  control node, and what all apps together need of the host;
+* :mod:`certificates`: TLS, and the CA that issues the certificates;
+* :mod:`backup`: backups, and their references to the apps;
+* :mod:`accounts`: the host's users and groups with the names of the apps, :mod:`databases`: PostgreSQL's roles and
+  databases with these names;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
-  :mod:`access`: the way to it;
-* :mod:`role_options`: options of the roles that a site sets by themselves, :mod:`names`: variables that nothing reads;
-* :mod:`calendars`, :mod:`postgres_values`: what the host itself says of times and of PostgreSQL's settings.
+  :mod:`access`: the connection to it;
+* :mod:`role_options`: role options that a site sets directly, :mod:`names`: variables that nothing uses;
+* :mod:`calendars`, :mod:`postgres_values`: calendar events and PostgreSQL settings as validated on the host itself.
 """
 
 from __future__ import annotations
@@ -70,26 +70,25 @@ def find_problems(
     specs: Mapping[str, Mapping[str, Any]] | None = None,
     answers: Any = None,
 ) -> list[Problem]:
-    """Find every problem of the apps, the settings and the host.
+    """Find all problems of the apps, the settings and the host.
 
     Args:
-        apps: what the user wrote under ``flask_apps``; anything at all.
-        settings: the site-wide settings by name, of those in :data:`settings.SETTINGS`. One that is ``None`` or empty
-            is not set.
-        facts: the host's facts, without the prefix ``ansible_``; of one that is not there nothing is said.
-        project_dir: where a relative ``source.path`` begins, on the controller.
+        apps: the user's ``flask_apps``, of any type.
+        settings: the site-wide settings by name, as in :data:`settings.SETTINGS`. ``None`` and empty values count as
+            not set.
+        facts: the host's facts, without the prefix ``ansible_``; missing facts are not checked.
+        project_dir: the base folder for a relative ``source.path``, on the control node.
         apps_variable: the name of the user's variable, for the messages.
-        web: whether the host is one that visitors come to; only of such a one it is said that it cannot do what the
-            settings say of TLS.
+        web: whether the host serves visitors. Only such a host is checked for its support of the TLS settings.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         same_repository: the other hosts whose backups would go to the same second repository.
-        options: the roles' options that the site sets by themselves, by name.
-        specs: what the roles' argument_specs say of them.
-        answers: the host's answers to :func:`host_questions`; empty where it was not asked.
+        options: the role options that the site sets directly, by name.
+        specs: the roles' argument_specs for these options.
+        answers: the host's answers to :func:`host_questions`; empty if the host was not queried.
 
     Returns:
-        The problems, each with its ``kind`` (a stable word), ``path``, ``problem`` and ``example``, in the order of the
-        mapping, the settings and the host; empty when all is well.
+        The problems, each with its ``kind`` (a stable identifier), ``path``, ``problem`` and ``example``, in the order
+        of the mapping, the settings and the host; empty if there are none.
     """
     specs = specs or {}
     report = Report([apps_variable, *SETTINGS, *specs, "host"])
@@ -120,10 +119,10 @@ def find_problems(
 
 
 def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_databases: bool = True) -> dict[str, Any]:
-    """Find what only the host can say, as the options of the module ``preflight_host``.
+    """Return the queries that only the host can answer, as the options of the module ``preflight_host``.
 
     Args:
-        apps: what the user wrote under ``flask_apps``; anything at all.
+        apps: the user's ``flask_apps``, of any type.
         settings: the site-wide settings by name.
         runs_apps: whether the apps run on the host, which then has a user with the name of each.
         has_databases: whether the apps' databases are on the host.
@@ -135,7 +134,7 @@ def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_data
         "apps": sorted(map(str, apps)) if runs_apps and isinstance(apps, dict) else None,
         "names": names_to_look_up(apps) if runs_apps else [],
         "databases": databases_to_look_up(apps, settings) if has_databases else {},
-        # A control character is a problem without the host's word.
+        # A control character is a problem without a query on the host.
         "calendars": sorted({value for _place, value in expressions("", apps, settings) if value.isprintable()}),
         "postgres_settings": postgres_questions(settings),
         "postgres_version": str(version) if isinstance(version, str | int) and str(version).isdigit() else "",
@@ -143,14 +142,14 @@ def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_data
 
 
 def render(problems: list[Problem], host: str) -> str:
-    """Write the message that the operator sees.
+    """Format the message for the operator.
 
     Args:
-        problems: what :func:`find_problems` and :func:`find_access_problems` return; at least one.
+        problems: the results of :func:`find_problems` and :func:`find_access_problems`; at least one.
         host: the host's name in the inventory.
 
     Returns:
-        Plain text: a count, a block for each problem, and what to do next.
+        Plain text: the number of problems, a block for each, and the next step.
     """
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     blocks = [f"Preflight has found {count} on the way to {host}."]

@@ -1,4 +1,4 @@
-"""The way to the host: why there is no log-in, or no rights of root, in words that lead on."""
+"""The connection to the host: explain why the login or sudo fails, and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .report import Problem, make_problem
 
 _NO_PYTHON = re.compile(r"interpreter .* was not found|python[\d.]*: (?:command )?not found")
-#: What to do, by what SSH said. ``{login}`` is the command to try by hand, ``{target}`` what ssh-copy-id takes.
+#: The fix by SSH's error message. ``{login}`` is the command to try by hand, ``{target}`` the argument of ssh-copy-id.
 _SSH_CURES = (
     (r"Connection refused", "{login} (when sshd runs there and listens on this port; ansible_port names another one)"),
     (
@@ -28,7 +28,7 @@ _SSH_CURES = (
     (r"sshpass", "ssh-copy-id {target}, for a key instead of a password; or apt-get install sshpass on this machine"),
     (r"no such identity|bad permissions|UNPROTECTED", "ansible_ssh_private_key_file: a file that only you can read"),
 )
-#: What to do, by what sudo said.
+#: The fix by sudo's error message.
 _SUDO_CURES = (
     (
         r"Missing|password is required",
@@ -46,12 +46,12 @@ _SUDO_CURES = (
 
 
 def find_access_problems(attempts: Any, host: str) -> list[Problem]:
-    """Say why a host cannot be reached, or root's rights not be had.
+    """Explain why a host cannot be reached, or why root access fails.
 
     Args:
-        attempts: the results of the action ``preflight_attempt``, in their order. Each is a mapping whose ``attempt``
-            has ``address``, ``port``, ``user``, ``become`` (whether root's rights were asked for), ``connected`` and
-            ``refusal`` (what SSH, sudo or the module said; empty when it went well). One that was skipped has none.
+        attempts: the results of the action ``preflight_attempt``, in order. Each is a mapping whose ``attempt`` has
+            ``address``, ``port``, ``user``, ``become`` (whether root access was requested), ``connected`` and
+            ``refusal`` (the error of SSH, sudo or the module; empty on success). A skipped result has no ``attempt``.
         host: the host's name in the inventory.
 
     Returns:
@@ -94,13 +94,13 @@ def _access_problem(attempt: Mapping[Any, Any], host: str) -> Problem:
 
 
 def refusal_text(text: str) -> str:
-    """The reason that SSH, sudo or a module gave, without what Ansible puts around it; on one line.
+    """Extract the reason that SSH, sudo or a module gave from Ansible's message, on one line.
 
     Args:
-        text: what was raised, or came with a module's failure.
+        text: the exception's text, or the message of the failed module.
 
     Returns:
-        The reason; a sentence of our own where there is none.
+        The reason; a sentence of our own if there is none.
     """
     text = re.sub(r"Warning: Permanently added .*", "", text)
     text = re.sub(r"(?:Task failed: )?(?:Action failed: )?Failed to connect to the host via \w+: ", "", text)

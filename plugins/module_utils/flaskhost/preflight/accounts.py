@@ -1,4 +1,4 @@
-"""The names of the apps on the host: free, or the app's own from an earlier run."""
+"""The apps' names on the host: check that each is free, or belongs to the app itself from an earlier run."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from .report import Report, get, show
 
 
 def names_to_look_up(apps: Any) -> list[str]:
-    """Say which names to look for on the host.
+    """Return the names to look up on the host.
 
     Args:
-        apps: what the user wrote under ``flask_apps``; anything at all. Only its keys are read.
+        apps: the user's ``flask_apps``, of any type. Only its keys are used.
 
     Returns:
-        The names that an account can have.
+        The keys that are valid account names.
     """
     names = list(apps) if isinstance(apps, Mapping) else []
     return [str.__str__(name) for name in names if isinstance(name, str) and name.isascii() and len(name) < 40]
 
 
 def check_accounts(report: Report, variable: str, apps: Mapping[Any, Any], accounts: Any) -> None:
-    """Check that no app takes over a user or a group of the host.
+    """Check that no app takes over an existing user or group of the host.
 
-    A user is the app's own if its home is the app's data folder, which nobody else's is.
+    A user is the app's own if its home is the app's data folder, which no other user has.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
         apps: the apps by name.
-        accounts: what :func:`flaskhost.accounts.accounts` found on the host, by name.
+        accounts: the result of :func:`flaskhost.accounts.accounts` on the host, by name.
     """
     for name in apps:
         known = accounts.get(name) if isinstance(accounts, Mapping) else None
@@ -53,10 +53,10 @@ def check_accounts(report: Report, variable: str, apps: Mapping[Any, Any], accou
 
 
 def check_builders(report: Report, variable: str, apps: Mapping[Any, Any], settings: Any) -> None:
-    """Check that no administrator has the account that builds for an app, which sshd refuses.
+    """Check that no administrator has the name of an app's build account, which sshd always rejects.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
         apps: the apps by name.
         settings: the site-wide settings by name.

@@ -1,4 +1,4 @@
-"""The apps: each name, the options that belong together, and what two apps may not share."""
+"""The apps: check their names, options that depend on each other, and conflicts between apps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EXAMPLE = """\
     domains: [shop.localhost]
     source: {{path: sample_app}}
     wsgi: "guestbook:create_app()\""""
-#: Characters. What is shorter is in a command by chance: a name, a number, a word.
+#: Minimum characters of a secret to search for. Commands contain shorter values by chance: a name, a number, a word.
 SHORTEST_SECRET = 12
 _EXAMPLE_PROCESSES = "processes: {worker: celery -A shop worker}"
 _EXAMPLE_PERSISTENT = "persistent: [instance, uploads]"
@@ -42,10 +42,10 @@ def check_apps(report: Report, variable: str, apps: Any, project_dir: Path) -> N
     """Check the whole mapping, app by app.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
-        apps: what it holds, as :func:`report.read` gives it.
-        project_dir: where a relative ``source.path`` begins.
+        apps: its value, as returned by :func:`report.read`.
+        project_dir: the base folder for a relative ``source.path``.
     """
     example = _EXAMPLE.format(variable)
     if isinstance(apps, Unreadable):
@@ -99,7 +99,7 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
 
 
 def _check_background(report: Report, place: Place, app: dict[Any, Any]) -> None:
-    """Check the names of processes and timers, which name units and files, and the processes' commands."""
+    """Check the names of processes and timers, which become unit and file names, and the processes' commands."""
     for option, check, example in (
         ("processes", process_name_fault, _EXAMPLE_PROCESSES),
         ("timers", unit_name_fault, EXAMPLE_TIMER),
@@ -114,7 +114,7 @@ def _check_background(report: Report, place: Place, app: dict[Any, Any]) -> None
 
 
 def _check_secrets_in_commands(report: Report, place: Place, app: dict[Any, Any]) -> None:
-    """Check that no command holds a secret: commands can be read in the process list and in the journal."""
+    """Check that no command contains a secret: commands are visible in the process list and in the journal."""
     secrets = {
         name: value
         for name, value in (get(app, dict, "secrets") or {}).items()
@@ -133,7 +133,7 @@ def _check_secrets_in_commands(report: Report, place: Place, app: dict[Any, Any]
 
 
 def _check_front(report: Report, place: Place, app: dict[Any, Any]) -> None:
-    """Check what nginx does in front of the app: who may come in, which methods, and which headers it adds."""
+    """Check nginx's part of the app's options: authentication, allowed methods, and added headers."""
     for option, check, example in (
         ("basic_auth", basic_auth_fault, EXAMPLE_BASIC_AUTH),
         ("headers", header_fault, EXAMPLE_HEADERS),
@@ -142,21 +142,21 @@ def _check_front(report: Report, place: Place, app: dict[Any, Any]) -> None:
         for name, value in (get(app, dict, option) or {}).items():
             if problem := "" if isinstance(value, Unreadable) else check(name, value):
                 report.add(kind, (*place, option, name), problem, example)
-    # Capital letters make no other header.
+    # Header names are case-insensitive.
     seen: dict[str, str] = {}
     for name in get(app, dict, "headers") or {}:
         known = seen.setdefault(name.lower(), name) if isinstance(name, str) else name
         if known != name and report.clean((*place, "headers", name)):
             report.add("bad_header", (*place, "headers", name), f"It is there already, as {known}.", EXAMPLE_HEADERS)
     methods = get(app, list, "methods")
-    # Health is asked for by GET, and a browser can do nothing without it.
+    # Health checks use GET, and so does every browser.
     if methods is not None and "GET" not in methods and report.clean((*place, "methods")):
         problem = "GET is not among them, by which every page is asked for."
         report.add("methods_without_get", (*place, "methods"), problem, "methods: [GET, HEAD, POST]")
 
 
 def _check_persistent(report: Report, place: Place, app: dict[Any, Any]) -> None:
-    """Check that the folders of data hold no code and no static files, and do not lie in each other."""
+    """Check that the data folders contain no code and no static files, and are not nested."""
     static = path_parts(get(app, str, "static", "path") or "")
     module = tuple((get(app, str, "wsgi") or "").partition(":")[0].split("."))
     earlier: list[tuple[str, ...]] = []
@@ -178,17 +178,17 @@ def _check_persistent(report: Report, place: Place, app: dict[Any, Any]) -> None
 
 
 def _holds(folder: tuple[str, ...], path: tuple[str, ...]) -> bool:
-    """Whether a path is the folder, or lies in it."""
+    """Check whether a path is the folder, or inside of it."""
     return path[: len(folder)] == folder
 
 
 def check_between_apps(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:
-    """Check what two apps, or an app and an administrator, may not share.
+    """Check for conflicts between two apps, or between an app and an administrator.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
-        apps: what it holds.
+        apps: its value.
         settings: the settings of the site.
     """
     admins = {get(user, str, "name") for user in get(settings, list, "admin_users") or []}

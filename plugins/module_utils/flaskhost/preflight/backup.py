@@ -1,4 +1,4 @@
-"""Backups: the site's setting ``backup``, and what it says of the apps."""
+"""Backups: check the site's setting ``backup``, and its references to the apps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..settings.backup import BACKUP_OPTIONS
 from .report import Report, Unreadable, closest, get, read_item, show, type_name
 from .schema import check_options, wrong_type
 
-#: Characters. Whoever copies the repository may guess as long as they like: 20 of openssl's are 120 bits.
+#: Minimum characters. Anyone who copies the repository has unlimited time to guess: 20 from openssl are 120 bits.
 PASSPHRASE_MINIMUM = 20
 _EXAMPLE = 'backup: {passphrase: "{{ vault_backup_passphrase }}"}  # in vault.yml: what openssl rand -base64 32 prints'
 _EXAMPLE_SECOND = (
@@ -28,7 +28,7 @@ _EXAMPLE_REST = (
     "backup: {second: {repository: rest:https://backup.example.com/production1,\n"
     '         environment: {RESTIC_REST_USERNAME: web1, RESTIC_REST_PASSWORD: "{{ vault_backup_rest_secret }}"}}}'
 )
-#: What logs in, by how the repository's name begins.
+#: The login variables, by the prefix of the repository.
 _LOGINS = {
     "s3:": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
     "rest:": ("RESTIC_REST_USERNAME", "RESTIC_REST_PASSWORD"),
@@ -40,8 +40,8 @@ def check_backup_setting(report: Report, value: Any) -> None:
     """Check the setting by itself.
 
     Args:
-        report: where problems go.
-        value: what the user wrote.
+        report: collects the problems.
+        value: the user's value.
     """
     if not isinstance(value, dict):
         report.add("wrong_type", ("backup",), wrong_type(value, "options"), _EXAMPLE)
@@ -81,7 +81,7 @@ def _check_second(report: Report, value: dict[Any, Any]) -> None:
     second = get(value, dict, "second") or {}
     repository, place = get(second, str, "repository") or "", ("backup", "second")
     for name, item in (get(second, dict, "environment") or {}).items():
-        # The value is never shown.
+        # Messages never show the value.
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             problem = "It is not the name of an environment variable: letters, digits and _, no digit first."
             report.add("bad_variable_name", (*place, "environment", name), problem, _EXAMPLE_S3)
@@ -112,7 +112,7 @@ def _check_second(report: Report, value: dict[Any, Any]) -> None:
 
 
 def _check_login(report: Report, repository: str, second: dict[Any, Any]) -> None:
-    """Check what logs in to a store: an address is not kept secret, so that it cannot be written there."""
+    """Check the login of a storage service. It cannot be part of the URL, because URLs are not kept secret."""
     place, kind = ("backup", "second"), repository.partition(":")[0] + ":"
     example = _EXAMPLE_S3 if kind == "s3:" else _EXAMPLE_REST
     if "@" in repository.partition("://")[2].partition("/")[0]:
@@ -121,7 +121,7 @@ def _check_login(report: Report, repository: str, second: dict[Any, Any]) -> Non
         return
     given = get(second, dict, "environment") or {}
     absent = [name for name in _LOGINS[kind] if name not in given]
-    # A server of one's own may let in who has a certificate, or who is on the same network.
+    # A private REST server can authenticate by certificate or by network instead.
     wanted = kind == "s3:" or len(absent) == 1
     if absent and wanted and not isinstance(second.get("environment"), Unreadable):
         problem = f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: the store lets nobody in."
@@ -129,16 +129,16 @@ def _check_login(report: Report, repository: str, second: dict[Any, Any]) -> Non
 
 
 def hosts_with_repository(hosts: Iterable[str], host: str, variables: Any) -> list[str]:
-    """Say which other hosts have the second repository of a host.
+    """Return the other hosts that have the same second repository as a host.
 
     Args:
-        hosts: the names of the hosts to look at.
+        hosts: the names of the hosts to check.
         host: the host's own name.
-        variables: each host's variables, worked out when they are read. What cannot be worked out is nothing here: the
-            check of that host reports it.
+        variables: each host's variables, whose templates are evaluated when they are read. Values that cannot be
+            evaluated are ignored here, because the check of that host reports them.
 
     Returns:
-        Their names; none where the repository is a path, which each host has for itself.
+        Their names; empty if the repository is a path, which each host has for itself.
     """
     own = _repository(variables, host)
     if not own or own.startswith("/"):
@@ -154,11 +154,11 @@ def _repository(variables: Any, host: str) -> str:
 
 
 def check_own_repository(report: Report, others: Iterable[str]) -> None:
-    """Check that the second repository is the host's own.
+    """Check that no other host uses the same second repository.
 
     Args:
-        report: where problems go.
-        others: the hosts that have the same, as :func:`hosts_with_repository` finds them.
+        report: collects the problems.
+        others: the hosts with the same repository, from :func:`hosts_with_repository`.
     """
     if names := ", ".join(others):
         problem = f"{names} would use it too. Hosts that make one repository at the same moment destroy it."
@@ -167,13 +167,13 @@ def check_own_repository(report: Report, others: Iterable[str]) -> None:
 
 
 def check_backup(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:
-    """Check what the setting says of the apps.
+    """Check the setting's references to the apps.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the apps' variable.
         apps: the apps.
-        settings: the settings by their names.
+        settings: the settings by name.
     """
     assertions = get(settings, dict, "backup", "assertions") or {}
     with_database = [

@@ -1,4 +1,4 @@
-"""What all apps need together, by the numbers that :mod:`sizing` gives them: memory and database connections."""
+"""Check the resources that all apps need together, as computed by :mod:`sizing`: memory and database connections."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .host import MINIMUM_MEMORY_MB
 from .report import Report, get, get_number, snippet
 from .rules import process_command_fault, process_name_fault
 
-#: Each connection of PostgreSQL is a process, which takes memory and slows down every snapshot. Its wiki (Number Of
-#: Database Connections) advises a pooler long before this; at 500, idle ones alone take gigabytes.
+#: Each PostgreSQL connection is a process that takes memory and slows down every snapshot. PostgreSQL's wiki (Number Of
+#: Database Connections) recommends a pooler long before this number; 500 idle connections alone take gigabytes.
 MAXIMUM_CONNECTIONS = 500
 
 
@@ -21,14 +21,14 @@ def check_budget(report: Report, variable: str, apps: dict[Any, Any], facts: Map
     """Check that the apps fit the host and PostgreSQL.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
-        apps: what it holds; options that are not in order do not count.
-        facts: the host's facts; without its memory only the connections are checked.
+        apps: its value; invalid options are ignored.
+        facts: the host's facts; without its memory, only the connections are checked.
     """
     plain = {name: _sized_options(app) for name, app in apps.items() if isinstance(name, str)}
     memory, cpus = get_number(facts, "memtotal_mb"), get_number(facts, "processor_vcpus")
-    # Where the host is not known: the smallest one, so that nothing is refused that would fit a larger one.
+    # If the host is unknown, assume the smallest one, so that nothing is rejected that a larger host could run.
     budget = sizing.size_host(memory or 1024, cpus or 1, plain, database=True)
     _check_connections(report, variable, plain, budget)
     if plain and memory and memory >= MINIMUM_MEMORY_MB:
@@ -38,7 +38,7 @@ def check_budget(report: Report, variable: str, apps: dict[Any, Any], facts: Map
 def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any], memory: int) -> None:
     free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
     processes = sum(map(sizing.count_processes, apps.values()))
-    # A process counts as one slot, and an app has two.
+    # A process needs as much as one slot, and an app has two.
     needed = len(apps) * sizing.SLOT_MINIMUM_MB + processes * sizing.SLOT_MINIMUM_MB // sizing.SLOTS_AT_ONCE
     if free < needed:
         beside = f" and {processes} processes beside them need {needed} MB" if processes else ""
@@ -86,7 +86,7 @@ def _is_within(value: int, option: Option) -> bool:
 
 
 def _sized_options(app: Any) -> dict[str, Any]:
-    """The options of an app that sizing reads; what is not in order is left out."""
+    """Return the options of an app that sizing uses, without invalid ones."""
     memory = APP_OPTIONS["limits"].options["memory"]
     limits = {"workers": APP_OPTIONS["workers"], "threads": APP_OPTIONS["threads"], "memory": memory}
     given = {name: get_number(app, name) for name in ("workers", "threads")}

@@ -1,4 +1,4 @@
-"""Times of timers: what systemd.time(7) can read, first by its grammar, then by the answer of the host's systemd."""
+"""Calendar events of timers: check them against the grammar of systemd.time(7), then with the host's systemd."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ EXAMPLE_TIMER = 'timers: {nightly: {command: flask purge, on_calendar: "*-*-* 03
 _DAY = r"(?:mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs(?:day)?|r)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
 _DAYS = re.compile(rf"(?i){_DAY}(?:(?:\.\.|-|,){_DAY})*,?")
 _SHORTHAND = frozenset("minutely hourly daily monthly weekly yearly annually quarterly semiannually biannually".split())
-#: Dates and times are made of these.
+#: The characters of dates and times.
 _NUMBERS = re.compile(r"[\d*,./:~-]+")
-#: A zone where the controller has no tz database to look it up.
+#: A time zone, for a control node without a tz database.
 _ZONE = re.compile(r"UTC|[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)+")
 _BACKUP = ("full", "diff", "drill")
 
 
 def fault(value: str) -> str:
-    """Find what systemd.time(7) cannot mean, without asking systemd.
+    """Find errors in an expression of systemd.time(7) without systemd.
 
     Args:
         value: the expression.
@@ -44,7 +44,7 @@ def fault(value: str) -> str:
 
 
 def expressions(variable: str, apps: Any, settings: Any) -> Iterator[tuple[Place, str]]:
-    """Yield the time of each timer with its place.
+    """Yield the calendar event of each timer with its place.
 
     Args:
         variable: the name of the apps' variable.
@@ -61,14 +61,14 @@ def expressions(variable: str, apps: Any, settings: Any) -> Iterator[tuple[Place
 
 
 def check_calendars(report: Report, variable: str, apps: Any, settings: Any, answers: Mapping[Any, Any]) -> None:
-    """Check the times by what the host's systemd says.
+    """Check the calendar events against the answers of the host's systemd.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the apps' variable.
         apps: the apps.
         settings: the settings of the site.
-        answers: the host's answer for each expression; empty for one that systemd can read.
+        answers: systemd's error for each expression; empty for a valid one.
     """
     for place, value in expressions(variable, apps, settings):
         said = get(answers, str, value)
@@ -80,7 +80,7 @@ def check_calendars(report: Report, variable: str, apps: Any, settings: Any, ans
 
 @cache
 def _zones() -> frozenset[str]:
-    """Return the time zones that the controller knows; none if it has no tz database."""
+    """Return the time zones in the control node's tz database; empty if it has none."""
     try:
         return frozenset(zoneinfo.available_timezones())
     except OSError:

@@ -1,4 +1,4 @@
-"""The certificates: what an app says of TLS, and what the site says of the authority that gives them."""
+"""The certificates: check the apps' TLS options, and the site's settings for the CA."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .rules import (
     plugin_packages_example,
 )
 
-#: The release that lacks what later ones have: its nginx 1.22 knows no HTTP/3 (1.25 was the first that did), and its
-#: certbot 2.1 no profiles (4.0 was the first).
+#: The release that lacks features of later ones: its nginx 1.22 has no HTTP/3 (added in 1.25), and its certbot 2.1 has
+#: no profiles (added in 4.0).
 _OLD_RELEASE = "12"
 #: Seconds: https://hstspreload.org, "Submission Requirements".
 PRELOAD_MINIMUM = 31536000
@@ -32,18 +32,18 @@ _EXAMPLE_DNS_CHALLENGE = "tls: {challenge: dns}"
 def check_certificates(
     report: Report, variable: str, apps: dict[Any, Any], settings: Any, facts: Mapping[Any, Any], *, web: bool
 ) -> None:
-    """Check what belongs together: the apps' names and modes, the authority, and what the host can do.
+    """Check options that depend on each other: the apps' names and modes, the CA, and the host's features.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
-        apps: what it holds.
+        apps: its value.
         settings: the settings of the site.
         facts: the host's facts.
-        web: whether the host is one that visitors come to.
+        web: whether the host serves visitors.
     """
     email = (get(settings, str, "acme_email") or "").strip()
-    # Of what cannot be worked out, or is no such setting, it is told already.
+    # Values that cannot be evaluated, or are invalid, have been reported already.
     email_known, acme_known = report.clean(("acme_email",)), report.clean(("acme",))
     by_acme: list[Any] = []
     for name, app in apps.items():
@@ -76,7 +76,7 @@ def check_certificates(
 
 
 def _names(app: Any) -> list[tuple[int, str]]:
-    """The app's names, each with its index."""
+    """Return the app's domain names, each with its index."""
     return [(index, name) for index, name in enumerate(get(app, list, "domains") or []) if isinstance(name, str)]
 
 
@@ -85,7 +85,7 @@ def _addresses(app: Any) -> list[tuple[int, str]]:
 
 
 def _check_names(report: Report, place: Place, app: Any, mode: str) -> None:
-    """Check which names an app may have with its challenge: wildcards only by DNS, addresses only without it."""
+    """Check the app's domains against its challenge: wildcards need DNS, and addresses do not work with DNS."""
     challenge = get(app, str, "tls", "challenge") or "http"
     for index, name in _names(app):
         here = (*place, "domains", index)
@@ -101,7 +101,7 @@ def _check_names(report: Report, place: Place, app: Any, mode: str) -> None:
 
 
 def _check_addresses(report: Report, variable: str, apps: dict[Any, Any]) -> None:
-    """Check that one app has all addresses: a client that asks for one does not say which (RFC 6066, 3)."""
+    """Check that only one app has addresses: a client does not say which address it requests (RFC 6066, 3)."""
     first: Place = ()
     for name, app in apps.items():
         for index, address in _addresses(app)[:1]:
@@ -147,12 +147,13 @@ def _check_files(report: Report, place: Place, app: Any, mode: str) -> None:
 
 
 def _check_pair(report: Report, place: Place, certificate: str, key: str, names: list[str]) -> None:
-    """Check that a certificate and a key can be read and belong together, and are for the names and of today.
+    """Check that a certificate and its key are readable and a pair, cover the names, and are valid today.
 
-    Nothing of the key is shown, nor what the library says of it. The host, whose library may be another, checks again.
+    Messages contain nothing from the key, nor the library's error about it. The host, whose library can differ, checks
+    the pair again.
     """
     try:
-        # It comes with Ansible. It is loaded only where somebody has a certificate of their own.
+        # Ansible depends on it. It is imported only if somebody uses their own certificate.
         from cryptography import x509  # noqa: PLC0415
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
     except ImportError:
@@ -162,14 +163,14 @@ def _check_pair(report: Report, place: Place, certificate: str, key: str, names:
         chain = x509.load_pem_x509_certificates(certificate.encode())
         leaf, public = chain[0], chain[0].public_key()
         covered = _covered(x509, leaf)
-    except Exception:  # noqa: BLE001, RUF100 - a damaged certificate fails in as many ways as there are fields in it
+    except Exception:  # noqa: BLE001, RUF100 - a damaged certificate fails in as many ways as it has fields
         problem = "The certificate cannot be read: it is damaged or cut off."
         report.add("unreadable_certificate", shown[0], problem, EXAMPLE_CERTIFICATE)
         return
     try:
         private = serialization.load_pem_private_key(key.encode(), password=None)
         own = private.public_key()
-    except Exception:  # noqa: BLE001, RUF100 - as above; and its text might tell something of the key
+    except Exception:  # noqa: BLE001, RUF100 - as above; and its text could reveal something about the key
         problem = "The key cannot be read: it is damaged, or of a kind that is not known."
         report.add("unreadable_tls_key", shown[1], problem, EXAMPLE_TLS_KEY)
         return
@@ -196,7 +197,7 @@ def _check_pair(report: Report, place: Place, certificate: str, key: str, names:
 
 
 def _covered(x509: Any, certificate: Any) -> set[str]:
-    """The names and addresses in a certificate; those of its subject do not count (RFC 9525, 2)."""
+    """Return the names and addresses in a certificate, without those of its subject (RFC 9525, 2)."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -206,22 +207,22 @@ def _covered(x509: Any, certificate: Any) -> set[str]:
 
 
 def _is_covered(name: str, covered: set[str]) -> bool:
-    """Whether a name is one of those in a certificate. A wildcard there stands for one label (RFC 9525, 6.3)."""
+    """Check whether a certificate covers a name. A wildcard in it stands for one label (RFC 9525, 6.3)."""
     if name in covered or is_address(name):
         return name in covered
     return f"*.{name.partition('.')[2]}" in covered
 
 
-# --- The authority ---------------------------------------------------------------------------------------------------
+# --- The certificate authority ---------------------------------------------------------------------------------------
 
 
 def _check_authority(report: Report, acme: Mapping[Any, Any], addresses: bool) -> None:
-    """Check the options of ``acme`` that belong together.
+    """Check the options of ``acme`` that depend on each other.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         acme: the options.
-        addresses: whether a certificate for an IP address will be asked for.
+        addresses: whether a certificate for an IP address will be requested.
     """
     account = get(acme, dict, "external_account") or {}
     pair = {option: get(account, str, option) for option in ("key_id", "hmac_key")}
@@ -250,13 +251,13 @@ def _check_authority(report: Report, acme: Mapping[Any, Any], addresses: bool) -
         report.add("address_without_pinned", ("acme", "certbot"), problem, "acme: {certbot: pinned}")
     directory = get(acme, str, "directory") or ACME_OPTIONS["directory"].default
     if addresses and ".letsencrypt.org/" in directory and get(acme, str, "profile") != "shortlived":
-        # https://letsencrypt.org/docs/profiles/: of its profiles, shortlived alone has IP addresses.
+        # https://letsencrypt.org/docs/profiles/: only the profile shortlived supports IP addresses.
         problem = "An app has an IP address, for which Let's Encrypt wants the profile shortlived."
         report.add("address_without_profile", ("acme", "profile"), problem, "acme: {profile: shortlived}")
 
 
 def _check_host(report: Report, settings: Any, acme: Mapping[Any, Any], facts: Mapping[Any, Any]) -> None:
-    """Check what the packages of the host's release cannot do."""
+    """Check for features that the packages of the host's release do not have."""
     release = show(facts.get("distribution_major_version")).strip('"')
     if get(facts, str, "distribution") != "Debian" or release != _OLD_RELEASE:
         return
@@ -269,11 +270,11 @@ def _check_host(report: Report, settings: Any, acme: Mapping[Any, Any], facts: M
 
 
 def same_name(name: str, bare: str) -> str:
-    """What two apps cannot both have: a wildcard and the name below which it stands are two names.
+    """Return a key that two apps must not share. A wildcard and the name below which it stands are different keys.
 
     Args:
-        name: the name as the user wrote it.
-        bare: the same without what does not belong there, as :func:`rules.bare_domain` has it.
+        name: the user's name.
+        bare: the same name without invalid parts, from :func:`rules.bare_domain`.
     """
     if is_address(name):
         return str(ipaddress.ip_address(name))

@@ -1,4 +1,4 @@
-"""The code of an app: where it comes from, and what the options say about it, compared with a folder's content."""
+"""The code of an app: check its source, and compare the options with the contents of a folder."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _EXAMPLE_PATH = "source: {path: sample_app}"
 
 
 def check_source(report: Report, place: Place, app: dict[Any, Any], project_dir: Path) -> tuple[Path, Path] | None:
-    """Check where the code comes from.
+    """Check the source of the code.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         place: the steps to the app.
         app: its options.
-        project_dir: where a relative path begins.
+        project_dir: the base folder for a relative path.
 
     Returns:
-        The app's folder and that of the whole source, where both are on the controller and in order.
+        The app's folder and the folder of the whole source, if both are on the control node and valid.
     """
     source = get(app, dict, "source")
     if not source:
@@ -68,7 +68,7 @@ def check_source(report: Report, place: Place, app: dict[Any, Any], project_dir:
 
 
 def _check_companions(report: Report, here: Place, given: set[Any], example: str) -> None:
-    """Check that what belongs to one kind of source is not written beside another."""
+    """Check that options of one kind of source are not combined with another kind."""
     if "repo" not in given:
         if "version" in given:
             problem = "A version belongs to a repo; a folder or an archive has only the one that is there."
@@ -82,7 +82,7 @@ def _check_companions(report: Report, here: Place, given: set[Any], example: str
 
 
 def _check_archive(report: Report, here: Place, archive: str, checksum: str, project_dir: Path) -> None:
-    """Check that an archive has a checksum, and one of this machine that it is there and the one that was meant."""
+    """Check that an archive has a checksum and, if it is on the control node, that it exists and matches."""
     example = snippet(("source",), EXAMPLE_ARCHIVE)
     if not checksum and report.clean((*here, "checksum")):
         problem = "An archive needs its checksum, so that it is the one that you mean. 'sha256sum ARCHIVE' prints it."
@@ -130,10 +130,10 @@ def _find_code(report: Report, here: Place, top: Path, subdir: str) -> tuple[Pat
 
 
 def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, top: Path) -> None:
-    """Check what the app's options say about its code.
+    """Check the app's options against its code.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         place: the steps to the app.
         app: its options.
         code: the app's folder.
@@ -198,7 +198,7 @@ def _check_module(report: Report, place: Place, wsgi: str, code: Path) -> None:
 
 
 def _there(what: str, names: list[str] | set[str]) -> str:
-    """What is there instead, as a hint; a few of them."""
+    """Return a hint with a few existing names."""
     return f"{what} there: {', '.join(sorted(names)[:8])}." if names else f"{what} there: none."
 
 
@@ -217,7 +217,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _names(folder: Path, folders: bool = False) -> list[str]:
-    """The names of the files in a folder, or of its folders; hidden ones left out."""
+    """Return the names of the files, or of the folders, in a folder, without hidden ones."""
     try:
         return [item.name for item in folder.iterdir() if item.is_dir() == folders and item.name[0] not in "._"]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The names of the apps in PostgreSQL: free, or the app's own from an earlier run."""
+"""The apps' names in PostgreSQL: check that each is free, or belongs to the app itself from an earlier run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .report import Report, get, show
 
 
 def databases_to_look_up(apps: Any, settings: Any) -> dict[str, dict[str, Any]]:
-    """Say which roles and databases to look for in PostgreSQL.
+    """Return the roles and databases to look up in PostgreSQL.
 
     Args:
-        apps: what the user wrote under ``flask_apps``; anything at all.
+        apps: the user's ``flask_apps``, of any type.
         settings: the site-wide settings by name.
 
     Returns:
-        For each app with a database what :func:`flaskhost.postgres_names.look_up` needs to know.
+        For each app with a database, the input of :func:`flaskhost.postgres_names.look_up`.
     """
     logins = get(settings, dict, "postgres_logins") or {}
     found = {}
     for name in names_to_look_up(apps):
-        # A name of another form is a problem without the host's word, as is one that no app may have.
+        # Invalid and reserved names are problems without a query on the host.
         if (
             not re.fullmatch(r"[a-z][a-z0-9-]*", name)
             or name in RESERVED_NAMES
@@ -45,10 +45,10 @@ def check_databases(report: Report, variable: str, apps: Mapping[Any, Any], answ
     """Check that no app takes over a role or a database that Flaskhost did not create for it.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
         apps: the apps by name.
-        answer: what :func:`flaskhost.postgres_names.look_up` found on the host.
+        answer: the result of :func:`flaskhost.postgres_names.look_up` on the host.
     """
     foreign = get(answer, dict, "foreign") or {}
     for name in apps:

@@ -1,4 +1,4 @@
-"""Whether the host can hold an app to its share of the disk; said, not refused, since few file systems can."""
+"""Warn if the host cannot enforce disk limits for apps. A warning instead of an error, as few file systems can."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from .report import get
 
-#: Where apps have their files, and PostgreSQL its databases.
+#: The folders of the apps' files and of PostgreSQL's databases.
 FILES, DATABASES = "/srv", "/var/lib/postgresql"
 
 
 def disk_warnings(facts: Any, host: str, *, runs_apps: bool, runs_database: bool) -> list[str]:
-    """Say where ``limits.disk`` holds nobody back.
+    """Warn if ``limits.disk`` has no effect.
 
     Args:
         facts: the host's facts, without the prefix ``ansible_``.
         host: its name.
         runs_apps: whether apps run there.
-        runs_database: whether PostgreSQL does.
+        runs_database: whether PostgreSQL runs there.
     """
     mounts = [entry for entry in get(facts, list, "mounts") or [] if isinstance(entry, dict)]
     places = [*([FILES] if runs_apps else []), *([DATABASES] if runs_database else [])]

@@ -1,4 +1,4 @@
-"""The host, by its facts: whether it is one that Flaskhost is made for, and large enough."""
+"""The host's facts: check that the host is supported, and large enough."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .report import Report, get, get_number, show
 #: The distributions that Flaskhost is tested on, and their releases.
 DISTRIBUTIONS = {"Debian": ("12", "13")}
 ARCHITECTURES = ("x86_64", "aarch64")
-#: Debian 12's interpreter, the oldest that the project's modules are written for.
+#: Debian 12's Python, the oldest version that the project's modules support.
 OLDEST_PYTHON = (3, 11)
-#: MB. Servers are sold with 512 MB (the kernel shows about 470) or 1 GB (about 960), and this tells them apart: what
-#: sizing keeps for the system and PostgreSQL leaves 97 of 470 MB, and a slot needs :data:`sizing.SLOT_MINIMUM_MB`.
+#: MB. Separates servers with 512 MB (the kernel shows about 470) from those with 1 GB (about 960): with 470 MB, sizing
+#: leaves 97 after the system and PostgreSQL, but a slot needs :data:`sizing.SLOT_MINIMUM_MB`.
 MINIMUM_MEMORY_MB = 700
-#: Bytes. The roles' packages take 380 MB on Debian 12 and their archives 90, an app's environment some hundred, and a
-#: deploy builds the next one beside it; PostgreSQL's write-ahead log may grow to 1 GB (max_wal_size).
+#: Bytes. The roles' packages take 380 MB on Debian 12 and their archives 90, an app's virtual environment a few
+#: hundred, and a deploy builds the next one next to it; PostgreSQL's WAL can grow to 1 GB (max_wal_size).
 MINIMUM_DISK = 2 * 1024**3
-#: Where much is written: packages, databases and logs, and the apps.
+#: The folders that take most of the data: packages, databases and logs, and the apps.
 DISK_PLACES = ("/", "/srv")
 
 
 def check_facts(report: Report, facts: Mapping[Any, Any]) -> None:
-    """Check what the host says of itself; of a fact that is not there nothing is said.
+    """Check the host's facts. Missing facts are not checked.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         facts: the facts, without the prefix ``ansible_``.
     """
     _check_distribution(report, facts)

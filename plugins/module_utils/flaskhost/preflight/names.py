@@ -1,4 +1,4 @@
-"""Names of variables that look like settings of ours and are none: nothing reads them, and nothing else says so."""
+"""Find variables that look like settings of Flaskhost but are not: nothing uses them, and nothing else reports them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import difflib
 import re
 from collections.abc import Iterable
 
-#: Names that Ansible itself sets, or that a user gives to secrets.
+#: Variables of Ansible itself, and names that users give to secrets.
 _FOREIGN = re.compile(r"_.*|ansible_.*|vault_.*|molecule_.*")
-#: Names of Ansible's own that begin with none of these words.
+#: Ansible's own variables without one of these prefixes.
 _ANSIBLE = frozenset(
     """
     ansible_facts environment group_names groups hostvars inventory_dir inventory_file inventory_hostname
     inventory_hostname_short omit play_hosts playbook_dir port role_name role_names role_path role_uuid vars
     """.split()
 )
-#: How alike a name has to be to be taken for a typing error: flask_appz is 0.9 like flask_apps.
+#: Minimum similarity that counts as a typing error: flask_appz and flask_apps have 0.9.
 _ALIKE = 0.85
 
 
@@ -23,13 +23,13 @@ def warnings(names: Iterable[str], known: Iterable[str], wired: Iterable[str], p
     """Find variables that were probably meant to be a setting.
 
     Args:
-        names: the variables that the host has.
-        known: what a user can set: the site's settings and the roles' options.
-        wired: what the project itself sets.
-        prefixes: how the names of the roles' options begin.
+        names: the host's variables.
+        known: the variables that a user can set: the site's settings and the roles' options.
+        wired: the variables that the project itself sets.
+        prefixes: the prefixes of the roles' options.
 
     Returns:
-        One sentence for each variable, in the order of the names.
+        One sentence for each variable, sorted by name.
     """
     known, wired, begins = sorted(set(known)), set(wired), tuple(sorted(set(prefixes)))
     found = []

@@ -1,4 +1,4 @@
-"""The settings that say where packages come from, and by which address the other hosts reach this one."""
+"""Check the settings for the package index, for the host's private address, and for a few playbooks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\
 
 
 def check_package_index(report: Report, value: Any, name: str = "package_index") -> None:
-    """Check the URL of a package index: root and the builds install from it.
+    """Check the URL of a package index, from which root and the builds install packages.
 
     Args:
-        report: where problems go.
-        value: what the user wrote.
+        report: collects the problems.
+        value: the user's value.
         name: the variable's name.
     """
     if not isinstance(value, str):
@@ -38,7 +38,7 @@ def index_fault(value: str) -> str:
         value: the URL.
 
     Returns:
-        What is wrong, without the password that may be in it; empty if nothing is.
+        What is wrong, without a password that the URL can contain; empty if nothing is.
     """
     try:
         url = urllib.parse.urlsplit(value)
@@ -48,7 +48,7 @@ def index_fault(value: str) -> str:
     if "@" in url.netloc:
         return "The URL has a user name or password in it, which ends up in process lists and logs. Write it without."
     server = url.netloc.rpartition(":")[0] if port is not None else url.netloc
-    # What pip reads as an option, and what a shell, a unit or an INI file gives a meaning to, is in no such URL.
+    # A valid URL contains nothing that pip could parse as an option, or that is special in a shell, unit or INI file.
     for wrong, problem in (
         (url.scheme not in ("http", "https"), "is not the URL of a package index, which begins with https://."),
         (
@@ -78,11 +78,11 @@ def _is_loopback(host: str) -> bool:
 
 
 def check_private_address(report: Report, value: Any) -> None:
-    """Check the address by which other hosts reach this one: firewalls and PostgreSQL take it as it is.
+    """Check the address under which other hosts reach this one: firewalls and PostgreSQL use it unchanged.
 
     Args:
-        report: where problems go.
-        value: what the user wrote.
+        report: collects the problems.
+        value: the user's value.
     """
     place = ("private_address",)
     if not isinstance(value, str):
@@ -100,7 +100,7 @@ def check_private_address(report: Report, value: Any) -> None:
 
 
 def check_deploy_batch(report: Report, value: Any) -> None:
-    """Check how many hosts switch at a time. ``-e`` hands over a text."""
+    """Check the number of hosts that switch at a time. ``-e`` passes it as a string."""
     number = int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,6}", value) else value
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         problem = f"{show(value)} is not a number of hosts: 1 or more, or 0 for all at once."
@@ -108,7 +108,7 @@ def check_deploy_batch(report: Report, value: Any) -> None:
 
 
 def check_clone_target(report: Report, value: Any) -> None:
-    """Check whether the environment may be overwritten. ``-e`` hands over a text."""
+    """Check whether the environment can be overwritten. ``-e`` passes the value as a string."""
     text = value.lower() if isinstance(value, str) else ""
     if not isinstance(value, bool) and text not in ("true", "false", "yes", "no"):
         report.add("wrong_type", ("clone_target",), wrong_type(value, "bool"), "clone_target: true")

@@ -1,4 +1,4 @@
-"""PostgreSQL's settings of the site: its version, its settings, and the passwords of roles that log in from afar."""
+"""The site's PostgreSQL settings: check its version, its settings, and the passwords of roles with remote logins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLE_VERSION = 'postgres_version: "15"'
 EXAMPLE_SETTINGS = "postgres_extra_settings: {work_mem: 64MB}"
 EXAMPLE_LOGINS = 'postgres_logins: {shop: {a: "{{ vault_shop_database_a }}"}}'
 EXAMPLE_ELSEWHERE = 'secrets: {DATABASE_URL: "{{ vault_shop_database_url }}"}'
-#: Settings that the rest depends on, and what would go wrong.
+#: Settings that Flaskhost depends on, and the consequence of a change.
 OWN_SETTINGS = {
     "config_file": "Debian's programs look for it where it is.",
     "data_directory": "Debian's programs look for it where it is.",
@@ -27,7 +27,7 @@ OWN_SETTINGS = {
     "archive_command": "The backups set it (postgres_archive_command).",
     "archive_mode": "The backups set it (postgres_archive_command).",
 }
-#: 16 letters and digits of chance are 95 bits. Who listens cannot guess at it (SCRAM), and who asks is not held up.
+#: 16 random letters and digits are 95 bits. SCRAM prevents offline guesses, but nothing slows down login attempts.
 SHORTEST_PASSWORD = 16
 
 
@@ -41,7 +41,7 @@ def check_version(report: Report, value: Any) -> None:
 
 
 def check_extra_settings(report: Report, value: Any) -> None:
-    """Check ``postgres_extra_settings``; whether a value fits its setting, PostgreSQL says before it takes it."""
+    """Check ``postgres_extra_settings``. PostgreSQL itself validates the values before they are applied."""
     if not isinstance(value, dict):
         report.add("wrong_type", ("postgres_extra_settings",), wrong_type(value, "dict"), EXAMPLE_SETTINGS)
         return
@@ -61,7 +61,7 @@ def check_extra_settings(report: Report, value: Any) -> None:
 
 
 def check_logins(report: Report, value: Any) -> None:
-    """Check ``postgres_logins``; no password is ever shown."""
+    """Check ``postgres_logins``. No message shows a password."""
     if not isinstance(value, dict):
         report.add("wrong_type", ("postgres_logins",), wrong_type(value, "dict"), EXAMPLE_LOGINS)
         return
@@ -91,12 +91,12 @@ def check_logins(report: Report, value: Any) -> None:
 
 
 def check_database_elsewhere(report: Report, variable: str, apps: dict[Any, Any]) -> None:
-    """Check that each app is told where its database is, on a host that has no PostgreSQL.
+    """Check that each app has a database URL, on a host without PostgreSQL.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
-        apps: what it holds.
+        apps: its value.
     """
     for name, app in apps.items():
         given = {*(get(app, dict, "env") or {}), *(get(app, dict, "secrets") or {})}
@@ -109,12 +109,12 @@ def check_database_elsewhere(report: Report, variable: str, apps: dict[Any, Any]
 
 
 def check_role_names(report: Report, variable: str, apps: dict[Any, Any], settings: Any) -> None:
-    """Check that no app has the name of another app's role in PostgreSQL.
+    """Check that no app has the name of another app's PostgreSQL role.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         variable: the name of the user's variable.
-        apps: what it holds.
+        apps: its value.
         settings: the settings of the site.
     """
     logins = get(settings, dict, "postgres_logins") or {}

@@ -1,4 +1,4 @@
-"""The values of ``postgres_extra_settings``: by their form, and by what PostgreSQL on the host says of them."""
+"""The values of ``postgres_extra_settings``: check their form, and the results of PostgreSQL on the host."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _EXAMPLE_LIBRARIES = "postgres_extra_settings: {shared_preload_libraries: pg_sta
 _NAME = re.compile(r"[a-z_]+(?:\.[a-z_]+)?")
 #: https://www.postgresql.org/docs/current/config-setting.html, "Numeric with Unit".
 _UNITS = frozenset("B kB MB GB TB us ms s min h d".split())
-#: A number and a word, which is a value with a unit.
+#: A number and a word: a value with a unit.
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*([A-Za-zµ%]+)\s*")
-#: Hexadecimal and scientific numbers, which are no units.
+#: Hexadecimal and scientific numbers, whose letters are not units.
 _PLAIN = re.compile(r"(?i)0x[0-9a-f]+|\d*\.?\d+e[+-]?\d+")
-#: Settings that may hold any text.
+#: Settings that accept any text.
 _TEXTS = re.compile(r"(?:cluster_name|application_name|.*_prefix|.*_command|.*_tag|.*_conninfo|.*_string|.*_names?|"
                     r".*_directory|.*_file|.*_library|.*_libraries)")  # fmt: skip
-#: Settings that name libraries.
+#: Settings that contain names of libraries.
 LIBRARIES = ("shared_preload_libraries", "session_preload_libraries", "local_preload_libraries")
-#: The libraries of PostgreSQL's own contrib that do something when they are preloaded, in the versions 13 to 18.
+#: The libraries of PostgreSQL's own contrib that have an effect when they are preloaded, in versions 13 to 18.
 CONTRIB = frozenset(
     """
     amcheck auth_delay auto_explain basebackup_to_shell basic_archive pg_logicalinspect pg_overexplain pg_prewarm
@@ -31,20 +31,20 @@ CONTRIB = frozenset(
 
 
 def as_text(value: Any) -> str:
-    """A value as the file of settings has it."""
+    """Convert a value to its text in the settings file."""
     if isinstance(value, str):
         return value
     return ("on" if value else "off") if isinstance(value, bool) else show(value)
 
 
 def libraries(value: str) -> list[str]:
-    """The names in a setting such as ``shared_preload_libraries``, without quotes, folder and ending."""
+    """Return the library names in a setting such as ``shared_preload_libraries``, without quotes, folder and suffix."""
     names = (part.strip().strip('"').strip() for part in value.split(","))
     return [name.removeprefix("$libdir/").removesuffix(".so") for name in names if name]
 
 
 def questions(settings: Any) -> dict[str, str]:
-    """The settings whose values the host is asked about, as texts.
+    """Return the settings that the host has to validate, as strings.
 
     Args:
         settings: the settings of the site.
@@ -64,11 +64,11 @@ def check_values(report: Report, settings: Any, packages: Any, answers: Any) -> 
     """Check the values.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         settings: the settings of the site.
-        packages: what ``postgres_extra_packages`` holds: packages that may bring further libraries.
-        answers: what PostgreSQL on the host says: ``settings`` (for each name what is wrong, or nothing) and
-            ``libraries`` (the names of all that are installed). Empty if the host has no PostgreSQL.
+        packages: the value of ``postgres_extra_packages``: packages that can contain further libraries.
+        answers: the answers of PostgreSQL on the host: ``settings`` (for each name its error, or an empty string) and
+            ``libraries`` (the names of all installed libraries). Empty if the host has no PostgreSQL.
     """
     said = get(answers, dict, "settings") or {}
     installed = {name for name in get(answers, list, "libraries") or [] if isinstance(name, str)}

@@ -1,4 +1,4 @@
-"""Reading what a user wrote, collecting its problems, and the words that messages are made of."""
+"""Read the user's input, collect its problems, and format messages."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any, NamedTuple
 
 from ..apps.options import APP_OPTIONS
 
-#: A problem as the caller gets it: ``kind`` (stable, for tests), ``path``, ``problem``, ``example``.
+#: A problem for the caller: ``kind`` (stable, for tests), ``path``, ``problem``, ``example``.
 Problem = dict[str, str]
-#: The steps to a value: names of keys and indexes of lists.
+#: The steps to a value: keys and list indexes.
 Place = tuple[Any, ...]
 
-#: Deeper than any option goes; a YAML anchor that holds itself has no end.
+#: Deeper than any option. A YAML anchor that contains itself is endless.
 _DEEPEST = 12
-#: More than any site needs; a few lines of YAML anchors can stand for a billion.
+#: More than any site needs. A few lines of YAML anchors can stand for a billion values.
 _MOST_VALUES = 20_000
-#: A number that is longer than any size in bytes is not one (and Python refuses to print one of 5,000 digits).
+#: Larger numbers are no sizes in bytes (and Python refuses to print a number of 5,000 digits).
 _LARGEST = 1 << 60
-#: Control characters but for the line end.
+#: Control characters except the line break.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-#: What Ansible says of a template that failed, where it cannot hold the value of a secret.
+#: Ansible's error for a failed template, in forms that cannot contain the value of a secret.
 _HARMLESS_REASON = re.compile(r"['\w .\[\]-]+ (?:is undefined|has no attribute '?\w+'?)")
 
 
 def make_problem(kind: str, path: str, problem: str, example: str) -> Problem:
-    """Put a problem together; nothing in it can move a terminal's cursor, or fail to be printed."""
+    """Build a problem whose texts can always be printed and contain no control characters for a terminal."""
     texts = {"kind": kind, "path": path, "problem": problem, "example": example}
     return {name: _CONTROL.sub("?", text.encode("utf-8", "replace").decode()) for name, text in texts.items()}
 
 
 class Fault(NamedTuple):
-    """What a rule about one value has found; without an example the option's own is shown."""
+    """The result of a rule about one value; without an example, the option's own is shown."""
 
     kind: str
     problem: str
@@ -45,10 +45,10 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A value that Ansible could not work out, because a variable is undefined or a template of it fails.
+    """A value that Ansible could not evaluate, because a variable is undefined or its template fails.
 
     Attributes:
-        reason: what Ansible says; empty once it has been reported.
+        reason: Ansible's error; empty once it has been reported.
     """
 
     reason: str = ""
@@ -56,13 +56,13 @@ class Unreadable:
 
 @dataclass
 class Report:
-    """Collects the problems, and puts them into the order of what the user wrote.
+    """Collects the problems and sorts them in the order of the user's input.
 
     Attributes:
-        roots: the variables and other first steps, in their order.
-        apps: the names of the apps, in their order.
+        roots: the variables and other first steps, in order.
+        apps: the names of the apps, in order.
         found: the problems with their places.
-        values: how many values have been read.
+        values: number of values that have been read.
     """
 
     roots: list[str]
@@ -71,15 +71,15 @@ class Report:
     values: int = 0
 
     def add(self, kind: str, place: Place, problem: str, example: str) -> None:
-        """Take in one problem."""
+        """Add a problem."""
         self.found.append((place, make_problem(kind, path_text(place), problem, example)))
 
     def clean(self, place: Place) -> bool:
-        """Whether nothing is wrong at or below a place."""
+        """Check whether there is no problem at or below a place."""
         return not any(found[: len(place)] == place for found, _problem in self.found)
 
     def problems(self) -> list[Problem]:
-        """All problems: of the apps in the order of the mapping and of the schema, of the settings, of the host."""
+        """Return all problems: of the apps in the order of the mapping and the schema, of the settings, of the host."""
         options = list(APP_OPTIONS)
 
         def order(entry: tuple[Place, Problem]) -> tuple[int, ...]:
@@ -95,14 +95,14 @@ class Report:
 
 
 def read_item(values: Any, index: Any) -> Any:
-    """Read one value of a list or mapping of Ansible's, whose templates are worked out when they are read.
+    """Read one value of a list or mapping from Ansible, whose templates are evaluated when they are read.
 
     Args:
         values: the list or mapping.
         index: the index or key.
 
     Returns:
-        The value, or an :class:`Unreadable` that says why there is none.
+        The value, or an :class:`Unreadable` with the reason.
     """
     try:
         return values[index]
@@ -111,16 +111,16 @@ def read_item(values: Any, index: Any) -> Any:
 
 
 def read(report: Report, place: Place, value: Any, depth: int = 0) -> Any:
-    """Copy a value into plain dictionaries and lists, and report each part that Ansible cannot work out.
+    """Copy a value into plain dictionaries and lists, and report each part that Ansible cannot evaluate.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         place: the steps to the value.
-        value: the value, as Ansible hands it over.
-        depth: how many steps below the whole.
+        value: the value, as passed by Ansible.
+        depth: number of steps below the top.
 
     Returns:
-        The copy. An :class:`Unreadable` stands for what cannot be worked out.
+        The copy, with an :class:`Unreadable` in place of each part that cannot be evaluated.
     """
     report.values += 1
     if isinstance(value, Unreadable):
@@ -140,7 +140,7 @@ def read(report: Report, place: Place, value: Any, depth: int = 0) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A text without Ansible's tags, which make it a class of its own; anything else as it is."""
+    """Return a string without Ansible's tags, which make it a class of its own; other values unchanged."""
     return str.__str__(value) if isinstance(value, str) else value
 
 
@@ -161,25 +161,25 @@ def _add_unreadable(report: Report, place: Place, reason: str) -> None:
 
 
 def get(value: Any, wanted: type, *steps: str) -> Any:
-    """The value at the end of the steps, where it has the wanted type; else None. A boolean is not a number here."""
+    """Return the value at the end of the steps if it has the wanted type, else None. Booleans are not numbers."""
     for step in steps:
         value = value.get(step) if isinstance(value, Mapping) else None
     return value if isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool)) else None
 
 
 def get_number(value: Any, *steps: str) -> int | None:
-    """The whole number at the end of the steps, where it is one that a size can be; else None."""
+    """Return the integer at the end of the steps if it can be a size, else None."""
     number = get(value, int, *steps)
     return number if number is not None and abs(number) < _LARGEST else None
 
 
 def path_parts(path: str) -> tuple[str, ...]:
-    """The steps of a path in a file system, without the root."""
+    """Return the steps of a file system path, without the root."""
     return tuple(part for part in PurePosixPath(path).parts if part != "/")
 
 
 def _position(names: list[Any], name: Any) -> int:
-    """The index of a name; behind all where it is not one of them. (1 and True are equal, and not the same name.)"""
+    """Return the index of a name, or the length if it is missing. (1 and True are equal, but not the same name.)"""
     return next((index for index, known in enumerate(names) if known == name and type(known) is type(name)), len(names))
 
 
@@ -187,13 +187,13 @@ def _position(names: list[Any], name: Any) -> int:
 
 
 def closest(value: Any, known: Iterable[Any]) -> str:
-    """The known name that is most like the value; empty where none is."""
+    """Return the known name that is most similar to the value; empty if none is."""
     text = str(value)[:80] if isinstance(value, str) else ""
     return next(iter(difflib.get_close_matches(text, [str(name) for name in known], 1, 0.7)), "")
 
 
 def type_name(value: Any) -> str:
-    """What a value is, in a user's words."""
+    """Return the type of a value in a user's words."""
     if value is None:
         return "empty"
     names = {
@@ -208,7 +208,7 @@ def type_name(value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A value as a message has it: on one line, not too long, and without the password that a URL may hold."""
+    """Format a value for a message: on one line, shortened, and without a password that a URL can contain."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):
@@ -218,7 +218,7 @@ def show(value: Any) -> str:
 
 
 def path_text(place: Place) -> str:
-    """The steps to a value as a user writes them: ``flask_apps.shop.domains[1]``."""
+    """Format the steps to a value as users write them: ``flask_apps.shop.domains[1]``."""
     text = ""
     for step in place:
         if isinstance(step, str) and re.fullmatch(r"[\w-]{1,60}", step):
@@ -229,7 +229,7 @@ def path_text(place: Place) -> str:
 
 
 def snippet(where: Place, value: Any) -> str:
-    """A value at its place as a line of YAML: ``limits: {memory: 512}``."""
+    """Format a value at its place as a line of YAML: ``limits: {memory: 512}``."""
     first, *rest = where
     for step in reversed(rest):
         value = {step: value}
@@ -237,7 +237,7 @@ def snippet(where: Place, value: Any) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A value in YAML's flow style, quoted only where it has to be."""
+    """Format a value in YAML's flow style, quoted only if necessary."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Options of the roles that a site sets by themselves: they reach files that root, nft, auditctl and GRUB read."""
+"""Check role options that a site sets directly: they end up in files that root, nft, auditctl and GRUB read."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .report import Place, Report, Unreadable, closest, show, snippet, type_name
 from .schema import check_options, wrong_type
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-#: Control characters that a text of several lines cannot have either.
+#: Control characters that are invalid even in a text of several lines.
 _CONTROL_OF_LINES = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
-#: Options that are of several lines.
+#: Options that can have several lines.
 _MULTILINE = frozenset({"hardening_banner", "audit_waivers"})
 _BOOLEANS = frozenset("true false yes no on off y n t f 1 0".split())
 _PACKAGE = r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?(?:=[A-Za-z0-9.+:~*-]+)?"
 _ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}"
 _MODULE = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-#: A path below the root, without what a unit file, a shell or PostgreSQL gives a meaning to.
+#: An absolute path without characters that are special in a unit file, a shell or PostgreSQL.
 _PATH = r"/(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9._/+@=~-]*"
 _PINNED = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!_-]+"
 
-#: What one rule of firewall_egress_allow is: the options in roles/firewall, which a unit test compares.
+#: The options of a rule in firewall_egress_allow, as in roles/firewall; a unit test compares both.
 EGRESS_OPTIONS = {
     "port": Option("int", "Port that connections can go to.", 587, required=True, minimum=1, maximum=65535),
     "protocol": Option("str", "Transport protocol.", "tcp", default="tcp", choices=("tcp", "udp")),
@@ -38,12 +38,12 @@ EGRESS_OPTIONS = {
 
 
 class Rule(NamedTuple):
-    """What the texts of an option, or of each entry of its list, have to be.
+    """The rule for an option's text, or for each entry of its list.
 
     Attributes:
-        test: a pattern that has to match whole, or a function that returns what is wrong.
-        words: what the option takes, for the message.
-        example: a value that works.
+        test: a pattern that must match the whole text, or a function that returns what is wrong.
+        words: description of valid values, for the message.
+        example: a valid value.
     """
 
     test: str | Callable[[str], str]
@@ -52,7 +52,7 @@ class Rule(NamedTuple):
 
 
 class Range(NamedTuple):
-    """The smallest and the largest number of an option."""
+    """The smallest and the largest number that an option accepts."""
 
     minimum: int
     maximum: int
@@ -64,9 +64,9 @@ def check_role_options(report: Report, options: Any, specs: Mapping[str, Mapping
     """Check the options of the roles.
 
     Args:
-        report: where problems go.
-        options: the values by the options' names, as :func:`report.read` gives them.
-        specs: what the roles' argument_specs say of each.
+        report: collects the problems.
+        options: the values by option name, as returned by :func:`report.read`.
+        specs: the argument_specs of the roles, by option name.
     """
     for name, value in options.items() if isinstance(options, dict) else ():
         spec = specs.get(name)
@@ -77,7 +77,7 @@ def check_role_options(report: Report, options: Any, specs: Mapping[str, Mapping
 def _check_option(report: Report, name: str, value: Any, spec: Mapping[str, Any]) -> None:
     kind = str(spec.get("type", "str"))
     if kind == "list" and isinstance(value, str):
-        # As Ansible splits it: -e audit_scanners=lynis,ports.
+        # Split it as Ansible does: -e audit_scanners=lynis,ports.
         value = value.split(",") if value else []
     if problem := _type_fault(value, kind):
         report.add("wrong_type", (name,), problem, _example(name, spec))
@@ -96,7 +96,7 @@ def _as_text(value: Any) -> str:
 
 
 def _type_fault(value: Any, kind: str) -> str:
-    """What is wrong with the type; Ansible turns texts from the command line into numbers and booleans."""
+    """Return what is wrong with the type. Ansible converts strings from the command line to numbers and booleans."""
     text = value.strip().lower() if isinstance(value, str) else ""
     if kind in ("str", "path"):
         return wrong_type(value, "str") if isinstance(value, (bool, dict, list)) else ""
@@ -128,7 +128,7 @@ def _check_entries(report: Report, name: str, value: list[Any], spec: Mapping[st
 
 
 def _check_lines(report: Report, place: Place, name: str, value: Any, spec: Mapping[str, Any]) -> None:
-    """Look for control characters in everything below a place."""
+    """Find control characters in all values below a place."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_lines(report, (*place, key), name, item, spec)
@@ -198,9 +198,9 @@ def _example(name: str, spec: Mapping[str, Any]) -> str:
 
 
 def _sysctl_fault(name: Any, value: Any) -> str:
-    """What is wrong with a setting of the kernel, whose name is a path below /proc/sys."""
+    """Return what is wrong with a kernel setting, whose name is a path below /proc/sys."""
     part = r"[A-Za-z0-9_*-]+"
-    # With slashes the parts may have dots: net/ipv4/conf/eth0.10/rp_filter.
+    # In the form with slashes, parts can contain dots: net/ipv4/conf/eth0.10/rp_filter.
     dotted, slashed = rf"{part}(?:\.{part})+", rf"{part}(?:/(?!\.)[A-Za-z0-9_.*-]+)+"
     if not isinstance(name, str) or not re.fullmatch(f"{dotted}|{slashed}", name):
         return f"{show(name)} is not the name of a kernel setting. 'sysctl -a' lists them."
@@ -212,7 +212,7 @@ def _sysctl_fault(name: Any, value: Any) -> str:
 
 
 def _restart_fault(value: str) -> str:
-    """What is wrong with an expression that Perl reads between the brackets of qr(...), as root."""
+    """Return what is wrong with an expression that Perl evaluates as root between the brackets of qr(...)."""
     words = f"{show(value)} is not a regular expression for names of services"
     allowed = r"(?:\\[.@\\|()$+*?^/\[\]dDwWsSbB-]|[A-Za-z0-9_.:,/^*+?|()\[\]-]|\$(?=$|[|)]))+"
     bare = re.sub(r"\\.", "", value)
@@ -246,7 +246,7 @@ _AUDIT_LIST = (
 
 
 def _audit_fault(value: str) -> str:
-    """What is wrong with a rule of auditctl(8). Only rules that add something: one of -D takes all others away."""
+    """Return what is wrong with a rule of auditctl(8). Only rules that add something are valid: -D would delete all."""
     first, *rest = value.split() or [""]
     watch = first == "-w"
     problem = ""
@@ -268,7 +268,7 @@ def _audit_fault(value: str) -> str:
     return f"{show(value)}: {problem}" if problem else ""
 
 
-#: What the texts of an option have to be, by the option's name.
+#: The rules for texts, by option name.
 RULES: dict[str, Rule] = {
     "app_index_url": Rule(index_fault, "", "https://packages.internal.test/simple/"),
     "audit_gixy": Rule(_PINNED, "a pinned package", "gixy-ng==0.2.59"),
@@ -298,7 +298,7 @@ RULES: dict[str, Rule] = {
     "python_index_url": Rule(index_fault, "", "https://packages.internal.test/simple/"),
 }
 
-#: The numbers that an option takes, by its name.
+#: The ranges of numbers, by option name.
 RANGES: dict[str, Range] = {
     "audit_https_port": Range(1, 65535, "a port", 443),
     "audit_open_ports": Range(1, 65535, "a port", 22),

@@ -1,4 +1,4 @@
-"""What the schema says of one option: type, required, choices, pattern, range, and keys that it does not know."""
+"""Check one option against the schema: type, required, choices, pattern, range, and unknown keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .report import Place, Report, Unreadable, closest, show, snippet, type_name
 from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_EGRESS, EXAMPLE_REPO, EXAMPLE_RULE, EXAMPLE_TIMER, RULES
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-#: The types of the schema, in Python's words and in a user's.
+#: The schema's types in Python, and in a user's words.
 _TYPES: dict[str, tuple[Any, str]] = {
     "str": (str, "a text"),
     "int": (int, "a whole number"),
@@ -20,7 +20,7 @@ _TYPES: dict[str, tuple[Any, str]] = {
     "options": (dict, "a mapping"),
     "mapping": (dict, "a mapping of names to mappings"),
 }
-#: The options that are of several lines.
+#: The options that can have several lines.
 _MULTILINE: frozenset[Place] = frozenset(
     {
         ("admin_users", "keys"),
@@ -35,7 +35,7 @@ _MULTILINE: frozenset[Place] = frozenset(
         ("backup", "second", "known_hosts"),
     }
 )
-#: Examples of our own where the schema's are names that no real server can have.
+#: Examples to use instead of the schema's, whose names no real server can have.
 _EXAMPLES: dict[Place, Any] = {
     ("source",): {"path": "sample_app"},
     ("source", "repo"): EXAMPLE_REPO["repo"],
@@ -48,9 +48,9 @@ def check_options(
     """Check a mapping against its schema.
 
     Args:
-        report: where problems go.
-        place: the steps to the mapping, as the user has to look for it.
-        where: the steps to it in the schema.
+        report: collects the problems.
+        place: the steps to the mapping in the user's input.
+        where: the steps to the mapping in the schema.
         value: the mapping.
         options: the schema.
     """
@@ -69,7 +69,7 @@ def check_options(
 
 
 def wrong_type(value: Any, wanted: str) -> str:
-    """What to say of a value of the wrong type; the value itself is not shown, since it may be anything."""
+    """Return the message for a value of the wrong type. The value itself is not shown, because it can be anything."""
     hint = ""
     if wanted == "str" and isinstance(value, (bool, int, float)):
         hint = " Write it in quotes."
@@ -108,7 +108,7 @@ def _check_list(report: Report, place: Place, where: Place, value: list[Any], op
 
 
 def _check_mapping(report: Report, place: Place, where: Place, value: dict[Any, Any], option: Option) -> None:
-    """Check the entries; their names are for others to check. In the schema's places the names are left out."""
+    """Check the entries. Their names are checked elsewhere, and are not part of the steps in the schema."""
     for name, item in value.items():
         if isinstance(item, dict):
             check_options(report, (*place, name), where, item, option.options)
@@ -117,7 +117,7 @@ def _check_mapping(report: Report, place: Place, where: Place, value: dict[Any, 
 
 
 def _check_scalar(report: Report, place: Place, where: Place, value: Any, option: Option) -> None:
-    """Check a text or number: what is known to go wrong with this very option first, then the schema."""
+    """Check a text or number: first for known mistakes in this option, then against the schema."""
     kind, problem, example = "", "", _example(where, option)
     if isinstance(value, str) and _CONTROL.search(value) and where not in _MULTILINE:
         kind = "control_character"
@@ -140,7 +140,7 @@ def _check_scalar(report: Report, place: Place, where: Place, value: Any, option
 
 
 def _unknown_key(key: Any, where: Place, options: dict[str, Option]) -> tuple[str, str]:
-    """What to say of a key that the schema does not know: the problem, and what works."""
+    """Return the problem and an example for a key that the schema does not contain."""
     known = f"one of: {', '.join(options)}"
     if not isinstance(key, str):
         return "There is no such option; the name of an option is a text.", known
@@ -154,7 +154,7 @@ def _unknown_key(key: Any, where: Place, options: dict[str, Option]) -> tuple[st
 
 
 def _example(where: Place, option: Option) -> str:
-    """The example of an option as a line of YAML."""
+    """Return the example of an option as a line of YAML."""
     whole = {
         "domains": EXAMPLE_DOMAIN,
         "admin_users": EXAMPLE_ADMIN,

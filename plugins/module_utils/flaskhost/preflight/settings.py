@@ -1,4 +1,4 @@
-"""The settings of the site: administrators, SSH, the firewall, time, reboots, the authority, TLS, PostgreSQL."""
+"""Check the settings of the site: administrators, SSH, the firewall, time, reboots, the CA, TLS, PostgreSQL."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from .schema import check_options, wrong_type
 
 _EXAMPLE_ACME = "acme: {directory: https://acme-staging-v02.api.letsencrypt.org/directory}"
 _EXAMPLE_CREDENTIALS = 'acme: {dns: {plugin: rfc2136, credentials: {dns_rfc2136_secret: "{{ vault_dns_secret }}"}}}'
-#: Mozilla's recommendations, https://wiki.mozilla.org/Security/Server_Side_TLS; its third, "old", is none.
+#: Mozilla's recommendations, https://wiki.mozilla.org/Security/Server_Side_TLS; its third, "old", is not supported.
 TLS_POLICIES = ("intermediate", "modern")
 _EXAMPLE_TIMEZONE = "timezone: Europe/Stockholm"
 _EXAMPLE_SSH_PORT = "ssh_port: 2222"
-#: YAML 1.1 takes 12:30 without quotes for the number 750.
+#: YAML 1.1 parses 12:30 without quotes as the number 750.
 _EXAMPLE_REBOOT = 'reboot_time: "04:30"'
 _EXAMPLE_SERVERS = "time_servers: [ntp.example.com]"
 _EXAMPLE_SWAP = "swap_mb: 1024"
 
 
 def check_settings(report: Report, settings: Any) -> None:
-    """Check all settings. One that is empty is not set: a site may have no administrators beside the log-in.
+    """Check all settings. Empty ones count as not set: a site can have no administrators besides the login user.
 
     Args:
-        report: where problems go.
-        settings: the settings by their names, as :func:`report.read` gives them.
+        report: collects the problems.
+        settings: the settings by name, as returned by :func:`report.read`.
     """
     if settings is None or isinstance(settings, Unreadable):
         return
@@ -90,7 +90,7 @@ def _check_trusted_proxies(report: Report, value: Any) -> None:
 
 
 def _check_networks(report: Report, name: str, value: Any, example: str) -> None:
-    """Check a list of networks, by the rule of its name."""
+    """Check a list of networks with the rule for its name."""
     if not isinstance(value, list):
         report.add("wrong_type", (name,), wrong_type(value, "list"), example)
         return
@@ -191,7 +191,7 @@ def _check_http3(report: Report, value: Any) -> None:
         report.add("wrong_type", ("http3",), wrong_type(value, "bool"), "http3: true")
 
 
-#: The checks of the settings, by the setting's name.
+#: The checks, by the setting's name.
 SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "admin_users": _check_admin_users,
     "firewall_allow": _check_firewall_allow,
@@ -220,7 +220,7 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
 def _entries(
     report: Report, name: str, value: Any, options: dict[str, Option], example: str
 ) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """Check a list of mappings, and hand out those that are mappings."""
+    """Check a list of mappings, and yield the entries that are mappings."""
     if not isinstance(value, list):
         report.add("wrong_type", (name,), wrong_type(value, "list"), example)
         return
@@ -234,7 +234,7 @@ def _entries(
 
 @cache
 def _time_zones() -> frozenset[str]:
-    """The time zones that the controller knows; empty where it has no tz database."""
+    """Return the time zones in the control node's tz database; empty if it has none."""
     try:
         return frozenset(zoneinfo.available_timezones())
     except OSError:

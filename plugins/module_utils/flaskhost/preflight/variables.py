@@ -1,4 +1,4 @@
-"""The variables of an app, ``env`` and ``secrets``: names, values, and on which side a value belongs."""
+"""The variables of an app, ``env`` and ``secrets``: check names and values, and which of the two a value belongs in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from ..apps.names import OWN_VARIABLES
 from .report import Fault, Place, Report, Unreadable, get, show, snippet, type_name
 from .rules import PASSWORD_IN_URL
 
-#: Characters. 32 hexadecimal digits are 128 bits; Flask's manual makes a SECRET_KEY of 64.
+#: Characters. 32 hexadecimal digits are 128 bits; Flask's documentation generates a SECRET_KEY of 64.
 SECRET_KEY_MINIMUM = 32
 
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(
     r"(?i)(?:.*_)?(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|API_?KEY|PRIVATE|CREDENTIALS?)(?:_.*)?"
 )
-#: What stands where a secret is still to be written. None can come out of a generator: the shortest has 8 letters.
+#: Placeholders for secrets. No generator produces one of them: the shortest has 8 letters.
 _PLACEHOLDER = re.compile(r"(?is)<[^<>]*>|.*(?:change|replace)[-_ ]?(?:me|this).*|(?:your|insert|enter)[-_ ].*|\.+")
-#: What anybody tries first, without hyphens, underscores and spaces.
+#: The secrets that attackers try first, without hyphens, underscores and spaces.
 _WEAK_SECRETS = frozenset(
     """
     abc123 admin apikey default dev development devkey example fixme foobar hunter2 key letmein mykey mypassword
@@ -32,7 +32,7 @@ def check_variables(report: Report, place: Place, app: dict[Any, Any]) -> None:
     """Check ``env`` and ``secrets`` of one app.
 
     Args:
-        report: where problems go.
+        report: collects the problems.
         place: the steps to the app.
         app: its options.
     """
@@ -64,7 +64,7 @@ def _name_fault(option: str, name: Any) -> Fault | None:
 
 
 def _value_fault(option: str, name: str, value: Any) -> Fault | None:
-    """What is wrong with the value of a variable; the value is never shown."""
+    """Return what is wrong with the value of a variable. The message never shows the value."""
     example = snippet((option, name), "a text")
     if isinstance(value, (dict, list)):
         problem = f"An environment variable is a text or a number, and this is {type_name(value)}."
