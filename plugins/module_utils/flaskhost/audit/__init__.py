@@ -1,7 +1,7 @@
-"""The audit: what scanners that we did not write say of a host, in one form, held against what we waive and why.
+"""The audit: the results of third-party scanners for a host, in one format, compared with the waivers.
 
-Whoever wants one scanner's word, such as a test, reads its output by the function that the report uses:
-``audit.parse_lynis(text)`` and the others below. Each gives a :class:`model.Scan`.
+To get the result of a single scanner, in a test for example, parse its output with the same function as the report:
+``audit.parse_lynis(text)`` and the others below. Each returns a :class:`model.Scan`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Backups: what ``flaskhost-backup status --json`` says of them."""
+"""Backups: parse the output of ``flaskhost-backup status --json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Fin
 
 TITLE = "Last backup and drill"
 HOUR = 3600
-#: What is looked at: the program's word for it, the words for people, and how grave it is where it is missing.
+#: The kinds of backups: the program's name, the title for people, and the severity if one is missing.
 KINDS = (
     ("database", "The last good backup of the database", "high"),
     ("files", "The last good backup of the files", "high"),
@@ -19,11 +19,11 @@ KINDS = (
 
 
 def parse(text: str, now: float) -> Scan:
-    """Read how the backups do.
+    """Parse the status of the backups.
 
     Args:
-        text: the program's JSON.
-        now: seconds since 1970.
+        text: the program's JSON output.
+        now: current time in seconds since 1970.
     """
     try:
         found = json.loads(text)
@@ -31,7 +31,7 @@ def parse(text: str, now: float) -> Scan:
             return not_run("backup", TITLE, str(found["problem"]))
         findings: list[Finding] = []
         if not found["enabled"]:
-            # One cause, one thing to do: there is nothing that could be late.
+            # One cause and one step: without backups, nothing can be late.
             why = " ".join(found["problems"])
             findings = [Finding("off", "Backups are off", FAILED, "high", shorten(why))] if why else []
             return Scan("backup", TITLE, score_text="none", findings=findings)

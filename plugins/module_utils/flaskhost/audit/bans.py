@@ -1,7 +1,7 @@
-"""fail2ban during an audit: it ignores the operator, whose scanners open connections to sshd without a login.
+"""fail2ban during an audit: it ignores the operator, whose scanners connect to sshd without a login.
 
-An audit makes about three of them, and five within ten minutes are a ban. The operator who last ran site.yml is never
-banned, any other one would be by a second audit.
+An audit makes about three such connections, and five within ten minutes are a ban. The operator who last ran site.yml
+is never banned, but a second audit would ban any other operator.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from pathlib import Path
 
 JAIL = "sshd"
 CLIENT = "fail2ban-client"
-#: In the audit's folder: the address that has to be removed again.
+#: File in the audit's folder with the address that has to be removed again.
 NOTE = "ignored-address"
-#: Longer than any audit: a killed one does not remove the address itself.
+#: Longer than any audit, for a killed audit, which does not remove the address itself.
 LONGEST = "12h"
 
 Run = Callable[[Sequence[str], int], tuple[int, str, str]]
 
 
 def ignore(folder: Path, operator: str, run: Run) -> None:
-    """Have fail2ban ignore the operator until :func:`restore`, or until a timer of systemd's does the same.
+    """Let fail2ban ignore the operator until :func:`restore`, or until a systemd timer does the same.
 
     Args:
         folder: the audit's folder.
-        operator: the address that Ansible comes from; empty if nobody knows.
-        run: runs a command within so many seconds: its status, output and errors.
+        operator: the address that Ansible connects from; empty if unknown.
+        run: runs a command with a time limit in seconds; returns its status, output and error output.
     """
     try:
         address = str(ipaddress.ip_address(operator.partition("%")[0]))
     except ValueError:
         return
     status, out, _errors = run([CLIENT, "get", JAIL, "ignoreip"], 30)
-    # No fail2ban, no such jail, or ignored for good.
+    # No fail2ban, no such jail, or the address is ignored permanently.
     if status or address in re.split(r"[\s|`]+-?\s*", out):
         return
     timer = ["systemd-run", "--quiet", "--collect", f"--unit={_unit(folder)}", f"--on-active={LONGEST}"]
@@ -45,7 +45,7 @@ def ignore(folder: Path, operator: str, run: Run) -> None:
 
 
 def restore(folder: Path, run: Run) -> None:
-    """Have fail2ban judge the operator as before."""
+    """End the exception for the operator in fail2ban."""
     try:
         address = (folder / NOTE).read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Certificates: what ``flaskhost-certificates check --json`` says of them."""
+"""Certificates: parse the output of ``flaskhost-certificates check --json``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ DAY = 86400
 
 
 def parse(text: str, now: float, least_days: int = 14) -> Scan:
-    """Read how the certificates do.
+    """Parse the status of the certificates.
 
     Args:
-        text: the program's JSON.
-        now: seconds since 1970.
-        least_days: a certificate with fewer days left is a finding.
+        text: the program's JSON output.
+        now: current time in seconds since 1970.
+        least_days: a certificate with fewer days left fails.
     """
     try:
         found = json.loads(text)

@@ -1,4 +1,4 @@
-"""``systemd-analyze security``: how much a service could do if it were taken over, from 0 (little) to 10."""
+"""``systemd-analyze security``: the exposure of each service if it were compromised, from 0 (low) to 10."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TITLE = "systemd-analyze security"
 
 
 def read(text: str) -> dict[str, float]:
-    """Read the exposure of each unit, from the JSON or, where systemd knows none, from the table."""
+    """Parse the exposure of each unit, from JSON or, for a systemd without JSON output, from the table."""
     found: dict[str, float] = {}
     if text.lstrip().startswith("["):
         for row in json.loads(text):
@@ -28,12 +28,12 @@ def read(text: str) -> dict[str, float]:
 
 
 def parse(text: str, limits: Sequence[dict[str, Any]]) -> Scan:
-    """Hold the exposure of each unit against the limit that it has.
+    """Compare the exposure of each unit with its limit.
 
     Args:
-        text: what ``systemd-analyze security --json=short`` printed.
-        limits: mappings of ``unit``, a name with wildcards, and ``most``. The first one that fits a unit holds; a unit
-            that none fits is told, and not judged.
+        text: the output of ``systemd-analyze security --json=short``.
+        limits: mappings with ``unit``, a name with wildcards, and ``most``. The first match applies. Units without a
+            match are listed as notes.
     """
     try:
         units = read(text)

@@ -1,4 +1,4 @@
-"""gixy: what its JSON says of nginx's settings."""
+"""gixy: parse its JSON output about nginx's configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEVERITIES = {"HIGH": "high", "CRITICAL": "high", "MEDIUM": "medium", "LOW": "lo
 
 
 def parse(text: str) -> Scan:
-    """Read what ``gixy --format json`` printed. It tells of faults only, so a clean answer is one passed finding."""
+    """Parse the output of ``gixy --format json``. It lists only faults, so an empty list becomes one passed finding."""
     try:
         items = json.loads(text)
         findings = [_finding(item) for item in items]
@@ -26,7 +26,7 @@ def parse(text: str) -> Scan:
 
 def _finding(item: dict[str, str]) -> Finding:
     plugin, config = item["plugin"], item.get("config") or ""
-    # Not the line: a setting that is added above must not make it another finding.
+    # Without the line number, so that lines added above do not make it a new finding.
     mark = hashlib.sha256(f"{config}{item.get('reason')}".encode()).hexdigest()[:8]
     return Finding(
         f"{plugin}/{mark}",

@@ -1,7 +1,8 @@
-"""The audit's half on the host: scanners are unpacked into a folder, run from there, and gone with it.
+"""The part of the audit on the host: scanners are unpacked into a folder, run from there, and removed with it.
 
-Nothing is installed: apt reads fresh lists into the folder and downloads what is missing into it, dpkg-deb unpacks it,
-and the programs find their libraries by their environment. dpkg's records, apt's own lists and /etc stay as they are.
+Nothing is installed. apt reads fresh lists into the folder and downloads missing packages into it, dpkg-deb unpacks
+them, and environment variables point the programs to their libraries. dpkg's database, apt's own lists and /etc stay
+unchanged.
 """
 
 from __future__ import annotations
@@ -33,26 +34,26 @@ from ansible.module_utils.flaskhost.audit.model import Scan, not_run
 from ansible.module_utils.flaskhost.host.abilities import abilities
 from ansible.module_utils.flaskhost.operate.status import firewall_notes
 
-#: Not /tmp or /run: both may be mounted noexec.
+#: Not /tmp or /run, because both can be mounted noexec.
 STATE = Path("/var/lib")
 PREFIX = "flaskhost-audit-"
-#: The status of a program that took too long, as timeout(1) has it.
+#: The exit status of a program that exceeded its time limit, as in timeout(1).
 TOO_LONG = 124
-#: A folder that a killed run has left behind goes at the next one, if it is older than any run takes (seconds).
+#: Age in seconds of leftover folders from killed runs that the next run removes: longer than any run takes.
 STALE = 86400
-#: Seconds for a scanner that took too long to tidy up after itself.
+#: Seconds for a scanner that exceeded its time limit to clean up after itself.
 GRACE = 5
 PATHS = ("usr/sbin", "usr/bin", "sbin", "bin")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: What each scanner comes in.
+#: The package of each scanner.
 PACKAGES = {"lynis": "lynis", "openscap": "openscap-scanner", "testssl": "testssl.sh"}
-#: About a tenth of what the site gets where both want the processor, and not nothing: ionice's idle class and nice 19
-#: could keep a scan waiting for as long as the site is busy.
+#: About a tenth of the site's share if both need the processor. Not less: with ionice's idle class and nice 19, a scan
+#: could wait for as long as the site is busy.
 BEHIND = ("nice", "-n", "10", "ionice", "-c", "2", "-n", "7")
 SSH_KEYS = Path("/etc/ssh")
 LYNIS_PID = Path("/run/lynis.pid")
 CONTENT = "usr/share/xml/scap/ssg/content"
-#: Hooks of other packages that apt runs after an update would leave something behind.
+#: Without other packages' hooks, which apt runs after an update and which could leave files behind.
 APT_CONF = """#clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
@@ -65,29 +66,29 @@ Debug::NoLocking "true";
 
 
 class AuditError(Exception):
-    """Something that a scanner needs is not there; the text says what."""
+    """A scanner lacks something that it needs; the message names it."""
 
 
 class Host:
     """A folder with scanners.
 
     Args:
-        folder: the folder, made by :func:`make_folder`.
+        folder: the folder, created by :func:`make_folder`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = folder / "root"
-        # What the scanners find is nobody else's.
+        # Only root can read the scanners' results.
         self.work = folder / "work"
 
     def run(
         self, command: Sequence[str], seconds: int, cwd: Path | None = None, env: Mapping[str, str] | None = None
     ) -> tuple[int, str, str]:
-        """Run a program behind the site that serves: with a small share of processor and disk.
+        """Run a program with a small share of processor and disk, behind the live site.
 
         Returns:
-            Its status, output and errors; 124 where it took too long, 127 where it is not there.
+            Its status, output and error output; 124 if it exceeded the time limit, 127 if it does not exist.
         """
         inside = [str(self.root / path) for path in PATHS]
         environment = {
@@ -98,7 +99,7 @@ class Host:
             if name in os.environ:
                 environment[name] = os.environ[name]
         try:
-            with subprocess.Popen(  # noqa: S603 - a list of words, no shell
+            with subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
                 [*BEHIND, *command],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=environment,
                 start_new_session=True,
@@ -106,8 +107,8 @@ class Host:
                 try:
                     out, errors = process.communicate(timeout=seconds)
                 except subprocess.TimeoutExpired:
-                    # The shell scripts among the scanners have children, which go with them, and files of theirs in
-                    # /tmp, which they remove if they are asked first.
+                    # Some scanners are shell scripts. Their children end with them, and they remove their files in
+                    # /tmp if they get SIGTERM first.
                     os.killpg(process.pid, signal.SIGTERM)
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(GRACE)
@@ -119,14 +120,14 @@ class Host:
         return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
 
     def libraries(self) -> str:
-        """The unpacked folders that hold shared libraries, for LD_LIBRARY_PATH."""
+        """Return the unpacked folders with shared libraries, for LD_LIBRARY_PATH."""
         return ":".join(sorted({str(path.parent) for path in self.root.rglob("*.so*") if path.is_file()}))
 
     def program(self, name: str) -> str:
         """Find a program, the unpacked one first.
 
         Raises:
-            AuditError: it is in neither place; the text says why it could not be fetched, where that is known.
+            AuditError: neither exists. The message says why it could not be downloaded, if that is known.
         """
         places = [str(self.root / path) for path in PATHS]
         found = shutil.which(name, path=":".join([*places, SYSTEM_PATH]))
@@ -135,18 +136,18 @@ class Host:
         return found
 
     def why(self, name: str) -> str:
-        """Say why a scanner could not be fetched; empty where it could."""
+        """Return why a scanner could not be downloaded; empty if it could."""
         path = self.folder / f"missing-{name}"
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
     # --- Fetching ------------------------------------------------------------------------------------------------
 
     def apt(self, *words: str, conf: str = "apt.conf", cwd: Path | None = None) -> tuple[int, str, str]:
-        """Run apt-get with lists and a cache of our own."""
+        """Run apt-get with our own lists and cache."""
         return self.run(["apt-get", "-c", str(self.folder / conf), *words], 600, cwd)
 
     def fetch(self, scanners: Sequence[str]) -> None:
-        """Download and unpack scanners; what cannot be had is noted, and told where the scanner is asked for."""
+        """Download and unpack scanners. Failures are recorded, and reported when the scanner is used."""
         self._configure("apt.conf", self.folder)
         status, _out, errors = self.apt("-q", "update")
         if status:
@@ -163,9 +164,9 @@ class Host:
             self._unpack((self.folder / "cache" / "archives").glob("*.deb"), scanner)
 
     def fetch_content(self, suite: str) -> None:
-        """Download OpenSCAP's rules from a newer release of Debian, by the mirror and keys that the host trusts.
+        """Download OpenSCAP's rules from a newer Debian release, with the mirror and keys that the host trusts.
 
-        They are data: nothing of it is run. apt checks its signature like that of any package.
+        The rules are data and are not executed. apt verifies their signature like that of any package.
         """
         status, out, _errors = self.apt(
             "indextargets", "--format", "$(SITE)|$(REPO_URI)|$(SIGNED_BY)|$(COMPONENT)", "Created-By: Packages",
@@ -178,7 +179,7 @@ class Host:
             return
         place = self.folder / "content"
         place.mkdir()
-        # What the host trusts for Debian, and where it names nothing, apt's own keys.
+        # The keys that the host trusts for Debian; if it names none, apt's own keys.
         keys = row[2] or "/usr/share/keyrings/debian-archive-keyring.gpg"
         signed = f"[signed-by={keys}] " if keys.startswith("/") else ""
         (place / "sources.list").write_text(f"deb {signed}{row[1]} {suite} main\n", encoding="utf-8")
@@ -186,7 +187,7 @@ class Host:
             "content.conf",
             place,
             f'Dir::Etc::sourcelist "{place}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
-            # A mirror that lags (a company's own, a frozen one) has last month's rules, signed all the same.
+            # A mirror that lags behind (a company's own, a frozen one) has older rules, which are still signed.
             'Acquire::Check-Valid-Until "false";\n',
         )
         for words in (["update"], ["download", "ssg-debian"]):
@@ -214,26 +215,26 @@ class Host:
     # --- Scanning ------------------------------------------------------------------------------------------------
 
     def lynis(self) -> Scan:
-        """Run Lynis, from its unpacked folder where it is not installed."""
+        """Run Lynis, from its unpacked folder if it is not installed."""
         program = Path(self.program("lynis"))
         report, log = self.work / "lynis-report.dat", self.work / "lynis.log"
         share = self.root / "usr/share/lynis"
         words = [str(program), "audit", "system", "--quick", "--quiet", "--no-colors", "--cronjob",
                  "--logfile", str(log), "--report-file", str(report)]  # fmt: skip
         if program.is_relative_to(self.root):
-            # It takes its tests and its profile from where it stands then; a profile of the host's is left out.
+            # In this mode, Lynis reads its tests and profile from the working directory. The host's profile is unused.
             shutil.copy(self.root / "etc/lynis/default.prf", share / "default.prf")
             with (share / "default.prf").open("a", encoding="utf-8") as profile:
                 profile.write("\nrefresh-repositories=no\n")
             words += ["--usecwd", "--plugindir", str(self.root / "etc/lynis/plugins")]
         if _runs(LYNIS_PID):
             return not_run("lynis", lynis.TITLE, "Another Lynis is at work on this host.")
-        # One that was killed leaves its mark, and Lynis would not begin. On its path is what the host has: it judges
-        # a host by the programs that it finds.
+        # A killed Lynis leaves its PID file, and Lynis would not start. PATH is the host's own, because Lynis rates a
+        # host by the programs that it finds.
         LYNIS_PID.unlink(missing_ok=True)
-        # It runs apt, which would write into the host's own lists and cache.
+        # Lynis runs apt, which would write to the host's own lists and cache.
         env = {"PATH": SYSTEM_PATH, "APT_CONFIG": str(self.folder / "apt.conf")}
-        # A minute or two; an hour is for a processor that is emulated.
+        # It takes a minute or two; the hour is for an emulated processor.
         status, out, errors = self.run(words, 3600, cwd=share if share.is_dir() else self.work, env=env)
         LYNIS_PID.unlink(missing_ok=True)
         if status == TOO_LONG:
@@ -243,11 +244,11 @@ class Host:
         return lynis.parse(*(path.read_text(encoding="utf-8", errors="replace") for path in (report, log)))
 
     def openscap(self, profiles: Sequence[str], content: Path) -> list[Scan]:
-        """Evaluate OpenSCAP's profiles, each by itself: they set the same rules' values differently.
+        """Evaluate OpenSCAP's profiles one by one, because they set different values for the same rules.
 
         Args:
             profiles: their short names.
-            content: the datastream; one that is not there is looked for among what was fetched.
+            content: the datastream; if the file does not exist, the downloaded one is used.
         """
         try:
             program = self.program("oscap")
@@ -256,7 +257,7 @@ class Host:
         except AuditError as error:
             reason = self.why("openscap") or str(error)
             return [not_run(openscap.scanner_name(name), openscap.scanner_title(name), reason) for name in profiles]
-        # Root's path is one of the things that it judges, and the unpacked folders are not root's.
+        # One rule checks root's PATH, and the unpacked folders are not part of it.
         env = {"LD_LIBRARY_PATH": self.libraries(), "PATH": SYSTEM_PATH}
         share = self.root / "usr/share/openscap"
         if share.is_dir():
@@ -270,7 +271,7 @@ class Host:
             words = [program, "xccdf", "eval", "--profile", f"{openscap.PREFIX}profile_{profile}",
                      "--results", str(results), str(content)]  # fmt: skip
             status, out, errors = self.run(words, 3600, cwd=self.work, env=env)
-            # 2: it looked at everything, and some rules failed.
+            # 2: all rules were evaluated, and some failed.
             if status in (0, 2):
                 scans.append(openscap.parse(results, profile))
             else:
@@ -288,11 +289,11 @@ class Host:
         return path
 
     def testssl(self, names: Sequence[str], authority: str = "") -> list[Scan]:
-        """Look at the TLS of names, on the host itself: for controllers that have no testssl.sh.
+        """Check the TLS of domains on the host itself, for control nodes without testssl.sh.
 
         Args:
-            names: the names.
-            authority: the certificate of a private authority, in PEM; testssl.sh does not look at what the host trusts.
+            names: the domains.
+            authority: the certificate of a private CA in PEM format; testssl.sh does not use the host's trust store.
         """
         scans = []
         root = self.work / "authority.pem"
@@ -318,12 +319,12 @@ class Host:
         return scans
 
     def exposure(self, limits: Sequence[dict[str, Any]]) -> Scan:
-        """Ask systemd how exposed the running services are."""
+        """Get the exposure of the running services from systemd."""
         status, out, errors = self.run(["systemd-analyze", "security", "--no-pager", "--json=short"], 120)
         return exposure.parse(out, limits) if not status else not_run("exposure", exposure.TITLE, errors)
 
     def listeners(self, expected: Sequence[int]) -> Scan:
-        """Ask the kernel what listens."""
+        """List the listening sockets with ss, and check the firewall."""
         words = ["ss", "--no-header", "--tcp", "--udp", "--listening", "--numeric", "--processes"]
         status, out, errors = self.run(words, 60)
         if status:
@@ -333,7 +334,7 @@ class Host:
         return found
 
     def updates(self) -> Scan:
-        """Ask apt, with the fresh lists, what waits."""
+        """List the pending updates with apt, from the fresh lists."""
         if self.why("lists"):
             return not_run("updates", updates.TITLE, self.why("lists"))
         status, out, errors = self.apt("--simulate", "dist-upgrade")
@@ -342,7 +343,7 @@ class Host:
         return updates.parse(out, _reboot())
 
     def certificates(self, least_days: int) -> Scan:
-        """Ask the host's own program how its certificates do."""
+        """Get the status of the certificates from the host's own program."""
         try:
             program = self.program("flaskhost-certificates")
         except AuditError:
@@ -353,7 +354,7 @@ class Host:
         return certificates.parse(out, time.time(), least_days)
 
     def backup(self) -> Scan:
-        """Ask the host's own program how its backups do."""
+        """Get the status of the backups from the host's own program."""
         try:
             program = self.program("flaskhost-backup")
         except AuditError:
@@ -364,10 +365,10 @@ class Host:
         return backup.parse(out, time.time())
 
     def nginx(self) -> tuple[str, str]:
-        """Read nginx's settings as it would load them.
+        """Read nginx's configuration as nginx would load it.
 
         Returns:
-            The settings, and where there are none, why.
+            The configuration, and the reason if there is none.
         """
         status, out, errors = self.run(["nginx", "-T"], 60)
         if status == 127:
@@ -378,15 +379,15 @@ class Host:
 def testssl_words(
     program: str, name: str, address: str, report: Path, *, port: int = 443, authority: str = ""
 ) -> list[str]:
-    """Write testssl.sh's command line.
+    """Build testssl.sh's command line.
 
     Args:
         program: its path.
-        name: the name to ask for.
-        address: where.
+        name: the domain.
+        address: the address to connect to.
         report: the file to write.
         port: the port.
-        authority: a file with the certificate of a private authority.
+        authority: a file with the certificate of a private CA.
     """
     more = ["--add-ca", authority] if authority else []
     return [program, "--quiet", "--color", "0", "--warnings", "batch", "--nodns", "none", "--ip", address, *more,
@@ -394,19 +395,19 @@ def testssl_words(
 
 
 def read_testssl(report: Path, name: str, said: str) -> Scan:
-    """Read the report of testssl.sh, where it wrote one."""
+    """Parse the report of testssl.sh, if it wrote one."""
     if not report.exists():
         return not_run(testssl.scanner_name(name), f"testssl.sh {name}", f"It wrote no report: {said}")
     return testssl.parse(report.read_text(encoding="utf-8", errors="replace"), name)
 
 
 def make_folder(state: Path = STATE) -> Path:
-    """Make a folder for the scanners, and remove those of runs that were killed long ago."""
+    """Create a folder for the scanners, and remove old ones from killed runs."""
     for path in state.glob(f"{PREFIX}*"):
         if path.is_dir() and not path.is_symlink() and path.stat().st_mtime < time.time() - STALE:
             shutil.rmtree(path, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=state))
-    # apt downloads as its own user, which has to come through.
+    # apt downloads as its own user, which needs access.
     folder.chmod(0o711)
     (folder / "root").mkdir()
     (folder / "work").mkdir(mode=0o700)
@@ -420,7 +421,7 @@ def remove_folder(folder: Path, state: Path = STATE) -> None:
 
 
 def os_release(name: str, path: Path = Path("/etc/os-release")) -> str:
-    """Read a value of os-release; empty if there is none."""
+    """Read a value from os-release; empty if it does not exist."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError:
@@ -430,7 +431,7 @@ def os_release(name: str, path: Path = Path("/etc/os-release")) -> str:
 
 
 def system() -> str:
-    """Say in a few words what runs here."""
+    """Describe the operating system in a few words."""
     said = f"{os_release('PRETTY_NAME') or 'An unknown system'}, kernel {os.uname().release}"
     if lacks(abilities()):
         said += ", which it shares with others: nobody can set here what the kernel does or how disks are mounted"
@@ -438,10 +439,10 @@ def system() -> str:
 
 
 def whereabouts() -> dict[str, Any]:
-    """Say how the host would be reached directly: its address, sshd's ports, and the keys by which one knows it."""
+    """Return how to reach the host directly: its address, sshd's ports, and its host keys for identification."""
     address = ""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        # Nothing is sent: the kernel only chooses the address that it would send from (TEST-NET-1, RFC 5737).
+        # Sends nothing: the kernel only selects the source address for this destination (TEST-NET-1, RFC 5737).
         probe.connect(("192.0.2.1", 9))
         address = str(probe.getsockname()[0])
     keys = [path.read_text(encoding="utf-8", errors="replace").split() for path in SSH_KEYS.glob("ssh_host_*_key.pub")]
@@ -458,11 +459,11 @@ def _ssh_ports() -> list[int]:
 
 
 def lacks(can: Mapping[str, bool], sys_net: Path = Path("/proc/sys/net/ipv4/conf/all/rp_filter")) -> list[str]:
-    """Say what a host that shares its kernel cannot set: ``kernel``, ``network``, ``clock``; nothing of its own one.
+    """Return what a host with a shared kernel cannot set: ``kernel``, ``network``, ``clock``; else nothing.
 
     Args:
-        can: see :func:`abilities.abilities`.
-        sys_net: a setting of the network.
+        can: the result of :func:`abilities.abilities`.
+        sys_net: the file of a network setting.
     """
     if can["own_kernel"]:
         return []
@@ -475,12 +476,12 @@ def lacks(can: Mapping[str, bool], sys_net: Path = Path("/proc/sys/net/ipv4/conf
 
 
 def is_ours(units: Path = Path("/etc/systemd/system")) -> bool:
-    """Whether Flaskhost has set this host up: its own waivers say how it does things, and hold there only."""
+    """Check whether Flaskhost has set up this host: its own waivers describe its choices, and apply only there."""
     return any(units.glob("flaskhost-*.service"))
 
 
 def _runs(path: Path) -> bool:
-    """Whether the process of a PID file is there."""
+    """Check whether the process of a PID file exists."""
     try:
         return Path(f"/proc/{int(path.read_text(encoding='utf-8'))}").exists()
     except (OSError, ValueError):
@@ -488,7 +489,7 @@ def _runs(path: Path) -> bool:
 
 
 def _reboot() -> str:
-    """Why the host asks to be rebooted: updates have left their mark, or the running kernel is gone from the disk."""
+    """Return why the host needs a reboot: updates require it, or the running kernel is no longer installed."""
     packages = Path("/run/reboot-required.pkgs")
     if Path("/run/reboot-required").exists():
         names = sorted(set(packages.read_text(encoding="utf-8").split())) if packages.exists() else []

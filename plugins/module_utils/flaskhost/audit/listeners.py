@@ -1,4 +1,4 @@
-"""What listens on the host, as ``ss`` tells: the firewall may hide a service, but nobody asked for it."""
+"""Listening sockets on the host, from ``ss``: a firewall can hide an unneeded service, but it should not listen."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Collection
 from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Finding, Scan
 
 TITLE = "Listening services"
-#: DHCP's own ports (RFC 2131, RFC 8415): a client has to listen to get its address.
+#: DHCP's own ports (RFC 2131, RFC 8415): a client has to listen on them to get its address.
 DHCP = {68, 546}
 
 
 def parse(text: str, expected: Collection[int]) -> Scan:
-    """Judge what can be reached from outside, if there were no firewall.
+    """Check which sockets would be reachable from outside without a firewall.
 
     Args:
-        text: what ``ss --no-header --tcp --udp --listening --numeric --processes`` printed.
-        expected: the ports that are meant for others.
+        text: the output of ``ss --no-header --tcp --udp --listening --numeric --processes``.
+        expected: the ports that should be reachable.
     """
     findings: dict[str, Finding] = {}
     for line in text.splitlines():
@@ -47,7 +47,7 @@ def parse(text: str, expected: Collection[int]) -> Scan:
 
 
 def firewall(problems: Collection[str]) -> list[Finding]:
-    """Report what is wrong with the firewall in front of all that listens."""
+    """Return findings for the problems with the firewall."""
     advice = "Run site.yml with --tags firewall; docs/access.md says more."
     return [Finding("firewall", problem, FAILED, "high", "", advice) for problem in problems]
 

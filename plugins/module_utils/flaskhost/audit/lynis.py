@@ -1,4 +1,4 @@
-"""Lynis: what its report file (``lynis-report.dat``) says, and its log of the points that it has not given."""
+"""Lynis: parse its report file (``lynis-report.dat``), and the missing points from its log."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections import Counter
 from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Finding, Scan, not_run, shorten
 
 TITLE = "Lynis"
-#: How a line of the report becomes a finding: the status is always failed, the severity is its kind's.
+#: The severity of a report line by its kind; the status is always failed.
 KINDS = {"warning": "high", "suggestion": "low"}
-#: In the log, where a test begins, and where it gives points: "(2 of 3)" of them, or all "(3)".
+#: Log lines: the start of a test, and the points that it assigned, some "(2 of 3)" or all "(3)".
 BEGINS = re.compile(r"Performing test ID ([A-Z]+-\d+) \((.*)\)")
 GIVES = re.compile(r"Hardening: assigned (?:maximum|partial) number of hardening points .*?\((?:(\d+) of )?(\d+)\)")
 
 
 def parse(text: str, log: str = "") -> Scan:
-    """Read a report.
+    """Parse a report.
 
-    A test that was executed, has neither a warning nor a suggestion and has given all its points counts as passed.
-    Lynis takes points for some things without a word in its report; they are findings here.
+    A test passes if it was executed without a warning or suggestion and assigned all its points. Lynis withholds points
+    for some things without a line in its report; these become findings here.
 
     Args:
         text: the report file: ``key=value`` lines, ``warning[]=TEST|message|details|solution|``.
-        log: its log, where the points are.
+        log: its log, which contains the points.
     """
     values: dict[str, str] = {}
     findings: dict[str, Finding] = {}
@@ -36,13 +36,14 @@ def parse(text: str, log: str = "") -> Scan:
         if key.endswith("[]") and kind in KINDS:
             _add(findings, _finding(kind, value))
         elif kind == "details" and "prefval:" in value:
-            # Others only tell what is there: the protocols of nginx, say.
+            # Other details only describe what exists, such as nginx's protocols.
             _add(details, _detail(value))
         elif not key.endswith("[]"):
             values[key] = value
     if values.get("finish") != "true" or not re.fullmatch(r"\d+", values.get("hardening_index", "")):
         return not_run("lynis", TITLE, "It did not come to its end: its report has no hardening index.")
-    # "One or more sysctl values differ": where Lynis says which, that is told, and waived, one by one.
+    # "One or more sysctl values differ": if Lynis lists the values, each becomes a finding that can be waived by
+    # itself.
     for test in {name.partition("/")[0] for name in details}:
         findings.pop(test, None)
     for name, finding in details.items():
@@ -54,7 +55,7 @@ def parse(text: str, log: str = "") -> Scan:
     loud |= missing.keys()
     executed = [test for test in values.get("tests_executed", "").split("|") if test]
     findings |= {test: Finding(test, f"Test {test}", PASSED, "info") for test in executed if test not in loud}
-    # Lynis looks for a newer Lynis too, which says nothing about the host.
+    # Lynis also checks for a newer version of itself, which says nothing about the host.
     if "LYNIS" in findings:
         findings["LYNIS"].status, findings["LYNIS"].severity = NOTE, "info"
     index = int(values["hardening_index"])
@@ -65,16 +66,16 @@ def parse(text: str, log: str = "") -> Scan:
 
 
 def _points(log: str) -> tuple[int, Counter[str], dict[str, tuple[str, str]]]:
-    """Read the points.
+    """Parse the points.
 
     Returns:
-        How many there are, how many each test has not given, and of those tests what they are about and what was said
-        last before that.
+        The maximum, the missing points by test, and for each of these tests its subject and its last result before
+        them.
     """
     test = about = said = ""
     most, missing, reasons = 0, Counter[str](), dict[str, tuple[str, str]]()
     for line in log.splitlines():
-        # Behind the day and the time.
+        # Without the date and the time.
         words = " ".join(line.split(" ")[2:]).strip()
         if begins := BEGINS.match(words):
             (test, about), said = begins.groups(), ""
@@ -98,7 +99,7 @@ def _finding(kind: str, value: str) -> Finding:
     parts = [*value.split("|"), "", "", "", ""]
     test, message, details, solution = (part.strip() for part in parts[:4])
     details, solution = ("" if part == "-" else part for part in (details, solution))
-    # One test may say several things, one for each of sshd's options, of some protocols, of some folders.
+    # One test can report several things, for each of sshd's options, for protocols, for folders.
     mark = re.match(r"([\w.:/@-]+)", details) or re.search(r"(?:full (?=/)|')([\w./-]+)", message)
     advice = re.sub(r"^(text|url):", "", solution)
     name = f"{test}/{mark[1].lstrip('/')}" if mark else test
@@ -116,7 +117,7 @@ def _detail(value: str) -> Finding:
 
 
 def _add(found: dict[str, Finding], finding: Finding) -> None:
-    """Add a finding; one with the same name gets a number."""
+    """Add a finding; if its name is taken, append a number."""
     name, number = finding.id, 2
     while finding.id in found:
         finding.id, number = f"{name}#{number}", number + 1

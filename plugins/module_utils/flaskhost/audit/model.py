@@ -1,39 +1,39 @@
-"""What an audit consists of: scans, each with its findings. Both travel as plain mappings, which JSON can hold."""
+"""The data of an audit: scans with their findings. Both are passed as plain mappings that can be stored as JSON."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: The scanner looked, and it is as it should be.
+#: The scanner checked it, and it complies.
 PASSED = "passed"
-#: The scanner looked, and it is not.
+#: The scanner checked it, and it does not comply.
 FAILED = "failed"
-#: It is not, and somebody has written down why it stays so.
+#: It does not comply, and the operator recorded a reason to leave it.
 WAIVED = "waived"
-#: There is nothing here that the rule is about.
+#: The host has nothing that the rule applies to.
 NOT_APPLICABLE = "not applicable"
-#: Worth knowing, or for a person to look at; neither good nor bad.
+#: Information, or something that a person has to check; neither good nor bad.
 NOTE = "note"
 
 STATUSES = (FAILED, WAIVED, NOTE, PASSED, NOT_APPLICABLE)
-#: The gravest first.
+#: Most severe first.
 SEVERITIES = ("high", "medium", "low", "info")
 
 
 @dataclass
 class Finding:
-    """One thing that a scanner says.
+    """One result of a scanner.
 
     Attributes:
-        id: what it is about, the same in every run: waivers and the comparison with the last run go by it.
-        title: the same for people.
+        id: its subject, the same in every run: waivers and the comparison with the last run use it.
+        title: the subject for people.
         status: one of :data:`STATUSES`.
         severity: one of :data:`SEVERITIES`.
         detail: what was found.
-        advice: what would be right.
-        reason: why a waived one is.
-        out_of_reach: of a waived one, whether no host of this kind could be as the rule wants it.
+        advice: what would comply.
+        reason: the reason of a waived finding.
+        out_of_reach: for a waived finding, whether no host of this kind could comply.
     """
 
     id: str
@@ -48,23 +48,23 @@ class Finding:
 
 @dataclass
 class Scan:
-    """What one scanner says of one host.
+    """The results of one scanner for one host.
 
     Attributes:
         scanner: its name, for waivers: ``lynis``, ``openscap-cis_level1_server``, ``testssl-www.example.com``.
         title: its name for people.
-        ran: whether it could look at all. One that could not is never counted as passed.
-        why_not: why it could not.
-        version: of the scanner, and of its rules.
-        score: its own figure, where it has one.
-        score_text: that figure as people read it.
-        most_points: where its figure is the share of the points that it gives, how many there are.
-        missing_points: by test, those of them that it did not give; what the finding says that begins with the test's
-            name, or several findings together.
-        findings: what it found.
-        notes: what is worth knowing about the scan.
-        seconds: how long it took.
-        left_out: it did not run because nobody asked for it.
+        ran: whether it could run. A scanner that could not run never counts as passed.
+        why_not: why it could not run.
+        version: the version of the scanner and of its rules.
+        score: its own score, if it has one.
+        score_text: the score as text for people.
+        most_points: the maximum number of points, if its score is a share of points.
+        missing_points: missing points by test. The finding whose name begins with the test's name explains them, or
+            several such findings together.
+        findings: its findings.
+        notes: notes about the scan.
+        seconds: its run time in seconds.
+        left_out: whether it did not run because it was not requested.
     """
 
     scanner: str
@@ -86,12 +86,12 @@ class Scan:
         return sum(finding.status == status for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """The scan as a plain mapping."""
+        """Convert the scan to a plain mapping."""
         return asdict(self)
 
 
 def from_dict(values: dict[str, Any]) -> Scan:
-    """Read a scan back; what an older or a newer version has besides is left out."""
+    """Convert a mapping back to a scan. Fields of older or newer versions are ignored."""
     scan = {name: values[name] for name in Scan.__dataclass_fields__ if name in values}
     scan["findings"] = [
         Finding(**{name: found[name] for name in Finding.__dataclass_fields__ if name in found})
@@ -101,11 +101,11 @@ def from_dict(values: dict[str, Any]) -> Scan:
 
 
 def not_run(scanner: str, title: str, why_not: str) -> Scan:
-    """Say that a scanner could not look, and why."""
+    """Return a scan that could not run, with the reason."""
     return Scan(scanner, title, ran=False, why_not=" ".join(why_not.split())[:600] or "It gave no reason.")
 
 
 def shorten(text: str, most: int = 400) -> str:
-    """Put a text on one line, and cut it where it is long."""
+    """Put a text on one line and shorten it if it is long."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"

@@ -1,8 +1,8 @@
-"""OpenSCAP: what the XCCDF results of one profile say."""
+"""OpenSCAP: parse the XCCDF results of one profile."""
 
 from __future__ import annotations
 
-# The file is written by a scanner that we have just run, as root, on the host: nobody else can put anything into it.
+# A scanner that has just run as root on the host writes the file: nobody else can put anything into it.
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ansible.module_utils.flaskhost.audit.model import (
     shorten,
 )
 
-#: XCCDF 1.2's results, and what they are here. One that the scanner could not work out is no pass.
+#: XCCDF 1.2's results and their status here. A rule that the scanner could not evaluate does not pass.
 RESULTS = {
     "pass": PASSED,
     "fixed": PASSED,
@@ -37,21 +37,21 @@ PREFIX = "xccdf_org.ssgproject.content_"
 
 
 def scanner_name(profile: str) -> str:
-    """Name the scan of a profile, as waivers write it."""
+    """Return the name of a profile's scan, as waivers use it."""
     return f"openscap-{profile}"
 
 
 def scanner_title(profile: str) -> str:
-    """Name the scan of a profile for people."""
+    """Return the name of a profile's scan for people."""
     known = {"cis": "CIS", "anssi": "ANSSI", "bp28": "BP28", "level1": "level 1", "level2": "level 2"}
     return "OpenSCAP " + " ".join(known.get(word, word) for word in profile.split("_"))
 
 
 def parse(path: Path, profile: str) -> Scan:
-    """Read the results of a profile.
+    """Parse the results of a profile.
 
     Args:
-        path: the results; they repeat all rules of the content and are some 10 MB, so they are read bit by bit.
+        path: the results; they repeat all rules of the content and have about 10 MB, so they are parsed incrementally.
         profile: the profile's short name, such as ``cis_level1_server``.
     """
     name, title = scanner_name(profile), scanner_title(profile)
@@ -94,7 +94,7 @@ def parse(path: Path, profile: str) -> Scan:
 def _finding(rule: str, result: str, severity: str, texts: tuple[str, str]) -> Finding:
     title, description = texts
     status = RESULTS[result]
-    # What is right needs no advice; without it the report is a third of the size.
+    # Passed rules need no advice; without it, the report has a third of the size.
     advice = shorten(description) if status in (FAILED, NOTE) else ""
     severity = severity if severity in ("high", "medium", "low") else "info"
     return Finding(rule, shorten(title) or rule, status, severity, NOT_TOLD.get(result, ""), advice)

@@ -1,4 +1,4 @@
-"""The audit's half on the controller: what a stranger sees of the host, by scanners that run here."""
+"""The part of the audit on the control node: scanners that look at the host from outside."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ansible.module_utils.flaskhost.audit import gixy, ssh_audit, testssl
 from ansible.module_utils.flaskhost.audit.host import read_testssl, testssl_words
 from ansible.module_utils.flaskhost.audit.model import Scan, not_run
 
-#: The names that testssl.sh's program has: Debian's, and the authors' own.
+#: The names of testssl.sh's program: Debian's, and upstream's.
 TESTSSL = ("testssl", "testssl.sh")
 
 
 def run(command: Sequence[str], seconds: int) -> tuple[int, str, str]:
-    """Run a program on the controller: its status, output and errors."""
+    """Run a program on the control node; return its status, output and error output."""
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "TERM": "dumb"}
-    # An action of Ansible runs with the settings of its own libraries; a scanner is another Python.
+    # Ansible actions run with the environment of Ansible's own libraries; scanners use another Python.
     environment.pop("PYTHONPATH", None)
     try:
-        done = subprocess.run(  # noqa: S603 - a list of words, no shell
+        done = subprocess.run(  # noqa: S603 - a list of arguments, no shell
             list(command), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, env=environment, check=False
         )
     except subprocess.TimeoutExpired:
@@ -41,11 +41,11 @@ def run(command: Sequence[str], seconds: int) -> tuple[int, str, str]:
 
 
 def tool(name: str, requirement: str) -> list[str]:
-    """Say how to call a Python program: by uvx, which keeps it in its own cache and in nobody's environment.
+    """Return the command for a Python program: through uvx, which keeps it in its own cache.
 
     Args:
         name: the program.
-        requirement: its pinned package; empty for a program that is on the path.
+        requirement: its pinned package; empty for a program in PATH.
     """
     if not requirement:
         return [shutil.which(name) or name]
@@ -55,7 +55,7 @@ def tool(name: str, requirement: str) -> list[str]:
 
 
 def version(requirement: str) -> str:
-    """Read which version of a package uvx runs; empty for a program of the controller's path."""
+    """Return the version of a package that uvx runs; empty for a program in the control node's PATH."""
     if not requirement:
         return ""
     package = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
@@ -66,12 +66,12 @@ def version(requirement: str) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the controller finds a host.
+    """The address under which the control node scans a host.
 
     Attributes:
-        address: the address to scan; empty where there is none.
-        ssh_port: sshd's port there.
-        note: what a reader of the report should know of it.
+        address: the address to scan; empty if there is none.
+        ssh_port: sshd's port at that address.
+        note: a note for readers of the report.
         why_not: why there is none.
     """
 
@@ -82,15 +82,15 @@ class Place:
 
 
 def place(address: str, ssh_port: int, own: Mapping[str, Any]) -> Place:
-    """Find the host itself, and not a port of the controller's that leads to it.
+    """Find the host itself, instead of a port of the control node that forwards to it.
 
-    A container or a virtual machine is often reached at a published port of the loopback address: what else is open
-    there is the controller's own. Its own address is taken where sshd shows one of the host's own keys there.
+    A container or a virtual machine is often reached on a published port of the loopback address, where all other open
+    ports are the control node's own. Its own address is used if sshd presents one of the host's keys there.
 
     Args:
-        address: where Ansible goes.
-        ssh_port: and by which port.
-        own: what the host says of itself: ``address``, ``ssh_ports`` and ``ssh_keys``.
+        address: the address that Ansible connects to.
+        ssh_port: the port that Ansible connects to.
+        own: what the host reports: ``address``, ``ssh_ports`` and ``ssh_keys``.
     """
     if not _is_loopback(address):
         return Place(address, ssh_port)
@@ -113,22 +113,22 @@ def _is_loopback(address: str) -> bool:
 
 
 def _host_keys(address: str, port: int) -> set[str]:
-    """The key that sshd shows, without its kind. One connection: many without a login get their sender banned."""
+    """Return the key that sshd presents, without its type. Only one connection: many without a login get banned."""
     _status, out, _errors = run(["ssh-keyscan", "-T", "5", "-t", "ed25519", "-p", str(port), address], 30)
     return {line.split()[2] for line in out.splitlines() if not line.startswith("#") and len(line.split()) > 2}
 
 
 def scan_ssh(address: str, port: int, requirement: str) -> Scan:
-    """Look at sshd's algorithms; without the flood of connections that shows a denial of service.
+    """Check sshd's algorithms, without the flood of connections that tests for a denial of service.
 
     Args:
         address: the host.
         port: sshd's port.
-        requirement: the package of ssh-audit, pinned.
+        requirement: the pinned package of ssh-audit.
     """
     words = [*tool("ssh-audit", requirement), "-j", "--skip-rate-test", "-p", str(port), address]
     status, out, errors = run(words, 180)
-    # 2 and 3: it has looked, and found a warning or a failure. 1: no connection.
+    # 2 and 3: it ran, and found a warning or a failure. 1: no connection.
     if status not in (0, 2, 3) or not out.lstrip().startswith(("{", "[")):
         return not_run("ssh_audit", ssh_audit.TITLE, errors or out or f"ssh-audit ended with {status}.")
     scan = ssh_audit.parse(out)
@@ -137,11 +137,11 @@ def scan_ssh(address: str, port: int, requirement: str) -> Scan:
 
 
 def scan_nginx(settings: str, requirement: str) -> Scan:
-    """Look at nginx's settings, as ``nginx -T`` prints them.
+    """Check nginx's configuration in the form of ``nginx -T``.
 
     Args:
-        settings: the settings.
-        requirement: the package of gixy, pinned.
+        settings: the configuration.
+        requirement: the pinned package of gixy.
     """
     with tempfile.TemporaryDirectory(prefix="flaskhost-audit-") as folder:
         path = Path(folder) / "nginx.conf"
@@ -155,20 +155,20 @@ def scan_nginx(settings: str, requirement: str) -> Scan:
 
 
 def find_testssl(program: str = "") -> str:
-    """Find testssl.sh on the controller; empty where there is none."""
+    """Find testssl.sh on the control node; empty if it is not installed."""
     names = [program] if program else TESTSSL
     return next((found for found in map(shutil.which, names) if found), "")
 
 
 def scan_tls(program: str, name: str, address: str, port: int, authority: str) -> Scan:
-    """Look at the TLS of a name from here.
+    """Check the TLS of a domain from the control node.
 
     Args:
         program: testssl.sh.
-        name: the name.
+        name: the domain.
         address: the host.
-        port: HTTPS's port.
-        authority: a file with the certificate of a private authority.
+        port: the HTTPS port.
+        authority: a file with the certificate of a private CA.
     """
     place = _number(address)
     if not place:
@@ -180,7 +180,7 @@ def scan_tls(program: str, name: str, address: str, port: int, authority: str) -
 
 
 def _number(address: str) -> str:
-    """The address as a number: that is what testssl.sh wants."""
+    """Resolve an address to an IP address, which testssl.sh needs."""
     with contextlib.suppress(ValueError):
         return str(ipaddress.ip_address(address))
     with contextlib.suppress(OSError):

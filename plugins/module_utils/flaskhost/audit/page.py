@@ -1,4 +1,4 @@
-"""The report as one page of HTML: nothing is fetched, no script runs, and whatever a scanner said is only text."""
+"""The report as a single HTML page: without external resources and scripts, and with all scanner output escaped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from ansible.module_utils.flaskhost.audit.model import FAILED, NOT_APPLICABLE, NOTE, PASSED, SEVERITIES, WAIVED
 from ansible.module_utils.flaskhost.audit.report import MOST_STEPS, STAMP
 
-#: Marks beside the words, so that nothing hangs on a colour.
+#: Symbols next to the words, so that nothing depends on colors.
 MARKS = {FAILED: "✗", WAIVED: "~", NOTE: "i", PASSED: "✓", NOT_APPLICABLE: "-"}
-#: Shown at once; the others are behind a line that opens.
+#: Expanded by default; the others are collapsed.
 OPEN = (FAILED,)
-#: What the bar of a scanner is made of.
+#: The parts of a scanner's bar.
 JUDGED = (PASSED, WAIVED, FAILED)
 
 STYLE = """
@@ -74,14 +74,14 @@ a { color: var(--note); } a:focus-visible, summary:focus-visible { outline: 2px 
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """Write the page of a report; see :func:`report.build`."""
+    """Render the page of a report; see :func:`report.build`."""
     host, when = report["host"], _when(report["when"])
     system = f"{report['system']}. " if report.get("system") else ""
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        # Whatever a scanner said: the page neither fetches nor runs anything.
+        # Defense in depth against scanner output: the page loads no resources and runs no scripts.
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>Audit of {escape(host)}, {escape(when)}</title><style>{STYLE}</style></head><body>",
         f"<header><h1>Audit of {escape(host)}</h1>",
@@ -203,7 +203,7 @@ def _steps(report: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _short(title: str, number: int) -> str:
-    """Leave out OpenSCAP's name from the second of its profiles on."""
+    """Omit OpenSCAP's name from its second profile on."""
     return title.removeprefix("OpenSCAP ") if number else title
 
 
@@ -230,7 +230,7 @@ def _changes(report: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _waived(report: Mapping[str, Any]) -> Iterable[str]:
-    """All that is waived, by its reason: this is what a reader disputes, and apart from it what nobody could change."""
+    """List all waived findings by reason, for readers to dispute; separately, those that nobody could change."""
     reasons = _reasons(item for item in _all(report, WAIVED) if not item.get("out_of_reach"))
     if reasons:
         yield "<h2>What is waived, and why</h2>"
@@ -318,7 +318,7 @@ def _waiver(item: Mapping[str, str]) -> str:
 
 
 def _folded(summary: str, inner: Iterable[str], *, is_open: bool) -> Iterable[str]:
-    """Something behind a line that opens it; what is closed is not printed."""
+    """Render a collapsible block; collapsed blocks are not printed."""
     yield f'<details class="rest"{" open" if is_open else ""}><summary>{escape(summary)}</summary>'
     yield from inner
     yield "</details>"

@@ -1,4 +1,4 @@
-"""TCP ports as they are seen from outside: a plain connection to each, at a bounded rate."""
+"""TCP ports as seen from outside: a plain connection to each, with a rate limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible.module_utils.flaskhost.audit.model import FAILED, PASSED, Finding, 
 
 TITLE = "Open ports, from outside"
 EVERY_PORT = range(1, 65536)
-#: A port that was expected and did not answer is asked this often: one lost packet is no closed port.
+#: Attempts for an expected port that does not respond: one lost packet does not mean that it is closed.
 ATTEMPTS = 3
 
 
@@ -21,9 +21,9 @@ async def open_ports(address: str, ports: Iterable[int], rate: int, patience: fl
     Args:
         address: the host.
         ports: the ports to try.
-        rate: connections per second at most.
-        patience: seconds to wait for an answer; a firewall that drops gives none.
-        most: connections at once.
+        rate: maximum number of connections per second.
+        patience: seconds to wait for a response; a firewall that drops packets sends none.
+        most: maximum number of simultaneous connections.
     """
     found: set[int] = set()
     gate = asyncio.Semaphore(most)
@@ -32,7 +32,7 @@ async def open_ports(address: str, ports: Iterable[int], rate: int, patience: fl
         try:
             async with asyncio.timeout(patience):
                 _reader, writer = await asyncio.open_connection(address, port)
-        except OSError:  # refused, no way there, no answer in time
+        except OSError:  # connection refused, no route, or no response in time
             return
         else:
             found.add(port)
@@ -66,18 +66,18 @@ def scan(
     *,
     known: Collection[int] = (),
 ) -> Scan:
-    """Try all ports of a host, and those that should answer once more.
+    """Try all ports of a host, and retry the expected ones.
 
     Args:
-        address: the host, as the controller reaches it.
-        expected: the ports that are meant to be open.
-        rate: connections per second at most.
-        patience: seconds to wait for an answer.
+        address: the host, as the control node reaches it.
+        expected: the ports that should be open.
+        rate: maximum number of connections per second.
+        patience: seconds to wait for a response.
         ports: the ports to try.
-        known: ports that have already answered at this address. They are not tried again: sshd logs a connection
-            without a login, and fail2ban counts it.
+        known: ports that have already responded at this address. They are not tried again, because sshd logs a
+            connection without a login, and fail2ban counts it.
     """
-    # Each connection that waits is an open file; what the shell allows is often 1024.
+    # Each waiting connection is an open file; the shell's limit is often 1024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = int(rate * patience) + 64
     room = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
@@ -102,9 +102,9 @@ def scan(
 
 
 def judge(found: Collection[int], expected: Collection[int]) -> Scan:
-    """Hold the open ports against those that should be."""
+    """Compare the open ports with the expected ones."""
     if not found:
-        # Ansible came in somewhere, so this says something about the way there and nothing about the host.
+        # Ansible did connect, so this says something about the route and nothing about the host.
         reason = "No port answered, not even SSH's: from here the host is not reached directly (audit_address?)."
         return not_run("ports", TITLE, reason)
     findings = []

@@ -1,4 +1,4 @@
-"""The report of one host: its scans, what was waived, what has changed since the last one, and what to do next."""
+"""The report of one host: its scans, the waived findings, the changes since the last report, and the next steps."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ansible.module_utils.flaskhost.audit.model import (
     not_run,
 )
 
-#: Of the JSON; a reader of another format starts anew rather than compare what does not fit.
+#: Version of the JSON format. Reports of another version are not compared.
 FORMAT = 1
 STAMP = "%Y%m%dT%H%M%SZ"
-#: What to do first where two findings are equally grave: what a stranger can reach, before what an intruder could use.
+#: The order of findings with equal severity: what anyone can reach comes before what only an intruder could use.
 ORDER = (
     "ports",
     "updates",
@@ -37,9 +37,9 @@ ORDER = (
     "openscap",
 )
 MOST_STEPS = 25
-#: So many reports back a scanner's last run is looked for.
+#: Number of earlier reports in which a scanner's last run is searched.
 MOST_REPORTS = 30
-#: All scanners, as ``audit_scanners`` names them.
+#: All scanners, by their names in ``audit_scanners``.
 TITLES = {
     "updates": "Pending updates",
     "listeners": "Listening services",
@@ -65,16 +65,16 @@ def build(
     previous: Mapping[str, Any] | None = None,
     system: str = "",
 ) -> dict[str, Any]:
-    """Put a report together.
+    """Build a report.
 
     Args:
         host: the host's name in the inventory.
-        now: when it was looked at, in UTC.
-        scans: what was found; failed findings become waived ones here.
+        now: the time of the audit, in UTC.
+        scans: the scans; the status of failed findings can become waived here.
         waivers: see :func:`waivers.apply`.
-        own: those that the role brings along.
-        previous: what the last reports of the same host say, see :func:`last`.
-        system: what the host runs, in a few words.
+        own: the role's own waivers.
+        previous: the last reports of the same host, see :func:`last`.
+        system: short description of the operating system.
     """
     marks = waiving.apply(scans, waivers, now.date(), own)
     return {
@@ -92,7 +92,7 @@ def build(
 
 
 def left_out(wanted: Sequence[str]) -> list[Scan]:
-    """Name the scanners that nobody asked for: a report that is silent of them would look like one that passed."""
+    """Return the scanners that were not requested: a report without them would look as if they had passed."""
     scans = [not_run(name, title, "audit_scanners leaves it out.") for name, title in TITLES.items()
              if name not in wanted]  # fmt: skip
     for scan in scans:
@@ -101,7 +101,7 @@ def left_out(wanted: Sequence[str]) -> list[Scan]:
 
 
 def next_steps(scans: Sequence[Scan]) -> list[dict[str, Any]]:
-    """Say what to do, the most important first. A rule that several profiles of OpenSCAP have is one step."""
+    """Return the next steps, most important first. A rule in several OpenSCAP profiles is one step."""
     steps: dict[tuple[str, str], dict[str, Any]] = {}
     for scan in scans:
         family = scan.scanner.partition("-")[0]
@@ -120,9 +120,9 @@ def next_steps(scans: Sequence[Scan]) -> list[dict[str, Any]]:
 
 
 def compare(scans: Sequence[Scan], previous: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Say what has changed since the last report.
+    """Compare the scans with the last report.
 
-    Only scanners that ran both times are compared: one that did not run has neither mended nor broken anything.
+    Only scanners that ran both times are compared: a scanner that did not run has neither fixed nor broken anything.
     """
     if not previous:
         return {"since": "", "worse": [], "better": [], "scores": {}, "notes": []}
@@ -156,13 +156,13 @@ def compare(scans: Sequence[Scan], previous: Mapping[str, Any] | None) -> dict[s
 
 
 def failures(report: Mapping[str, Any], least: str = "low") -> int:
-    """Count what is neither passed nor waived and at least this grave; a rule of several profiles counts once."""
+    """Count the failed findings from a severity on; a rule in several profiles counts once."""
     grave = SEVERITIES[: SEVERITIES.index(least) + 1]
     return sum(step["severity"] in grave for step in report["next"])
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
-    """Say the most important in a few lines for the terminal."""
+    """Summarize the report in a few lines for the terminal."""
     width = max((len(scan["title"]) for scan in report["scans"]), default=0)
     lines = []
     for scan in report["scans"]:
@@ -180,12 +180,12 @@ def summary(report: Mapping[str, Any]) -> list[str]:
 
 
 def last(folder: Path, host: str) -> dict[str, Any] | None:
-    """Find what the last reports of a host say; a broken one is passed over.
+    """Combine the last reports of a host; damaged ones are skipped.
 
-    A run may leave scanners out. Each is compared with the last time that it ran, in whichever report that is.
+    A run can omit scanners. Each scanner is compared with its own last run, in whichever report that is.
 
     Returns:
-        The newest report; a scan that did not run in it is the newest one that did.
+        The newest report, in which each scan that did not run is replaced by its newest run.
     """
     newest: dict[str, Any] | None = None
     scans: dict[str, dict[str, Any]] = {}
@@ -205,7 +205,7 @@ def last(folder: Path, host: str) -> dict[str, Any] | None:
 
 
 def file_name(host: str) -> str:
-    """Turn a host's name into one that a file may have."""
+    """Convert a host's name to a valid file name."""
     return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in host).lstrip(".") or "host"
 
 
@@ -222,14 +222,14 @@ def _figures(scan: Scan) -> dict[str, Any]:
 
 
 def _waived_points(scan: Scan) -> int:
-    """The missing points of the tests of which all that was found is waived."""
+    """Return the missing points of the tests whose findings are all waived."""
     judged = [finding for finding in scan.findings if finding.status in (FAILED, WAIVED)]
     left = {finding.id.partition("/")[0].partition("#")[0] for finding in judged if finding.status == FAILED}
     return sum(points for test, points in scan.missing_points.items() if test not in left)
 
 
 def _share(scan: Scan) -> str:
-    """The rules that hold of those in question; a waived one does not hold, so all the figures are told."""
+    """Format the share of passed rules. Waived rules do not count as passed, so all numbers are shown."""
     passed, failed, waived = (scan.count(status) for status in (PASSED, FAILED, WAIVED))
     if not passed + failed + waived:
         return "nothing to judge"

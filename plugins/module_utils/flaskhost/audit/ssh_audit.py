@@ -1,4 +1,4 @@
-"""ssh-audit: what its JSON says of the algorithms that sshd offers."""
+"""ssh-audit: parse its JSON output about sshd's algorithms."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from ansible.module_utils.flaskhost.audit.model import FAILED, PASSED, Finding, Scan, not_run, shorten
 
 TITLE = "ssh-audit"
-#: The parts of its JSON, and sshd's option that holds the list.
+#: The sections of its JSON output, and the sshd option for each.
 PARTS = {"kex": "KexAlgorithms", "key": "HostKeyAlgorithms", "enc": "Ciphers", "mac": "MACs"}
 
 
 def parse(text: str) -> Scan:
-    """Read what ``ssh-audit -j`` printed."""
+    """Parse the output of ``ssh-audit -j``."""
     try:
         found = json.loads(text)
         parts = {part: found[part] for part in PARTS}

@@ -1,4 +1,4 @@
-"""testssl.sh: what its JSON says of the TLS of one name."""
+"""testssl.sh: parse its JSON output about the TLS of one domain."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 
 from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Finding, Scan, not_run, shorten
 
-#: Its words for how bad something is; INFO and DEBUG are left out, as they say what is there and judge nothing.
+#: Its severities. INFO and DEBUG are ignored, because they describe without a rating.
 SEVERITIES = {"CRITICAL": "high", "HIGH": "high", "MEDIUM": "medium", "LOW": "low"}
 
-#: testssl.sh gives no advice. A site without an authority's certificate has its own, and no HSTS.
+#: testssl.sh gives no advice. A site without a CA's certificate has a self-signed one, and no HSTS.
 _AUTHORITY = (
     "Set acme_email for a certificate that browsers trust (docs/certificates.md). If a private certificate authority "
     "signs yours, name it in audit_tls_authority."
@@ -20,16 +20,16 @@ ADVICE = dict.fromkeys(("cert_chain_of_trust", "cert_extlifeSpan", "cert_revocat
 
 
 def scanner_name(name: str) -> str:
-    """Name the scan of a domain, as waivers write it."""
+    """Return the name of a domain's scan, as waivers use it."""
     return f"testssl-{name}"
 
 
 def parse(text: str, name: str) -> Scan:
-    """Read a flat JSON file.
+    """Parse a flat JSON file.
 
     Args:
-        text: what ``--jsonfile`` wrote.
-        name: the domain that was looked at.
+        text: the output of ``--jsonfile``.
+        name: the domain.
     """
     scanner, title = scanner_name(name), f"testssl.sh {name}"
     try:
@@ -37,7 +37,7 @@ def parse(text: str, name: str) -> Scan:
         findings: dict[str, Finding] = {}
         values: dict[str, str] = {}
         for item in items:
-            # The id of a certificate's item goes on with its number: cert_chain_of_trust <hostCert#1>.
+            # The ID of an item about a certificate ends with its number: cert_chain_of_trust <hostCert#1>.
             key, severity, found = item["id"].split(" ")[0], item["severity"], str(item["finding"])
             values[key] = found
             if severity == "FATAL":
@@ -70,6 +70,6 @@ def _finding(key: str, severity: str, found: str) -> Finding | None:
 
 
 def _title(key: str) -> str:
-    """Its names for machines, as words: cert_chain_of_trust."""
+    """Convert an ID such as cert_chain_of_trust to words."""
     words = key.replace("_", " ").replace("cert ", "certificate: ")
     return words[:1].upper() + words[1:]

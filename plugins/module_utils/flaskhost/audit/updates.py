@@ -1,4 +1,4 @@
-"""Updates that wait, as ``apt-get --simulate dist-upgrade`` tells them."""
+"""Pending updates: parse the output of ``apt-get --simulate dist-upgrade``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ TITLE = "Pending updates"
 
 
 def parse(text: str, reboot: str = "") -> Scan:
-    """Read a simulated upgrade.
+    """Parse a simulated upgrade.
 
     Args:
         text: its output: ``Inst openssl [3.0.15-1] (3.0.17-1 Debian-Security:12/oldstable-security [amd64])``.
-        reboot: why the host asks to be rebooted; empty where it does not.
+        reboot: why the host needs a reboot; empty if it does not.
     """
     findings: list[Finding] = []
     security = 0

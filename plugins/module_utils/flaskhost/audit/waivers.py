@@ -1,4 +1,4 @@
-"""Waivers: findings that stay as they are, each with a reason that a reader can dispute."""
+"""Waivers: findings that stay as they are, each with a reason that readers can dispute."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.audit.model import FAILED, WAIVED, Scan
 
-#: What a waiver has to say.
+#: The required keys of a waiver.
 REQUIRED = ("scanner", "id", "reason")
-#: A reason of a word or two is none.
+#: Minimum number of words of a reason.
 LEAST_WORDS = 4
 
 
 def problems(waivers: Sequence[Any]) -> list[str]:
-    """Say what is wrong with waivers; a wrong one waives nothing."""
+    """Return the problems of waivers; an invalid waiver has no effect."""
     found = []
     for number, waiver in enumerate(waivers):
         problem = _problem(waiver)
@@ -28,22 +28,22 @@ def problems(waivers: Sequence[Any]) -> list[str]:
 def apply(
     scans: Sequence[Scan], waivers: Sequence[Any], today: datetime.date, own: Sequence[Any] = ()
 ) -> dict[str, list[dict[str, Any]]]:
-    """Mark what is waived.
+    """Mark waived findings.
 
-    The first waiver that fits holds. Only what has failed is waived; a scanner that did not run has nothing to waive.
+    The first matching waiver applies. Only failed findings are waived; a scanner that did not run has none.
 
     Args:
         scans: the scans; their findings are changed.
-        waivers: mappings of ``scanner``, ``id`` (one name or several, with spaces between), both with wildcards,
-            ``reason``, ``until``, the last day (2027-06-30) on which it holds, and ``out_of_reach``, for what no host
-            of this kind could have: a rule that excludes another one of its profile, or a rented server's disks.
-        today: the day.
-        own: the waivers that the role brings along; where nothing needs one of them, nothing is said: they are for
-            every host.
+        waivers: mappings with ``scanner``, ``id`` (one name, or several separated by spaces), both with wildcards,
+            ``reason``, ``until``, the last day (2027-06-30) on which it applies, and ``out_of_reach``, for rules that
+            no host of this kind could meet: one that contradicts another rule of its profile, or one about a rented
+            server's disks.
+        today: the current date.
+        own: the role's own waivers. They are for every host, so unused ones are not reported.
 
     Returns:
-        Under ``unused`` the waivers that waived nothing though their scanner ran, under ``expired`` those whose day is
-        over and that would have.
+        ``unused``, the waivers without a match although their scanner ran, and ``expired``, the waivers past their last
+        day that would have matched.
     """
     good = [waiver for waiver in (*waivers, *own) if not _problem(waiver)]
     theirs = sum(not _problem(waiver) for waiver in waivers)
@@ -105,5 +105,5 @@ def _is_over(waiver: Mapping[str, Any], today: datetime.date) -> bool:
 
 
 def _day(value: Any) -> datetime.date:
-    # YAML turns an unquoted day into a date by itself.
+    # YAML converts an unquoted date to a date object.
     return value if isinstance(value, datetime.date) else datetime.date.fromisoformat(str(value))
