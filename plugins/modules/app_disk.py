@@ -1,14 +1,14 @@
 #!/usr/bin/python
-"""The module app_disk: the folders of apps, and how much each app may hold of the disk."""
+"""The module app_disk: create the apps' folders, and limit each app's disk usage."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_disk
-short_description: Bound what each app may hold of the disk
+short_description: Limit the disk usage of each app
 description:
-  - Creates each app's folder. Where the file system has project quotas, gives the app's folders
-    to its project and sets its bound. Other file systems have no bound.
+  - Creates each app's folder. If the file system has project quotas, assigns the app's folders to its project and sets
+    its quota. On other file systems, there is no limit.
 options:
   apps:
     description: The apps.
@@ -17,10 +17,10 @@ options:
     default: []
     suboptions:
       app: {description: The app's name., type: str, required: true}
-      root: {description: Its folder., type: path, required: true}
-      disk: {description: "The most it may hold: 10G, 500M, 2T, or a share of the file system such as 50%.", type: str,
-             default: 50%}
-  cache_dir: {description: The folder of the caches of builds., type: path, default: /var/cache/flaskhost}
+      root: {description: The app's folder., type: path, required: true}
+      disk: {description: "Limit of its disk usage: 10G, 500M, 2T, or a share of the file system such as 50%.",
+             type: str, default: 50%}
+  cache_dir: {description: Folder of the build caches., type: path, default: /var/cache/flaskhost}
 """
 
 EXAMPLES = r"""
@@ -30,8 +30,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-bounds: {description: The bounds that were set., type: list, returned: always}
-unbounded: {description: The file systems that have no project quotas., type: list, returned: always}
+bounds: {description: The quotas that were set., type: list, returned: always}
+unbounded: {description: File systems without project quotas., type: list, returned: always}
 """
 
 import os
@@ -56,7 +56,7 @@ ARGUMENT_SPEC = {
 
 
 def create(path: Path, mode: int, change: bool) -> bool:
-    """Create a folder of root's where it is missing; returns whether it is."""
+    """Create a missing folder that belongs to root. Return whether it was missing."""
     if path.exists():
         return False
     if change:
@@ -76,10 +76,10 @@ def main() -> None:
         for app in module.params["apps"]:
             root, cache = Path(app["root"]), Path(module.params["cache_dir"]) / app["app"]
             changed |= create(root, 0o755, change)
-            # Root's until the first build, whose account is made then.
+            # Belongs to root until the first build, which creates the build account.
             changed |= create(cache, 0o700, change)
             project = quotas.project_of(app["app"])
-            # The data may be a link of the operator's to another disk.
+            # The data folder can be the operator's link to another disk.
             for top in dict.fromkeys((root, cache, Path(os.path.realpath(root / "data")))):
                 system = quotas.file_system(top)
                 if not system.has_quotas:

@@ -1,20 +1,20 @@
 #!/usr/bin/python
-"""The module configured_service: a service that runs with the configuration that is on the disk."""
+"""The module configured_service: run a service with the configuration on the disk."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: configured_service
-short_description: Run a service with the configuration that is on the disk
+short_description: Run a service with the configuration on the disk
 description:
-  - Starts the service, enables it, and reloads or restarts it when one of its files is younger than its last change of
-    state. Unlike a handler this survives a run that was killed between the write and the reload.
+  - Starts and enables the service, and reloads or restarts it if one of its files is newer than its last state change.
+    Unlike with a handler, this also works after a run that was killed between the write and the reload.
 options:
-  name: {description: The unit., type: str, required: true}
+  name: {description: Name of the unit., type: str, required: true}
   enabled: {description: Whether it starts at boot., type: bool, default: true}
-  reload_files: {description: Files and folders that a reload takes in., type: list, elements: path, default: []}
-  restart_files: {description: Files and folders that only a restart takes in., type: list, elements: path, default: []}
-  test: {description: "A command that must succeed before anything is done, and its arguments.", type: list,
+  reload_files: {description: Files and folders that a reload applies., type: list, elements: path, default: []}
+  restart_files: {description: Files and folders that only a restart applies., type: list, elements: path, default: []}
+  test: {description: "Command with its arguments that must succeed before anything is done.", type: list,
          elements: str, default: []}
 """
 
@@ -27,7 +27,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: "What was done: daemon-reload, enable, start, restart, reload.", type: list, returned: always}
+steps: {description: "The steps: daemon-reload, enable, start, restart, reload.", type: list, returned: always}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -63,7 +63,7 @@ def main() -> None:
     for step in needed:
         status, out, err = module.run_command(["systemctl", step, *([] if step == "daemon-reload" else [name])])
         if status:
-            # A reload that fails is a change of state as well: the next run has to see that it is still needed.
+            # A failed reload also counts as a state change, so make the files newer: the next run must repeat it.
             make_younger(options["reload_files"] + options["restart_files"])
             _status, log, _err = module.run_command(
                 ["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={name}"]

@@ -1,26 +1,26 @@
 #!/usr/bin/python
-"""The module database_bounds: what apps cannot take from PostgreSQL's disk, and what each database may take of it."""
+"""The module database_bounds: reserve disk space for PostgreSQL, and limit the disk usage of each database."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: database_bounds
-short_description: Bound databases, and keep a reserve of the disk for PostgreSQL
+short_description: Limit the disk usage of databases, and reserve space for PostgreSQL
 description:
   - On ext4, lets PostgreSQL use the blocks that are reserved for root, so that it can still write after others have
     filled the file system.
-  - If the file system has project quotas, bounds what each database may hold. PostgreSQL starts without these bounds
-    and gets them back once it accepts connections. A recovery writes again what was dropped since the last checkpoint,
-    and a bound would stop it, and with it every database of the cluster.
+  - If the file system has project quotas, limits the disk usage of each database. PostgreSQL starts without these
+    quotas and gets them back once it accepts connections. Crash recovery writes data again that was deleted since the
+    last checkpoint. A quota would stop it, and with it every database of the cluster.
 options:
-  cluster: {description: "The cluster, such as 17/main; the one that starts at boot if empty.", type: str, default: ""}
+  cluster: {description: "Cluster, such as 17/main; the one that starts at boot if empty.", type: str, default: ""}
   databases:
-    description: The databases, and the most that each may hold, such as 10G, or a share of the file system such as
-      50%; no bound if empty. A database counts together with the files of the app that has its name.
+    description: Databases with their disk limits, such as 10G, or a share of the file system such as 50%; no limit if
+      empty. A database and the files of the app with its name count toward the same limit.
     type: dict
     default: {}
-  reserve_share: {description: Percent of the file system that are reserved., type: int, default: 5}
-  reserve_most: {description: The most MB that are reserved., type: int, default: 1024}
+  reserve_share: {description: Share of the file system to reserve in percent., type: int, default: 5}
+  reserve_most: {description: Maximum reserve in MB., type: int, default: 1024}
 """
 
 EXAMPLES = r"""
@@ -31,7 +31,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: What was done., type: list, returned: always}
+steps: {description: The changes that were made., type: list, returned: always}
 """
 
 import grp
@@ -58,7 +58,7 @@ QUESTION = (
 
 
 def cluster(module: AnsibleModule) -> str:
-    """The cluster: the one that was asked for, or the newest that starts at boot."""
+    """Return the requested cluster, or the newest one that starts at boot."""
     folder = postgres_server.SETTINGS
     found = [
         version for version in postgres_server.clusters("main") if postgres_server.starts(folder / version / "main")
@@ -67,7 +67,7 @@ def cluster(module: AnsibleModule) -> str:
 
 
 def reserve(module: AnsibleModule, system: quotas.FileSystem) -> list[str]:
-    """Let PostgreSQL use what ext4 keeps for root, and see that there is enough of it."""
+    """Let PostgreSQL use the blocks that ext4 reserves for root, and make the reserve large enough."""
     if system.kind != "ext4" or not Path(system.device).is_block_device():
         return []
     _status, out, _err = module.run_command(["dumpe2fs", "-h", system.device], check_rc=True)
@@ -85,7 +85,7 @@ def reserve(module: AnsibleModule, system: quotas.FileSystem) -> list[str]:
         steps.append(f"{system.mount}: {wanted * have['Block size'] // 1024**2} MB are reserved")
     if not module.check_mode and options:
         module.run_command(["tune2fs", *options, system.device], check_rc=True)
-    # The superblock's group counts from the next mount on; this option, until then.
+    # The group in the superblock applies from the next mount on, and this mount option until then.
     if f"resgid={group}" not in system.options:
         steps = steps or [f"{system.mount}: PostgreSQL may use the blocks reserved for root"]
         if not module.check_mode:
@@ -94,15 +94,15 @@ def reserve(module: AnsibleModule, system: quotas.FileSystem) -> list[str]:
 
 
 def bound(module: AnsibleModule, system: quotas.FileSystem, base: Path, found: dict[str, Any]) -> list[str]:
-    """Give each database's folder to its app's project, and bound the project.
+    """Assign each database's folder to its app's project, and set the project's quota.
 
     Raises:
-        QuotaError: a database holds more than its bound already.
+        QuotaError: a database already exceeds its limit.
     """
     change, steps = not module.check_mode, []
     limits = []
-    # What an upgrade has left: where its files are copies, each would count twice. Where they are links of the new
-    # ones, they count for the app again right after.
+    # The files of a previous version. As copies, they would count twice. As hard links to the new files, they count for
+    # the app again right after this.
     for version, data in postgres_server.clusters("main").items():
         if data != base.parent:
             folders = [folder for folder in (data / "base").glob("[0-9]*") if quotas.adopt(folder, 0, change)]
@@ -115,7 +115,7 @@ def bound(module: AnsibleModule, system: quotas.FileSystem, base: Path, found: d
         if quotas.adopt(base / str(found[name]), number, change):
             steps.append(f"{name}: {base / str(found[name])} counts as what it holds")
     for name, number in found.items():
-        # What a restore has put aside is the operator's, and must not leave its app without room.
+        # Data that a restore has set aside belongs to the operator, and must not use up its app's quota.
         if name.rpartition("_before_")[0] in module.params["databases"] and quotas.adopt(base / str(number), 0, change):
             steps.append(f"{name}: {base / str(number)} counts for no app")
     steps += quotas.hold(module.run_command, system.mount, limits, change)
@@ -123,7 +123,7 @@ def bound(module: AnsibleModule, system: quotas.FileSystem, base: Path, found: d
 
 
 def units(module: AnsibleModule, system: quotas.FileSystem, limits: dict[int, quotas.Bound]) -> list[str]:
-    """Have PostgreSQL start without the bounds, and set them again once it accepts connections."""
+    """Let PostgreSQL start without the quotas, and set them again once it accepts connections."""
     version, _slash, name = cluster(module).partition("/")
     text = quotas.start_units(
         unit=f"postgresql@{version}-{name}.service",

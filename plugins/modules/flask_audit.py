@@ -1,51 +1,51 @@
 #!/usr/bin/python
-"""The module flask_audit: what scanners say of a host. Its logic is in module_utils/flaskhost/audit."""
+"""The module flask_audit: run scanners on a host. The code is in module_utils/flaskhost/audit."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flask_audit
-short_description: Let scanners look at a host, and write down what they say
+short_description: Scan a host, and write a report
 description:
   - Scanners that the host lacks are unpacked into a folder of their own, and removed with it. Nothing is installed.
-  - The steps outside and report are done by the action plugin of the same name, on the controller.
-  - A scanner that cannot run is no failure of the module; the scan that it returns says why it could not.
-  - Does the same in check mode and out of it.
+  - The action plugin of the same name runs the steps outside and report, on the control node.
+  - A scanner that cannot run does not fail the module; the returned scan contains the reason.
+  - Works the same in check mode.
 options:
   step:
-    description: What to do. prepare makes the folder, inside scans on the host, outside from the controller, report
-      puts the scans together, clean removes the folder.
+    description: Step to run. prepare creates the folder, inside scans on the host, outside scans from the control node,
+      report combines the scans, clean removes the folder.
     type: str
     required: true
     choices: [prepare, inside, outside, report, clean]
-  folder: {description: The folder that prepare has made., type: path, default: ""}
-  scanner: {description: Which scanner to run., type: str, default: ""}
-  scanners: {description: The scanners to prepare for., type: list, elements: str, default: []}
-  profiles: {description: OpenSCAP's profiles., type: list, elements: str, default: []}
-  content: {description: OpenSCAP's rules in the folder; where it is not there those that were fetched., type: str,
+  folder: {description: Folder that prepare has created., type: path, default: ""}
+  scanner: {description: Scanner to run., type: str, default: ""}
+  scanners: {description: Scanners to prepare., type: list, elements: str, default: []}
+  profiles: {description: OpenSCAP profiles., type: list, elements: str, default: []}
+  content: {description: File with OpenSCAP's rules; if it does not exist the downloaded rules are used., type: str,
             default: ""}
-  suite: {description: The release of Debian to fetch OpenSCAP's rules from; empty for none., type: str, default: ""}
-  limits: {description: The most exposure of each service., type: list, elements: dict, default: []}
-  ports: {description: The TCP ports that are meant to be open., type: list, elements: int, default: []}
-  least_days: {description: A certificate with fewer days left is a finding., type: int, default: 14}
-  names: {description: The names whose TLS is looked at., type: list, elements: str, default: []}
-  most_names: {description: At most so many of them., type: int, default: 3}
-  operator: {description: The address that Ansible comes from; fail2ban ignores it from prepare to clean., type: str,
+  suite: {description: Debian release from which to download OpenSCAP's rules; empty for none., type: str, default: ""}
+  limits: {description: Maximum exposure of each service., type: list, elements: dict, default: []}
+  ports: {description: TCP ports that should be open., type: list, elements: int, default: []}
+  least_days: {description: Minimum days that a certificate must be valid., type: int, default: 14}
+  names: {description: Domains whose TLS is checked., type: list, elements: str, default: []}
+  most_names: {description: Maximum number of domains to check., type: int, default: 3}
+  operator: {description: Address that Ansible connects from; fail2ban ignores it from prepare to clean., type: str,
              default: ""}
-  address: {description: The host's address as the controller sees it., type: str, default: ""}
-  own: {description: "What the step prepare says of the host's own address.", type: dict, default: {}}
-  ssh_port: {description: The port of sshd; 0 for the one that Ansible comes in by., type: int, default: 0}
-  https_port: {description: The port of HTTPS., type: int, default: 443}
-  rate: {description: Connections per second when ports are tried., type: int, default: 1000}
-  authority: {description: "The certificate of a private authority, a file on the controller.", type: str, default: ""}
-  authority_pem: {description: "The same, as text: what the host's own testssl.sh gets.", type: str, default: ""}
-  programs: {description: The scanners on the controller and their pinned packages., type: dict, default: {}}
-  scans: {description: The scans to report., type: list, elements: dict, default: []}
-  waivers: {description: The findings that stay as they are., type: list, elements: dict, default: []}
-  own_waivers: {description: Those of the role itself., type: list, elements: dict, default: []}
-  host: {description: The host's name in the report., type: str, default: ""}
-  system: {description: "What the host runs, as the step prepare says it.", type: str, default: ""}
-  reports: {description: The folder of the reports on the controller., type: str, default: reports}
+  address: {description: Address of the host as seen from the control node., type: str, default: ""}
+  own: {description: "Result own of the step prepare.", type: dict, default: {}}
+  ssh_port: {description: Port of sshd; 0 for the port that Ansible uses., type: int, default: 0}
+  https_port: {description: HTTPS port., type: int, default: 443}
+  rate: {description: Connections per second of the port scan., type: int, default: 1000}
+  authority: {description: "File on the control node with the certificate of a private CA.", type: str, default: ""}
+  authority_pem: {description: "The same certificate as text, for testssl.sh on the host.", type: str, default: ""}
+  programs: {description: Scanners on the control node with their pinned packages., type: dict, default: {}}
+  scans: {description: Scans for the report., type: list, elements: dict, default: []}
+  waivers: {description: Waivers for findings that stay as they are., type: list, elements: dict, default: []}
+  own_waivers: {description: Waivers of the role itself., type: list, elements: dict, default: []}
+  host: {description: Name of the host in the report., type: str, default: ""}
+  system: {description: "Result system of the step prepare.", type: str, default: ""}
+  reports: {description: Folder of the reports on the control node., type: str, default: reports}
 """
 
 EXAMPLES = r"""
@@ -68,17 +68,17 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-folder: {description: The folder of the scanners., type: str, returned: with prepare}
-ours: {description: Whether Flaskhost has set the host up., type: bool, returned: with prepare}
-system: {description: What the host runs., type: str, returned: with prepare}
-release: {description: "The release's number, such as 13.", type: str, returned: with prepare}
-own: {description: "The host's own address, sshd's ports and keys.", type: dict, returned: with prepare}
-lacks: {description: "What the host cannot set, since it shares its kernel: kernel, network, clock.", type: list,
+folder: {description: Folder of the scanners., type: str, returned: with prepare}
+ours: {description: Whether Flaskhost has set up the host., type: bool, returned: with prepare}
+system: {description: Short description of the operating system., type: str, returned: with prepare}
+release: {description: "Release number, such as 13.", type: str, returned: with prepare}
+own: {description: "The host's own address, sshd's ports, and the host keys.", type: dict, returned: with prepare}
+lacks: {description: "What a host with a shared kernel cannot set: kernel, network, clock.", type: list,
         returned: with prepare}
-scans: {description: "What was found, a mapping for each scan.", type: list, returned: with inside and outside}
-page: {description: The page of the report., type: str, returned: with report}
-summary: {description: The report in a few lines., type: list, returned: with report}
-left: {description: How many findings are neither passed nor waived., type: int, returned: with report}
+scans: {description: "The results, a mapping for each scan.", type: list, returned: with inside and outside}
+page: {description: Path of the report., type: str, returned: with report}
+summary: {description: Summary of the report in a few lines., type: list, returned: with report}
+left: {description: Number of findings that are neither passed nor waived., type: int, returned: with report}
 """
 
 import time
@@ -178,7 +178,7 @@ def main() -> None:
     try:
         scans = scan(host, params)
     except (inside.AuditError, OSError) as error:
-        # Whatever one scanner lacks, the others have their say.
+        # A failed scanner must not keep the others from running.
         scans = [not_run(params["scanner"], params["scanner"], host.why(params["scanner"]) or str(error))]
     module.exit_json(changed=False, scans=[each.as_dict() for each in scans])
 

@@ -1,41 +1,41 @@
 #!/usr/bin/python
-"""The module flask_backup: installs the program flaskhost-backup, lets its timers run, and runs it."""
+"""The module flask_backup: install the program flaskhost-backup, enable its timers, and run it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flask_backup
-short_description: See that a host is backed up, and restore it
+short_description: Back up a host, and restore it
 description:
-  - Installs the program flaskhost-backup with its settings, those of pgBackRest, and its units, all in one run.
-  - Makes the repositories and lets the timers run.
-  - Runs one of the program's verbs and says what it has done.
+  - Installs the program flaskhost-backup with its configuration, pgBackRest's configuration, and its units in one run.
+  - Creates the repositories and enables the timers.
+  - Runs a command of the program and returns its result.
 options:
   state:
     description:
-      - configured, before PostgreSQL starts, brings the program and all settings.
-      - started, when it runs, makes the repositories, lets the timers run, and begins the first backup.
-      - ran runs a verb of the program.
+      - configured, before PostgreSQL starts, installs the program and all configuration.
+      - started, once PostgreSQL runs, creates the repositories, enables the timers, and starts the first backup.
+      - ran runs a command of the program.
     type: str
     choices: [configured, started, ran]
     required: true
   program:
-    description: The files of the program, path to text; only with configured. No secret, but nothing for a log either.
+    description: Files of the program as texts by path; only with configured. Not secret, but kept out of logs.
     type: dict
     default: {}
-  units: {description: "systemd's units, path to text.", type: dict, default: {}}
-  config: {description: "What becomes backup.json; no secret.", type: dict, default: {}}
-  passphrase: {description: What the backups are encrypted with; without it there are none., type: str, default: ""}
-  repository: {description: The second repository., type: str, default: ""}
-  known_hosts: {description: The keys of its host., type: str, default: ""}
-  ssh_key: {description: The private key that its host lets in., type: str, default: ""}
-  environment: {description: The variables that restic wants for it., type: dict, default: {}}
-  pgbackrest: {description: pgBackRest's settings; @PASSPHRASE@ stands for it., type: str, default: ""}
-  path: {description: The folder of the local repositories., type: path, default: /var/backups/flaskhost}
-  cluster: {description: Whether the host has a PostgreSQL., type: bool, default: false}
-  timers: {description: "The timers that are to run, by their verbs.", type: list, elements: str, default: []}
-  arguments: {description: "The verb to run, and its options; only with ran.", type: list, elements: str, default: []}
-  host: {description: "What the operator calls the host, for warnings.", type: str, default: ""}
+  units: {description: "systemd units as texts by path.", type: dict, default: {}}
+  config: {description: "Contents of backup.json, without secrets.", type: dict, default: {}}
+  passphrase: {description: Passphrase that encrypts the backups; if empty there are none., type: str, default: ""}
+  repository: {description: Second repository., type: str, default: ""}
+  known_hosts: {description: Host keys of its server., type: str, default: ""}
+  ssh_key: {description: Private key that can log in to its server., type: str, default: ""}
+  environment: {description: Environment variables that restic needs for it., type: dict, default: {}}
+  pgbackrest: {description: Configuration of pgBackRest; @PASSPHRASE@ is replaced., type: str, default: ""}
+  path: {description: Folder of the local repositories., type: path, default: /var/backups/flaskhost}
+  cluster: {description: Whether the host has PostgreSQL., type: bool, default: false}
+  timers: {description: "Timers to enable, by the command that they run.", type: list, elements: str, default: []}
+  arguments: {description: "Command to run with its options; only with ran.", type: list, elements: str, default: []}
+  host: {description: "Name of the host, for warnings.", type: str, default: ""}
 """
 
 EXAMPLES = r"""
@@ -46,8 +46,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-lines: {description: "What was done, a line each.", type: list, returned: success}
-restore: {description: "What was restored, and where the data is that was there before.", type: dict,
+lines: {description: "The actions, one line each.", type: list, returned: success}
+restore: {description: "What was restored, and where the previous data is now.", type: dict,
           returned: after a restore}
 """
 
@@ -66,7 +66,7 @@ ARGUMENT_SPEC = {
     "units": {"type": "dict", "default": {}},
     "config": {"type": "dict", "default": {}},
     "passphrase": {"type": "str", "default": "", "no_log": True},
-    # One by one: of a mapping that is secret Ansible blanks out every value, wherever it shows up.
+    # Separate options, because Ansible masks every value of a secret mapping wherever the value appears.
     "repository": {"type": "str", "default": ""},
     "known_hosts": {"type": "str", "default": ""},
     "ssh_key": {"type": "str", "default": "", "no_log": True},
@@ -78,14 +78,14 @@ ARGUMENT_SPEC = {
     "arguments": {"type": "list", "elements": "str", "default": []},
     "host": {"type": "str", "default": ""},
 }
-#: Verbs that change nothing, and so run in check mode too.
+#: Commands that change nothing, and so also run in check mode.
 LOOKING = ("status", "list", "check")
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    # Whatever the one who logged in has: others have to get through the folders that are made here.
+    # Override the umask of the login: other users need access to the folders that are created here.
     os.umask(0o022)
     do = {"configured": configure, "started": start, "ran": run_verb}[module.params["state"]]
     try:
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def configure(module: AnsibleModule) -> dict[str, object]:
-    """Bring the program and all settings."""
+    """Install the program and all configuration."""
     options = module.params
     second = {name: options[name] for name in ("repository", "known_hosts", "ssh_key", "environment")}
     files = backup.program_files(options["program"], options["units"]) + backup.settings_files(
@@ -122,12 +122,12 @@ def configure(module: AnsibleModule) -> dict[str, object]:
 
 
 def start(module: AnsibleModule) -> dict[str, object]:
-    """Make the repositories, let the timers run, and begin the first backup."""
+    """Create the repositories, enable the timers, and start the first backup."""
     options = module.params
     run, passphrase = module.run_command, options["passphrase"]
     warnings = backup.shortcomings(passphrase, options["repository"])
     if not passphrase or (module.check_mode and not backup.is_enabled()):
-        # Nothing to ask the program; in check mode it is not there yet, or knows no passphrase.
+        # No need to run the program; in check mode, it is not installed yet, or has no passphrase.
         answer = {"changed": bool(passphrase), "first": bool(passphrase)}
     else:
         answer = backup.ask(run, ["prepare", *(["--check"] if module.check_mode else [])])
@@ -142,7 +142,7 @@ def start(module: AnsibleModule) -> dict[str, object]:
             if status:
                 raise backup.Refused(f"{' '.join(command)} failed: {tail(out + err, 3)}")
         if answer.get("first"):
-            # Whoever waits for the play does not wait for it; status tells how it went.
+            # Do not let the play wait for the backup; the status shows its result.
             run(["systemctl", "start", "--no-block", "flaskhost-backup@full.service"])
             lines.append("The first backup is being made: sudo journalctl -fu flaskhost-backup@full")
     elif answer.get("first"):
@@ -152,7 +152,7 @@ def start(module: AnsibleModule) -> dict[str, object]:
 
 
 def run_verb(module: AnsibleModule) -> dict[str, object]:
-    """Run a verb of the program."""
+    """Run a command of the program."""
     arguments = module.params["arguments"]
     if not Path(backup.PROGRAM).exists():
         if module.check_mode:
@@ -164,7 +164,7 @@ def run_verb(module: AnsibleModule) -> dict[str, object]:
     try:
         answer = backup.ask(module.run_command, arguments, backup.apart(arguments, os.getpid()))
     except backup.Refused as error:
-        # A program of an earlier version: nothing keeps the data from coming back.
+        # An earlier version of the program without --check: nothing prevents the restore.
         if "unrecognized arguments: --check" not in str(error):
             raise backup.Refused(backup.why_off(str(error), module.params["passphrase"])) from error
         answer = {}

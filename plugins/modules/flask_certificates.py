@@ -1,43 +1,43 @@
 #!/usr/bin/python
-"""The module flask_certificates: installs the program flaskhost-certificates and runs it."""
+"""The module flask_certificates: install the program flaskhost-certificates, and run it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flask_certificates
-short_description: See that each site has its certificate
+short_description: Give each site its certificate
 description:
-  - Installs the program flaskhost-certificates with its configuration and its units, all in one run, and lets it do one
-    of two things. The program does the same by its timer when no Ansible is near.
-  - Whether the authority could give a certificate is told as a warning, so that one name that is not ready keeps back
-    neither the other sites nor the rest of the play; with I(strict) it is a failure.
+  - Installs the program flaskhost-certificates with its configuration and its units in one run, and runs one of two of
+    its commands. Without Ansible, a timer runs the same commands.
+  - If the CA does not issue a certificate, the module warns, so that one domain that is not ready affects neither the
+    other sites nor the rest of the play. With I(strict), the module fails instead.
 options:
   state:
     description:
-      - prepared, before the web server starts, makes sure that each site has a pair at its final path.
-      - applied, when it runs, asks the authority for what is missing and deletes what is no longer wanted.
+      - prepared, before the web server starts, ensures that each site has a certificate and key at their final path.
+      - applied, once the web server runs, requests missing certificates from the CA and deletes unused ones.
     type: str
     choices: [prepared, applied]
     required: true
   program:
-    description: The files of the program, path to text; only with prepared. No secret, but nothing for a log either.
+    description: Files of the program as texts by path; only with prepared. Not secret, but kept out of logs.
     type: dict
     default: {}
-  units: {description: "systemd's units, path to text; only with prepared.", type: dict, default: {}}
-  launcher: {description: The path of the program itself., type: path, default: /usr/local/sbin/flaskhost-certificates}
-  config: {description: "What becomes certificates.json; no secret.", type: dict, default: {}}
-  email: {description: Where the authority writes to., type: str, default: ""}
-  directory: {description: The URL of the authority's ACME directory., type: str, default: ""}
-  root: {description: "The root certificate of a private authority, PEM.", type: str, default: ""}
+  units: {description: "systemd units as texts by path; only with prepared.", type: dict, default: {}}
+  launcher: {description: Path of the program itself., type: path, default: /usr/local/sbin/flaskhost-certificates}
+  config: {description: "Contents of certificates.json, without secrets.", type: dict, default: {}}
+  email: {description: Address that the CA writes to., type: str, default: ""}
+  directory: {description: URL of the CA's ACME directory., type: str, default: ""}
+  root: {description: "Root certificate of a private CA in PEM format.", type: str, default: ""}
   external_account: {description: "key_id and hmac_key of an external account.", type: dict, default: {}}
-  dns_credentials: {description: The settings of certbot's DNS plugin., type: dict, default: {}}
+  dns_credentials: {description: Settings of certbot's DNS plugin., type: dict, default: {}}
   own:
-    description: "Pairs to install: name of the site, own_certificate and own_key, both PEM."
+    description: "Key pairs to install: name of the site, own_certificate and own_key, both in PEM format."
     type: list
     elements: dict
     default: []
-  host: {description: "What the operator calls the host, for warnings.", type: str, default: ""}
-  strict: {description: Fail where a certificate could not be had., type: bool, default: false}
+  host: {description: "Name of the host, for warnings.", type: str, default: ""}
+  strict: {description: Whether to fail if a certificate cannot be obtained., type: bool, default: false}
   asks:
     description: Whether a certificate comes from a CA; for check mode on a host without the program.
     type: bool
@@ -51,10 +51,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-certificates: {description: "What there is to tell of each: name, source, serial, not_after.", type: list,
+certificates: {description: "The certificates: name, source, serial, not_after.", type: list,
                returned: success}
 files: {description: The files that were written., type: list, returned: success}
-notes: {description: What is worth knowing and no problem., type: list, returned: success}
+notes: {description: Information that is not a problem., type: list, returned: success}
 """
 
 import os
@@ -86,7 +86,7 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    # Whatever the one who logged in has: others have to get through the folders that are made here.
+    # Override the umask of the login: other users need access to the folders that are created here.
     os.umask(0o022)
     try:
         result = prepare(module) if module.params["state"] == "prepared" else apply(module)
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def prepare(module: AnsibleModule) -> dict[str, object]:
-    """Install the program, and let it make what the web server starts with."""
+    """Install the program, and let it create the certificates that the web server needs to start."""
     options = module.params
     files = certificates.program_files(options["program"], options["launcher"])
     files += [File(Path(path), text) for path, text in options["units"].items()]
@@ -106,7 +106,7 @@ def prepare(module: AnsibleModule) -> dict[str, object]:
     wanted = missing(files)
     diff = [file.diff() for file in wanted]
     if module.check_mode:
-        # What is on the host may be an older one, or none: ask the one that would be there.
+        # The installed program can be an older version, or missing: run the one that would be installed.
         with tempfile.TemporaryDirectory(prefix="flaskhost-") as folder:
             command = certificates.put_aside(files, Path(folder), options["launcher"])
             answer = certificates.ask(module.run_command, [*command, "prepare", "--check"], options["own"])
@@ -127,7 +127,7 @@ def prepare(module: AnsibleModule) -> dict[str, object]:
 
 
 def apply(module: AnsibleModule) -> dict[str, object]:
-    """Let the program ask the authority."""
+    """Let the program request certificates from the CA."""
     options = module.params
     if module.check_mode and not Path(options["launcher"]).exists():
         return {"changed": options["asks"], "certificates": [], "files": [], "notes": [], "warnings": [], "diff": []}

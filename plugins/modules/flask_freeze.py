@@ -1,27 +1,29 @@
 #!/usr/bin/python
-"""The module flask_freeze: forbids every change of an app for a while. Its logic is in module_utils/flaskhost."""
+"""The module flask_freeze: freeze an app. The code is in module_utils/flaskhost."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flask_freeze
-short_description: Forbid every change of a Flask app for a while
+short_description: Freeze a Flask app, so that nothing can change it for a while
 description:
-  - Writes down on the host that an app, or all of them, may not be changed, why, and until when.
-  - Every verb of Flaskhost looks there first. A freeze ends by itself.
+  - Records on the host that an app, or all apps, must not be changed, why, and until when.
+  - Every command of Flaskhost checks this first. A freeze expires by itself.
 options:
-  app: {description: "The app's name; an asterisk stands for all.", type: str, default: "*"}
+  app: {description: "Name of the app, or an asterisk for all apps.", type: str, default: "*"}
   state:
-    description: Whether it is to be frozen. With C(checked) nothing is changed, and a frozen one of I(apps) fails.
+    description: Whether it is frozen. With C(checked), nothing is changed, and the module fails if one of I(apps) is
+      frozen.
     type: str
     choices: [present, absent, checked]
     default: present
-  apps: {description: "With C(checked): the apps to look for.", type: list, elements: str, default: []}
-  passed_by: {description: "With C(checked): what passes a freeze, for the message.", type: str, default: ""}
-  reason: {description: "Why, for whoever is refused.", type: str, default: ""}
-  ends: {description: "When it ends, in seconds since 1970.", type: float, default: 0}
+  apps: {description: "With C(checked), the apps to check.", type: list, elements: str, default: []}
+  passed_by: {description: "With C(checked), the option that overrides a freeze, for the message.", type: str,
+              default: ""}
+  reason: {description: "Reason, shown when a change is rejected.", type: str, default: ""}
+  ends: {description: "End of the freeze, in seconds since 1970.", type: float, default: 0}
   by: {description: "Who freezes it, as user@controller.", type: str, default: ""}
-  path: {description: The file., type: path, default: /etc/flaskhost/freeze.json}
+  path: {description: File of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
 
 EXAMPLES = r"""
@@ -33,14 +35,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-frozen: {description: "The freezes that hold, by app.", type: dict, returned: success}
+frozen: {description: "The active freezes, by app.", type: dict, returned: success}
 """
 
 import os
 import time
 from pathlib import Path
 
-import ansible.module_utils.flaskhost.deploy.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
+import ansible.module_utils.flaskhost.deploy.freeze as freeze  # noqa: PLR0402 - an absolute import, for Mitogen
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
@@ -59,7 +61,7 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    # Whatever the one who logged in has: others have to get through the folders that are made here.
+    # Override the umask of the login: other users need access to the folders that are created here.
     os.umask(0o022)
     options = module.params
     app, path, now = options["app"], Path(options["path"]), time.time()

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module flask_journals: journals of their own for apps. Its logic is in module_utils/flaskhost/host/journal.py."""
+"""The module flask_journals: apply the apps' journal settings. Code: module_utils/flaskhost/host/journal.py."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ DOCUMENTATION = r"""
 module: flask_journals
 short_description: Apply the settings of the apps' journals
 description:
-  - Compares the namespaces of systemd-journald with their files, so that a run that was killed between the write and
-    the restart is made up for. Starts nothing, since systemd starts a journal with the first service that writes to it.
+  - Compares the namespaces of systemd-journald with their files, and so also repairs what a run left behind that was
+    killed between the write and the restart. Starts nothing, because systemd starts a journal together with the first
+    service that writes to it.
 options:
   groups:
-    description: For each namespace the group whose members may write to it. Its settings are in
+    description: For each namespace, the group whose members can write to it. The settings are in
       /etc/systemd/journald@<namespace>.conf.
     type: dict
     required: true
@@ -24,7 +25,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: "What was done: daemon-reload, sockets, restart.", type: list, returned: always}
+steps: {description: "The steps: daemon-reload, sockets, restart.", type: list, returned: always}
 """
 
 from ansible.module_utils.basic import AnsibleModule

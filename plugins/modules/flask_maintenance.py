@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module flask_maintenance: the page that visitors get instead of an app. The logic is in module_utils."""
+"""The module flask_maintenance: show a maintenance page instead of an app. The code is in module_utils."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ DOCUMENTATION = r"""
 module: flask_maintenance
 short_description: Show visitors a maintenance page instead of an app
 description:
-  - Puts the page where nginx looks for it at every request, or takes it away. Visitors get it with status 503; requests
-    in flight finish. Nothing is reloaded, unless who is let through or the time to come back is another than before.
-  - What an operator may say on a command line is taken as it comes, and what is wrong with it is told by its name.
+  - Creates or removes the page, which nginx looks up for every request. Visitors get it with status 503; requests in
+    flight finish. nginx is reloaded only if the allowed addresses or Retry-After change.
+  - Accepts an operator's values from the command line in any type, and reports invalid ones by variable.
 options:
   sites:
     description: All apps that nginx serves on this host.
@@ -18,20 +18,20 @@ options:
     required: true
     suboptions:
       name: {description: The app's name., type: str, required: true}
-      folder: {description: The folder of its maintenance page., type: path, required: true}
+      folder: {description: Folder of its maintenance page., type: path, required: true}
   maintenance: {description: "on or off.", type: raw}
-  app: {description: "The app, or all; may be left out where there is only one.", type: raw}
-  message: {description: What the page says., type: raw}
-  retry_after: {description: "Seconds after which a client may ask again: Retry-After.", type: raw}
-  allow: {description: Addresses and networks that see the app all the same., type: raw}
+  app: {description: "Name of the app, or all; optional if there is only one.", type: raw}
+  message: {description: Text of the page., type: raw}
+  retry_after: {description: "Seconds after which clients can retry (Retry-After).", type: raw}
+  allow: {description: Addresses and networks that still reach the app., type: raw}
   run:
     description:
-      - The name of a run that the page belongs to. It ends with that run on the host, if nobody else ends it before.
-      - A page that is up already stays as it is. A freeze is not looked for.
+      - Name of the run that the page belongs to. The page ends with that run on the host, unless it is ended earlier.
+      - A page that is already up stays unchanged. A freeze is not checked.
     type: str
     default: ""
   lease:
-    description: Seconds that the page of a I(run) stays up after this step; longer if a restore is at work on the host.
+    description: Seconds that the page of a I(run) stays up after this step; longer during a restore on the host.
     type: int
     default: 120
 """
@@ -53,7 +53,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-apps: {description: The apps whose files were changed., type: list, returned: success}
+apps: {description: The apps whose files changed., type: list, returned: success}
 reloaded: {description: Whether nginx was reloaded., type: bool, returned: success}
 """
 

@@ -1,98 +1,100 @@
 #!/usr/bin/python
-"""The module flask_release: brings a release of one app into service. Its logic is in module_utils/flaskhost."""
+"""The module flask_release: make a release of one app live. The code is in module_utils/flaskhost."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flask_release
-short_description: Bring a release of a Flask app into service, or go back to an earlier one
+short_description: Make a release of a Flask app live, or roll back to an earlier one
 description:
-  - Fetches the code, builds its environment, runs the release command, starts the release in the slot that does not
-    serve, asks it for its health, and only then lets it serve, by one atomic rename of the link that nginx connects to.
-    Then it watches what visitors get, and renames the link back where that is worse than before.
-  - Does nothing where the wanted release serves already. Until the rename what served before is not touched.
-  - The folder of I(source_path) and the file of I(source_archive) are on the controller; the action plugin of the same
-    name sends them where they are needed.
+  - Fetches the code, builds its virtual environment, runs the release command, starts the release in the idle slot,
+    checks its health, and only then switches traffic to it, with one atomic rename of the link that nginx connects to.
+    Then it watches the responses to visitors, and renames the link back if they are worse than before.
+  - Does nothing if the requested release is already live. The live release is not touched until the rename.
+  - The folder of I(source_path) and the file of I(source_archive) are on the control node; the action plugin of the
+    same name uploads them when necessary.
 options:
   app: {description: The app's name., type: str, required: true}
   verb:
-    description: To deploy, to go back to an earlier release, or to start the one that serves once more.
+    description: Whether to deploy, to roll back to an earlier release, or to restart the live one.
     type: str
     choices: [deploy, rollback, restart]
     default: deploy
   phases:
-    description: The phases to run, for a deploy to several hosts; empty for all of them. See module_utils/release.py.
+    description: Phases to run, for a deploy to several hosts; empty for all. See
+      module_utils/flaskhost/deploy/release.py.
     type: list
     elements: str
     choices: [prepare, migrate, gate, flip, finish, return]
     default: []
-  release: {description: "The release of the later phases, or to go back to.", type: str, default: ""}
-  previous: {description: "With the phase return: what served before; empty when nothing.", type: str, default: ""}
+  release: {description: "Release of the later phases, or target of a rollback.", type: str, default: ""}
+  previous: {description: "With the phase return, the previous release; empty if there was none.", type: str,
+             default: ""}
   force:
-    description: Go back although the database's schema is unknown to the release, or cannot be asked for.
+    description: Whether to roll back although the release does not know the database's schema, or it cannot be read.
     type: bool
     default: false
-  passes_freeze: {description: Whether to go back although the app is frozen., type: bool, default: false}
-  schema_before: {description: The schema's revision that another host has found., type: str, default: ""}
-  schema_after: {description: The revision after its release command., type: str, default: ""}
-  deploy: {description: "Set by the action plugin: names this run of the playbook.", type: str, default: ""}
+  passes_freeze: {description: Whether to roll back although the app is frozen., type: bool, default: false}
+  schema_before: {description: Schema revision that another host found., type: str, default: ""}
+  schema_after: {description: Schema revision after its release command., type: str, default: ""}
+  deploy: {description: "Set by the action plugin: ID of this run of the playbook.", type: str, default: ""}
   by: {description: "Set by the action plugin: who runs it, as user@controller.", type: str, default: ""}
   controller: {description: "Set by the action plugin: the process that runs it.", type: dict, default: {}}
-  stamp: {description: "Set by the action plugin: when it began, in seconds since 1970.", type: float, default: 0}
-  takeover: {description: "Set by the action plugin: the dead run whose lock is taken.", type: str, default: ""}
-  user: {description: The app's system user and group., type: str, required: true}
+  stamp: {description: "Set by the action plugin: start time in seconds since 1970.", type: float, default: 0}
+  takeover: {description: "Set by the action plugin: the dead run whose lock is taken over.", type: str, default: ""}
+  user: {description: System user and group of the app., type: str, required: true}
   root: {description: The app's folder., type: path, required: true}
-  secrets_dir: {description: The folder of the app's secrets., type: path, required: true}
-  cache_dir: {description: The folder of uv's caches., type: path, default: /var/cache/flaskhost}
-  source_path: {description: A folder on the controller., type: str, default: ""}
-  source_digest: {description: "Set by the action plugin: the digest of that folder.", type: str, default: ""}
-  source_archive: {description: An archive on the controller or its URL., type: str, default: ""}
-  source_checksum: {description: "The archive's checksum, sha256:...", type: str, default: ""}
+  secrets_dir: {description: Folder of the app's secrets., type: path, required: true}
+  cache_dir: {description: Folder of uv's caches., type: path, default: /var/cache/flaskhost}
+  source_path: {description: Folder on the control node., type: str, default: ""}
+  source_digest: {description: "Set by the action plugin: digest of that folder.", type: str, default: ""}
+  source_archive: {description: Archive on the control node or its URL., type: str, default: ""}
+  source_checksum: {description: "Checksum of the archive, sha256:...", type: str, default: ""}
   archive: {description: "Set by the action plugin: the archive on the host.", type: str, default: ""}
-  source_repo: {description: The URL of a git repository., type: str, default: ""}
-  source_version: {description: A branch, a tag or a commit., type: str, default: ""}
-  source_key: {description: The private key that reads the repository., type: str, default: ""}
-  source_known_hosts: {description: The keys of its server., type: str, default: ""}
-  source_subdir: {description: The folder of the app in the source., type: str, default: ""}
-  wsgi: {description: The WSGI application., type: str, required: true}
-  requirements: {description: The file that pins the dependencies., type: str, default: ""}
-  wheelhouse: {description: A folder of the code with all packages., type: str, default: ""}
-  extra_packages: {description: Packages on top of it., type: list, elements: str, default: []}
-  server_package: {description: "The application server, pinned.", type: str, required: true}
+  source_repo: {description: URL of a git repository., type: str, default: ""}
+  source_version: {description: Branch or tag or commit., type: str, default: ""}
+  source_key: {description: Private key that can read the repository., type: str, default: ""}
+  source_known_hosts: {description: Host keys of its server., type: str, default: ""}
+  source_subdir: {description: Folder of the app in the source., type: str, default: ""}
+  wsgi: {description: WSGI callable., type: str, required: true}
+  requirements: {description: File that pins the dependencies., type: str, default: ""}
+  wheelhouse: {description: Folder in the code with all packages., type: str, default: ""}
+  extra_packages: {description: Additional packages., type: list, elements: str, default: []}
+  server_package: {description: "Application server, pinned.", type: str, required: true}
   server_lock:
-    description: The application server and its dependencies, pinned, with the hashes that they are verified by.
+    description: Application server and its dependencies, pinned, with their hashes.
     type: str
     required: true
-  uv: {description: The path of uv., type: path, required: true}
-  python: {description: The path of the interpreter., type: path, default: /usr/bin/python3}
-  index_url: {description: The package index; empty for the host's own., type: str, default: ""}
-  persistent: {description: Folders that outlast releases., type: list, elements: str, default: []}
-  static_path: {description: The folder of static files; empty to find it., type: str, default: ""}
-  release_command: {description: A command before a release serves., type: str, default: ""}
-  release_timeout: {description: Seconds for it and for each of its statements., type: int, default: 900}
-  release_lock_timeout: {description: Seconds that it may wait for a lock of the database., type: int, default: 5}
-  owner_file: {description: Variables by which the release command owns the tables., type: str, default: ""}
-  database_per_host: {description: Read by the role and not by the module., type: bool, default: false}
-  processes: {description: "Commands that run beside the web server, by name.", type: dict, default: {}}
-  timers: {description: "Scheduled commands by name: command and on_calendar.", type: dict, default: {}}
-  environment: {description: Variables that are no secret., type: dict, default: {}}
-  secrets: {description: Variables that are., type: dict, default: {}}
-  unit: {description: The name of the slots' unit before the at sign., type: str, required: true}
+  uv: {description: Path of uv., type: path, required: true}
+  python: {description: Path of the Python interpreter., type: path, default: /usr/bin/python3}
+  index_url: {description: Package index; empty for the host's own., type: str, default: ""}
+  persistent: {description: Folders that are kept across releases., type: list, elements: str, default: []}
+  static_path: {description: Folder of static files; detected if empty., type: str, default: ""}
+  release_command: {description: Command that runs before a release goes live., type: str, default: ""}
+  release_timeout: {description: Time limit in seconds for it and for each of its statements., type: int, default: 900}
+  release_lock_timeout: {description: Seconds that it can wait for a database lock., type: int, default: 5}
+  owner_file: {description: Environment file with the login of the tables' owner., type: str, default: ""}
+  database_per_host: {description: Used by the role; the module ignores it., type: bool, default: false}
+  processes: {description: "Commands of worker processes, by name.", type: dict, default: {}}
+  timers: {description: "Scheduled commands by name, each with command and on_calendar.", type: dict, default: {}}
+  environment: {description: Environment variables that are not secret., type: dict, default: {}}
+  secrets: {description: Secret environment variables., type: dict, default: {}}
+  unit: {description: Name of the slots' unit before the at sign., type: str, required: true}
   unit_files: {description: Files that decide how a slot runs., type: list, elements: path, default: []}
-  units_dir: {description: The folder of systemd's units., type: path, default: /etc/systemd/system}
-  memory_mb: {description: "The most memory of each process, in MB.", type: int, default: 512}
-  drain: {description: Seconds that a process gets to finish., type: int, default: 30}
-  outbound: {description: Whether the app may connect to other hosts., type: bool, default: true}
-  server_config: {description: The app server's configuration; copied into the release., type: path, required: true}
-  socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
-  live_socket: {description: The link that nginx connects through., type: path, required: true}
-  gate_address: {description: "Where nginx listens for root alone, unix: and a path; empty to leave it out.", type: str,
+  units_dir: {description: Folder of systemd's units., type: path, default: /etc/systemd/system}
+  memory_mb: {description: "Memory limit of each process in MB.", type: int, default: 512}
+  drain: {description: Seconds that a process has to finish., type: int, default: 30}
+  outbound: {description: Whether the app can connect to other hosts., type: bool, default: true}
+  server_config: {description: Configuration of the app server; copied into the release., type: path, required: true}
+  socket_dir: {description: Folder of the slots' sockets., type: path, required: true}
+  live_socket: {description: Link that nginx connects through., type: path, required: true}
+  gate_address: {description: "nginx's listener for root only, unix: and a path; empty to skip nginx.", type: str,
                  default: ""}
-  access_log: {description: nginx' log of the app., type: path, default: /nonexistent}
+  access_log: {description: nginx's access log of the app., type: path, default: /nonexistent}
   host: {description: The app's canonical domain., type: str, required: true}
   health: {description: "path, status, body, probes, timeout and settle of the gate.", type: dict, required: true}
-  watch: {description: Seconds to watch it with visitors., type: int, default: 10}
-  keep_releases: {description: Releases to keep., type: int, default: 5}
+  watch: {description: Seconds to watch the release after the switch., type: int, default: 10}
+  keep_releases: {description: Number of releases to keep., type: int, default: 5}
 """
 
 EXAMPLES = r"""
@@ -117,15 +119,15 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-release: {description: The release that serves., type: str, returned: success}
+release: {description: The live release., type: str, returned: success}
 revision: {description: Its commit or digest., type: str, returned: success}
 slot: {description: Its slot., type: str, returned: success}
-previous: {description: The release that served before., type: str, returned: success}
+previous: {description: The previous release., type: str, returned: success}
 pending: {description: Whether later phases have to follow., type: bool, returned: success}
-schema_before: {description: The schema's revision before the release command., type: str, returned: success}
-schema_after: {description: The revision after it., type: str, returned: success}
-needs_source: {description: The archive has to be sent first., type: bool, returned: success}
-lock_holder: {description: Who holds the lock., type: dict, returned: when another run does}
+schema_before: {description: Schema revision before the release command., type: str, returned: success}
+schema_after: {description: Schema revision after it., type: str, returned: success}
+needs_source: {description: Whether the archive must be uploaded first., type: bool, returned: success}
+lock_holder: {description: The run that holds the lock., type: dict, returned: when another run does}
 """
 
 from contextlib import suppress
@@ -207,7 +209,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = dict(module.params)
-    # A variable is text, whatever YAML took it for.
+    # Environment variables are strings, whatever type YAML has parsed.
     for name in ("environment", "secrets"):
         options[name] = {key: _text(value) for key, value in options[name].items()}
     if len([name for name in ("source_path", "source_archive", "source_repo") if options[name]]) != 1:
@@ -243,7 +245,7 @@ def main() -> None:
 
 
 def _hide_keys(module: AnsibleModule, deployment: Deployment) -> None:
-    """Have Ansible take out the keys that were made here, too, wherever an app has written them."""
+    """Let Ansible mask the generated keys too, in case an app has printed them."""
     with suppress(OSError, ValueError):
         module.no_log_values.update(deployment.app.keys.read())
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module flask_run: runs one command in the release that serves."""
+"""The module flask_run: run one command in the live release."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ DOCUMENTATION = r"""
 module: flask_run
 short_description: Run a command in the live release of a Flask app
 description:
-  - Runs a command of the shell with the code, the environment and the variables of the release that serves, as the
-    app's user, in the same sandbox as the release command. It may write the app's data folder and nothing else.
-  - A frozen app is left alone, since nobody can tell what a command changes.
-  - The command goes on when Ansible is interrupted, until its time is up.
+  - Runs a shell command with the code, the virtual environment and the variables of the live release, as the app's
+    user, in the same sandbox as the release command. It can write only to the app's data folder.
+  - Rejected if the app is frozen, because a command can change anything.
+  - The command continues if Ansible is interrupted, until its time limit.
 options:
   app: {description: The app's name., type: str, required: true}
-  user: {description: The app's system user and group., type: str, required: true}
+  user: {description: System user and group of the app., type: str, required: true}
   root: {description: The app's folder., type: path, required: true}
-  data: {description: The folder that the app may write., type: path, required: true}
-  secret_key_file: {description: "A file of variables, which need not be there.", type: path, required: true}
-  unit: {description: The name of the slots' unit before the at sign., type: str, required: true}
-  socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
-  live_socket: {description: The link that nginx connects through., type: path, required: true}
+  data: {description: Folder that the app can write., type: path, required: true}
+  secret_key_file: {description: "Environment file with the signing keys, optional.", type: path, required: true}
+  unit: {description: Name of the slots' unit before the at sign., type: str, required: true}
+  socket_dir: {description: Folder of the slots' sockets., type: path, required: true}
+  live_socket: {description: Link that nginx connects through., type: path, required: true}
   command: {description: The command., type: str, required: true}
   secrets:
     description:
-      - Variables of this one run, such as a password that the command sets. They win over the release's own.
-      - They go to the host in a file that only root reads and that is removed when the command has ended. The command
-        itself is in the process list and in the journal; a secret does not belong into it.
+      - Variables for this run only, such as a password that the command sets. They override the release's own.
+      - They are passed to the host in a file that only root can read, and that is removed when the command has ended.
+        Do not put secrets into the command itself, which is visible in the process list and in the journal.
     type: dict
     default: {}
-  timeout: {description: Seconds until it is ended., type: int, default: 900}
-  outbound: {description: Whether the app may connect to other hosts., type: bool, default: true}
+  timeout: {description: Time limit in seconds., type: int, default: 900}
+  outbound: {description: Whether the app can connect to other hosts., type: bool, default: true}
   owner_file:
-    description: Variables by which the command owns the tables of the app; without it, it has the app's own rights.
+    description: Environment file with the login of the tables' owner; if empty, the command uses the app's role.
     type: str
     default: ""
-  force: {description: Run it although the app is frozen., type: bool, default: false}
-  freeze: {description: The file of the freezes., type: path, default: /etc/flaskhost/freeze.json}
+  force: {description: Whether to run it although the app is frozen., type: bool, default: false}
+  freeze: {description: File of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
 
 EXAMPLES = r"""
@@ -54,7 +54,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 release: {description: The release that it ran in., type: str, returned: always}
-output: {description: "What it wrote, errors last.", type: str, returned: success}
+output: {description: "Its output, error output last.", type: str, returned: success}
 rc: {description: Its exit status., type: int, returned: when it was run}
 """
 
@@ -64,7 +64,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils.flaskhost.deploy.freeze as freeze  # noqa: PLR0402 - a whole name, for Mitogen
+import ansible.module_utils.flaskhost.deploy.freeze as freeze  # noqa: PLR0402 - an absolute import, for Mitogen
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy import environment
 from ansible.module_utils.flaskhost.deploy.slots import Slots
@@ -91,18 +91,18 @@ ARGUMENT_SPEC = {
 }
 
 
-#: The folder of the files of variables that are there for one run: in memory, and root's.
+#: The folder for environment files of single runs: in memory, and only for root.
 RUNTIME = Path("/run/flaskhost")
 
 
 def arguments(options: dict[str, Any], release: str, group: str = "", once: str = "") -> list[str]:
-    """The ``systemd-run`` that runs the command.
+    """Return the ``systemd-run`` command line.
 
     Args:
         options: the module's options.
-        release: the release that serves.
-        group: the group that it runs with; the app's own when empty.
-        once: a file of variables for this run alone, which systemd removes at the end, also when this process is gone.
+        release: the live release.
+        group: the group that it runs with; the app's own if empty.
+        once: an environment file for this run only, which systemd removes at the end even if this process is gone.
     """
     folder = Path(options["root"]) / "releases" / release
     wrapped = sandboxed(
@@ -127,15 +127,15 @@ def arguments(options: dict[str, Any], release: str, group: str = "", once: str 
         group=group,
         properties=[f"ExecStopPost=-+/bin/rm --force {once}"] if once else [],
     )
-    # Not a task's name: a deploy stops those, taking them for what a killed deploy has left.
+    # Without a task's name, because a deploy stops tasks, which it considers leftovers of a killed deploy.
     return [item.replace("_task-", "_run-", 1) if item.startswith("--unit=") else item for item in wrapped]
 
 
 def live_release(options: dict[str, Any], run: Any) -> str:
-    """The release that serves.
+    """Return the live release.
 
     Raises:
-        ReleaseError: none does.
+        ReleaseError: no release is live.
     """
     slots = Slots(
         run,
@@ -155,7 +155,7 @@ def live_release(options: dict[str, Any], run: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A variable is text, whatever YAML took it for."""
+    """Convert a value to a string, whatever type YAML has parsed."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -163,7 +163,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
-    # AnsibleModule puts root's own variables in the place of $NAME in an argument, unless told not to.
+    # By default, AnsibleModule expands $NAME in arguments with root's own environment variables.
     run = functools.partial(module.run_command, expand_user_and_vars=False)
     release = group = ""
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module flask_secret_key: the keys that sign an app's sessions. Their logic is in module_utils/flaskhost."""
+"""The module flask_secret_key: manage the keys that sign an app's sessions. The code is in module_utils/flaskhost."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ DOCUMENTATION = r"""
 module: flask_secret_key
 short_description: Read, share and rotate the keys that sign a Flask app's sessions
 description:
-  - The first key signs, all are accepted. A new one is first announced, so that every process accepts it, and only then
-    does it sign. Nobody is logged out.
-  - A task that calls it needs no_log, since its result holds the keys.
+  - The first key signs, and all are accepted. A new key is first announced, so that every process accepts it, and signs
+    only after that. No user is logged out.
+  - Set no_log on the task, because its result contains the keys.
 options:
-  folder: {description: "The folder of the app's secrets, which only root reads.", type: path, required: true}
+  folder: {description: "Folder of the app's secrets, readable only for root.", type: path, required: true}
   state:
     description:
-      - With C(read) nothing is changed, and the keys are returned.
-      - With C(shared) the host gets the keys of all hosts.
-      - With C(announced) the candidate is accepted from now on.
-      - With C(rotated) the key that was announced last signs, and the one that signed before is still accepted.
-      - With C(finished) the rotation is over. Until then the candidate of C(read) is the key that was announced.
+      - With C(read), nothing is changed, and the keys are returned.
+      - With C(shared), the host gets the keys of all hosts.
+      - With C(announced), the candidate is accepted from now on.
+      - With C(rotated), the key that was announced last signs, and the one that signed before is still accepted.
+      - With C(finished), the rotation ends. Until then, the candidate of C(read) is the announced key.
     type: str
     choices: [read, shared, announced, rotated, finished]
     default: read
@@ -35,9 +35,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-secret_keys: {description: "The keys on the host, the one that signs first.", type: list, returned: success}
-candidate: {description: "A new key, or that of the pending rotation.", type: str, returned: success}
-pending: {description: Whether a rotation is not finished., type: bool, returned: success}
+secret_keys: {description: "The keys on the host, starting with the one that signs.", type: list, returned: success}
+candidate: {description: "A new key, or the key of the unfinished rotation.", type: str, returned: success}
+pending: {description: Whether a rotation is unfinished., type: bool, returned: success}
 """
 
 import os
@@ -57,9 +57,9 @@ ARGUMENT_SPEC = {
 
 def main() -> None:
     """Run the module."""
-    # no_log of an option would take the keys out of the result, too: it is the task's.
+    # No no_log on the options, which would mask the keys in the result too: the task sets no_log.
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    # Whatever the one who logged in has: others have to get through the folders that are made here.
+    # Override the umask of the login: other users need access to the folders that are created here.
     os.umask(0o022)
     folder, state, candidate = Path(module.params["folder"]), module.params["state"], module.params["candidate"]
     keys = environment.SecretKeys(folder)
@@ -76,7 +76,7 @@ def main() -> None:
         folder.parent.mkdir(mode=0o755, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         if state == "announced":
-            # First: whoever is killed after it is told by it what has been begun.
+            # Written first, so that a run after a killed one knows which rotation has begun.
             atomic.write(keys.new_file, f"{candidate}\n")
         changed = keys.write(wanted) or changed
         if state == "finished":

@@ -1,31 +1,31 @@
 #!/usr/bin/python
-"""The module flask_status: tells what runs. Its logic is in module_utils/flaskhost."""
+"""The module flask_status: report what runs. The code is in module_utils/flaskhost."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: flask_status
-short_description: Tell which release of each Flask app serves, and how it does
+short_description: Report the live release of each Flask app, and its status
 description:
-  - Reads what Flaskhost has noted on the host, asks systemd, and asks each app for its health over its own socket.
-  - Changes nothing, in check mode and out of it.
+  - Reads Flaskhost's records on the host, queries systemd, and checks each app's health over its own socket.
+  - Changes nothing.
 options:
   apps:
-    description: The apps to tell about.
+    description: Apps to report.
     type: list
     elements: dict
     required: true
     suboptions:
       app: {description: The app's name., type: str, required: true}
       root: {description: The app's folder., type: path, required: true}
-      unit: {description: The name of the slots' unit before the at sign., type: str, required: true}
-      socket_dir: {description: The folder of the slots' sockets., type: path, required: true}
-      live_socket: {description: The link that nginx connects through., type: path, required: true}
+      unit: {description: Name of the slots' unit before the at sign., type: str, required: true}
+      socket_dir: {description: Folder of the slots' sockets., type: path, required: true}
+      live_socket: {description: Link that nginx connects through., type: path, required: true}
       certificate: {description: The app's certificate., type: path, required: true}
-      maintenance: {description: The folder of the maintenance page., type: path, required: true}
+      maintenance: {description: Folder of the maintenance page., type: path, required: true}
       host: {description: The app's canonical domain., type: str, required: true}
-      health: {description: "path, status and body of the health.", type: dict, required: true}
-  freeze: {description: The file of the freezes., type: path, default: /etc/flaskhost/freeze.json}
+      health: {description: "path, status and body of the health check.", type: dict, required: true}
+  freeze: {description: File of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
 
 EXAMPLES = r"""
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-rows: {description: "What there is to tell, a mapping for each app.", type: list, returned: success}
+rows: {description: "The status, a mapping for each app.", type: list, returned: success}
 """
 
 from pathlib import Path

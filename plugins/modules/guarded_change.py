@@ -1,53 +1,54 @@
 #!/usr/bin/python
-"""The module guarded_change: a change that takes itself back unless a new SSH connection confirms it."""
+"""The module guarded_change: a change that is reverted unless a new SSH connection confirms it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: guarded_change
-short_description: Change files that could cut the SSH connection, and take the change back if they do
+short_description: Change files that could cut the SSH connection, and revert the change if they do
 description:
-  - Puts files in place and reloads the service that reads them, under a timer on the host that brings the old state
-    back. The action plugin of the same name then makes a new SSH connection, and only that one stops the timer.
-  - Where nothing has to be changed there is no timer and no connection.
-  - Where the way to the host is not SSH (a local or a container connection) nothing can be proven, and nothing can be
-    cut; the change is confirmed directly, and C(proven) is false.
+  - Puts files in place and reloads the service that reads them, under a timer on the host that reverts to the old
+    state. The action plugin of the same name then opens a new SSH connection, and only that connection stops the timer.
+  - If nothing has to be changed, there is no timer and no connection.
+  - If the connection to the host is not SSH (a local or container connection), a new connection proves nothing, and
+    none can be cut. The change is confirmed directly, and C(proven) is false.
 options:
-  name: {description: Names the guard., type: str, required: true}
-  service: {description: "The unit that is enabled, runs, and takes the files in by a reload.", type: str,
+  name: {description: Name of the guard., type: str, required: true}
+  service: {description: "Unit to enable and run, which loads the files with a reload.", type: str,
             required: true}
-  socket: {description: "A socket unit that would hold the service's ports, whatever the files say; it is turned off and
-           the service turned on.", type: str, default: ""}
+  socket: {description: "Socket unit that would hold the service's ports, whatever the files say; it is disabled and the
+           service enabled.", type: str, default: ""}
   files:
-    description: The files; they are root's.
+    description: Files to write, owned by root.
     type: list
     elements: dict
     required: true
     suboptions:
-      dest: {description: Where it goes., type: path, required: true}
-      content: {description: "What is in it; with behind, the lines of a block in it.", type: str, required: true}
-      behind: {description: "Somebody else's file: the content is kept in it as a block, behind the first line in which
-               this regular expression is found, else at the beginning.", type: str, default: ""}
-      mode: {description: Its permissions., type: str, default: "0644"}
-      validate: {description: "The command that tries it beforehand, %s for its path.", type: list, elements: str,
+      dest: {description: Path of the file., type: path, required: true}
+      content: {description: "Content; with behind, the lines of a block in the file.", type: str, required: true}
+      behind: {description: "For a file of another package: the content is managed as a block in it, after the first
+      line
+               that matches this regular expression, else at the beginning.", type: str, default: ""}
+      mode: {description: Permissions., type: str, default: "0644"}
+      validate: {description: "Command that validates the file first, with %s for its path.", type: list, elements: str,
                  default: []}
   checks:
-    description: What the service has to say about the files together, before it loads them.
+    description: Expected output of the service about all files together, before it loads them.
     type: list
     elements: dict
     default: []
     suboptions:
       command: {description: The command., type: list, elements: str, required: true}
-      lines: {description: "Lines of its output. Case and spaces do not count; no other line may begin with the same
+      lines: {description: "Lines of its output. Case and spaces are ignored; no other line may begin with the same
               word as one of them.", type: list, elements: str, required: true}
-      cure: {description: What to do where it says something else., type: str, default: ""}
-  live: {description: "The command that prints what the service has loaded. Where that is not what was confirmed, the
+      cure: {description: The fix if the output differs., type: str, default: ""}
+  live: {description: "Command that prints what the service has loaded. If that differs from what was confirmed, the
          files are loaded again.", type: list, elements: str, default: []}
-  port: {description: "The port that the new connection goes to; 0 for that of the inventory.", type: int, default: 0}
-  seconds: {description: How long the host waits for the confirmation., type: int, default: 45}
-  phase: {description: "The action plugin's own.", type: str, default: apply, choices: [apply, confirm, returned]}
-  nonce: {description: "The action plugin's own.", type: str, default: ""}
-  direct: {description: "The action plugin's own.", type: bool, default: false}
+  port: {description: "Port of the new connection; 0 for that of the inventory.", type: int, default: 0}
+  seconds: {description: Seconds that the host waits for the confirmation., type: int, default: 45}
+  phase: {description: "Set by the action plugin.", type: str, default: apply, choices: [apply, confirm, returned]}
+  nonce: {description: "Set by the action plugin.", type: str, default: ""}
+  direct: {description: "Set by the action plugin.", type: bool, default: false}
 """
 
 EXAMPLES = r"""
@@ -72,7 +73,7 @@ reasons: {description: Why something had to be done., type: list, returned: alwa
 armed: {description: Whether the host waits for a confirmation., type: bool, returned: in the phase apply}
 left: {description: Seconds for which the host still waits., type: float, returned: when armed}
 proven: {description: Whether a new SSH connection has confirmed the change., type: bool, returned: when changed}
-old_state: {description: Whether the host is as it was before., type: bool, returned: on failure}
+old_state: {description: Whether the host is in its previous state., type: bool, returned: on failure}
 """
 
 import os
@@ -139,10 +140,10 @@ def _apply(module: AnsibleModule, guard: Guard) -> None:
     left = "" if module.check_mode else guard.recover()
     reasons = ([left] if left else []) + guard.reasons()
     if not guard.reasons():
-        # Also with nothing to do: somebody else's file may have come before ours since.
+        # Also without changes: a file of another package can have come before ours in the meantime.
         guard.check()
         module.exit_json(changed=bool(left), reasons=reasons, armed=False)
-    # What programs of the host say of the new files is the same in check mode.
+    # The host's programs validate the new files in check mode too.
     guard.validate()
     answer = {"changed": True, "reasons": reasons, "diff": guard.diff()}
     if module.check_mode:

@@ -1,29 +1,29 @@
 #!/usr/bin/python
-"""The module host_abilities: what a host's kernel allows, and who is on it.
+"""The module host_abilities: detect what a host's kernel allows, and which special accounts the host has.
 
-Its logic is in module_utils/flaskhost/host/abilities.py and program_accounts.py.
+The code is in module_utils/flaskhost/host/abilities.py and program_accounts.py.
 """
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_abilities
-short_description: What a host's kernel and rights allow
+short_description: Detect what a host's kernel and privileges allow
 description:
-  - Reads, and changes nothing.
+  - Only reads, and changes nothing.
 options:
-  kernel_arguments: {description: Our file with arguments for the kernel; GRUB may not have read it yet., type: path,
+  kernel_arguments: {description: Our file with kernel arguments; GRUB may not have read it yet., type: path,
                      default: /etc/default/grub.d/60-flaskhost.cfg}
-  record: {description: The file in which the role hardening notes what going back needs to know; empty for none.,
+  record: {description: File with the role hardening's records for a later downgrade; empty for none.,
            type: path, default: ""}
   programs:
-    description: Accounts of programs to look for.
+    description: Patterns of programs' accounts to find.
     type: list
     elements: dict
     default: []
     suboptions:
-      name: {description: "A pattern of the name, such as C(*_build).", type: str, default: "*"}
-      home: {description: "A pattern of the home, such as C(/srv/*/data); any when empty.", type: str, default: ""}
+      name: {description: "Pattern of the name, such as C(*_build).", type: str, default: "*"}
+      home: {description: "Pattern of the home, such as C(/srv/*/data); any if empty.", type: str, default: ""}
 """
 
 EXAMPLES = r"""
@@ -35,10 +35,10 @@ EXAMPLES = r"""
 RETURN = r"""
 can: {description: "own_kernel, audit, apparmor, modules, mounts, resolver, time, boot_loader, boot_loader_is_stale.",
       type: dict, returned: always}
-record: {description: "What is noted: the level of the last run, and the packages that it installed.", type: dict,
+record: {description: "The record: the level of the last run, and the packages that it installed.", type: dict,
          returned: always}
-accounts: {description: "programs, the accounts without a shell that fit a pattern, and administrators, those that may
-           become root.", type: dict, returned: always}
+accounts: {description: "programs, the accounts without a login shell that match a pattern, and administrators, the
+           accounts that can become root.", type: dict, returned: always}
 """
 
 from pathlib import Path

@@ -1,50 +1,51 @@
 #!/usr/bin/python
-"""The module host_files: many small files in one run. Its logic is in module_utils/flaskhost/host/files.py."""
+"""The module host_files: manage many small files in one run. The code is in module_utils/flaskhost/host/files.py."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_files
-short_description: Many small files, lines and permissions in one run
+short_description: Manage many small files, lines and permissions in one run
 description:
-  - Writes whole files, keeps lines in files of others, takes permissions away, and removes files.
-  - A run of a module costs half a second, so a role with dozens of drop-ins hands them all to this one.
+  - Writes whole files, manages lines in other packages' files, restricts permissions, and removes files.
+  - A module run costs half a second, so a role with dozens of drop-ins passes all of them to this one.
 options:
   files:
-    description: Whole files, each put in place by a rename.
+    description: Whole files, each put in place with a rename.
     type: list
     elements: dict
     default: []
     suboptions:
-      path: {description: The file; its folder is made., type: path, required: true}
-      content: {description: Its text., type: str, required: true}
-      owner: {description: Who owns it., type: str, default: root}
-      group: {description: Whose group it has., type: str, default: root}
-      mode: {description: "Its permissions, octal.", type: str, default: "0644"}
-      validate: {description: "A command that judges the text, with %s for the file.", type: list, elements: str,
+      path: {description: The file; its folder is created., type: path, required: true}
+      content: {description: Content., type: str, required: true}
+      owner: {description: Owner., type: str, default: root}
+      group: {description: Group., type: str, default: root}
+      mode: {description: "Permissions, octal.", type: str, default: "0644"}
+      validate: {description: "Command that validates the text, with %s for the file.", type: list, elements: str,
                  default: []}
   lines:
-    description: Lines of files that are somebody else's. A file that is not there is left out.
+    description: Lines in other packages' files. Missing files are skipped.
     type: list
     elements: dict
     default: []
     suboptions:
       path: {description: The file., type: path, required: true}
-      pattern: {description: What the line in question is found by; only one such line stays., type: str,
+      pattern: {description: Regular expression that finds the line; exactly one matching line remains., type: str,
                 required: true}
-      line: {description: The line; when empty it goes., type: str, default: ""}
-      after: {description: Where no line is found, it goes behind the first that matches this., type: str, default: ""}
+      line: {description: The line; empty to remove it., type: str, default: ""}
+      after: {description: If no line matches pattern the line goes after the first match of this., type: str,
+              default: ""}
   modes:
-    description: The most that is allowed on files and folders that are there.
+    description: Maximum permissions of existing files and folders.
     type: list
     elements: dict
     default: []
     suboptions:
-      path: {description: "The file or folder, or a pattern of the shell's.", type: path, required: true}
-      owner: {description: Who owns it; when empty it stays with its owner and group., type: str, default: root}
-      group: {description: Whose group it has., type: str, default: root}
-      mode: {description: "The most that is allowed, octal.", type: str, required: true}
-  absent: {description: Files that go., type: list, elements: path, default: []}
+      path: {description: "File, folder, or shell pattern.", type: path, required: true}
+      owner: {description: Owner; if empty owner and group stay unchanged., type: str, default: root}
+      group: {description: Group., type: str, default: root}
+      mode: {description: "Maximum permissions, octal.", type: str, required: true}
+  absent: {description: Files to remove., type: list, elements: path, default: []}
 """
 
 EXAMPLES = r"""
@@ -59,7 +60,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-paths: {description: "What is not, or was not, as it should be.", type: list, returned: always}
+paths: {description: "Files that differ, or differed, from the requested state.", type: list, returned: always}
 """
 
 import os
@@ -111,9 +112,9 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options, done = module.params, []
-    # Folders that are made for files are for everybody to pass through, whatever the umask of who came in is.
+    # Override the umask of the login: all users need access to folders that are created for files.
     os.umask(0o022)
-    # One after the other: what a file gets is seen by the plan of the lines and modes.
+    # In this order, because the plans of lines and modes must see the contents of the new files.
     steps = (
         (host_files.plan_files, options["files"]),
         (host_files.plan_lines, options["lines"]),

@@ -1,29 +1,29 @@
 #!/usr/bin/python
-"""The module host_pam: profiles of pam-auth-update, taken back where they would lock somebody out."""
+"""The module host_pam: manage profiles of pam-auth-update, and revert them if they would lock anyone out."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_pam
-short_description: Profiles of pam-auth-update that cannot lock anybody out
+short_description: Manage profiles of pam-auth-update without locking anyone out
 description:
-  - Writes profiles into /usr/share/pam-configs and turns them on with pam-auth-update, as packages of Debian's do.
-  - Plays the new stacks through before it is content. Where they refuse whom the old ones let in, or let in whom they
-    refused, or where pam-auth-update did not do what it was asked for, everything is as it was.
+  - Writes profiles to /usr/share/pam-configs and enables them with pam-auth-update, as Debian packages do.
+  - Evaluates the new stacks before it accepts them. If they reject users whom the old stacks accepted, or the reverse,
+    or if pam-auth-update did not do what was requested, the previous state is restored.
 options:
   profiles:
-    description: The profiles.
+    description: Profiles.
     type: list
     elements: dict
     required: true
     suboptions:
-      name: {description: The name of the file., type: str, required: true}
-      content: {description: Its text., type: str, required: true}
-  state: {description: Whether they are there., type: str, choices: [present, absent], default: present}
-  empty_passwords: {description: Whether an account without a password may log in without one., type: bool,
+      name: {description: File name., type: str, required: true}
+      content: {description: Content., type: str, required: true}
+  state: {description: Whether the profiles are enabled., type: str, choices: [present, absent], default: present}
+  empty_passwords: {description: Whether an account without a password can log in without one., type: bool,
                     default: false}
   keys_outlast_passwords:
-    description: Whether a password that has run out matters only to who logs in by password, and not to keys.
+    description: Whether an expired password matters only for password logins, and not for key-based logins.
     type: bool
     default: true
 """
@@ -43,7 +43,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-missing: {description: "What was not in the stacks.", type: list, returned: always}
+missing: {description: "Lines that were missing in the stacks.", type: list, returned: always}
 """
 
 import shutil
@@ -73,17 +73,17 @@ KINDS = ("auth", "account", "password", "session")
 
 
 def common() -> dict[str, str]:
-    """The texts of the common files, by their kinds."""
+    """Return the texts of the common files, by type."""
     return {kind: host_files.read(str(STACKS / f"common-{kind}")) or "" for kind in KINDS}
 
 
 def faults(texts: dict[str, str]) -> set[str]:
-    """What is wrong with the stacks."""
+    """Return what is wrong with the stacks."""
     return set(pam_stack.faults(texts["auth"], texts["account"]))
 
 
 def restore(saved: Path, names: list[str]) -> None:
-    """Put the stacks, their state and the profiles back."""
+    """Restore the stacks, their state and the profiles."""
     for path in sorted((saved / "stacks").iterdir()):
         temporary = STACKS / f".{path.name}.flaskhost"
         shutil.copy2(path, temporary)
@@ -98,7 +98,7 @@ def restore(saved: Path, names: list[str]) -> None:
 
 
 def save(saved: Path, names: list[str]) -> None:
-    """Copy what is about to change."""
+    """Back up the files that are about to change."""
     for folder in ("stacks", "profiles"):
         (saved / folder).mkdir()
     for path in STACKS.glob("common-*"):
@@ -110,11 +110,11 @@ def save(saved: Path, names: list[str]) -> None:
 
 
 def change(module: AnsibleModule, names: list[str], files: list[host_files.Change]) -> str:
-    """Do what is wanted, and return what speaks against it: nothing where all is well."""
+    """Make the changes. Return the problem with them, or an empty string."""
     before, options = faults(common()), module.params
     present = options["state"] == "present"
     host_files.apply(files, module.run_command)
-    # --package: only what is new is asked about, and without a terminal nothing is.
+    # With --package, pam-auth-update asks only about new profiles, and without a terminal it does not ask at all.
     verb = "--enable" if present else "--remove"
     command = ["/usr/sbin/pam-auth-update", "--package", verb, *names]
     status, out, err = module.run_command(command, environ_update={"DEBIAN_FRONTEND": "noninteractive"})
@@ -132,7 +132,7 @@ def change(module: AnsibleModule, names: list[str], files: list[host_files.Chang
 
 
 def option_changes(options: dict[str, Any]) -> list[host_files.Change]:
-    """The changes of pam_unix's own options: empty passwords are refused, and keys outlast passwords."""
+    """Return the changes of pam_unix's own options: empty passwords are rejected, and keys outlast passwords."""
     if options["state"] != "present":
         return []
     wanted = {}

@@ -1,19 +1,19 @@
 #!/usr/bin/python
-"""The module kernel_settings: sysctl, now and at the next boot. Logic: flaskhost/host/kernel_settings.py."""
+"""The module kernel_settings: sysctl, now and at the next boot. Code: flaskhost/host/kernel_settings.py."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_settings
-short_description: Settings of the kernel, now and at the next boot
+short_description: Set kernel parameters, now and at the next boot
 description:
-  - Writes one file of sysctl.d, and sets in the running kernel what has another value there.
-  - A setting that the kernel lacks, that this host may not change, or that a later file of sysctl.d overrules is told,
-    and is no failure. Forwarding and router advertisements are left alone where the host depends on them.
+  - Writes one file of sysctl.d, and sets differing values in the running kernel.
+  - A setting that the kernel lacks, that this host cannot change, or that a later file of sysctl.d overrides is
+    reported without a failure. Forwarding and router advertisements stay unchanged if the host depends on them.
 options:
-  settings: {description: "The values by the settings' names.", type: dict, required: true}
-  path: {description: The file., type: path, required: true}
-  header: {description: What stands above in the file., type: str, default: ""}
+  settings: {description: "Values by setting name.", type: dict, required: true}
+  path: {description: File to write., type: path, required: true}
+  header: {description: Comment at the top of the file., type: str, default: ""}
 """
 
 EXAMPLES = r"""
@@ -27,10 +27,10 @@ EXAMPLES = r"""
 RETURN = r"""
 differing: {description: "Settings that had another value, and that value.", type: dict, returned: always}
 missing: {description: "Settings that this kernel does not have.", type: list, returned: always}
-unwritable: {description: "Settings with another value that this host may not change.", type: list, returned: always}
-overruled: {description: "Settings that a later file sets otherwise, and that file.", type: dict, returned: always}
-left: {description: "Settings that the host needs as they are, and why.", type: dict, returned: always}
-refused: {description: "Settings that the kernel did not take, and what it said.", type: dict, returned: always}
+unwritable: {description: "Settings with another value that this host cannot change.", type: list, returned: always}
+overruled: {description: "Settings that a later file overrides, and that file.", type: dict, returned: always}
+left: {description: "Settings that the host needs unchanged, and why.", type: dict, returned: always}
+refused: {description: "Settings that the kernel rejected, and its error.", type: dict, returned: always}
 """
 
 from dataclasses import asdict
@@ -61,12 +61,12 @@ def main() -> None:
     if not module.check_mode:
         host_files.apply(changes, module.run_command)
         refused = logic.set_now(each, found.differing)
-        # A write can change other settings: without forwarding the kernel accepts redirects again (inet_forward_change
+        # A write can change other settings: without forwarding, the kernel accepts redirects again (inet_forward_change
         # in net/ipv4/devinet.c).
         again = logic.examine(settings, Path(path).name).differing.keys() - refused.keys()
         refused |= logic.set_now(each, again)
     for key, by in found.overruled.items():
-        # What the distribution itself wants is no mistake of anybody's, and nobody is told so at every run.
+        # The distribution's own settings are nobody's mistake, so do not warn about them at every run.
         if not by.startswith(("/usr/lib/", "/lib/")):
             module.warn(f"{key} is left as {by} has it: that file is read after {path}. Take it out there.")
     for key, reason in refused.items():
@@ -76,7 +76,7 @@ def main() -> None:
         before = "".join(f"{key} = {now}\n" for key, now in found.differing.items())
         after = "".join(f"{key} = {each[key]}\n" for key in found.differing)
         diff.append({"before_header": "now", "after_header": "now", "before": before, "after": after})
-    # A value that the kernel refuses is no change: it would be one at every run.
+    # A rejected value does not count as a change, because it would be one at every run.
     changed = bool(changes or found.differing.keys() - refused.keys())
     module.exit_json(changed=changed, refused=refused, diff=diff, **asdict(found))
 

@@ -1,55 +1,60 @@
 #!/usr/bin/python
-"""The module postgres_databases: the apps' roles and databases, compared as a whole.
+"""The module postgres_databases: compare and change all apps' roles and databases in one run.
 
-Its logic is in module_utils/flaskhost/postgres/databases.py.
+The code is in module_utils/flaskhost/postgres/databases.py.
 """
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_databases
-short_description: Roles, databases, rights, limits and extensions in one run
+short_description: Manage roles, databases, privileges, limits and extensions in one run
 description:
-  - Asks PostgreSQL what it has of some databases and their roles, and changes what is not as it should be. Talks to it
-    through psql as the user postgres, over the local socket.
-  - A database that has another owner is handed over together with all that is in it while the app goes on.
-  - No database, role or extension is ever removed.
+  - Queries PostgreSQL for the state of databases and their roles, and changes what differs. Connects with psql as the
+    user postgres on the local socket.
+  - If the owner of a database changes, the database is transferred with everything in it while the app runs.
+  - Never removes a database, role or extension.
 options:
-  cluster: {description: "The cluster, as Debian names it: 17/main.", type: str, required: true}
+  cluster: {description: "Cluster in Debian's notation, such as 17/main.", type: str, required: true}
   databases:
-    description: The databases.
+    description: Databases.
     type: list
     elements: dict
     required: true
     suboptions:
-      name: {description: The name of the database and of the app's role., type: str, required: true}
-      owner: {description: "The role that owns it; the app's own when empty.", type: str, default: ""}
+      name: {description: Name of the database and of the app's role., type: str, required: true}
+      owner: {description: "Role that owns it; the app's own if empty.", type: str, default: ""}
       owner_file:
-        description: The file of variables that gets the owner's password; it goes where the app's role is the owner.
+        description: Environment file for the owner's password; removed if the app's role is the owner.
         type: str
         default: ""
       owner_variables:
-        description: More variables of that file; C({password}) stands for the password, which is made on the host.
+        description: Further variables in that file; C({password}) is replaced by the password, which the host
+          generates.
         type: dict
         default: {}
-      connections: {description: The connections of the app's role; -1 for any number., type: int, default: -1}
-      owner_connections: {description: The connections of the owner., type: int, default: -1}
-      statement_timeout: {description: Seconds that a statement of the app may take; 0 for any., type: int, default: 0}
-      lock_timeout: {description: Seconds that it may wait for a lock; 0 for any., type: int, default: 0}
+      connections: {description: Connection limit of the app's role; -1 for no limit., type: int, default: -1}
+      owner_connections: {description: Connection limit of the owner., type: int, default: -1}
+      statement_timeout: {description: Time limit of the app's statements in seconds; 0 for no limit., type: int,
+                          default: 0}
+      lock_timeout: {description: Seconds that the app's statements can wait for a lock; 0 for no limit., type: int,
+                     default: 0}
       idle_in_transaction_timeout:
-        description: Seconds that a transaction of the app may do nothing; 0 for any.
+        description: Seconds that the app's transactions can be idle; 0 for no limit.
         type: int
         default: 0
       disk:
-        description: What it may hold of its file system, 10G or a share such as 50%. Its temporary files may hold a
-          quarter of that for each role, which its connections share. Without it there is no bound for them.
+        description: Limit of its disk usage, such as 10G, or a share of the file system such as 50%. The temporary
+            files
+          of each role are limited to a quarter of that, shared by its connections. If empty, they have no limit.
         type: str
         default: ""
-      pool: {description: Read by the role and not by the module., type: int, default: 0}
-      extensions: {description: The extensions that are in it., type: list, elements: str, default: []}
+      pool: {description: Used by the role; the module ignores it., type: int, default: 0}
+      extensions: {description: Extensions of the database., type: list, elements: str, default: []}
   logins:
-    description: Passwords of roles that log in over the network, by the database's name and the role's last word; the
-      word owner is the owner itself, the others are then the app's role. Without a password a role cannot log in.
+    description: Passwords of roles that log in over the network, by database name and the last word of the role's name.
+      The word owner stands for the owner; all others log in with the privileges of the app's role. Without a password,
+      a role cannot log in.
     type: dict
     default: {}
   untrusted_extensions:
@@ -72,7 +77,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: "What was done, or would be.", type: list, returned: always}
+steps: {description: "The changes that were made, or would be made.", type: list, returned: always}
 """
 
 import os
@@ -115,18 +120,18 @@ ARGUMENT_SPEC = {
     "untrusted_extensions": {"type": "list", "elements": "str", "default": []},
     "server_extensions": {"type": "list", "elements": "str", "default": []},
 }
-#: The settings of a role, by the options that they are given by.
+#: The settings of a role, and the module's option for each.
 SETTINGS = {
     "statement_timeout": "statement_timeout",
     "lock_timeout": "lock_timeout",
     "idle_in_transaction_session_timeout": "idle_in_transaction_timeout",
 }
-#: Tries, a second apart, where somebody holds a lock.
+#: Number of attempts, one second apart, while another session holds a lock.
 TRIES = 15
 
 
 def read_password(path: Path) -> str:
-    """The password in a file of the owner's variables; none where there is no file, or none in it."""
+    """Read the password from an owner's environment file; empty if there is no file or no valid password in it."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -140,11 +145,11 @@ def read_password(path: Path) -> str:
 
 
 def temporary(disk: str, data: Path) -> int:
-    """MB that the temporary files of a role may hold: a quarter of what its database may.
+    """Return the limit of a role's temporary files in MB: a quarter of its database's limit.
 
     Args:
-        disk: what the database may hold, as in :func:`quotas.size`; any number when empty.
-        data: the folder of the cluster's data.
+        disk: the database's limit, as in :func:`quotas.size`; empty for no limit.
+        data: the cluster's data directory.
     """
     if not disk:
         return 0
@@ -153,7 +158,7 @@ def temporary(disk: str, data: Path) -> int:
 
 
 def wanted_databases(options: dict[str, Any]) -> tuple[list[logic.Database], dict[Path, str | None]]:
-    """What should be, and the files of the owners' variables by their paths; one without a text goes."""
+    """Return the requested databases, and the texts of the owners' environment files by path; None removes a file."""
     databases, files = [], {}
     version, _slash, cluster = options["cluster"].partition("/")
     data = postgres_server.data_folder(postgres_server.SETTINGS / version / cluster)
@@ -186,7 +191,7 @@ def wanted_databases(options: dict[str, Any]) -> tuple[list[logic.Database], dic
 
 
 def write_files(files: dict[Path, str | None], check: bool) -> list[str]:
-    """Write the owners' files, or remove them; tell what was done."""
+    """Write or remove the owners' files. Return what was done."""
     done = []
     for path, text in files.items():
         present = path.read_text(encoding="utf-8") if path.is_file() else None
@@ -200,7 +205,7 @@ def write_files(files: dict[Path, str | None], check: bool) -> list[str]:
         if text is None:
             path.unlink()
             continue
-        # As a deploy makes them: the apps' folders are root's alone.
+        # With the same modes as in a deploy: only root can enter the apps' folders.
         path.parent.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         atomic.write(path, text)
@@ -209,7 +214,7 @@ def write_files(files: dict[Path, str | None], check: bool) -> list[str]:
 
 
 def inside(psql: Psql, databases: list[logic.Database], cluster: dict[str, Any]) -> tuple[list[str], list[Any]]:
-    """The extensions of the database postgres, and what is in the others; of one that is yet to come, what will be."""
+    """Query the extensions of the database postgres, and the contents of the others; for a new one, its defaults."""
     there = [database for database in databases if database.name in cluster["databases"]]
     sql = logic.EXTENSIONS_QUESTION + "".join(
         f"\\connect {logic.identifier(database.name)}\n{logic.database_question(database)}" for database in there
@@ -220,13 +225,13 @@ def inside(psql: Psql, databases: list[logic.Database], cluster: dict[str, Any])
 
 
 def converge(module: AnsibleModule, psql: Psql, databases: list[logic.Database]) -> list[str]:
-    """Change what is not as it should be.
+    """Change what differs from the requested state.
 
     Returns:
-        What was done, or would be.
+        What was done, or would be done.
 
     Raises:
-        DatabaseError: it cannot be.
+        DatabaseError: the state cannot be reached.
     """
     done: dict[str, None] = {}
     for left in reversed(range(TRIES)):
@@ -256,11 +261,11 @@ def converge(module: AnsibleModule, psql: Psql, databases: list[logic.Database])
 
 
 def run(psql: Psql, steps: list[logic.Step]) -> None:
-    """Do the steps.
+    """Execute the steps.
 
     Raises:
-        InTheWay: somebody holds a lock.
-        DatabaseError: PostgreSQL refuses one.
+        InTheWay: another session holds a lock.
+        DatabaseError: PostgreSQL rejects a step.
     """
     status, _out, err = psql.run(logic.script(steps))
     if not status:
@@ -277,11 +282,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     databases, files = wanted_databases(module.params)
-    # Passwords that are made here, which no option of the module holds.
+    # Passwords that are generated here, which are not in the module's options.
     for item in databases:
         module.no_log_values |= {item.password, *(login.password for login in item.logins)} - {""}
     try:
-        # First, so that no password is lost that PostgreSQL knows already.
+        # Before the database changes, so that no password is lost that PostgreSQL already has.
         steps = write_files({path: text for path, text in files.items() if text is not None}, module.check_mode)
         steps += converge(module, Psql(module.run_command, module.params["cluster"]), databases)
         steps += write_files({path: text for path, text in files.items() if text is None}, module.check_mode)

@@ -1,52 +1,52 @@
 #!/usr/bin/python
-"""The module postgres_server: a cluster that runs with what is on the disk.
+"""The module postgres_server: run a cluster with the configuration on the disk.
 
-Its logic is in module_utils/flaskhost/postgres/server.py.
+The code is in module_utils/flaskhost/postgres/server.py.
 """
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_server
-short_description: A PostgreSQL cluster that runs with its settings
+short_description: Run a PostgreSQL cluster with its settings
 description:
-  - Writes a file of settings, C(pg_hba.conf), the cluster's variables and a drop-in of the unit, and starts, reloads or
-    restarts the cluster.
-  - It is restarted only where PostgreSQL itself says that a setting on the disk waits for that, or where its unit or
-    its variables have changed. A setting that PostgreSQL refuses is not put in place; one with which it does not start
-    is taken back.
-  - Stops before anything is touched where the cluster's data is another major version's.
+  - Writes a settings file, C(pg_hba.conf), the cluster's environment variables and a drop-in of the unit, and starts,
+    reloads or restarts the cluster.
+  - Restarts it only if PostgreSQL itself reports that a setting on the disk needs a restart, or if its unit or its
+    variables have changed. A setting that PostgreSQL rejects is not put in place; one that keeps it from starting is
+    reverted.
+  - Stops before any change if the cluster's data belongs to another major version.
 options:
-  cluster: {description: "The cluster, as Debian names it: 17/main.", type: str, required: true}
-  only_guard: {description: Only look whether the data is another version's., type: bool, default: false}
+  cluster: {description: "Cluster in Debian's notation, such as 17/main.", type: str, required: true}
+  only_guard: {description: Whether only to check that the data belongs to this version., type: bool, default: false}
   databases_in_use:
-    description: Only say whom the files on the disk let in beyond these databases. By their names, with the connections
-      of each that PgBouncer shares.
+    description: If set, only return the databases besides these to which the files on the disk allow access. Each with
+      its pool size in PgBouncer, by name.
     type: dict
   settings_file:
-    description: The file of settings in conf.d.
+    description: Settings file in conf.d.
     type: dict
     suboptions: &file
       path: {description: The file., type: path, required: true}
-      content: {description: Its text., type: str, required: true}
+      content: {description: Content., type: str, required: true}
   access_file:
-    description: Who may log in.
+    description: Rules about who can log in.
     type: dict
     suboptions: *file
   names_file:
-    description: Which system users log in as which roles.
+    description: Mapping of system users to roles.
     type: dict
     suboptions: *file
   environment_file:
-    description: The environment variables of its processes.
+    description: Environment variables of the cluster's processes.
     type: dict
     suboptions: *file
   unit_file:
-    description: A drop-in of the unit.
+    description: Drop-in of the unit.
     type: dict
     suboptions: *file
   enable_checksums:
-    description: Whether a cluster without checksums of its pages gets them; it is stopped for that.
+    description: Whether to enable page checksums in a cluster without them; the cluster is stopped for that.
     type: bool
     default: false
 """
@@ -62,9 +62,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-steps: {description: "What was done, or would be.", type: list, returned: always}
-reasons: {description: "The settings for which it was restarted.", type: list, returned: always}
-leaving: {description: "What databases_in_use has asked for.", type: list, returned: when asked}
+steps: {description: "The changes that were made, or would be made.", type: list, returned: always}
+reasons: {description: "The settings that required a restart.", type: list, returned: always}
+leaving: {description: "Result for databases_in_use.", type: list, returned: when asked}
 checksums: {description: Whether pages have checksums., type: bool, returned: success}
 """
 
@@ -90,7 +90,7 @@ ARGUMENT_SPEC = {
     "unit_file": {"type": "dict", "options": FILE},
     "enable_checksums": {"type": "bool", "default": False},
 }
-#: The files that a reload takes in.
+#: The files that a reload applies.
 RELOADED = ("settings_file", "access_file", "names_file")
 
 
@@ -98,7 +98,7 @@ class Server:
     """One cluster and its files.
 
     Args:
-        module: what runs commands, and holds the options.
+        module: runs commands, and has the options.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -114,8 +114,8 @@ class Server:
         self.answer: dict[str, Any] = {}
 
     def plan(self) -> list[host_files.Change]:
-        """The files that are not as they should be."""
-        # Without a look at the data's folder it stops at once. What it reads is the file that is about to come.
+        """Return the changes of files that differ from the requested state."""
+        # Without access to the data directory, this exits immediately. It validates the new file.
         judge = [str(self.programs / "postgres"), "-C", "max_connections", "-D", str(self.data), "--config-file=%s"]
         own = {"owner": "root", "group": "postgres", "mode": "0640"}
         wanted = [
@@ -128,7 +128,7 @@ class Server:
         return host_files.plan_files(item for item in wanted if "path" in item)
 
     def service(self) -> list[str]:
-        """What systemd has to be told, by what it says and by the files' times."""
+        """Return the systemctl steps, given the unit's state and the files' times."""
         show = [
             "systemctl",
             "show",
@@ -142,29 +142,29 @@ class Server:
         restart_files += [file["path"]] if (file := self.options["environment_file"]) else []
         if not self.module.check_mode:
             service_state.settle(reload_files + restart_files)
-        # Debian's generator starts the cluster at boot, by its start.conf.
+        # Debian's generator starts the cluster at boot, according to its start.conf.
         return service_state.steps(properties, False, reload_files, restart_files)
 
     def ask(self) -> dict[str, Any]:
-        """What the server says of its files; it has to run."""
+        """Query the running server about its files."""
         self.answer = self.psql.ask(logic.QUESTION)[0]
         return self.answer
 
     def systemctl(self, *arguments: str) -> str:
-        """Tell systemd something; return what speaks against it."""
+        """Run systemctl. Return its error, or an empty string."""
         status, out, err = self.module.run_command(["systemctl", *arguments])
         return tail(out + err, 3) or "it says nothing" if status else ""
 
     def log(self) -> str:
-        """The last lines of the unit's log."""
+        """Return the last lines of the unit's log."""
         command = ["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={self.unit}"]
         return tail(self.module.run_command(command)[1])
 
     def converge(self, changes: list[host_files.Change]) -> None:
-        """Bring the files onto the disk, and the service to run with them.
+        """Write the files, and run the service with them.
 
         Raises:
-            ServerError: it cannot be; the files are as they were.
+            ServerError: this failed; the previous files are in place again.
         """
         text = (self.options["settings_file"] or {}).get("content", "")
         libraries = self.programs.parent / "lib"
@@ -195,7 +195,7 @@ class Server:
             needed = logic.service_steps(needed, self.reasons)
         for step in needed:
             if step == "restart":
-                # What is written now need not be written while nobody is served. One that fails is no reason to stay.
+                # Flush first, to shorten the downtime of the restart. Continue even if that fails.
                 self.psql.run("CHECKPOINT")
             problem = self.systemctl(step, *([] if step == "daemon-reload" else [self.unit]))
             if problem:
@@ -203,15 +203,15 @@ class Server:
         self.steps += needed
 
     def recover(self, step: str, problem: str, changes: list[host_files.Change]) -> None:
-        """Take the files back with which it does not start, and start it.
+        """Revert the files with which the cluster does not start, and start it.
 
         Raises:
-            ServerError: always, with what was done about it.
+            ServerError: always, with the result of the recovery.
         """
         log = self.log()
         said = f"systemctl {step} {self.unit} failed: {problem}\nIts last log lines:\n{log}"
         if not changes or step not in ("start", "restart"):
-            # A reload that fails is a change of state as well: the next run has to see that it is still needed.
+            # A failed reload also counts as a state change, so make the files newer: the next run must repeat it.
             files = [item["path"] for key in RELOADED if (item := self.options[key])]
             service_state.make_younger(files)
             raise logic.ServerError(f"{said}\nCorrect this and run the same command again.")
@@ -222,7 +222,7 @@ class Server:
         raise logic.ServerError(f"{said}\n{now}. Correct postgres_extra_settings and run the same command again.")
 
     def restore(self, changes: list[host_files.Change]) -> None:
-        """Put the files back as they were."""
+        """Restore the previous files."""
         back = []
         for change in reversed(changes):
             after, before = change.before, change.after
@@ -230,10 +230,10 @@ class Server:
         host_files.apply(back, self.module.run_command)
 
     def checksums(self) -> bool:
-        """Whether pages have checksums, after what was asked for was done about it.
+        """Enable page checksums if requested. Return whether pages have them.
 
         Raises:
-            ServerError: they cannot be had.
+            ServerError: they cannot be enabled.
         """
         answer = self.answer or self.ask()
         if answer["checksums"] or not self.options["enable_checksums"]:

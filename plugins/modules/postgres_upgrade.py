@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module postgres_upgrade: the data of a cluster, moved to another major version, with a way back."""
+"""The module postgres_upgrade: move the data of a cluster to another major version, with a way back."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ DOCUMENTATION = r"""
 module: postgres_upgrade
 short_description: Move a cluster's data to another major version of PostgreSQL, or go back
 description:
-  - Copies the data with Debian's pg_upgradecluster. The former cluster stays on the disk, stopped, with its data.
-  - Going back starts the former cluster again in the place of the new one, which stays on the disk as well. What was
-    written since the upgrade is in the new one alone.
-  - PostgreSQL is away while the data is copied.
+  - Copies the data with Debian's pg_upgradecluster. The previous cluster stays on the disk, stopped, with its data.
+  - Going back starts the previous cluster again in place of the new one, which also stays on the disk. Only the new
+    cluster has the data that was written since the upgrade.
+  - PostgreSQL is down while the data is copied.
 options:
-  cluster: {description: "The cluster to move to, as Debian names it: 17/main.", type: str, required: true}
-  state: {description: What to do., type: str, choices: [upgraded, back], default: upgraded}
+  cluster: {description: "Target cluster in Debian's notation, such as 17/main.", type: str, required: true}
+  state: {description: Whether to upgrade or to go back., type: str, choices: [upgraded, back], default: upgraded}
   method:
-    description: How; upgrade copies the files (pg_upgrade). dump is refused, as it runs apps' code as the superuser.
+    description: Upgrade method; upgrade copies the files (pg_upgrade). dump is rejected, because it would run apps'
+      code as the superuser.
     type: str
     choices: [upgrade, dump]
     default: upgrade
@@ -28,7 +29,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-former: {description: The version that had the data., type: str, returned: success}
+former: {description: The version that had the data before., type: str, returned: success}
 """
 
 import shutil
@@ -50,7 +51,7 @@ class Upgrade:
     """Moves the data of one cluster.
 
     Args:
-        module: what runs commands, and holds the options.
+        module: runs commands, and has the options.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -60,14 +61,14 @@ class Upgrade:
         self.former = (sorted(self.found.keys() - {self.version}) or [""])[-1]
 
     def folder(self, version: str) -> Path:
-        """Where the settings of a version are."""
+        """Return the settings folder of a version."""
         return logic.SETTINGS / version / self.name
 
     def run(self, what: str, command: list[str], data: str | None = None) -> None:
-        """Run a command, which reads ``data`` from its standard input.
+        """Run a command with ``data`` on its standard input.
 
         Raises:
-            ServerError: it fails.
+            ServerError: the command failed.
         """
         status, out, err = self.module.run_command(command, cwd="/", expand_user_and_vars=False, data=data)
         if status:
@@ -78,10 +79,10 @@ class Upgrade:
             )
 
     def upgrade(self) -> bool:
-        """Copy the data; tell whether there was anything to do.
+        """Copy the data. Return whether there was anything to do.
 
         Raises:
-            ServerError: it cannot be.
+            ServerError: the upgrade is not possible, or failed.
         """
         if not self.former:
             if self.version in self.found:
@@ -109,23 +110,23 @@ class Upgrade:
             return True
         move = ["pg_upgradecluster", "-v", self.version, "-m", self.module.params["method"], self.former, self.name]
         self.run("pg_upgradecluster", move)
-        # The new one knows nothing yet of what is in its tables, and would plan badly.
+        # The new cluster has no statistics about its tables yet, so its query plans would be bad.
         analyze = ["vacuumdb", "--cluster", f"{self.version}/{self.name}", "--all", "--analyze-in-stages", "--quiet"]
         self.run("vacuumdb", as_postgres(analyze))
         return True
 
     def room(self) -> None:
-        """See that there is room for a copy.
+        """Check that the disk has room for a copy.
 
         Raises:
-            ServerError: there is not.
+            ServerError: it does not.
         """
         status, out, _err = self.module.run_command(
             ["du", "--summarize", "--block-size=1M", str(self.found[self.former])]
         )
         needed = int(out.split()[0]) if not status and out.split() else 0
         free = shutil.disk_usage(logic.DATA).free // 1024**2
-        # A dump's indexes are built anew, with files for sorting beside them.
+        # A dump rebuilds the indexes, with additional files for sorting.
         if needed * 1.2 > free:
             raise logic.ServerError(
                 f"the data takes {needed} MB, its copy a fifth more, and {free} MB are free on {logic.DATA}. "
@@ -133,15 +134,15 @@ class Upgrade:
             )
 
     def closed(self) -> None:
-        """See that each database can be connected to: pg_upgrade refuses others, and a dump leaves them out in silence.
+        """Check that each database accepts connections: pg_upgrade rejects others, and a dump omits them silently.
 
         Raises:
-            ServerError: some cannot.
+            ServerError: at least one does not.
         """
         closed = "pg_database WHERE NOT datallowconn AND datname <> 'template0'"
         try:
             names = Psql(self.module.run_command, f"{self.former}/{self.name}").ask(
-                f"SELECT coalesce(json_agg(datname), '[]') FROM {closed}"  # noqa: S608 - our own words
+                f"SELECT coalesce(json_agg(datname), '[]') FROM {closed}"  # noqa: S608 - a constant
             )[0]
         except PsqlError as error:
             raise logic.ServerError(f"PostgreSQL {self.former} has to run to be moved. {error}") from error
@@ -152,10 +153,10 @@ class Upgrade:
             )
 
     def back(self) -> bool:
-        """Start the former cluster in the place of the new one; tell whether there was anything to do.
+        """Start the previous cluster in place of the new one. Return whether there was anything to do.
 
         Raises:
-            ServerError: there is none.
+            ServerError: there is no previous cluster.
         """
         if not self.former or self.version not in self.found:
             raise logic.ServerError(
@@ -166,7 +167,7 @@ class Upgrade:
         if self.module.check_mode:
             return True
         ports = {version: logic.port(self.folder(version)) for version in (self.former, self.version)}
-        # Both are stopped, then each gets the place of the other. The lower port is the apps'.
+        # Both are stopped, then they swap places. The apps use the lower port.
         for version in (self.version, self.former):
             self.module.run_command(["systemctl", "stop", f"postgresql@{version}-{self.name}.service"])
         for version, port, start in (
@@ -174,7 +175,7 @@ class Upgrade:
             (self.former, min(ports.values()), "auto"),
         ):
             self.run("pg_conftool", ["pg_conftool", version, self.name, "set", "port", str(port)])
-            # As postgres, whose folder it is: root would write through a link that is put there.
+            # As the user postgres, who owns the folder: root would write through a link that somebody put there.
             self.run("tee", as_postgres(["tee", str(self.folder(version) / "start.conf")]), data=f"{start}\n")
         self.run("systemctl daemon-reload", ["systemctl", "daemon-reload"])
         self.run("systemctl start", ["systemctl", "start", f"postgresql@{self.former}-{self.name}.service"])

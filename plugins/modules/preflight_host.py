@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module preflight_host: what preflight asks a host, in one run. Its logic is in flaskhost/host_questions.py."""
+"""The module preflight_host: run preflight's queries on a host. Code: module_utils/flaskhost/host/questions.py."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ DOCUMENTATION = r"""
 module: preflight_host
 short_description: Check values against the host's accounts, systemd and PostgreSQL
 description:
-  - Asks systemd whether it can read the times of timers, and PostgreSQL, if it is installed, whether it takes the
-    values of settings, and whose the roles and databases are that have given names. Looks up the users and groups that
-    have given names, and restores that were killed. Changes nothing.
+  - Validates the calendar events of timers with systemd and, if PostgreSQL is installed, the values of settings with
+    PostgreSQL, and queries the owners of roles and databases with given names. Looks up users and groups with given
+    names, and restores that were killed. Changes nothing.
 options:
   apps:
-    description: The names of the apps that are to run on the host. Without it, apps are not looked for.
+    description: Names of the apps that should run on the host. If unset, running apps are not checked.
     type: list
     elements: str
   names: {description: Names of users and groups., type: list, elements: str, default: []}
-  calendars: {description: "Times, as in systemd.time(7).", type: list, elements: str, default: []}
+  calendars: {description: "Calendar events, as in systemd.time(7).", type: list, elements: str, default: []}
   databases:
-    description: The apps whose databases the host has, by name, each with the names of its roles (I(roles), its own
+    description: Apps whose databases are on the host, by name, each with the names of its roles (I(roles), its own
       first), the file with its owner's password (I(owner_file)) and the home of its system user (I(home)).
     type: dict
     default: {}
   postgres_settings: {description: "Values of PostgreSQL's settings, by name.", type: dict, default: {}}
-  postgres_version: {description: "The major version of PostgreSQL; the newest installed if empty.", type: str,
+  postgres_version: {description: "Major version of PostgreSQL; the newest installed one if empty.", type: str,
                      default: ""}
 """
 
@@ -36,11 +36,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 answers:
-  description: "What systemd (calendars) and PostgreSQL (postgres) say. Under accounts, for each name that
-    is taken, home, the home of the user, and group, whether a group has it that is not that user's own. Under
-    databases, foreign, the roles and databases that have an app's name and are not its own, and silent, the cluster
-    that does not answer. Under restores, a sentence for each restore that was killed and is not finished. Under
-    others, a sentence for each app that runs and is not one of apps."
+  description: "The answers of systemd (calendars) and PostgreSQL (postgres). accounts has, for each existing name,
+    home, the user's home, and group, whether a group has the name that is not that user's own. databases has foreign,
+    the roles and databases with an app's name that are not its own, and silent, the cluster that does not respond.
+    restores has a sentence for each restore that was killed before it finished, and others a sentence for each app that
+    runs although apps does not contain it."
   type: dict
   returned: always
 """
@@ -68,7 +68,7 @@ def main() -> None:
         usual = {"cwd": "/", "environ_update": {"LC_ALL": "C.UTF-8"}, "expand_user_and_vars": False}
         try:
             return module.run_command(command, handle_exceptions=False, **dict(usual, **given))
-        except OSError as error:  # there is no such program
+        except OSError as error:  # the program does not exist
             return 127, "", str(error)
 
     options = module.params

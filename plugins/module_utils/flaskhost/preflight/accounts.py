@@ -32,7 +32,7 @@ def check_accounts(report: Report, variable: str, apps: Mapping[Any, Any], accou
         report: collects the problems.
         variable: the name of the user's variable.
         apps: the apps by name.
-        accounts: the result of :func:`flaskhost.accounts.accounts` on the host, by name.
+        accounts: the result of :func:`host.accounts.accounts` on the host, by name.
     """
     for name in apps:
         known = accounts.get(name) if isinstance(accounts, Mapping) else None

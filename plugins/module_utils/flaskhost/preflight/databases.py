@@ -19,7 +19,7 @@ def databases_to_look_up(apps: Any, settings: Any) -> dict[str, dict[str, Any]]:
         settings: the site-wide settings by name.
 
     Returns:
-        For each app with a database, the input of :func:`flaskhost.postgres_names.look_up`.
+        For each app with a database, the input of :func:`postgres.names.look_up`.
     """
     logins = get(settings, dict, "postgres_logins") or {}
     found = {}
@@ -48,7 +48,7 @@ def check_databases(report: Report, variable: str, apps: Mapping[Any, Any], answ
         report: collects the problems.
         variable: the name of the user's variable.
         apps: the apps by name.
-        answer: the result of :func:`flaskhost.postgres_names.look_up` on the host.
+        answer: the result of :func:`postgres.names.look_up` on the host.
     """
     foreign = get(answer, dict, "foreign") or {}
     for name in apps:
