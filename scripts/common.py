@@ -1,7 +1,7 @@
-"""What the set-up scripts share: clear messages, running commands, installing Debian packages.
+"""Shared code of the setup scripts: clear messages, running commands, installing Debian packages.
 
-Standard library only, and nothing newer than an old Python 3 can parse: these scripts run before .venv exists,
-and one of them has to say that Python is too old.
+Uses only the standard library, and no syntax that an old Python 3 cannot parse: these scripts run before .venv exists,
+and one of them has to report that Python is too old.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CACHE = ROOT / ".cache"
 
 
 class Problem(Exception):
-    """Something the user has to know about, with its cure; shown without a stack trace."""
+    """An error for the user with its fix, shown without a stack trace."""
 
     def __init__(self, what: str, cure: str = "", detail: str = "") -> None:
-        """Keep the fault, what would mend it, and the last lines of the program that failed."""
+        """Store the error, its fix, and the last lines of the failed program's output."""
         super().__init__(what)
         self.what, self.cure, self.detail = what, cure, detail
 
@@ -37,14 +37,14 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line that belongs to the line of progress above it."""
+    """Print a line that belongs to the progress line above."""
     print(f"    {text}", flush=True)
 
 
 def guarded(main: Callable[[], int]) -> NoReturn:
-    """Run a script's main function and turn what goes wrong into one message and an exit status.
+    """Run a script's main function, and turn errors into one message and an exit status.
 
-    What ends it with SIGTERM, as `timeout` and CI do, is as Ctrl-C: what it has set up is taken down.
+    SIGTERM, from `timeout` or CI, is handled like Ctrl-C: the script cleans up what it has started.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -59,14 +59,14 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command can simply be run again.", file=sys.stderr)
         status = 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `... | head`
+    except BrokenPipeError:  # the reader of our output has ended, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)
 
 
 def run(*command: str | Path, text: str | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a command quietly and return its output; a failure is a Problem that shows the command's own words."""
+    """Run a command quietly and return its output. A failure raises a Problem with the command's own output."""
     result = attempt(*command, text=text, env=env)
     if result.returncode != 0:
         words = " ".join(shlex.quote(str(part)) for part in command)
@@ -77,7 +77,7 @@ def run(*command: str | Path, text: str | None = None, env: dict[str, str] | Non
 def attempt(
     *command: str | Path, text: str | None = None, env: dict[str, str] | None = None, timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command quietly and return its result, whatever it is; a program that is missing is status 127."""
+    """Run a command quietly and return its result, even if it fails. A missing program has status 127."""
     words = [str(part) for part in command]
     try:
         return subprocess.run(
@@ -90,7 +90,7 @@ def attempt(
 
 
 def follow(command: Sequence[str], show: Callable[[str], bool], env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run a long command, print the lines of its output that tell of progress, and return its status and last lines."""
+    """Run a long command, print its output lines that show progress, and return its status and last lines."""
     started = time.monotonic()
     last: deque[str] = deque(maxlen=15)
     with subprocess.Popen(
@@ -117,7 +117,7 @@ def tail(text: str, lines: int = 15) -> str:
 
 
 def as_root(*command: str) -> list[str]:
-    """Return the command in the form that runs it as root here."""
+    """Return the command that runs a command as root."""
     if os.geteuid() == 0:
         return list(command)
     if shutil.which("sudo"):
@@ -130,12 +130,12 @@ def as_root(*command: str) -> list[str]:
 
 
 def find_program(name: str) -> str | None:
-    """Return the path of a program, also of those that only root's PATH knows."""
+    """Return the path of a program, also if it is only in root's PATH."""
     return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin")
 
 
 def apt_install(packages: Sequence[str], why: str, recommended: bool = False) -> None:
-    """Install Debian packages, saying so; without apt, say what to install instead."""
+    """Install Debian packages and report it. Without apt, report what to install instead."""
     names = " ".join(packages)
     if not find_program("apt-get"):
         raise Problem(
@@ -143,7 +143,7 @@ def apt_install(packages: Sequence[str], why: str, recommended: bool = False) ->
             f"install what is called {names} on Debian with this system's own package manager.",
         )
     say(f"Installing {names} with apt-get: {why}")
-    # `env`, because sudo does not pass the environment on.
+    # `env`, because sudo does not pass environment variables on.
     apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-q"]
     status, words = follow(as_root(*apt, "update"), lambda line: line.startswith(("Err:", "E:", "W:")))
     if status != 0:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Write the tables of options into the guides, from what the code itself goes by.
+"""Write the tables of options into the guides, generated from the code itself.
 
 A role's table comes from its meta/argument_specs.yml, those of ``flask_apps`` and of the site's setting ``acme`` from
-the app model, that of the setting ``backup`` from its own. Each table stands between two markers; the text around it is
-left alone. `make docs` writes them, and a unit test calls `--check`.
+the app model, that of the setting ``backup`` from its own model. Each table is between two markers; the text around it
+is not changed. `make docs` writes the tables, and a unit test runs `--check`.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from flaskhost.apps.schema import Option
 from flaskhost.settings import backup as backup_settings
 from flaskhost.settings.acme import ACME_OPTIONS
 
-#: The markers around a table, which has a name.
+#: The markers around a table, which contain its name.
 BEGIN = "<!-- {}: made by make docs -->"
 END = "<!-- end of {} -->"
-#: The name of the table of a role, and of ``flask_apps``.
+#: The name of a role's table, and of the table of ``flask_apps``.
 OPTIONS = "options"
 HEAD = "| option | type | default | meaning |\n|---|---|---|---|"
 
-#: The types of the app model, in the words of argument_specs.
+#: The types of the app model in the terms of argument_specs.
 APP_TYPES = {"list": "list of str", "options": "dict", "mapping": "dict"}
 
 
 def cell(text: str) -> str:
-    """Escape a text for a table: a bar would end the cell, and a tag would not be shown."""
+    """Escape a text for a table: a vertical bar would end the cell, and a tag would not be displayed."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def code(value: Any) -> str:
-    """Show a value as YAML has it."""
+    """Format a value as in YAML."""
     return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|")
 
 
 def row(depth: int, name: str, kind: str, default: str, meaning: str) -> str:
-    """Write one line of a table; an option inside of another one is indented."""
+    """Return one line of a table; nested options are indented."""
     return f"| {'&emsp;' * depth}`{name}` | {kind} | {default} | {meaning} |"
 
 
 def sentence(text: str | list[str], more: list[str]) -> str:
-    """Join a description and what else is known of the option."""
+    """Join a description with further sentences about the option."""
     parts = [text] if isinstance(text, str) else [*text]
     return cell(" ".join(parts + more))
 
 
 def role_rows(options: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:
-    """Write the lines of a role's options, as argument_specs have them.
+    """Yield the table lines of a role's options, from argument_specs.
 
     Args:
         options: the options by name.
-        prefix: the name of the option that holds them, with its dot.
-        depth: how deep they are inside of other options.
+        prefix: the name of the parent option, with its dot.
+        depth: nesting depth.
     """
     for name, option in options.items():
         kind = option["type"]
@@ -78,7 +78,7 @@ def role_rows(options: Mapping[str, Any], prefix: str = "", depth: int = 0) -> I
 
 
 def app_rows(options: Mapping[str, Option], prefix: str = "", depth: int = 0) -> Iterator[str]:
-    """Write the lines of options, as the app model has them; arguments as in :func:`role_rows`."""
+    """Yield the table lines of options of the app model; the arguments are those of :func:`role_rows`."""
     for name, option in options.items():
         more = [f"One of {', '.join(code(choice) for choice in option.choices)}."] if option.choices else []
         if option.minimum is not None and option.maximum is not None:
@@ -90,7 +90,7 @@ def app_rows(options: Mapping[str, Option], prefix: str = "", depth: int = 0) ->
         else:
             default = "computed" if option.default is None else code(option.default)
         kind = APP_TYPES.get(option.type, option.type)
-        # The example of a number or a switch tells nothing that its default does not.
+        # For numbers, booleans and choices, an example adds nothing to the default.
         if option.type not in ("int", "bool", "options") and not option.choices and option.example != option.default:
             more.append(f"Example: {code(option.example)}")
         yield row(depth, prefix + name, kind, default, sentence(option.description, more))
@@ -99,13 +99,13 @@ def app_rows(options: Mapping[str, Option], prefix: str = "", depth: int = 0) ->
 
 
 def role_table(specs: Path) -> str:
-    """Write the table of a role from its argument_specs."""
+    """Return the table of a role, from its argument_specs."""
     options = yaml.safe_load(specs.read_text(encoding="utf-8"))["argument_specs"]["main"].get("options") or {}
     return "\n".join([HEAD, *role_rows(options)])
 
 
 def model_table(options: Mapping[str, Option], prefix: str = "") -> str:
-    """Write the table of options of the app model; the names begin with the prefix."""
+    """Return the table of options of the app model, with the prefix before their names."""
     return "\n".join([HEAD, *app_rows(options, prefix)])
 
 
@@ -114,10 +114,10 @@ def with_tables(guide: Path, tables: Mapping[str, str]) -> str:
 
     Args:
         guide: the file.
-        tables: the tables by their names.
+        tables: the tables by name.
 
     Raises:
-        Problem: the guide has not exactly one pair of markers for each.
+        Problem: the guide does not have exactly one pair of markers for each table.
     """
     text = guide.read_text(encoding="utf-8")
     for name, table in tables.items():
@@ -131,7 +131,7 @@ def with_tables(guide: Path, tables: Mapping[str, str]) -> str:
 
 
 def guides(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Find every guide with tables, and write them.
+    """Yield every guide that has tables, with the tables.
 
     Args:
         root: the project's folder.
@@ -148,7 +148,7 @@ def guides(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
 
 
 def main(root: Path = ROOT) -> int:
-    """Write the tables, or only tell which are out of date."""
+    """Write the tables, or only report which are out of date."""
     parser = argparse.ArgumentParser(description="Write the tables of options into the guides.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a table is out of date")
     check = parser.parse_args().check

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Change one thing in the code and see whether a unit test fails: how much of what the code says the tests hold.
+"""Mutate the code and check whether a unit test fails: how much of the code's behavior the tests verify.
 
-    make mutants                                      a sample by a fixed seed
-    python3 scripts/mutants.py --path roles/backup    only there
-    python3 scripts/mutants.py --seed 7 --count 300   another sample, a larger one
+    make mutants                                      a sample with a fixed seed
+    python3 scripts/mutants.py --path roles/backup    only in this folder
+    python3 scripts/mutants.py --seed 7 --count 300   another, larger sample
 
-A mutant is one place changed: a comparison turned, `and` for `or`, a number one higher, a call left out, a return
-without its value. It is killed when a unit test fails, or does not come to its end. Run are the tests whose files
-import the module, or a module that imports it, the nearest first. Each worker has a copy of what git knows, so that the
-tree can be worked in meanwhile. What is known to change nothing is in tests/mutants_equal.txt, and is left out.
+A mutant has one changed place: a comparison reversed, `and` for `or`, a number increased by one, a call removed, a
+return without its value. It is killed if a unit test fails or times out. The tests that run are those whose files
+import the module, or a module that imports it, nearest first. Each worker has a copy of the files in git, so that you
+can edit the working tree meanwhile. Equivalent mutants are listed in tests/mutants_equal.txt, and are skipped.
 
-mutmut and cosmic-ray were looked at: the one wants to import what it mutates as a package and rewrites every function,
-which the tests of our own sources would see; the other runs the whole suite, six minutes, for each mutant.
+Why not mutmut or cosmic-ray: mutmut has to import the code as a package and rewrites every function, which our tests of
+the sources would detect. cosmic-ray runs the whole suite, six minutes, for each mutant.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from typing import Any
 
 from common import ROOT, Problem, guarded, note, run, say
 
-#: What is mutated: the project's logic. Each is a line of the result.
+#: The packages to mutate: the project's code. Each becomes a line of the result.
 PACKAGES = ("plugins/module_utils", "plugins/modules", "plugins", "roles/backup/files", "roles/certbot/files",
             "roles/postgres/files")  # fmt: skip
-#: Mutants known to behave as the code does: ``path``, what stands there, what would; separated by tabs.
+#: Equivalent mutants: ``path``, the old code, and the new code, separated by tabs.
 EQUAL = ROOT / "tests" / "mutants_equal.txt"
-#: Of all that can be killed, and of each package.
+#: Required percentage of killed mutants: in total, and for each package.
 GOAL, LEAST = 90, 80
-#: Seconds that the tests of one mutant may take: one that hangs is killed too.
+#: Time limit for the tests of one mutant in seconds. A mutant that exceeds it counts as killed.
 LIMIT = 300
-#: The fewest mutants of a package.
+#: Minimum number of mutants for each package.
 FEWEST = 12
 
 _TURNED: dict[type[ast.AST], Any] = {
@@ -56,15 +56,15 @@ _TURNED: dict[type[ast.AST], Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """One place changed.
+    """One changed place.
 
     Attributes:
-        path: the file, from the project's root.
-        line: where it is, from 1.
+        path: the file, relative to the project's root.
+        line: its line number, from 1.
         start: its first byte in the file.
         end: the byte after its last one.
-        old: what stands there.
-        new: what stands there instead.
+        old: the old code.
+        new: the new code.
     """
 
     path: str
@@ -76,19 +76,19 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """How tests/mutants_equal.txt names it, which outlives changes elsewhere in the file."""
+        """Its name in tests/mutants_equal.txt, which does not depend on other changes in the file."""
         return "\t".join([self.path, *(" ".join(text.split()) for text in (self.old, self.new))])
 
     def applied(self, source: bytes) -> bytes:
-        """The file with it."""
+        """Return the file with the mutant."""
         return source[: self.start] + self.new.encode() + source[self.end :]
 
 
 def mutants_of(path: str, source: str) -> Iterator[Mutant]:
-    """All mutants of a file, in the order of their places.
+    """Yield all mutants of a file, in the order of the source.
 
     Args:
-        path: the file, from the project's root.
+        path: the file, relative to the project's root.
         source: its text.
     """
     data, starts = source.encode(), [0]
@@ -103,7 +103,7 @@ def mutants_of(path: str, source: str) -> Iterator[Mutant]:
 
 
 def _nodes(tree: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """What can be changed. Not types, nor what is within a text: its places are not known."""
+    """Yield the nodes that can be changed. Without types, and without parts of f-strings, whose position is unknown."""
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.JoinedStr | ast.arguments):
             continue
@@ -140,7 +140,7 @@ def _changes(node: ast.expr | ast.stmt) -> Iterator[str]:
 
 
 def _is_of_texts(node: ast.BoolOp | ast.BinOp) -> bool:
-    """Whether it joins texts, where another sign would be an error of its own."""
+    """Check whether an expression joins strings, where another operator would be an error in any case."""
     sides = [node.left, node.right] if isinstance(node, ast.BinOp) else []
     return any(
         isinstance(side, ast.JoinedStr) or (isinstance(side, ast.Constant) and isinstance(side.value, str))
@@ -149,12 +149,12 @@ def _is_of_texts(node: ast.BoolOp | ast.BinOp) -> bool:
 
 
 def package_of(path: str) -> str:
-    """The package that a file belongs to; empty when it is not mutated."""
+    """Return the package of a file; empty if the file is not mutated."""
     return next((name for name in PACKAGES if path.startswith(f"{name}/")), "")
 
 
 def sample(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
-    """Draw mutants: of each package its share, and some at least."""
+    """Draw mutants: for each package its share, but at least a minimum number."""
     chance, drawn = random.Random(seed), []  # noqa: S311 - no secret
     for package in PACKAGES:
         own = [item for item in found if package_of(item.path) == package]
@@ -164,10 +164,10 @@ def sample(found: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
 
 
 class Tests:
-    """Which test files have to do with a module.
+    """Finds the test files for a module.
 
     Args:
-        files: the project's files, from its root.
+        files: the project's files, relative to its root.
     """
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -180,24 +180,24 @@ class Tests:
         }
 
     def of(self, path: str) -> list[str]:
-        """The test files, the nearest first."""
+        """Return the test files, nearest first."""
         found, layer, seen = [], [path], {path}
         while layer:
             layer = [item for name in layer for item in self.importers.get(name, []) if item not in seen]
             layer = list(dict.fromkeys(layer))
             seen.update(layer)
             found += [name for name in layer if name in self.tests]
-        # It loads every module.
+        # This test file loads every module.
         return found or (["tests/unit/project/test_contracts.py"] if path.startswith("plugins/modules/") else [])
 
 
 def _imports(text: str, module: str) -> bool:
-    """Whether a text imports a module or names its file: some tests load it by its path."""
+    """Check whether a text imports a module or contains its file name: some tests load it by path."""
     return bool(re.search(rf"(?m)^\s*(?:from|import)\b.*\b{module}\b|^    {module},$|\b{module}\.py\b", text))
 
 
 def judge(mutant: Mutant, copied: Path, tests: Sequence[str], python: str) -> bool:
-    """Whether a test fails with it."""
+    """Check whether a test fails with a mutant."""
     target = copied / mutant.path
     source = target.read_bytes()
     target.write_bytes(mutant.applied(source))
@@ -215,7 +215,7 @@ def judge(mutant: Mutant, copied: Path, tests: Sequence[str], python: str) -> bo
 
 
 def work(queue: list[tuple[Mutant, list[str]]], files: Sequence[str], alive: list[Mutant], python: str) -> None:
-    """Judge mutants until none is left, in a copy of the project."""
+    """Test mutants from the queue in a copy of the project until the queue is empty."""
     with tempfile.TemporaryDirectory(prefix="flaskhost-mutants-") as name:
         copied = Path(name)
         for file in files:
@@ -230,7 +230,7 @@ def work(queue: list[tuple[Mutant, list[str]]], files: Sequence[str], alive: lis
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
     parser.add_argument("--count", type=int, default=120, help="how many mutants")
@@ -240,7 +240,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Draw, judge and tell."""
+    """Draw mutants, test them, and report the result."""
     options = arguments()
     files = [name for name in run("git", "-C", ROOT, "ls-files").splitlines() if (ROOT / name).is_file()]
     equal = set(EQUAL.read_text(encoding="utf-8").splitlines()) if EQUAL.exists() else set()
@@ -271,7 +271,7 @@ def main() -> int:
 
 
 def _tell(drawn: Sequence[Mutant], alive: Sequence[Mutant]) -> bool:
-    """Print the share of each package; return whether one is too low."""
+    """Print the percentage of each package. Return whether one is too low."""
     bad = False
     for package in (*PACKAGES, ""):
         own = [item for item in drawn if not package or package_of(item.path) == package]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Run Molecule scenarios, two at a time, and say at the end what each took and why one failed.
+"""Run Molecule scenarios, two at a time, and report at the end how long each took and why it failed.
 
-A scenario waits much of its time: a playbook for its host, a test for a playbook. Two side by side take that time from
-each other's waiting. They share nothing: each has hosts, ports and a network of its own. One that floods its hosts runs
-first, and alone: what is lost or late must be the host's doing and not a neighbour's.
+A scenario spends much of its time waiting: a playbook waits for its host, a test waits for a playbook. Two scenarios
+side by side use that time. They share nothing: each has its own hosts, ports and network. A scenario that floods its
+hosts runs first, and by itself, so that lost or late responses are its host's fault and not another scenario's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALONE = ("hardening",)
 
 
 def main() -> int:
-    """Run the scenarios that the command line names, in this order: the longest first."""
+    """Run the scenarios from the command line in order, the longest one first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--at-once", type=int, default=2, metavar="N", help="how many side by side (2)")
     parser.add_argument("scenario", nargs="+", help="a folder under molecule/")

@@ -1,6 +1,6 @@
-"""Commands that run side by side: each line says whose it is, and what was begun ends with the run.
+"""Run commands side by side: each output line has the command's name, and all commands end with the run.
 
-For scripts/scenarios.py and scripts/stages.py.
+Used by scripts/scenarios.py and scripts/stages.py.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 
 from common import ROOT
 
-#: Lines of a failed command that are shown once more at the end, below those of all others.
+#: Number of lines of a failed command that are shown again at the end, below all other output.
 SHOWN = 80
 
 printing = threading.Lock()
 
 
 def show(line: str) -> None:
-    """Print a line as a whole, whoever else prints."""
+    """Print a whole line, even if other threads print too."""
     with printing:
         sys.stdout.write(line)
         sys.stdout.flush()
@@ -33,15 +33,15 @@ def show(line: str) -> None:
 
 @dataclass
 class Job:
-    """One command: run it, and keep what there is to say at the end.
+    """One command, with its result for the summary at the end.
 
     Attributes:
-        name: what its lines begin with.
+        name: prefix of its output lines.
         command: the program and its arguments.
-        status: its exit status, 1 where a signal has ended it; ``None`` until it has ended.
-        seconds: what it took.
-        last: its last lines.
-        process: it, once it runs.
+        status: its exit status, 1 if a signal ended it; ``None`` until it has ended.
+        seconds: its run time.
+        last: its last output lines.
+        process: its process, once it runs.
     """
 
     name: str
@@ -52,37 +52,37 @@ class Job:
     process: subprocess.Popen[str] | None = None
 
     def run(self, prefix: str) -> None:
-        """Run it to its end, each of its lines after the prefix."""
+        """Run the command to its end, and print its output lines with the prefix."""
         started = time.monotonic()
         with subprocess.Popen(
             self.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", start_new_session=True,  # so that all of it can be ended
+            text=True, errors="replace", start_new_session=True,  # so that all of its processes can be ended
         ) as self.process:  # fmt: skip
-            assert self.process.stdout is not None  # noqa: S101  # for the type checker: we asked for a pipe
+            assert self.process.stdout is not None  # noqa: S101  # for the type checker: it is a pipe
             for line in self.process.stdout:
                 self.last.append(line)
                 show(prefix + line)
-        # A signal's number is below zero.
+        # Statuses of signals are negative.
         self.status = max(1, self.process.returncode) if self.process.returncode else 0
         self.seconds = time.monotonic() - started
 
     def row(self) -> str:
-        """What it took and how it ended, as a row of a table."""
+        """Return the result and the run time as a table row."""
         if self.status is None:
             return f"  {self.name:<18}not run"
         return f"  {self.name:<18}{'FAILED' if self.status else 'ok':<8}{self.seconds:7.1f} s"
 
 
 def run(jobs: Sequence[Job], at_once: int, failed: threading.Event) -> None:
-    """Run jobs in their order, so many at a time; none begins after one has failed.
+    """Run jobs in order, with a limit on how many run at a time. None begins after one has failed.
 
     Args:
-        jobs: the jobs, the longest first.
-        at_once: how many side by side.
-        failed: set as soon as one has failed, here or elsewhere.
+        jobs: the jobs, longest first.
+        at_once: maximum number of jobs at a time.
+        failed: set as soon as one job has failed, here or elsewhere.
 
     Raises:
-        KeyboardInterrupt: as it came; what was running has been ended.
+        KeyboardInterrupt: passed on, after the running jobs have been ended.
     """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
@@ -99,7 +99,7 @@ def run(jobs: Sequence[Job], at_once: int, failed: threading.Event) -> None:
             try:
                 job.run(f"{job.name:<{width}} | ")
             finally:
-                # Also where it could not even begin.
+                # Also if the job could not start.
                 if job.status != 0:
                     failed.set()
             show(f"==> {job.name}: {'FAILED' if job.status else 'ok'} after {job.seconds:.0f} s\n")
@@ -119,14 +119,14 @@ def run(jobs: Sequence[Job], at_once: int, failed: threading.Event) -> None:
 
 
 def say_at_the_end(jobs: Sequence[Job]) -> None:
-    """Show the last lines of those that have failed, for whoever reads the end of a long log."""
+    """Print the last lines of the failed jobs again, for anyone who reads only the end of a long log."""
     for job in jobs:
         if job.status:
             print(f"\nThe last lines of {job.name}, which failed:\n\n{''.join(job.last)}")
 
 
 def status_of(jobs: Sequence[Job]) -> int:
-    """0 where all have succeeded; else the status of the worst, at the least 1: one may not even have begun."""
+    """Return 0 if all jobs succeeded, else the highest status, at least 1: a job can be without a status."""
     if all(job.status == 0 for job in jobs):
         return 0
     return max(1, *(job.status or 0 for job in jobs))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Bare Debian hosts to run on: a Docker engine, local images without any registry, the demo's host.
+"""Bare Debian hosts for the demo and the tests: a Docker engine, local images without a registry, the demo's host.
 
-The hosts are containers that are as like a real server as a container can be: systemd is PID 1, Ansible comes in by
-SSH as an unprivileged user with sudo, and the image holds what Debian's own server images hold and nothing that our
-roles are there to install. Standard library only: this runs before .venv exists.
+The hosts are containers that are as similar to a real server as possible: systemd is PID 1, Ansible logs in over SSH as
+an unprivileged user with sudo, and the image contains the packages of Debian's own server images, but nothing that our
+roles have to install. Uses only the standard library, because it runs before .venv exists.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ USER = "debian"
 RECIPE_LABEL = "flaskhost.recipe"
 CHECKOUT_LABEL = "flaskhost.checkout"
 
-# What Debian's own cloud images hold (salsa.debian.org/cloud-team/debian-cloud-images, config_space/bookworm:
-# SYSTEM_BOOT, CLOUD, EXTRAS, and what those depend on), minus the kernel, the boot loader, cloud-init and the
-# network's set-up, which a container has no use for, minus editors' and tracing luxuries, and minus
-# unattended-upgrades, apparmor and iptables: what our roles are there to install is not in the image.
+# The packages of Debian's own cloud images (salsa.debian.org/cloud-team/debian-cloud-images, config_space/bookworm:
+# SYSTEM_BOOT, CLOUD, EXTRAS, and their dependencies), without the kernel, the boot loader, cloud-init and the network
+# configuration, which a container does not need, without optional editing and tracing tools, and without
+# unattended-upgrades, apparmor and iptables: the image must not contain what our roles have to install.
 PACKAGES = (
     "systemd", "systemd-sysv", "init", "dbus", "udev", "libpam-systemd", "libnss-myhostname", "polkitd",
     "systemd-timesyncd", "linux-base", "kmod", "procps", "psmisc", "iproute2", "iputils-ping", "netbase",
@@ -66,7 +66,7 @@ PACKAGES = (
     "python3-apt",  # through apt-listchanges and unattended-upgrades
 )  # fmt: skip
 
-# Run inside the new system. The user, sudo and what is emptied are as in Debian's cloud images.
+# Runs inside the new system. The user, sudo and the emptied files are as in Debian's cloud images.
 SCRIPT = """\
 set -eu
 useradd --create-home --shell /bin/bash --groups adm,sudo debian
@@ -81,8 +81,8 @@ find /var/lib/apt/lists /var/cache/apt -mindepth 1 -delete
 touch --date='30 days ago' /var/lib/apt/lists
 """
 
-# Only where this machine trusts authorities of its own (a proxy that inspects TLS): the hosts trust them too, and so
-# do the programs there that bring a list of their own.
+# Only if this machine trusts CAs of its own (a proxy that inspects TLS): the hosts trust them too, and so do programs
+# there that have their own trust store.
 CA_SCRIPT = """\
 update-ca-certificates
 printf '[global]\\ncert = /etc/ssl/certs/ca-certificates.crt\\n' > /etc/pip.conf
@@ -90,12 +90,13 @@ mkdir -p /etc/uv
 printf 'system-certs = true\\n' > /etc/uv/uv.toml
 """
 
-# The environment's proxies and package indexes, passed on to the hosts when they are set.
+# Environment variables with proxies and package indexes, which are passed to the hosts if they are set.
 PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "UV_DEFAULT_INDEX")
 
-# What a host container does when it starts, then systemd. A shared mount tree: without it systemd's credentials are
-# silently broken. Host keys are made at the first boot, as on a new server. The key is copied, not mounted in place:
-# sshd wants root or the user as its owner, whatever the number of ours is here, and roles may add to the file.
+# The start commands of a host container, followed by systemd. The mount tree must be shared: without that, systemd's
+# credentials fail silently. Host keys are generated at the first boot, as on a new server. The SSH key is copied
+# instead of mounted: sshd requires root or the user as its owner, whatever our user ID here is, and roles can add to
+# the file.
 BOOT = (
     "mount --make-rshared / && ssh-keygen -A && "
     "{ test -s /home/debian/.ssh/authorized_keys || { "
@@ -104,7 +105,7 @@ BOOT = (
     "exec /lib/systemd/systemd"
 )
 
-# The demo's host; each port of its own with the variable that moves it, and where it is otherwise.
+# The demo's host, with the variable that changes each port, and the default.
 DEMO = "flaskhost-demo"
 DEMO_PORTS = {22: ("FLASKHOST_SSH_PORT", 2222), 80: ("FLASKHOST_HTTP_PORT", 8080), 443: ("FLASKHOST_HTTPS_PORT", 8443)}
 
@@ -120,30 +121,30 @@ def docker(*arguments: str | Path, text: str | None = None) -> str:
 
 
 def docker_ok(*arguments: str | Path) -> bool:
-    """Tell whether a docker command succeeds."""
+    """Check whether a docker command succeeds."""
     return attempt(*_docker, *arguments).returncode == 0
 
 
 def engine_answer() -> subprocess.CompletedProcess[str]:
-    """Ask the engine for its version."""
+    """Query the engine's version."""
     return attempt(*_docker, "info", "--format", "{{.ServerVersion}}", timeout=30)
 
 
 def engine_up() -> bool:
-    """Tell whether an engine answers (docker info's status is 0 even when the server does not)."""
+    """Check whether an engine responds (docker info's status is 0 even if the server does not)."""
     result = engine_answer()
     return result.returncode == 0 and bool(result.stdout.strip())
 
 
 def denied() -> bool:
-    """Tell whether there is an engine whose socket this user may not use."""
+    """Check whether there is an engine whose socket this user cannot use."""
     return "permission denied" in engine_answer().stderr.lower()
 
 
 def ensure_engine(direct: bool = False) -> None:
-    """Use the Docker engine that is there, or install and start Debian's.
+    """Use the existing Docker engine, or install and start Debian's.
 
-    With `direct`, this user must be able to use the socket without sudo: Molecule talks to it by itself.
+    With `direct`, this user must be able to use the socket without sudo, because Molecule connects to it by itself.
     """
     if engine_up():
         say(f"Docker Engine {engine_answer().stdout.strip()} answers")
@@ -159,10 +160,10 @@ def ensure_engine(direct: bool = False) -> None:
         )
     if not find_program("dockerd"):
         packages = ["docker.io"]
-        # Debian 13 has made the client a package of its own.
+        # In Debian 13, the client is a package of its own.
         if attempt("apt-cache", "show", "docker-cli").returncode == 0:
             packages.append("docker-cli")
-        # Where the kernel has AppArmor, no container starts without its parser.
+        # If the kernel has AppArmor, no container starts without its parser.
         if Path("/sys/kernel/security/apparmor").exists() and not find_program("apparmor_parser"):
             packages.append("apparmor")
         apt_install(packages, "no Docker Engine answers and none is installed")
@@ -175,7 +176,7 @@ def ensure_engine(direct: bool = False) -> None:
 
 
 def use_sudo_for_docker(direct: bool) -> None:
-    """Go on with `sudo docker` where the engine's socket is closed to this user."""
+    """Continue with `sudo docker` if this user has no access to the engine's socket."""
     cure = "`sudo usermod -aG docker $USER`, then log in again (or `newgrp docker`), and repeat."
     if direct:
         raise Problem("A Docker Engine runs, but this user may not use its socket.", cure)
@@ -195,7 +196,7 @@ def use_sudo_for_docker(direct: bool) -> None:
 
 
 def start_engine() -> None:
-    """Start the installed engine and wait until it answers."""
+    """Start the installed engine and wait until it responds."""
     if Path("/run/systemd/system").is_dir():
         say("Starting the Docker Engine with systemd")
         result = attempt(*as_root("systemctl", "start", "docker.service"))
@@ -208,7 +209,7 @@ def start_engine() -> None:
     if not own_dockerd():
         DOCKERD_PID.unlink(missing_ok=True)
     dockerd = find_program("dockerd") or "dockerd"
-    # The socket goes to this user's group, as it would to the group docker's members.
+    # The socket belongs to this user's group, as it would belong to the group docker.
     command = as_root(dockerd, "--pidfile", str(DOCKERD_PID), "--group", str(os.getgid()))
     with DOCKERD_LOG.open("wb") as log:
         process = subprocess.Popen(
@@ -218,7 +219,7 @@ def start_engine() -> None:
 
 
 def wait_for_engine(process: subprocess.Popen[bytes] | None, cure: str) -> None:
-    """Wait until the engine answers, or say what its log says."""
+    """Wait until the engine responds, or report the end of its log."""
     for _ in range(120):
         if engine_up() or denied():
             return
@@ -230,7 +231,7 @@ def wait_for_engine(process: subprocess.Popen[bytes] | None, cure: str) -> None:
 
 
 def own_dockerd() -> int | None:
-    """Return the process id of the dockerd that we have started ourselves, if it still runs."""
+    """Return the process ID of the dockerd that this script started, if it still runs."""
     with contextlib.suppress(OSError, ValueError):
         pid = int(DOCKERD_PID.read_text())
         if Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd":
@@ -239,7 +240,7 @@ def own_dockerd() -> int | None:
 
 
 def stop_own_engine() -> None:
-    """Stop the dockerd that we have started, unless others run containers on it."""
+    """Stop the dockerd that this script started, unless other containers run on it."""
     pid = own_dockerd()
     if pid is None:
         return
@@ -260,7 +261,7 @@ def stop_own_engine() -> None:
 
 
 def extra_authorities() -> str:
-    """Return the CA certificates that this machine trusts beside its distribution's own, as PEM."""
+    """Return the CA certificates that this machine trusts in addition to its distribution's, in PEM format."""
     bundle = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
     if not bundle.is_file():
         return ""
@@ -273,20 +274,20 @@ def extra_authorities() -> str:
 
 
 def pem_blocks(text: str) -> list[str]:
-    """Split a PEM bundle into its certificates, each in one spelling."""
+    """Split a PEM bundle into its certificates, in a normalized form."""
     found = re.findall(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", text, re.DOTALL)
     lines = ("".join(body.split()) for body in found)
     return [f"-----BEGIN CERTIFICATE-----\n{line}\n-----END CERTIFICATE-----" for line in lines]
 
 
 def passed_on() -> dict[str, str]:
-    """Return the proxies and package indexes that this environment names."""
+    """Return the proxies and package indexes in this process's environment."""
     found = {name: os.environ.get(name) or os.environ.get(name.upper()) or "" for name in PASSED_ON}
     return {name: value for name, value in found.items() if value}
 
 
 def customise(authorities: str, environment: dict[str, str]) -> str:
-    """Return the whole script that finishes the new system."""
+    """Return the complete script that finishes the new system."""
     script = SCRIPT
     if authorities:
         folder = "/usr/local/share/ca-certificates"
@@ -303,7 +304,7 @@ def customise(authorities: str, environment: dict[str, str]) -> str:
 
 
 def wrap(line: str, width: int) -> list[str]:
-    """Cut a line into pieces of at most this width."""
+    """Split a line into pieces of at most this width."""
     return [line[start : start + width] for start in range(0, len(line), width)]
 
 
@@ -313,13 +314,13 @@ def image_name(release: str) -> str:
 
 
 def image_label(name: str) -> str:
-    """Return the recipe that an image was made from, or nothing."""
+    """Return the recipe from which an image was built, or an empty string."""
     result = attempt(*_docker, "image", "inspect", "--format", f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}', name)
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def ensure_image(release: str, rebuild: bool = False) -> None:
-    """Make sure that the local image of a Debian release is there and made by today's recipe."""
+    """Ensure that the local image of a Debian release exists and matches the current recipe."""
     users_own = os.environ.get("FLASKHOST_IMAGE", "").replace("{release}", release)
     if users_own:
         adopt_image(users_own, release)
@@ -335,7 +336,7 @@ def ensure_image(release: str, rebuild: bool = False) -> None:
 
 
 def build_image(release: str, mirror: str, script: str, digest: str) -> None:
-    """Bootstrap a Debian release into a local image; nothing is pulled from a registry."""
+    """Bootstrap a Debian release into a local image, without pulling anything from a registry."""
     if not find_program("mmdebstrap"):
         # The keyring: Ubuntu's mmdebstrap has only Ubuntu's keys.
         packages = ["mmdebstrap", "debian-archive-keyring"]
@@ -348,12 +349,12 @@ def build_image(release: str, mirror: str, script: str, digest: str) -> None:
         command = as_root(
             "mmdebstrap",
             "--variant=minbase",
-            "--skip=cleanup/apt",  # our script does it
+            "--skip=cleanup/apt",  # done by our script
             f"--include={','.join(PACKAGES)}",
             f'--customize-hook=chroot "$1" sh < {shlex.quote(str(recipe_file))}',
             release,
             str(archive),
-            *([mirror] if mirror else []),  # without one mmdebstrap knows Debian's, security and updates included
+            *([mirror] if mirror else []),  # mmdebstrap's default has Debian's security updates too
         )
         status, words = follow(command, lambda line: line.startswith(("I: installing", "E:")))
         if status != 0:
@@ -364,18 +365,18 @@ def build_image(release: str, mirror: str, script: str, digest: str) -> None:
                 words,
             )
         previous = attempt(*_docker, "image", "inspect", "--format", "{{.Id}}", image_name(release)).stdout.strip()
-        # systemd learns from the variable that it is in a container.
+        # This variable tells systemd that it runs in a container.
         labels = ("--change", f"LABEL {RECIPE_LABEL}={digest}", "--change", "ENV container=docker")
         docker("import", *labels, archive, image_name(release))
         if previous:
-            attempt(*_docker, "image", "rm", previous)  # fails, rightly, while a container uses it
+            attempt(*_docker, "image", "rm", previous)  # fails, as it should, while a container uses it
     finally:
         for file in (archive, recipe_file):
             file.unlink(missing_ok=True)
 
 
 def adopt_image(name: str, release: str) -> None:
-    """Give an image of the user's own the local name, after a look at what it must have."""
+    """Give a user's own image the local name, after checking that it has what a host needs."""
     say(f"Using the image {name} (FLASKHOST_IMAGE) as Debian {release}")
     if not docker_ok("image", "inspect", name):
         note(f"pulling {name}")
@@ -410,7 +411,7 @@ def adopt_image(name: str, release: str) -> None:
 
 
 def ensure_key() -> None:
-    """Make the testbed's SSH key, once; it opens nothing but the testbed's own hosts."""
+    """Generate the testbed's SSH key once. Only the testbed's own hosts accept it."""
     if not find_program("ssh-keygen"):
         apt_install(["openssh-client"], "Ansible reaches its hosts by SSH")
     if KEY.exists() and KEY.with_suffix(".pub").exists():
@@ -423,26 +424,26 @@ def ensure_key() -> None:
 
 @dataclass(frozen=True)
 class Host:
-    """One bare host: a container with systemd, reached by SSH on a port of 127.0.0.1."""
+    """One bare host: a container with systemd, reached over SSH on a port of 127.0.0.1."""
 
     name: str
     release: str
-    ports: dict[int, int]  # the host's own port: the port of 127.0.0.1 that leads to it
-    network: str = ""  # hosts of one network know each other by name; without one it is alone in its own
-    aliases: tuple[str, ...] = ()  # further names that it has there
+    ports: dict[int, int]  # the host's own port: the port of 127.0.0.1 that is forwarded to it
+    network: str = ""  # hosts in one network resolve each other's names; if empty, the host has its own network
+    aliases: tuple[str, ...] = ()  # additional names of the host in the network
 
     @property
     def ssh_port(self) -> int:
-        """Return the port of 127.0.0.1 that leads to the host's sshd."""
+        """Return the port of 127.0.0.1 that is forwarded to the host's sshd."""
         return self.ports[22]
 
     @property
     def own_network(self) -> str:
-        """Return the name of the Docker network that the host is in."""
+        """Return the name of the host's Docker network."""
         return self.network or self.name
 
     def inspect(self, template: str) -> str:
-        """Return a fact about the container, or nothing if there is none."""
+        """Return a property of the container, or an empty string if it does not exist."""
         result = attempt(*_docker, "container", "inspect", "--format", template, self.name)
         return result.stdout.strip() if result.returncode == 0 else ""
 
@@ -462,23 +463,23 @@ class Host:
         docker("run", "--detach", *self.options(), image_name(self.release), "/bin/sh", "-c", BOOT)
 
     def options(self) -> list[str]:
-        """Return docker run's options."""
+        """Return the options for docker run."""
         options = [
             *("--name", self.name, "--hostname", self.name, "--network", self.own_network),
             *(part for alias in self.aliases for part in ("--network-alias", alias)),
             *("--label", f"{CHECKOUT_LABEL}={ROOT}", "--stop-signal", "SIGRTMIN+3"),
-            # systemd manages its own part of the machine's control groups: the same on cgroup v1 and v2.
+            # systemd manages its own part of the machine's control groups: the same with cgroup v1 and v2.
             *("--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
-            # Not --privileged: that would hand it the machine. SYS_PTRACE is for services with PrivateUsers and
-            # ProtectProc, DAC_READ_SEARCH for programs that read all files and are not root, as AIDE; seccomp and
-            # AppArmor profiles of Docker forbid the mounts that systemd's sandboxes need.
+            # Not --privileged, which would give it the machine. SYS_PTRACE is for services with PrivateUsers and
+            # ProtectProc, DAC_READ_SEARCH for programs such as AIDE that read all files without being root. Docker's
+            # seccomp and AppArmor profiles do not allow the mounts that systemd's sandboxes need.
             *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"),
             *("--cap-add", "SYS_PTRACE", "--cap-add", "DAC_READ_SEARCH"),
             *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
             *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec"),  # noqa: S108
-            # Docker lets any user listen below 1024; a real server does not.
+            # Docker lets any user listen on ports below 1024; a real server does not.
             *("--sysctl", "net.ipv4.ip_unprivileged_port_start=1024"),
-            # Docker switches IPv6 off where its network has none; a server has it.
+            # Docker disables IPv6 if its network has none; a server has it.
             *("--sysctl", "net.ipv6.conf.all.disable_ipv6=0"),
             *("--sysctl", "net.ipv6.conf.default.disable_ipv6=0"),
             *("--volume", f"{KEY.with_suffix('.pub')}:/mnt/testbed.pub:ro"),
@@ -488,7 +489,7 @@ class Host:
         return options
 
     def ssh_command(self, known_hosts: Path) -> list[str]:
-        """Return the command that logs in."""
+        """Return the login command."""
         return [
             *("ssh", "-p", str(self.ssh_port), "-i", str(KEY), "-o", f"UserKnownHostsFile={known_hosts}"),
             *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"),
@@ -496,7 +497,7 @@ class Host:
         ]
 
     def wait(self, known_hosts: Path, seconds: float = 90) -> None:
-        """Wait until the host lets us in (not just until its port is open), and note its host key."""
+        """Wait until the host accepts a login (not only until its port is open), and record its host key."""
         deadline = time.monotonic() + seconds
         answer = "nothing yet"
         while time.monotonic() < deadline:
@@ -518,14 +519,14 @@ class Host:
         )
 
     def remove(self) -> None:
-        """Remove the container, and its network with the last host in it."""
+        """Remove the container, and its network together with the last host in it."""
         if self.inspect("{{.Id}}"):
             docker("rm", "--force", "--volumes", self.name)
-        attempt(*_docker, "network", "rm", self.own_network)  # fails, rightly, while another host is in it
+        attempt(*_docker, "network", "rm", self.own_network)  # fails, as it should, while another host is in it
 
 
 def port_is_taken(port: int) -> bool:
-    """Tell whether something listens on this port of 127.0.0.1."""
+    """Check whether something listens on this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -536,7 +537,7 @@ def port_is_taken(port: int) -> bool:
 
 
 def port_from(variable: str, default: int) -> int:
-    """Return a port number from the environment."""
+    """Return a port number from an environment variable."""
     value = os.environ.get(variable) or str(default)
     if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 65535:
         raise Problem(f"{variable}={value} is not a port.", f"a number from 1 to 65535, as in {variable}={default}")
@@ -544,7 +545,7 @@ def port_from(variable: str, default: int) -> int:
 
 
 def demo_host(release: str) -> Host:
-    """Return the demo's host as the environment wants it."""
+    """Return the demo's host with the ports from the environment."""
     return Host(DEMO, release, {inside: port_from(*setting) for inside, setting in DEMO_PORTS.items()})
 
 
@@ -553,7 +554,7 @@ def demo_host(release: str) -> Host:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Hold the testbed's lock: two runs at once must not build the same image or key."""
+    """Hold the testbed's lock: two runs at once must not create the same image or key."""
     STATE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "testbed.lock").open("w") as lock:
         try:
@@ -588,7 +589,7 @@ def up(release: str) -> None:
 
 
 def keep(host: Host) -> None:
-    """Keep a demo host that is there, if it is the one that is asked for."""
+    """Keep an existing demo host if it matches the requested one."""
     cure = "`make demo-down`, then repeat."
     checkout = host.inspect(f'{{{{index .Config.Labels "{CHECKOUT_LABEL}"}}}}')
     if checkout != str(ROOT):
@@ -609,7 +610,7 @@ def keep(host: Host) -> None:
 
 
 def demo_login(host: Host) -> list[str]:
-    """Return the log-in command in a form to copy from a terminal, relative to the checkout."""
+    """Return the login command in a form to copy from a terminal, with paths relative to the checkout."""
     key, known_hosts = KEY.relative_to(ROOT), KNOWN_HOSTS.relative_to(ROOT)
     return [
         *("ssh", "-p", str(host.ssh_port), "-i", str(key)),
@@ -653,7 +654,7 @@ def down() -> None:
 
 
 class LocalHTTPS(http.client.HTTPSConnection):
-    """An HTTPS connection to 127.0.0.1 that asks for a site by its name, whatever certificate it shows."""
+    """An HTTPS connection to 127.0.0.1 that requests a site by name and accepts any certificate."""
 
     def __init__(self, name: str, port: int) -> None:
         """Prepare a connection that accepts the demo's self-signed certificate."""
@@ -664,13 +665,13 @@ class LocalHTTPS(http.client.HTTPSConnection):
         self._demo_context = context
 
     def connect(self) -> None:
-        """Connect to this machine; the name goes into SNI and Host only."""
+        """Connect to this machine; the name is used only for SNI and the Host header."""
         raw = socket.create_connection(("127.0.0.1", self.port), self.timeout)
         self.sock = self._demo_context.wrap_socket(raw, server_hostname=self.host)
 
 
 def ask_site(name: str, port: int) -> str:
-    """Ask a site for its front page and return its title; anything but a 200 is a Problem."""
+    """Request a site's home page and return its title. Any status but 200 raises a Problem."""
     url = f"https://{name}:{port}/"
     connection = LocalHTTPS(name, port)
     try:
@@ -691,7 +692,7 @@ def ask_site(name: str, port: int) -> str:
 
 
 def summary() -> None:
-    """Ask the demo's sites for a page, and say what runs where and what to do next."""
+    """Request a page from each of the demo's sites, and print what runs where and what to do next."""
     host = demo_host("trixie")
     https = host.ports[443]
     titles = {name: ask_site(f"{name}.localhost", https) for name in ("guestbook", "hello")}
@@ -721,13 +722,13 @@ def summary() -> None:
 
 
 def published(text: str) -> tuple[int, int]:
-    """Read a published port as Docker writes it, with or without the address: 127.0.0.1:8012:80."""
+    """Parse a published port in Docker's notation, with or without the address: 127.0.0.1:8012:80."""
     outside, inside = text.removeprefix("127.0.0.1:").split(":")
     return int(inside), int(outside)
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Bare Debian hosts for the demo and the tests, made with Docker.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     engine = commands.add_parser("engine", help="use the Docker engine that is there, or install and start Debian's")
@@ -755,7 +756,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run one sub-command."""
+    """Run one subcommand."""
     wanted = arguments()
     if wanted.command == "engine":
         ensure_engine(wanted.direct)

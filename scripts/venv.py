@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Make a virtual environment hold exactly what a lock file names, quickly and repeatably.
+"""Create a virtual environment that contains exactly what a lock file pins, fast and reproducibly.
 
-A file inside it, written last, remembers the lock and the interpreter that it was made from: nothing is done when both
-are still the same, and an interrupted run is simply made good by the next. Standard library only.
+A file in the environment, written last, records the lock and the interpreter that it was created from. If both are
+unchanged, nothing is done; after an interrupted run, the next run repairs the environment. Uses only the standard
+library.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ STAMP = "flaskhost-lock"
 
 
 def interpreter() -> str:
-    """Return a Python that is new enough: this one, or another on the PATH."""
+    """Return a Python that is new enough: this one, or another one in PATH."""
     if sys.version_info >= MINIMUM:
-        # Not a virtual environment's: that of a developer, say, which may vanish.
+        # Not the Python of a virtual environment, such as a developer's, which can disappear.
         return getattr(sys, "_base_executable", None) or sys.executable
     for minor in range(15, MINIMUM[1] - 1, -1):
         found = shutil.which(f"python3.{minor}")
@@ -40,7 +41,7 @@ def interpreter() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment that uv runs in: it trusts what this machine trusts, and uses pip's index."""
+    """Return the environment variables for uv: it trusts the machine's CAs, and uses pip's index."""
     settings = {"UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
     if os.environ.get("PIP_INDEX_URL") and not os.environ.get("UV_DEFAULT_INDEX"):
         settings["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
@@ -48,12 +49,12 @@ def environment() -> dict[str, str]:
 
 
 def runs(program: str | Path) -> bool:
-    """Tell whether a program is there and runs."""
+    """Check whether a program exists and runs."""
     return attempt(program, "--version").returncode == 0
 
 
 def create(target: Path, python: str) -> None:
-    """Make an empty environment; on Debian the module for it is a package of its own."""
+    """Create an empty environment. On Debian, the module for that is a package of its own."""
     command = (python, "-m", "venv", "--clear", target)
     result = attempt(*command)
     if result.returncode != 0 and "ensurepip" in result.stdout + result.stderr:
@@ -65,7 +66,7 @@ def create(target: Path, python: str) -> None:
 
 
 def bootstrap_uv(target: Path, lock: Path) -> str:
-    """Install the lock's own uv with pip: it does the rest eight times as fast."""
+    """Install the lock's own uv with pip, because uv installs the rest eight times as fast."""
     entry = re.search(r"^uv==\S+(?: \\\n +--hash=\S+)+$", lock.read_text(), re.MULTILINE)
     if not entry:
         raise Problem(f"{lock.relative_to(ROOT)} does not name uv with its hashes.", "`make lock` writes it anew.")
@@ -81,7 +82,7 @@ def bootstrap_uv(target: Path, lock: Path) -> str:
 
 
 def fill(target: Path, lock: Path, uv: str, hashes: bool) -> None:
-    """Make the environment hold what the lock names, and nothing else."""
+    """Install exactly what the lock pins into the environment, and remove everything else."""
     command = [uv, "pip", "sync", "--python", str(target / "bin/python"), str(lock)]
     if hashes:
         command.append("--require-hashes")
@@ -96,13 +97,13 @@ def fill(target: Path, lock: Path, uv: str, hashes: bool) -> None:
 
 
 def identity(lock: Path, python: str) -> str:
-    """Return what an environment is made from, in one line."""
+    """Return the lock's digest and the interpreter of an environment in one line."""
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     return f"{digest} {Path(python).resolve()}\n"
 
 
 def main() -> int:
-    """Make the environment that the command line names."""
+    """Create the environment from the command line."""
     parser = argparse.ArgumentParser(description="Make a virtual environment hold exactly what a lock file names.")
     parser.add_argument("target", type=Path, help="the environment's folder")
     parser.add_argument("lock", type=Path, help="the lock file: requirements with versions")
@@ -121,7 +122,8 @@ def main() -> int:
     name = target.relative_to(ROOT)
     say(f"Making {name} from {lock.relative_to(ROOT)} (the first time it takes a minute)")
     uv = wanted.uv or str(target / "bin/uv")
-    # Without its stamp it was left half-made: then it is made anew. With another lock only the difference is made.
+    # Without its stamp, the environment is incomplete and is recreated. With another lock, only the difference is
+    # applied.
     complete = stamp.is_file() and stamp.read_text().split(maxsplit=1)[1:] == made_from.split(maxsplit=1)[1:]
     usable = complete and runs(target / "bin/python") and runs(uv)
     stamp.unlink(missing_ok=True)

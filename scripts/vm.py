@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Bare Debian machines on QEMU, for what a container cannot show: a kernel of its own, AppArmor, auditd, a boot.
+"""Bare Debian machines on QEMU, for tests that containers cannot run: their own kernel, AppArmor, auditd, a boot.
 
-A machine is as like a new cloud server as can be made without one: firmware, GRUB, Debian's cloud kernel, systemd as
-the first process, an address by DHCP, a user with sudo and a key. Its disk is a thin layer over an image, which is
-made once from Debian's packages and kept. Standard library only, as scripts/testbed.py, whose key, user and list of
-packages these machines share.
+A machine is as similar to a new cloud server as possible: firmware, GRUB, Debian's cloud kernel, systemd as the first
+process, an address from DHCP, a user with sudo and a key. Its disk is a thin layer over an image, which is built once
+from Debian's packages and kept. Uses only the standard library, like scripts/testbed.py, whose key, user and package
+list these machines share.
 
-Everything is below .cache/vm: per image its disk, and a kernel to try KVM with; per machine its disk, the log of its
-console, QEMU's own words and its process id.
+All files are below .cache/vm: for each image its disk, and a kernel to test KVM with; for each machine its disk, its
+console log, QEMU's own output and its process ID.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ HOME = CACHE / "vm"
 MEMORY, CORES = "2048", "2"
 FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
 
-# The disk, in MiB, as a small server's: what is not written takes no room. First the firmware's part with the boot
-# loader, then the system's. The last MiB is the partition table's copy.
+# The disk in MiB, as on a small server; unwritten space takes no room. First the firmware's partition with the boot
+# loader, then the system's. The last MiB is the copy of the partition table.
 MIB = 1024**2
 DISK, LOADER_START, LOADER, SYSTEM_START = 12 * 1024, 1, 63, 64
 SYSTEM = DISK - SYSTEM_START - 1
-UUID = "5f1a5c00-0000-4000-8000-00000000000d"  # of the system's file system
+UUID = "5f1a5c00-0000-4000-8000-00000000000d"  # of the root file system
 
-# On top of what the containers hold: what makes a machine of it.
+# Packages that a machine needs in addition to those of the containers.
 MACHINE_PACKAGES = (
     "linux-image-cloud-amd64", "initramfs-tools", "e2fsprogs", "grub-efi-amd64", "grub-efi-amd64-signed",
     "systemd-resolved", "libnss-resolve",
-    "quota",  # fstab asks for project quotas, and systemd for what turns them on
+    "quota",  # fstab enables project quotas, and systemd needs its programs for that
 )  # fmt: skip
 
-# Run inside the new system, after the testbed's own script. The name and its line in /etc/hosts are as cloud-init
-# writes them. The host keys are made with the image: it never leaves this machine.
+# Runs inside the new system, after the testbed's own script. The host name and its line in /etc/hosts are as cloud-init
+# writes them. The host keys are created with the image, which never leaves this machine.
 SCRIPT = """\
 echo 'fh-vm-{release}' > /etc/hostname
 printf '127.0.1.1 fh-vm-{release}\\n127.0.0.1 localhost\\n::1 localhost ip6-localhost ip6-loopback\\n' > /etc/hosts
@@ -78,11 +78,11 @@ chmod 0600 /home/{user}/.ssh/authorized_keys
 ssh-keygen -A
 """
 
-# An emulated processor's clock is this computer's own, and only looks unsteady when this computer is busy; the kernel
-# would then ask a slow device for every glance at the clock.
+# An emulated processor's clock is this computer's own. It only looks unstable when this computer is busy, and the
+# kernel would then read a slow device each time it needs the clock.
 ARGUMENTS = "console=ttyS0,115200 consoleblank=0 tsc=reliable"
 
-# The first list of what to boot, until update-grub makes one: that cannot be done in a folder that is no disk yet.
+# The first boot menu, until update-grub generates one, which does not work in a folder that is not a disk yet.
 GRUB_LIST = f"""\
 search --no-floppy --fs-uuid --set=root {UUID}
 linux /vmlinuz root=UUID={UUID} ro {ARGUMENTS}
@@ -90,13 +90,13 @@ initrd /initrd.img
 boot
 """
 
-# What the firmware's part says to the boot loader: where the list is. As grub-install writes it.
+# The firmware partition's configuration for the boot loader: the location of the menu, as grub-install writes it.
 GRUB_START = f"""\
 search.fs_uuid {UUID} root
 set prefix=($root)/boot/grub
 configfile $prefix/grub.cfg
 """
-LOADER_ID = "F1A5-C00D"  # of the firmware's part
+LOADER_ID = "F1A5-C00D"  # of the firmware's partition
 
 PARTITIONS = f"""\
 label: gpt
@@ -109,7 +109,7 @@ start={SYSTEM_START}MiB, size={SYSTEM}MiB, type=L
 
 
 def ensure_programs() -> None:
-    """Install what makes and runs the machines, where it is missing."""
+    """Install missing programs that build and run the machines."""
     wanted = {
         "qemu-system-x86_64": "qemu-system-x86",
         "qemu-img": "qemu-utils",
@@ -125,7 +125,7 @@ def ensure_programs() -> None:
 
 
 def image_script(release: str) -> str:
-    """Return the whole script that finishes a release's bare system."""
+    """Return the complete script that finishes a release's bare system."""
     public = KEY.with_suffix(".pub").read_text().strip()
     mine = SCRIPT.format(
         release=release, user=USER, key=shlex.quote(public), uuid=UUID, loader=LOADER_ID, arguments=ARGUMENTS
@@ -135,11 +135,11 @@ def image_script(release: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """What a machine's disk is at its first start.
+    """The disk of a machine at its first start.
 
     Attributes:
         release: Debian's release.
-        packages: what is installed on top of a bare system.
+        packages: packages that are installed on top of a bare system.
     """
 
     release: str
@@ -152,18 +152,18 @@ class Image:
 
     @property
     def folder(self) -> Path:
-        """Where its disk and its kernel are."""
+        """The folder with its disk and its kernel."""
         return HOME / self.name
 
     def digest(self, mirror: str, script: str) -> str:
-        """Return what tells one recipe of an image from another."""
+        """Return a digest of the image's recipe."""
         packages = (*PACKAGES, *MACHINE_PACKAGES, *self.packages)
         recipe = json.dumps([self.release, mirror, packages, PARTITIONS, GRUB_START, GRUB_LIST, script])
         return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
 def ensure_image(image: Image, rebuild: bool = False) -> None:
-    """Make sure that an image is there and made by today's recipe."""
+    """Ensure that an image exists and matches the current recipe."""
     mirror = os.environ.get("FLASKHOST_DEBIAN_MIRROR", "")
     script = image_script(image.release)
     digest = image.digest(mirror, script)
@@ -171,7 +171,8 @@ def ensure_image(image: Image, rebuild: bool = False) -> None:
         if not rebuild and (image.folder / "recipe").read_text() == digest:
             say(f"The machine image {image.name} is there")
             return
-    # Also one that is off: its disk says what differs from the image, and means nothing over another one.
+    # Includes stopped machines: a machine's disk contains only the differences from its image, so it is invalid over
+    # another image.
     users = [machine.name for machine in machines() if machine.image() == image.name]
     if users:
         raise Problem(
@@ -183,7 +184,7 @@ def ensure_image(image: Image, rebuild: bool = False) -> None:
 
 
 def build_image(image: Image, mirror: str, script: str) -> None:
-    """Bootstrap a Debian release into a disk that QEMU can start; no loop device and no mount is needed."""
+    """Bootstrap a Debian release into a disk that QEMU can boot, without loop devices and mounts."""
     say(f"Making the machine image {image.name} from Debian's packages (one to two minutes)")
     folder, release = image.folder, image.release
     root, recipe_file = folder / "root", folder / "script.sh"
@@ -195,12 +196,12 @@ def build_image(image: Image, mirror: str, script: str) -> None:
         "mmdebstrap",
         "--variant=minbase",
         "--mode=root",
-        "--skip=cleanup/apt",  # the testbed's script does it
+        "--skip=cleanup/apt",  # done by the testbed's script
         f"--include={','.join((*PACKAGES, *MACHINE_PACKAGES, *image.packages))}",
         f'--customize-hook=chroot "$1" sh < {shlex.quote(str(recipe_file))}',
         release,
         str(root),
-        *([mirror] if mirror else []),  # without one mmdebstrap knows Debian's, security and updates included
+        *([mirror] if mirror else []),  # mmdebstrap's default has Debian's security updates too
     )
     status, words = follow(command, lambda line: line.startswith(("I: installing", "E:")))
     if status != 0:
@@ -215,7 +216,7 @@ def build_image(image: Image, mirror: str, script: str) -> None:
 
 
 def make_disk(folder: Path, root: Path) -> Path:
-    """Put a system's files on a disk that starts by itself, and keep its kernel beside it."""
+    """Write a system's files to a bootable disk, and keep its kernel next to the disk."""
     disk, system, loader = folder / "bare.img", folder / "system.img", folder / "loader.img"
     for file, size in ((disk, DISK), (system, SYSTEM), (loader, LOADER)):
         with file.open("wb"):
@@ -224,7 +225,7 @@ def make_disk(folder: Path, root: Path) -> Path:
     (folder / "start.cfg").write_text(GRUB_START)
     run(*as_root("install", "-m", "0600", str(folder / "grub.cfg"), str(root / "boot/grub/grub.cfg")))
     mkfs = find_program("mkfs.ext4") or "mkfs.ext4"
-    quotas = ("-O", "quota,project", "-E", "quotatype=prjquota")  # what limits.disk needs; fstab says prjquota
+    quotas = ("-O", "quota,project", "-E", "quotatype=prjquota")  # for limits.disk; fstab has prjquota
     run(*as_root(mkfs, "-q", "-F", "-U", UUID, *quotas, "-d", str(root), str(system)))
     run("mformat", "-i", loader, "-F", "-N", LOADER_ID.replace("-", ""), "::")
     run("mmd", "-i", loader, "::/EFI", "::/EFI/BOOT", "::/EFI/debian")
@@ -246,23 +247,23 @@ def make_disk(folder: Path, root: Path) -> Path:
 
 
 def acceleration(folder: Path) -> list[str]:
-    """Return QEMU's options for the processor: the machine's own where it can run this kernel, emulated otherwise."""
+    """Return QEMU's processor options: KVM if it can run this kernel, else emulation."""
     wanted = os.environ.get("FLASKHOST_VM_ACCEL", "")
     if wanted not in {"", "kvm", "tcg"}:
         raise Problem(f"FLASKHOST_VM_ACCEL={wanted} is not known.", "kvm or tcg, or nothing to have it tried.")
     if wanted == "kvm" or (not wanted and kvm_boots(folder)):
         return ["-accel", "kvm", "-cpu", "host"]
     note("emulated, as KVM does not run a kernel here: everything on the machine takes about five times as long")
-    # Without two of the processor's gifts: cmpxchg16b, which QEMU 7.2 now and then gets wrong (the kernel ended with a
-    # double fault in kmem_cache_alloc), and page tables of five levels, where each miss walks one more.
+    # Without two processor features: cmpxchg16b, which QEMU 7.2 sometimes emulates wrongly (the kernel crashed with a
+    # double fault in kmem_cache_alloc), and five-level page tables, where each TLB miss walks one more level.
     return ["-accel", "tcg,thread=multi", "-cpu", "max,-cx16,-la57"]
 
 
 def kvm_boots(folder: Path, seconds: float = 20) -> bool:
-    """Tell whether KVM really runs a kernel here: /dev/kvm may be there and hang or abort at the first instructions.
+    """Check whether KVM really runs a kernel here: an existing /dev/kvm can hang or abort at the first instructions.
 
-    The kernel is started without a disk, with the order to end at the panic that follows; it ends in two seconds where
-    KVM works.
+    The kernel is started without a disk, with the option to exit at the panic that follows. If KVM works, it exits in
+    two seconds.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
@@ -292,11 +293,11 @@ class Machine:
         return HOME / f"{self.name}.{kind}"
 
     def image(self) -> str:
-        """Return the name of the image that the machine was made from."""
+        """Return the name of the image that the machine is based on."""
         return self.file("image").read_text().strip() if self.file("image").exists() else ""
 
     def pid(self) -> int | None:
-        """Return the process id of the machine's QEMU, if it runs and is this machine's."""
+        """Return the process ID of the machine's QEMU, if it runs and belongs to this machine."""
         with contextlib.suppress(OSError, ValueError):
             pid = int(self.file("pid").read_text())
             if str(self.file("disk")).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -304,7 +305,7 @@ class Machine:
         return None
 
     def start(self, image: Image, ports: dict[int, int]) -> None:
-        """Start the machine: with a new disk where it has none, with its own where it has been before."""
+        """Start the machine, with a new disk if it has none yet."""
         if self.pid():
             say(f"{self.name} runs already")
             return
@@ -329,7 +330,7 @@ class Machine:
             raise Problem(f"QEMU could not start {self.name}.", "", tail(self.file("log").read_text(errors="replace")))
 
     def stop(self) -> None:
-        """Stop the machine at once, as if its plug were pulled."""
+        """Stop the machine immediately, like a power failure."""
         pid = self.pid()
         if pid:
             os.kill(pid, signal.SIGTERM)
@@ -349,13 +350,13 @@ class Machine:
 
 
 def machine_command(machine: Machine, ports: dict[int, int], processor: list[str]) -> list[str]:
-    """Return the command that is the machine."""
+    """Return the QEMU command of the machine."""
     forwards = "".join(f",hostfwd=tcp:127.0.0.1:{port}-:{inside}" for inside, port in sorted(ports.items()))
     return [
         *("qemu-system-x86_64", "-name", machine.name, *processor, "-m", MEMORY, "-smp", CORES),
         *("-display", "none", "-monitor", "none", "-serial", f"file:{machine.file('console')}"),
         *("-bios", str(FIRMWARE)),
-        # What is lost when this computer goes down can be made again: no waiting for its disk.
+        # Data that is lost when this computer crashes can be recreated, so do not wait for its disk.
         *("-drive", f"file={machine.file('disk')},if=virtio,format=qcow2,cache=unsafe,discard=unmap"),
         *("-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net"),
         *("-device", "virtio-rng-pci"),
@@ -363,7 +364,7 @@ def machine_command(machine: Machine, ports: dict[int, int], processor: list[str
 
 
 def machines() -> list[Machine]:
-    """Return the machines that are there, running or not."""
+    """Return all machines, running or stopped."""
     return [Machine(file.stem) for file in sorted(HOME.glob("*.disk"))]
 
 
@@ -371,7 +372,7 @@ def machines() -> list[Machine]:
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Bare Debian machines on QEMU, for the scenarios vm and strict.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     with_package: dict[str, Any] = {
@@ -395,7 +396,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run one sub-command."""
+    """Run one subcommand."""
     wanted = arguments()
     HOME.mkdir(parents=True, exist_ok=True)
     if wanted.command == "ready":

@@ -1,4 +1,4 @@
-"""The controller's half of flask_audit: the scanners that look from outside, and the report."""
+"""The part of flask_audit on the control node: the scanners that look from outside, and the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ansible.module_utils.flaskhost.audit import (
 from ansible.module_utils.flaskhost.audit.model import Scan, from_dict, not_run
 
 Answer = dict[str, Any]
-#: The names of the options are the module's; what is left out has the module's default.
+#: The module's options by name, with the module's defaults.
 DEFAULTS: dict[str, Any] = {
     "scanner": "",
     "scanners": list(report.TITLES),
@@ -52,19 +52,19 @@ DEFAULTS: dict[str, Any] = {
 
 
 class ActionModule(ActionBase):
-    """Does the steps outside and report here, and has the host do the others."""
+    """Runs the steps outside and report here, and all other steps on the host."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> Answer:
-        """Do a step.
+        """Run a step.
 
         Args:
-            tmp: unused; Ansible's own signature.
+            tmp: unused; part of Ansible's signature.
             task_vars: the task's variables.
 
         Returns:
-            The step's result, in the form of a module's.
+            The step's result, in the form of a module's result.
         """
         result = super().run(tmp, task_vars)
         arguments = {**DEFAULTS, **self._task.args}
@@ -79,7 +79,7 @@ class ActionModule(ActionBase):
             return {**result, "changed": False, **write(arguments, datetime.datetime.now(datetime.UTC))}
         answer = self._execute_module(module_args=dict(self._task.args), task_vars=task_vars)
         if step == "inside" and answer.get("failed") and not answer.get("unreachable"):
-            # One scanner that breaks takes nothing from the others.
+            # A scanner that breaks must not affect the others.
             name = str(arguments["scanner"])
             scan = not_run(
                 name, report.TITLES.get(name, name), f"{answer.get('msg')} {answer.get('module_stderr', '')}"
@@ -94,7 +94,7 @@ class ActionModule(ActionBase):
             if name == "gixy":
                 return [self._gixy(arguments, programs.get("gixy", ""), task_vars)]
             if name == "ssh_audit":
-                # Through a published port it is the host's own sshd too.
+                # A published port also leads to the host's own sshd.
                 return [outside.scan_ssh(address, ssh_port, programs.get("ssh_audit", ""))]
             place = outside.Place(address, ssh_port)
             if not self._is_local():
@@ -103,7 +103,7 @@ class ActionModule(ActionBase):
                 if not place.address:
                     return [not_run("ports", ports.TITLE, place.why_not)]
                 wanted = {*map(int, arguments["ports"]), place.ssh_port}
-                # With a note, sshd has just shown its key at this address and port.
+                # If there is a note, sshd has just presented its key at this address and port.
                 known = {place.ssh_port} if place.note else set()
                 scan = ports.scan(place.address, wanted, int(arguments["rate"]), known=known)
                 scan.notes += [place.note] if place.note else []
@@ -113,11 +113,11 @@ class ActionModule(ActionBase):
             return [not_run(name, name, str(error))]
 
     def _is_local(self) -> bool:
-        """Whether the host is the controller itself."""
+        """Check whether the host is the control node itself."""
         return str(getattr(self._connection, "transport", "")) == "local"
 
     def _own_port(self) -> int:
-        """The port that Ansible itself comes in by; SSH's own where it comes another way."""
+        """Return the port that Ansible connects to; SSH's default for other kinds of connections."""
         try:
             return int(self._connection.get_option("port") or 22)
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -130,7 +130,7 @@ class ActionModule(ActionBase):
         return outside.scan_nginx(str(answer["settings"]), requirement)
 
     def _tls(self, arguments: Answer, place: outside.Place, task_vars: dict[str, Any] | None) -> list[Scan]:
-        """Look at some names from here, or, where testssl.sh is not here, let the host look at itself."""
+        """Check some domains from here or, if testssl.sh is not installed here, on the host itself."""
         most = int(arguments["most_names"])
         names, others = list(arguments["names"])[:most], list(arguments["names"])[most:]
         if not names:
@@ -158,11 +158,11 @@ class ActionModule(ActionBase):
 
 
 def write(arguments: Answer, now: datetime.datetime) -> Answer:
-    """Write the report's two files; they tell what is weak, so they are nobody else's.
+    """Write the report's two files, readable only for the user, because they list weaknesses.
 
     Args:
         arguments: the options of the module.
-        now: the time.
+        now: the current time.
     """
     folder = PROJECT / Path(str(arguments["reports"])).expanduser()
     host = str(arguments["host"])

@@ -1,4 +1,4 @@
-"""The controller's half of flask_release: who deploys, and the controller's code, sent only where it is needed."""
+"""The part of flask_release on the control node: who deploys, and uploads of local code when the host needs it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if UTILS not in ansible.module_utils.__path__:
 from ansible.module_utils.flaskhost.deploy.sources import archives, folders
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
-#: When the playbook came to its first release. Ansible's strategies load this file before they start a process for
-#: each host and task, so that it is the same number in all of them.
+#: The time when the playbook came to its first release. Ansible's strategies load this file before they fork a process
+#: for each host and task, so all of them have the same number.
 LOADED = time.time()
 MACHINE_ID = Path("/etc/machine-id")
 
 
 class ActionModule(ActionBase):
-    """Tells the host who deploys, asks it whether it has the release, and sends the code only when it says no."""
+    """Adds who deploys, runs the module, and uploads the code only if the host does not have the release."""
 
-    # The code's folder on the host is made only when there is code to send.
+    # Creates the temporary folder on the host only when there is code to upload.
     TRANSFERS_FILES = False
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the module, a second time with the code where the first says that it is missing.
+        """Run the module, and run it again with the code if the host does not have it.
 
         Args:
-            tmp: unused; Ansible's own signature.
+            tmp: unused; part of Ansible's signature.
             task_vars: the task's variables.
 
         Returns:
@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
         path, archive = (str(arguments.get(name) or "") for name in ("source_path", "source_archive"))
         if not _needs_code(arguments) or (not path and (not archive or archives.is_url(archive))):
             return {**result, **self._ask(arguments, task_vars)}
-        # Folders of data in the developer's own tree are no part of the code.
+        # Data folders in the developer's own tree are not part of the code.
         app_dir = Path(str(arguments.get("source_subdir") or ""))
         persistent = [str(app_dir / name) for name in arguments.get("persistent") or []]
         try:
@@ -67,7 +67,7 @@ class ActionModule(ActionBase):
         return {**result, **answer}
 
     def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """Run the module; a lock that a dead run of this very machine has left behind is taken away from it."""
+        """Run the module, and take over a lock that a dead run of this control node has left behind."""
         answer = self._execute_module(module_args=arguments, task_vars=task_vars)
         holder = answer.get("lock_holder")
         if answer.get("failed") and isinstance(holder, dict) and _is_dead(holder.get("controller")):
@@ -90,7 +90,7 @@ class ActionModule(ActionBase):
                 if path:
                     packed = Path(local) / "source.tar.gz"
                     folders.pack(Path(path), packed, persistent)
-                # tar goes by what is in it, not by its name.
+                # tar detects the format by content, not by name.
                 there = self._connection._shell.join_path(remote, "source.tar.gz")
                 arguments["archive"] = self._transfer_file(str(packed), there)
             return self._ask(arguments, task_vars)
@@ -99,16 +99,16 @@ class ActionModule(ActionBase):
 
 
 def _needs_code(arguments: dict[str, Any]) -> bool:
-    """Whether this call may build a release; the other phases and a rollback find it on the host."""
+    """Check whether this call can build a release. Other phases, and rollbacks, find the release on the host."""
     phases = arguments.get("phases") or []
     return arguments.get("verb") != "rollback" and (not phases or "prepare" in phases)
 
 
 def _digest_folder(folder: Path, persistent: list[str]) -> str:
-    """The digest of a folder on the controller.
+    """Return the digest of a folder on the control node.
 
     Raises:
-        ReleaseError: it is not there, or cannot be read.
+        ReleaseError: the folder does not exist, or cannot be read.
     """
     if not folder.is_dir():
         raise ReleaseError("source.path", f"there is no folder {folder} on the controller.", "Correct source.path.")
@@ -119,10 +119,10 @@ def _digest_folder(folder: Path, persistent: list[str]) -> str:
 
 
 def _digest_archive(archive: Path, checksum: str) -> str:
-    """The digest of an archive on the controller, which is the one that was meant.
+    """Verify an archive on the control node, and return its digest.
 
     Raises:
-        ReleaseError: it is not there, cannot be read, or is another one.
+        ReleaseError: the archive does not exist, cannot be read, or has another checksum.
     """
     try:
         archives.verify(archive, checksum)
@@ -136,11 +136,11 @@ def _digest_archive(archive: Path, checksum: str) -> str:
 
 
 def _who() -> dict[str, Any]:
-    """What the host writes down of this run of the playbook, for its history and beside its lock."""
+    """Return what the host records about this run of the playbook, in its history and in its lock."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
-        # A container that runs under a number without a name.
+        # A container can run with a user ID that has no name.
         user = str(os.getuid())
     process = _playbook()
     controller = {"id": _machine(), "pid": process, "started": _started(process)}
@@ -153,46 +153,46 @@ def _who() -> dict[str, Any]:
 
 
 def _playbook() -> int:
-    """The process of ansible-playbook, whose child this one is; it stays the same when that one has died."""
+    """Return the process ID of ansible-playbook, this process's parent. It stays the same after the parent's death."""
     parent = multiprocessing.parent_process()
     return parent.pid if parent and parent.pid else os.getpid()
 
 
 def _machine() -> str:
-    """A name for this machine that stays the same, and that no other one has.
+    """Return a stable and unique ID of this control node.
 
-    Of the parts none is enough: machines made from one image share machine-id, laptops are called alike, and the
-    number of a process means something only inside of its own namespace, a container.
+    No single part is enough: machines made from one image share their machine-id, laptops can have the same host name,
+    and a process ID is valid only within its own namespace, a container.
     """
     identity, namespace = "", ""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         identity = MACHINE_ID.read_text(encoding="ascii").strip()
-    # No Linux: the network card's address. With that bit it is a random number, another one in each process.
+    # Not Linux: the network card's address. If this bit is set, it is a random number that differs in each process.
     if not identity and not (card := uuid.getnode()) >> 40 & 1:
         identity = f"{card:x}"
     with contextlib.suppress(OSError):
         namespace = str(Path("/proc/self/ns/pid").readlink())
-    # machine-id(5) wants it hashed before it leaves the machine.
+    # machine-id(5) requires that the ID is hashed before it leaves the machine.
     return hashlib.sha256("\0".join(["flaskhost", socket.gethostname(), identity, namespace]).encode()).hexdigest()[:16]
 
 
 def _stat(process: int) -> list[str]:
-    """The fields of a process from its state on; empty where there is no such process, or no /proc."""
+    """Return the fields of a process from its state on; empty if there is no such process or no /proc."""
     try:
-        # The name before them stands in parentheses, and may hold anything: proc(5), /proc/pid/stat.
+        # The name comes first, in parentheses, and can contain any character: proc(5), /proc/pid/stat.
         return Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].decode().split()
     except OSError:
         return []
 
 
 def _started(process: int) -> int:
-    """When a process has started, in clock ticks since boot; 0 where there is no /proc to tell."""
+    """Return the start time of a process in clock ticks since boot; 0 without /proc."""
     fields = _stat(process)
     return int(fields[19]) if fields else 0
 
 
 def _is_dead(controller: Any) -> bool:
-    """Whether a lock's holder was a run of this machine that is no more; in doubt it is not."""
+    """Check whether a lock's holder was a run on this control node that has ended. If in doubt, it has not."""
     if not isinstance(controller, dict) or controller.get("id") != _machine():
         return False
     process, started = controller.get("pid"), controller.get("started")
@@ -203,8 +203,8 @@ def _is_dead(controller: Any) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        # There, and of another user.
+        # The process exists and belongs to another user.
         pass
     fields = _stat(process)
-    # A process that has died and that nobody has asked for its status, or another one with the same number.
+    # A zombie process, or another process with the same ID.
     return bool(fields) and (fields[0] in "ZX" or (bool(started) and _started(process) != started))

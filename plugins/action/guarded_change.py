@@ -1,4 +1,4 @@
-"""The controller's half of guarded_change: the new SSH connection that confirms a change, or says that it failed."""
+"""The part of guarded_change on the control node: the new SSH connection that confirms a change, or its failure."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ if UTILS not in ansible.module_utils.__path__:
 
 from ansible.module_utils.flaskhost.preflight.access import refusal_text
 
-#: Connections that go through sshd and the firewall. All others (local, a container's) cannot be cut by either.
+#: Connections through sshd and the firewall. Neither can cut any other connection (local, or to a container).
 OVER_SSH = {"ssh", "paramiko", "paramiko_ssh", "libssh", "mitogen_ssh"}
-#: ssh takes the first value of an option that it is given, so these stand before those of ansible.cfg.
+#: ssh uses the first value of an option, so these come before those of ansible.cfg.
 NEW_CONNECTION = "-o ControlMaster=no -o ControlPath=none"
-#: Seconds: between two attempts, for one attempt, and those before the host's timer in which none is begun any more.
+#: Seconds: between two attempts, for one attempt, and before the end of the host's timer, when no new attempt begins.
 PAUSE = 2
 ATTEMPT = 10
 MARGIN = 5
-#: Seconds beyond the host's timer in which the old state has to be there again.
+#: Seconds after the end of the host's timer within which the old state must be back.
 WAY_BACK = 60
 DEFAULT_SECONDS = 45
 
 
 class ActionModule(ActionBase):
-    """Makes the change, proves it over a new connection, and else waits until the host has taken it back."""
+    """Makes the change and confirms it over a new connection, or waits until the host has reverted it."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
     _supports_async = False
 
-    #: For tests.
+    #: Replaced in tests.
     _sleep = staticmethod(time.sleep)
     _now = staticmethod(time.monotonic)
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the module, once per phase.
+        """Run the module, once for each phase.
 
         Args:
-            tmp: unused; Ansible's own signature.
+            tmp: unused; part of Ansible's signature.
             task_vars: the task's variables.
 
         Returns:
-            The first phase's result, with ``proven``; or a failure that says what the host has done.
+            The first phase's result, with ``proven``; or a failure that reports what the host has done.
         """
         result = super().run(tmp, task_vars)
         arguments = {**self._task.args, "nonce": secrets.token_hex(16)}
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
         try:
             answer = self._phase("apply", arguments, task_vars)
         except AnsibleConnectionFailure as error:
-            # The change may have cut the very connection that made it. The host knows what to do.
+            # The change can have cut the connection that made it. The host handles that by itself.
             return {**result, **self._failed(arguments, task_vars, f"The connection broke: {_words(error)}", seconds)}
         if answer.get("failed") or not answer.get("armed"):
             if answer.get("failed"):
@@ -70,7 +70,7 @@ class ActionModule(ActionBase):
             if confirmed.get("failed"):
                 return {**result, **confirmed}
             return {**result, **answer, "proven": False}
-        # By the host's own timer: a slow host takes long until it starts it.
+        # Use the time left on the host's timer, because a slow host takes long until it starts the timer.
         refusal = self._prove(arguments, task_vars, self._now() + float(answer["left"]) - MARGIN)
         if refusal:
             return {**result, **self._failed(arguments, task_vars, refusal, seconds)}
@@ -84,24 +84,24 @@ class ActionModule(ActionBase):
         )
 
     def _prove(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, deadline: float) -> str:
-        """Confirm over a new connection, at least once, and again until it is too late.
+        """Confirm over a new connection, at least once, and retry until the deadline.
 
         Returns:
-            Why it did not work; empty when it did.
+            Why it failed; empty on success.
         """
         with self._new_connection(int(arguments.get("port") or 0)):
             while True:
                 try:
                     answer = self._phase("confirm", arguments, task_vars)
                 except AnsibleError as error:
-                    # No connection, or one without root's rights. sshd may be on its way up still.
+                    # No connection, or one without root access. sshd can still be starting.
                     refusal = _words(error)
                 else:
                     if not answer.get("failed"):
                         return ""
                     refusal = _said(answer)
                     if "old_state" in answer:
-                        # The host has decided, and will say the same again.
+                        # The host has decided, and its result will not change.
                         return refusal
                 self._sleep(PAUSE)
                 if self._now() >= deadline:
@@ -110,7 +110,7 @@ class ActionModule(ActionBase):
     def _failed(
         self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, refusal: str, seconds: int
     ) -> dict[str, Any]:
-        """Wait over the old way until the host is as it was, and say so."""
+        """Wait on the old connection until the host has reverted the change, and report it."""
         outcome = self._wait_for_return(arguments, task_vars, seconds)
         if outcome == "confirmed":
             return {"changed": True, "armed": True, "proven": True, "reasons": []}
@@ -132,7 +132,7 @@ class ActionModule(ActionBase):
         return {"failed": True, "changed": False, "msg": message, "old_state": outcome == "ok"}
 
     def _wait_for_return(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None, seconds: int) -> str:
-        """What the host has done; empty when it does not answer."""
+        """Return what the host has done; empty if it does not respond."""
         deadline = self._now() + seconds + WAY_BACK
         while self._now() < deadline:
             try:
@@ -150,13 +150,13 @@ class ActionModule(ActionBase):
 
     @contextmanager
     def _new_connection(self, port: int) -> Iterator[None]:
-        """Have every command go over a connection of its own, to another port perhaps, while this lasts.
+        """Make every command open a new connection inside this context, to another port if requested.
 
-        Whatever this does, the host looks at the age of the connection that confirms.
+        In any case, the host checks the age of the connection that confirms.
         """
         connection = self._connection
         if connection.transport.rpartition(".")[2] != "ssh":
-            # Others keep one connection in this process.
+            # Other connection plugins keep one connection open in this process.
             connection.reset()
         wanted: dict[str, Any] = {"timeout": ATTEMPT}
         if connection.transport.rpartition(".")[2] == "ssh":
@@ -178,7 +178,7 @@ class ActionModule(ActionBase):
         return f"{user}to {context.remote_addr}, port {port or context.port or 22}"
 
     def _say_refusal(self, arguments: dict[str, Any], answer: dict[str, Any]) -> str:
-        """The module's message, and what has become of the host."""
+        """Return the module's message, and the state of the host."""
         message = _said(answer)
         if answer.get("old_state") is None:
             return message
@@ -198,6 +198,6 @@ def _words(error: Exception) -> str:
 
 
 def _said(answer: dict[str, Any]) -> str:
-    """What a module that failed has said; Ansible's own words only where it said nothing."""
+    """Return the message of a failed module; Ansible's own output only if it has none."""
     said = (str(answer.get(key) or "").strip() for key in ("msg", "module_stderr", "module_stdout"))
     return next(filter(None, said), "no reason was given")

@@ -1,4 +1,4 @@
-"""Ansible's usual output, in which each printed command works as printed: it has the inventory of this very run."""
+"""Ansible's default output with complete commands: each printed command includes the inventory of the current run."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from ansible.plugins.callback.default import CallbackModule as Default
 DOCUMENTATION = """
 name: flaskhost
 type: stdout
-short_description: Ansible's usual output, with whole commands in its messages
+short_description: Ansible's default output with complete commands in its messages
 description:
-  - As C(default). A command that a message prints, such as C(ansible-playbook site.yml), is printed with the options of
-    this run by which the hosts are reached - the inventory, and how passwords are asked for.
+  - Like C(default). Commands in messages, such as C(ansible-playbook site.yml), are printed with the options with which
+    this run reaches the hosts - the inventory, and how passwords are requested.
 extends_documentation_fragment: [default_callback, result_format_callback]
 requirements: [set as stdout in configuration]
 """
 
-#: A command of ours that names no inventory. A long line may have been broken after its first word.
+#: A command of this project without an inventory. In a long message, the line can break after the first word.
 COMMAND = re.compile(r"\bansible-playbook(?=\s+(?:playbooks/\w+\.yml|site\.yml))")
-#: What an operator types in every command, by the names of Ansible's own options: with a value, and without.
+#: The options that an operator types with every command, by Ansible's names: with a value, and without one.
 VALUES = {"vault_ids": "--vault-id", "vault_password_files": "--vault-password-file", "remote_user": "--user",
           "private_key_file": "--private-key", "become_password_file": "--become-password-file"}  # fmt: skip
 SWITCHES = {"ask_vault_pass": "--ask-vault-pass", "become_ask_pass": "-K", "ask_pass": "-k"}
 
 
 def options(given: Mapping[str, Any], usual: Sequence[str], folder: Path) -> str:
-    """The options that a command has to have so that it reaches the hosts of this run.
+    """Return the options with which a command reaches the hosts of this run.
 
     Args:
-        given: the options of this run, as Ansible has read them.
-        usual: the inventories that are meant where none is named.
-        folder: the present folder, below which paths are shortened.
+        given: the options of this run, as parsed by Ansible.
+        usual: the default inventories.
+        folder: the current folder; paths below it are shortened.
 
     Returns:
-        Words for a shell, each with a space before it; empty if nothing has to be said.
+        Shell words, each after a space; empty if no options are needed.
     """
     inventories = [str(item) for item in given.get("inventory") or []]
     words = [] if inventories == list(usual) else [("-i", _short(item, folder)) for item in inventories]
@@ -53,13 +53,13 @@ def options(given: Mapping[str, Any], usual: Sequence[str], folder: Path) -> str
 
 
 def _short(value: str, folder: Path) -> str:
-    """A path as somebody in the folder would type it."""
+    """Shorten a path to what a user in the folder would type."""
     path = Path(value)
     return str(path.relative_to(folder)) if path.is_absolute() and path.is_relative_to(folder) else value
 
 
 class CallbackModule(Default):
-    """Prints as Ansible's own does, and completes the commands."""
+    """Prints like Ansible's default callback, and completes the commands."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -77,11 +77,11 @@ class CallbackModule(Default):
             return shown(msg, *arguments, **more)
 
         if words:
-            # Warnings and errors come by way of it, too.
+            # Warnings and errors use this method too.
             display.display = complete
 
     def v2_on_file_diff(self, result: Any) -> None:
-        """Print what a file holds as it is."""
+        """Print the contents of files without changes."""
         self._as_it_is = True
         try:
             super().v2_on_file_diff(result)

@@ -1,4 +1,4 @@
-"""Filters that turn ``flask_apps`` into what the roles read. The logic is in plugins/module_utils/flaskhost."""
+"""Filters that turn ``flask_apps`` into the input of the roles. The code is in plugins/module_utils/flaskhost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ansible.module_utils
 import yaml
 
 PROJECT_DIR = Path(__file__).resolve().parents[2]
-# Ansible ships plugins/module_utils to the hosts under this name; on the controller it has to be told of the folder.
+# On the hosts, Ansible provides plugins/module_utils under this name. On the control node, add the folder to the path.
 if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(str(PROJECT_DIR / "plugins" / "module_utils"))
 
@@ -38,7 +38,7 @@ def flask_app_sizes(
     """Compute the host's sizing budget; see :func:`sizing.size_host`.
 
     Args:
-        others: the facts of the other hosts that run the apps; a host that was not asked for them has none.
+        others: the facts of the other hosts that run the apps; empty for hosts whose facts were not gathered.
     """
     known = [
         (int(facts["memtotal_mb"]), int(facts["processor_vcpus"]))
@@ -49,32 +49,32 @@ def flask_app_sizes(
 
 
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
-    """Turn ``flask_apps`` into full records; see :func:`apps.record.app_records`."""
+    """Turn ``flask_apps`` into complete records; see :func:`apps.record.app_records`."""
     return app_records(apps, sizes.get("apps"), str(PROJECT_DIR), email=acme_email)
 
 
 def flask_app_accounts(apps: Any) -> list[str]:
-    """Name the accounts that apps have on their hosts: the system user of each, and the one that builds for it."""
+    """Return the accounts of the apps on their hosts: the system user and the build account of each."""
     return sorted({account for name in apps for account in (str(name), virtualenv.build_account(str(name)))})
 
 
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
-    """Turn the site's settings ``acme`` and ``acme_email`` into the full ones; see :mod:`settings.acme`."""
+    """Complete the site's settings ``acme`` and ``acme_email``; see :mod:`settings.acme`."""
     return acme_settings(acme, acme_email)
 
 
 def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
-    """Turn the site's setting ``backup`` into the full one; see :func:`backup_settings.settings`."""
+    """Complete the site's setting ``backup``; see :func:`backup_settings.settings`."""
     return backup_settings.settings(settings)
 
 
 def flask_restore_request(given: dict[str, Any], apps: Any, hosts: list[str], time: str = "") -> dict[str, Any]:
-    """Understand what playbooks/restore.yml was asked; see :func:`requests.restore.request`."""
+    """Parse the request of playbooks/restore.yml; see :func:`requests.restore.request`."""
     return restore.request(given, apps or {}, hosts, time)
 
 
 def flask_clone_problem(given: dict[str, Any], apps: Any, inventory: str, allowed: Any) -> str:
-    """Find why playbooks/clone.yml may not do what it was asked; see :func:`requests.clone.problem`."""
+    """Find the first problem with the request of playbooks/clone.yml; see :func:`requests.clone.problem`."""
     return clone.problem(given, apps or {}, inventory, allowed)
 
 
@@ -84,23 +84,23 @@ def flask_clone_source(text: str) -> dict[str, Any]:
 
 
 def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
-    """Say under which addresses a host reaches the others of its group; see :func:`settings.peers.peer_addresses`.
+    """Return the addresses of the other hosts of a group; see :func:`settings.peers.peer_addresses`.
 
     Args:
         hosts: the hosts of the group.
         host: the host's own name.
-        variables: Ansible's ``hostvars``; of the other hosts only what is needed is worked out.
+        variables: Ansible's ``hostvars``; only the needed variables of the other hosts are evaluated.
     """
     return peer_addresses(hosts, host, variables)
 
 
 def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str]:
-    """Say from which networks the other hosts of a group come; see :func:`settings.peers.peer_networks`."""
+    """Return the networks of the other hosts of a group; see :func:`settings.peers.peer_networks`."""
     return peer_networks(hosts, host, variables)
 
 
 def flask_hosts_with_repository(hosts: list[str], host: str, variables: Any) -> list[str]:
-    """Say which other hosts have the second repository of a host; see :func:`preflight.hosts_with_repository`."""
+    """Return the other hosts with the same second repository; see :func:`preflight.hosts_with_repository`."""
     return preflight.hosts_with_repository(hosts, host, variables)
 
 
@@ -116,19 +116,19 @@ def flask_app_problems(
     option_names: list[str] | None = None,
     attempts: Any = (),
 ) -> list[preflight.Problem]:
-    """Find every problem of the apps, the settings and the host; see :func:`preflight.find_problems`.
+    """Find all problems of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
     Args:
-        values: the variables' values as ``query('ansible.builtin.vars', ...)`` hands them out, which are worked out
-            only when they are read: a template that fails is then one problem among the others, not the end.
-        names: the variables' names in the same order; the first one holds the apps, the others are settings.
+        values: the variables' values from ``query('ansible.builtin.vars', ...)``. They are evaluated only when they are
+            read, so that a failing template becomes one problem among others instead of ending the run.
+        names: the variables' names in the same order; the first one contains the apps, the others are settings.
         facts: the host's facts.
-        web: whether the host is one that visitors come to.
+        web: whether the host serves visitors.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         same_repository: the other hosts whose backups would go to the same second repository.
-        options: the values of the roles' options that the site sets by themselves, handed out in the same way.
+        options: the values of the role options that the site sets directly, also evaluated when they are read.
         option_names: their names in the same order.
-        attempts: the results of the action ``preflight_attempt``; the last one may have the host's answers.
+        attempts: the results of the action ``preflight_attempt``; the last one can contain the host's answers.
     """
     apps, site = _apps_and_settings(values, names)
     return preflight.find_problems(
@@ -149,17 +149,17 @@ def flask_app_problems(
 def flask_host_questions(
     values: Any, names: list[str], runs_apps: bool = True, has_databases: bool = True
 ) -> dict[str, Any]:
-    """Find what only the host can say; see :func:`preflight.host_questions` and :func:`flask_app_problems`."""
+    """Return the queries for the host; see :func:`preflight.host_questions` and :func:`flask_app_problems`."""
     apps, site = _apps_and_settings(values, names)
     return preflight.host_questions(apps, site, runs_apps=runs_apps, has_databases=has_databases)
 
 
 def flask_role_options(names: list[str], settings: list[str]) -> list[str]:
-    """Choose those variables that are options of roles, and that the site sets by itself.
+    """Select the variables that are role options and that the site sets directly.
 
     Args:
         names: the names of all variables.
-        settings: those that are checked as settings of the site.
+        settings: the names that are checked as settings of the site.
     """
     return sorted((set(names) & _role_options().keys()) - _wired() - set(settings))
 
@@ -177,15 +177,15 @@ def flask_setting_warnings(names: list[str], settings: list[str]) -> list[str]:
 
 
 def flask_disk_warnings(facts: Any, host: str, runs_apps: bool, runs_database: bool) -> list[str]:
-    """Say where ``limits.disk`` holds nobody back; see :func:`preflight.disk.disk_warnings`."""
+    """Warn if ``limits.disk`` has no effect; see :func:`preflight.disk.disk_warnings`."""
     return preflight.disk_warnings(facts, host, runs_apps=runs_apps, runs_database=runs_database)
 
 
 def flask_host_warnings(attempt: Any, host: str) -> list[str]:
-    """Say which restores were killed on a host and are not finished, and which apps run there beside the inventory's.
+    """Return warnings about unfinished restores on a host, and about running apps that are not in the inventory.
 
     Args:
-        attempt: the result of the action ``preflight_attempt`` that asked the host.
+        attempt: the result of the action ``preflight_attempt`` that queried the host.
         host: its name.
     """
     answers = attempt.get("answers") if isinstance(attempt, dict) else None
@@ -195,12 +195,12 @@ def flask_host_warnings(attempt: Any, host: str) -> list[str]:
 
 
 def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: str) -> list[str]:
-    """Say that a run restarts PostgreSQL, since backups are switched on or off.
+    """Warn if a run restarts PostgreSQL because backups are switched on or off.
 
     Args:
         values: the values of the variables.
-        names: their names, the apps' first.
-        attempt: the result of the action ``preflight_attempt`` that asked the host.
+        names: their names, the apps' variable first.
+        attempt: the result of the action ``preflight_attempt`` that queried the host.
         host: its name.
     """
     answers = attempt.get("answers") if isinstance(attempt, dict) else None
@@ -208,7 +208,7 @@ def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: st
     _apps, settings = _apps_and_settings(values, names)
     site = settings.get("backup")
     passphrase = preflight.read_item(site, "passphrase") if isinstance(site, dict) and "passphrase" in site else ""
-    # One that cannot be worked out is reported elsewhere.
+    # A passphrase that cannot be evaluated is reported elsewhere.
     if archives is None or isinstance(passphrase, preflight.Unreadable) or bool(passphrase) == archives:
         return []
     turned = "off" if archives else "on"
@@ -229,7 +229,7 @@ def _specs() -> list[Path]:
 
 @functools.cache
 def _role_options() -> dict[str, dict[str, Any]]:
-    """What the roles' argument_specs say of their options; without preflight's own."""
+    """Return the roles' argument_specs by option, without those of the role preflight."""
     found: dict[str, dict[str, Any]] = {}
     for path in _specs():
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
@@ -239,58 +239,58 @@ def _role_options() -> dict[str, dict[str, Any]]:
 
 @functools.cache
 def _wired() -> frozenset[str]:
-    """The names of all variables that group_vars/all sets for the roles."""
+    """Return the names of all variables that group_vars/all sets for the roles."""
     files = sorted((PROJECT_DIR / "group_vars" / "all").glob("*.yml"))
     return frozenset(name for path in files for name in yaml.safe_load(path.read_text(encoding="utf-8")) or {})
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
-    """Say why a host cannot be reached, or root's rights not be had; see :func:`preflight.find_access_problems`."""
+    """Explain why a host cannot be reached, or why root access fails; see :func:`preflight.find_access_problems`."""
     return preflight.find_access_problems(attempts, host)
 
 
 def flask_app_problem_report(problems: list[preflight.Problem], host: str) -> str:
-    """Write the message that the operator sees; see :func:`preflight.render`."""
+    """Format the message for the operator; see :func:`preflight.render`."""
     return preflight.render(problems, host)
 
 
 def flask_app_pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
-    """Hand a role its part of the records; see :func:`apps.record.pick`."""
+    """Select a role's part of the records; see :func:`apps.record.pick`."""
     return pick(records, fields)
 
 
 def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
-    """Understand what playbooks/freeze.yml was asked; see :func:`requests.freeze.request`."""
+    """Parse the request of playbooks/freeze.yml; see :func:`requests.freeze.request`."""
     return freeze.request(given, apps or {}, time.time())
 
 
 def flask_status_apps(apps: Any, app: str = "") -> list[dict[str, Any]]:
-    """Say what a host has to know to tell about the apps; see :func:`requests.status.apps_to_ask`."""
+    """Return what a host needs to report the status of the apps; see :func:`requests.status.apps_to_ask`."""
     return status.apps_to_ask(apps, app)
 
 
 def flask_status_report(results: Any) -> dict[str, Any]:
-    """Put the answers of all hosts together for a script; see :func:`requests.status.report`."""
+    """Build the report of all hosts for scripts; see :func:`requests.status.report`."""
     return status.report(status.rows(results), time.time())
 
 
 def flask_status_table(results: Any) -> str:
-    """Write the table of playbooks/status.yml; see :func:`requests.status.rows` and :func:`requests.status.table`."""
+    """Format the table of playbooks/status.yml; see :func:`requests.status.rows` and :func:`requests.status.table`."""
     return status.table(status.rows(results))
 
 
 def flask_verb_problem(given: dict[str, Any], apps: Any, verb: str) -> str:
-    """Find what is wrong with the variables that a verb was given; see :func:`requests.selection.problem`."""
+    """Find the first problem with the variables of a playbook; see :func:`requests.selection.problem`."""
     return selection.problem(given, apps, verb)
 
 
 def flask_app_select(records: list[dict[str, Any]], app: str = "", version: str = "") -> list[dict[str, Any]]:
-    """Choose the records that a verb is about; see :func:`requests.selection.select`."""
+    """Select the records that a playbook acts on; see :func:`requests.selection.select`."""
     return selection.select(records, app, version)
 
 
 class FilterModule:
-    """The filters by their names in a template."""
+    """The filters by their names in templates."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters."""
