@@ -20,8 +20,8 @@ options:
   cluster: {description: "Cluster in Debian's notation, such as 17/main.", type: str, required: true}
   only_guard: {description: Whether only to check that the data belongs to this version., type: bool, default: false}
   databases_in_use:
-    description: If set, only return the databases besides these to which the files on the disk allow access. Each with
-      its pool size in PgBouncer, by name.
+    description: Databases in use by name, each with its pool size in PgBouncer (0 for no pool). If set, the module only
+      returns the databases whose access or pool the files on the disk contain although these do not need it.
     type: dict
   settings_file:
     description: Settings file in conf.d.

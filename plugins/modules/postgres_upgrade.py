@@ -5,15 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: postgres_upgrade
-short_description: Move a cluster's data to another major version of PostgreSQL, or go back
+short_description: Move a cluster's data to another major version of PostgreSQL, or return to the previous one
 description:
   - Copies the data with Debian's pg_upgradecluster. The previous cluster stays on the disk, stopped, with its data.
-  - Going back starts the previous cluster again in place of the new one, which also stays on the disk. Only the new
+  - Returning starts the previous cluster again in place of the new one, which also stays on the disk. Only the new
     cluster has the data that was written since the upgrade.
   - PostgreSQL is down while the data is copied.
 options:
   cluster: {description: "Target cluster in Debian's notation, such as 17/main.", type: str, required: true}
-  state: {description: Whether to upgrade or to go back., type: str, choices: [upgraded, back], default: upgraded}
+  state: {description: Whether to upgrade or to return., type: str, choices: [upgraded, back], default: upgraded}
   method:
     description: Upgrade method; upgrade copies the files (pg_upgrade). dump is rejected, because it would run apps'
       code as the superuser.

@@ -64,7 +64,7 @@ p {{ margin: 0; white-space: pre-line; overflow-wrap: anywhere; }}
 """
 
 
-# --- What the operator asks for --------------------------------------------------------------------------------------
+# --- The operator's request ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _shown(value: Any) -> str:
     return f'"{text if len(text) <= 60 else text[:57] + "..."}"'
 
 
-# --- What there has to be on the disk --------------------------------------------------------------------------------
+# --- The page and its settings ---------------------------------------------------------------------------------------
 
 
 def page(message: str) -> str:
