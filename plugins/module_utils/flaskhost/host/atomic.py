@@ -43,7 +43,7 @@ def write(
             os.fsync(stream.fileno())
         if judge:
             judge(beside)
-        os.replace(beside, path)  # noqa: PTH105 - the same call, and the one that this rests on
+        os.replace(beside, path)  # noqa: PTH105 - the atomic call that all of this depends on
     finally:
         beside.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.host import atomic
 
-#: Runs a command and returns its status, its output and its errors.
+#: Runs a command and returns its status, output and error output.
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -141,7 +141,7 @@ def plan_modes(modes: Iterable[Mapping[str, Any]]) -> list[Change]:
             except HostFilesError:
                 continue  # A missing group belongs to a package that is not installed.
         limit = int(item["mode"], 8)
-        for path in sorted(glob.glob(item["path"])):  # noqa: PTH207 - the pattern is a whole path
+        for path in sorted(glob.glob(item["path"])):  # noqa: PTH207 - the pattern is an absolute path
             status = os.lstat(path)
             if stat.S_ISLNK(status.st_mode):
                 continue

@@ -135,7 +135,7 @@ def temporary(root: str, name: str, user: str) -> tuple[str, ...]:
         name: the unit's name; ``%N`` in a unit file.
         user: the user who writes there.
     """
-    above = f"{root}/tmp"  # noqa: S108  # below a folder of root's
+    above = f"{root}/tmp"  # noqa: S108  # in a folder that belongs to root
     folder = f"{above}/{name}"
     remove = f"/bin/rm --recursive --force --one-file-system {folder}"
     return (
