@@ -17,9 +17,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from flaskhost_certificates import authority, pairs, records, serving, state, verbs
+from flaskhost_certificates import apply, authority, check, deployed, pairs, prepare, records, renew, serving, state
+from flaskhost_certificates.commands import run_command
 from flaskhost_certificates.config import Certificate, Config
 from flaskhost_certificates.pairs import Pair
+from flaskhost_certificates.result import Result
 from flaskhost_certificates.store import Store
 
 #: Some day in 2027.
@@ -149,19 +151,19 @@ class Host:
 
     # --- The program's verbs, with this host's clock -------------------------------------------------------------
 
-    def prepare(self, own: Mapping[str, Mapping[str, str]] | None = None, dry: bool = False) -> verbs.Result:
-        return verbs.prepare(self.config, self.run, own or {}, self.now, dry=dry)
+    def prepare(self, own: Mapping[str, Mapping[str, str]] | None = None, dry: bool = False) -> Result:
+        return prepare.prepare(self.config, self.run, own or {}, self.now, dry=dry)
 
-    def apply(self, dry: bool = False) -> verbs.Result:
-        return verbs.apply(self.config, self.run, self.now, dry=dry)
+    def apply(self, dry: bool = False) -> Result:
+        return apply.apply(self.config, self.run, self.now, dry=dry)
 
-    def renew(self) -> verbs.Result:
-        return verbs.renew(self.config, self.run, self.now)
+    def renew(self) -> Result:
+        return renew.renew(self.config, self.run, self.now)
 
-    def check(self) -> verbs.Result:
-        return verbs.check(self.config, self.run, self.now)
+    def check(self) -> Result:
+        return check.check(self.config, self.run, self.now)
 
-    def first_run(self) -> verbs.Result:
+    def first_run(self) -> Result:
         """What the playbook does: the self-signed certificates, nginx, the authority's."""
         self.prepare()
         self.load()
@@ -210,7 +212,7 @@ class Host:
         if command[0].endswith("nginx"):
             return self._nginx(command)
         if command[0].startswith(str(self.root / "hooks")):
-            return verbs.run_command(command, env)
+            return run_command(command, env)
         if command[0] == "ip":
             return 0, json.dumps([{"addr_info": [{"local": "192.0.2.1"}]}]), ""
         raise AssertionError(command)
@@ -225,7 +227,7 @@ class Host:
         for item in self.config.certificates:
             if item.certificate.exists():
                 for domain in item.domains:
-                    self.loaded[domain] = verbs._der(self.installed(item.name))
+                    self.loaded[domain] = serving.der(self.installed(item.name))
 
     def _certbot(self, arguments: list[str]) -> tuple[int, str, str]:
         if arguments == ["--version"]:
@@ -272,7 +274,7 @@ class Host:
         if self.kill_at == "after the order":
             raise KeyboardInterrupt
         if self.hook_works:
-            verbs.deployed(self.config, self.run, str(live), self.now, within=True)
+            deployed.deployed(self.config, self.run, str(live), self.now, within=True)
         return 0, "", ""
 
 
@@ -301,7 +303,7 @@ def make_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
     def prove(domains: Sequence[str], pair: Pair) -> None:
         for domain in domains:
-            if host.serves(domain) != verbs._der(pair):
+            if host.serves(domain) != serving.der(pair):
                 raise serving.CertificateError(f"{domain} is served with another certificate.")
 
     # Nothing here outlives a power cut, and it takes most of the time.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from certificate_fakes import AUTHORITY
-from flaskhost_certificates import cli, serving, state, verbs
+from flaskhost_certificates import apply, cli, commands, serving, state
 from flaskhost_certificates.config import CertificateError
-from flaskhost_certificates.verbs import Outcome, Result
+from flaskhost_certificates.result import Outcome, Result
 
 FINE = Outcome("shop", "acme", True, "0A", 1_807_776_000, ["It is new."])
 BAD = Outcome("blog", problems=["Its record is missing."])
@@ -50,7 +50,7 @@ def ends_with(monkeypatch: pytest.MonkeyPatch, verb: str, result: Result | Excep
             raise result
         return result
 
-    monkeypatch.setattr(verbs, verb, end)
+    monkeypatch.setattr(f"flaskhost_certificates.{verb}.{verb}", end)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_own_certificates_come_by_stdin_and_no_key_is_shown(call, tmp_path: Path
 
 
 def test_the_librarys_warnings_are_not_for_operators(call, monkeypatch, recwarn) -> None:
-    monkeypatch.setattr(verbs, "apply", lambda *_, **__: warnings.warn("old root", stacklevel=1) or Result())
+    monkeypatch.setattr(apply, "apply", lambda *_, **__: warnings.warn("old root", stacklevel=1) or Result())
     assert call("apply") == 0
     assert not recwarn.list
 
@@ -162,28 +162,28 @@ def test_the_lock_is_held_while_something_is_changed(call, monkeypatch, tmp_path
         return Result()
 
     for verb in ("prepare", "apply", "renew", "deployed", "check"):
-        monkeypatch.setattr(verbs, verb, look)
+        monkeypatch.setattr(f"flaskhost_certificates.{verb}.{verb}", look)
         call(verb)
     assert held == [True, True, True, True, False]
     call("apply", "--check")
     assert held[5:] == [False]
-    monkeypatch.setenv(verbs.LOCKED, "1")
+    monkeypatch.setenv(state.LOCKED, "1")
     call("deployed")  # within a run of ours, which waits for it
     call("renew")
     assert held[6:] == [False, True]
 
 
 def test_commands_run_in_plain_words_and_their_failures_are_statuses(tmp_path: Path) -> None:
-    assert verbs.run_command(["sh", "-c", "echo $LC_ALL $X; echo no >&2; exit 3"], env={"X": "y"}) == (
+    assert commands.run_command(["sh", "-c", "echo $LC_ALL $X; echo no >&2; exit 3"], env={"X": "y"}) == (
         3,
         "C.UTF-8 y\n",
         "no\n",
     )
-    assert verbs.run_command([str(tmp_path / "missing")])[0] == 127
+    assert commands.run_command([str(tmp_path / "missing")])[0] == 127
 
 
 def test_a_command_that_hangs_is_ended(monkeypatch) -> None:
-    monkeypatch.setattr(verbs, "HOOK_SECONDS", 0.05)
-    status, _, said = verbs.run_command(["sleep", "5"])
+    monkeypatch.setattr(commands, "HOOK_SECONDS", 0.05)
+    status, _, said = commands.run_command(["sleep", "5"])
     assert status == 124
     assert "still at work" in said

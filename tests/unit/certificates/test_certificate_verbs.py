@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from certificate_fakes import AUTHORITY, DAY, NOW, URL, Host, make_host, write_lineage
 from fakes import Killer
-from flaskhost_certificates import pairs, records, state, verbs
+from flaskhost_certificates import deployed, pairs, records, serving, state
 from flaskhost_certificates.config import CertificateError, Hsts
 from flaskhost_certificates.store import Store
 
@@ -343,7 +343,7 @@ def test_when_nginx_refuses_the_pair_from_before_is_back(host: Host) -> None:
 
 def test_a_pair_that_nginx_was_never_told_of_is_loaded_by_the_next_run(host: Host) -> None:
     host.first_run()
-    host.loaded["shop.test"] = verbs._der(pairs.sign(["shop.test"], NOW))
+    host.loaded["shop.test"] = serving.der(pairs.sign(["shop.test"], NOW))
     result = host.apply()
     assert result.reloaded
     assert host.is_trusted("shop.test")
@@ -486,7 +486,7 @@ def test_what_is_due_is_renewed_loaded_and_proven(host: Host) -> None:
     assert not result.problems
     assert [item.changed for item in result.certificates] != [False, False]
     assert host.installed("shop") != before
-    assert host.loaded["shop.test"] == verbs._der(host.installed("shop"))
+    assert host.loaded["shop.test"] == serving.der(host.installed("shop"))
 
 
 def test_a_renewal_that_fails_is_told_and_remembered_and_the_old_pair_serves_on(host: Host) -> None:
@@ -555,7 +555,7 @@ def test_the_hook_installs_the_lineage_it_is_called_for(host: Host) -> None:
     host.first_run()
     pair = AUTHORITY.issue(["shop.test", "www.shop.test"])
     live = write_lineage(host.config.letsencrypt, "flask-shop", pair, {"server": URL})
-    result = verbs.deployed(host.config, host.run, str(live), NOW)
+    result = deployed.deployed(host.config, host.run, str(live), NOW)
     assert result.reloaded
     assert host.installed("shop") == pair
     assert [item.name for item in result.certificates] == ["shop"]
@@ -565,7 +565,7 @@ def test_the_hook_installs_the_lineage_it_is_called_for(host: Host) -> None:
 def test_the_hook_leaves_what_is_not_ours(host: Host, live: str) -> None:
     host.first_run()
     host.calls.clear()
-    result = verbs.deployed(host.config, host.run, str(host.config.letsencrypt / live), NOW)
+    result = deployed.deployed(host.config, host.run, str(host.config.letsencrypt / live), NOW)
     assert result.certificates == []
     assert not host.ran("reload")
 
@@ -577,20 +577,20 @@ def test_the_hook_puts_the_old_pair_back_when_nginx_refuses(host: Host) -> None:
         host.config.letsencrypt, "flask-shop", AUTHORITY.issue(["shop.test", "www.shop.test"]), {"server": URL}
     )
     host.nginx_refuses = "nginx: [emerg] no"
-    result = verbs.deployed(host.config, host.run, str(live), NOW)
+    result = deployed.deployed(host.config, host.run, str(live), NOW)
     assert "The certificate from before is back in place." in result.problems[0]
     assert host.installed("shop") == before
 
 
 def test_the_hook_without_a_lineage_says_so(host: Host) -> None:
     with pytest.raises(CertificateError, match="RENEWED_LINEAGE"):
-        verbs.deployed(host.config, host.run, "", NOW)
+        deployed.deployed(host.config, host.run, "", NOW)
 
 
 def test_certbot_is_told_that_the_lock_is_held(host: Host) -> None:
     host.first_run()
     told = [env for call, env in zip(host.calls, host.environments, strict=True) if "certonly" in call]
-    assert all(env.get(verbs.LOCKED) for env in told)
+    assert all(env.get(state.LOCKED) for env in told)
 
 
 # --- check ---------------------------------------------------------------------------------------------------------

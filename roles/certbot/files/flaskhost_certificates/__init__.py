@@ -1,1 +1,12 @@
-"""The certificates of a host's sites: made, asked for, renewed, installed, and proven by what the web server serves."""
+"""flaskhost-certificates: issue, install and watch the certificates of this host's sites.
+
+* :mod:`cli`: the command line;
+* :mod:`prepare`, :mod:`apply`, :mod:`renew`, :mod:`deployed`, :mod:`check`: the verbs;
+* :mod:`work`: a run over all certificates; its shared steps are in :mod:`order`, :mod:`activate` and :mod:`dropped`;
+* :mod:`authority`, :mod:`records`, :mod:`lineages`: the CA, the DNS records, and certbot's files;
+* :mod:`pairs`, :mod:`store`, :mod:`serving`, :mod:`hsts`: certificates and keys, where they are installed, what nginx
+  serves, and the HSTS header;
+* :mod:`config`, :mod:`state`, :mod:`result`, :mod:`commands`: input, memory, output, and other programs.
+
+The role certbot copies the modules of this folder to the host. It does not copy subfolders.
+"""

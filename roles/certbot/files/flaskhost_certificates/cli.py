@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flaskhost_certificates import apply, check, deployed, prepare, renew, state
 from flaskhost_certificates import config as configuration
-from flaskhost_certificates import state, verbs
+from flaskhost_certificates.commands import run_command
 from flaskhost_certificates.config import CertificateError, Config
-from flaskhost_certificates.verbs import Result
+from flaskhost_certificates.result import Result, defect
 
 #: What systemd sets for what it starts; journald then reads a line's priority from its first characters (sd-daemon(3)).
 UNIT = "INVOCATION_ID"
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _refuse(options, "Interrupted. Run the same command again, which goes on from there.")
     except Exception as error:  # an operator sees a sentence, never a stack trace
-        return _refuse(options, verbs.defect(error))
+        return _refuse(options, defect(error))
     if options.json:
         print(json.dumps(result.as_json(), sort_keys=True))
     else:
@@ -86,24 +87,24 @@ def _run(options: argparse.Namespace) -> Result:
 
 def _lock(options: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
     """Lock out other runs; not where nothing is changed, nor in certbot's hook under a run of ours, which holds it."""
-    below = options.verb == "deployed" and os.environ.get(verbs.LOCKED)
+    below = options.verb == "deployed" and os.environ.get(state.LOCKED)
     if options.verb == "check" or options.check or below:
         return contextlib.nullcontext()
     return state.lock(options.verb, state.LOCK)
 
 
 def _do(options: argparse.Namespace, settings: Config, own: dict[str, Any]) -> Result:
-    now, dry, run = time.time(), options.check, verbs.run_command
+    now, dry, run = time.time(), options.check, run_command
     if options.verb == "prepare":
-        return verbs.prepare(settings, run, own, now, dry=dry)
+        return prepare.prepare(settings, run, own, now, dry=dry)
     if options.verb == "apply":
-        return verbs.apply(settings, run, now, dry=dry)
+        return apply.apply(settings, run, now, dry=dry)
     if options.verb == "renew":
-        return verbs.renew(settings, run, now, dry=dry)
+        return renew.renew(settings, run, now, dry=dry)
     if options.verb == "deployed":
-        within = bool(os.environ.get(verbs.LOCKED))
-        return verbs.deployed(settings, run, os.environ.get("RENEWED_LINEAGE", ""), now, dry=dry, within=within)
-    return verbs.check(settings, run, now)
+        within = bool(os.environ.get(state.LOCKED))
+        return deployed.deployed(settings, run, os.environ.get("RENEWED_LINEAGE", ""), now, dry=dry, within=within)
+    return check.check(settings, run, now)
 
 
 def _own() -> dict[str, Any]:

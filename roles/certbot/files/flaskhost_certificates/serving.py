@@ -80,6 +80,11 @@ def served(domain: str, port: int = 443, address: str = "127.0.0.1", timeout: fl
         return None
 
 
+def der(pair: Pair) -> bytes:
+    """Return the leaf of a pair in DER form, to compare with what :func:`served` returns."""
+    return pair.leaf.public_bytes(Encoding.DER)
+
+
 def prove(
     domains: Sequence[str],
     pair: Pair,
@@ -103,7 +108,7 @@ def prove(
         CertificateError: a domain is served with another certificate, or with none.
     """
     deadline = time.monotonic() + patience
-    wanted = pair.leaf.public_bytes(Encoding.DER)
+    wanted = der(pair)
     for domain in domains:
         in_a_row = 0
         while in_a_row < HANDSHAKES:

@@ -19,6 +19,8 @@ from flaskhost_certificates.config import CertificateError
 LOCK = Path("/run/lock/flaskhost-certificates.lock")
 #: Seconds to wait for another run. An authority that is slow with one certificate takes a minute or two.
 LOCK_SECONDS = 300.0
+#: Environment variable that tells certbot's deploy hook that a run of this program waits for it and holds the lock.
+LOCKED = "FLASKHOST_CERTIFICATES_LOCKED"
 
 
 @dataclass
