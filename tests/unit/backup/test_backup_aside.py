@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from flaskhost_backup import aside, verbs
+from flaskhost_backup import aside, status
 from flaskhost_backup.config import Config, parse
 from flaskhost_backup.tools import Done
 
@@ -77,10 +77,10 @@ def test_an_empty_database_beside_its_rows_is_a_problem(config: Config, monkeypa
     (problem,) = aside.find(config).problems
     assert problem.startswith(f"The database shop is empty, and {before}")
     assert problem.endswith(f"sudo -u postgres psql {before}")
-    status = verbs.status(config, AT)
-    assert problem in status.problems
-    assert status.data["aside"][0]["name"] == before
-    assert status.lines[0].startswith(f"Put aside by a restore: {before}, 8.0 MB, of 2026-11-21 10:15:00 UTC.")
+    result = status.status(config, AT)
+    assert problem in result.problems
+    assert result.data["aside"][0]["name"] == before
+    assert result.lines[0].startswith(f"Put aside by a restore: {before}, 8.0 MB, of 2026-11-21 10:15:00 UTC.")
 
 
 def test_a_postgresql_that_does_not_run_is_no_end(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

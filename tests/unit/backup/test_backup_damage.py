@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flaskhost_backup import drill, forget, leftovers, pgbackrest, verbs
+from flaskhost_backup import drill, forget, leftovers, pgbackrest
 from flaskhost_backup.config import BackupError, Config, parse
 from flaskhost_backup.pgbackrest import Backup, Info, Verified
+from flaskhost_backup.result import Result
 from flaskhost_backup.sources import Source
 
 FULL, DIFF, NEW = "20261124-134616F", "20261124-134616F_20261124-134635D", "20261125-021500F"
@@ -72,7 +73,7 @@ def judged(
     fetched: bool = False,
     newest: Backup | None = None,
     here: tuple[str, ...] | None = None,
-) -> tuple[bool, verbs.Result]:
+) -> tuple[bool, Result]:
     def place(_scratch: Any, found: Any, wanted: Backup, _target: Any) -> None:
         found.backrest.restored.append(wanted.label)
         if wanted.label in found.backrest.broken:
@@ -84,7 +85,7 @@ def judged(
 
     monkeypatch.setattr(drill, "place", place)
     found = Source(backrest, Path("/nowhere"), fetched=Path("/fetched") if fetched else None)  # type: ignore[arg-type]
-    result = verbs.Result()
+    result = Result()
     here = info(*here if here is not None else backrest.labels).backups
     return drill._whole(found, Scratch(), newest or backup(NEW), here, result), result  # type: ignore[arg-type]
 

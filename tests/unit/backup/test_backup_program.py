@@ -18,22 +18,28 @@ import pytest
 from ansible.module_utils.flaskhost.deploy import migrate
 from ansible.module_utils.flaskhost.programs import backup
 from flaskhost_backup import (
+    check,
     cli,
     counts,
     drill,
+    hook,
+    paths,
     pgbackrest,
+    prepare,
     restic,
     restore_cluster,
+    second_copy,
     sessions,
     state,
+    status,
     targets,
     timelines,
     tools,
-    verbs,
     wal,
 )
 from flaskhost_backup.config import BackupError, Cluster, Config, parse
 from flaskhost_backup.explain import explain
+from flaskhost_backup.result import Result
 from flaskhost_backup.tools import Done
 
 NOW = 1_795_311_000.0
@@ -115,13 +121,13 @@ def test_a_host_that_moved_to_another_major_version_goes_on_copying(tmp_path: Pa
         def snapshots(self, _tag: str, _hosts: list[str]) -> list[restic.Snapshot]:
             return held
 
-    verbs._same_cluster(config, Second(), found)
+    second_copy._need_same_cluster(config, Second(), found)
     another = pgbackrest.parse_info(info_text().replace(SYSTEM, "43"))
     with pytest.raises(BackupError, match="another cluster"):
-        verbs._same_cluster(config, Second(), another)
+        second_copy._need_same_cluster(config, Second(), another)
     # Who restores it into the place of the other has said that it is the one.
     state.State(config.state).note("restore", {"at": NOW, "ok": True, "system": "43"})
-    verbs._same_cluster(config, Second(), another)
+    second_copy._need_same_cluster(config, Second(), another)
 
 
 def test_another_second_repository_is_looked_into_before_anything_is_copied(tmp_path: Path) -> None:
@@ -134,12 +140,12 @@ def test_another_second_repository_is_looked_into_before_anything_is_copied(tmp_
 
     note = {"at": NOW, "ok": True, "system": SYSTEM}
     state.State(first.state).note("copy", {**note, "repository": "/first"})
-    verbs._same_cluster(first, Second(), info())
+    second_copy._need_same_cluster(first, Second(), info())
     with pytest.raises(BackupError, match="another cluster"):
-        verbs._same_cluster(other, Second(), info())
+        second_copy._need_same_cluster(other, Second(), info())
     # One that an earlier version has noted names none.
     state.State(first.state).note("copy", note)
-    verbs._same_cluster(first, Second(), info())
+    second_copy._need_same_cluster(first, Second(), info())
 
 
 @pytest.mark.parametrize(
@@ -458,20 +464,20 @@ def good(folder: Path, *kinds: str, at: float) -> None:
 def test_a_backup_that_is_late_is_told(tmp_path: Path) -> None:
     config = settings(tmp_path, cluster=CLUSTER, second="/elsewhere")
     good(tmp_path, "database", "files", "copy", "second_files", "drill", at=NOW)
-    assert verbs.late(config, NOW + 600) == []
-    after = verbs.late(config, NOW + 27 * 3600)
+    assert status.late(config, NOW + 600) == []
+    after = status.late(config, NOW + 27 * 3600)
     assert [line.split(" is ")[0] for line in after] == [
         "The last backup of the database", "The last backup of the files",
         "The last copy of the files in the second repository", "The last copy of the database in the second repository",
     ]  # fmt: skip
-    assert any("good drill" in line for line in verbs.late(config, NOW + 9 * 86400))
+    assert any("good drill" in line for line in status.late(config, NOW + 9 * 86400))
 
 
 def test_a_new_host_has_its_time(tmp_path: Path) -> None:
     config = settings(tmp_path, cluster=CLUSTER)
     state.write_json(tmp_path / "state" / "since.json", {"at": NOW})
-    assert verbs.late(config, NOW + 3600) == []
-    assert "has never been made" in verbs.late(config, NOW + 27 * 3600)[0]
+    assert status.late(config, NOW + 3600) == []
+    assert "has never been made" in status.late(config, NOW + 27 * 3600)[0]
 
 
 def test_a_new_login_of_the_second_repository_is_tried_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,26 +498,26 @@ def test_a_new_login_of_the_second_repository_is_tried_at_once(tmp_path: Path, m
     config.files_repository.mkdir(parents=True)
     (config.files_repository / "config").touch()
 
-    def set_login(text: str) -> verbs.Result:
+    def set_login(text: str) -> Result:
         login.write_text(text, encoding="utf-8")
         os.utime(login, (NOW + len(asked), NOW + len(asked)))
-        return verbs.prepare(config, dry=False, now=NOW)
+        return prepare.prepare(config, dry=False, now=NOW)
 
     assert set_login("right").problems == []
-    assert verbs.prepare(config, dry=False, now=NOW).changed is False
+    assert prepare.prepare(config, dry=False, now=NOW).changed is False
     assert len(asked) == 1
     for _run in range(2):
         assert "401" in set_login("wrong").problems[0]
     assert len(asked) == 3
     assert set_login("right").problems == []
-    assert verbs.prepare(config, dry=False, now=NOW).changed is False
+    assert prepare.prepare(config, dry=False, now=NOW).changed is False
 
 
 def test_without_a_passphrase_it_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings(tmp_path, enabled=False)
-    assert verbs.prepare(config, dry=True, now=NOW).problems == [backup.UNSET]
+    assert prepare.prepare(config, dry=True, now=NOW).problems == [backup.UNSET]
     # By itself the host cannot know which of the two it is; a playbook can.
-    (late,) = verbs.late(config, NOW)
+    (late,) = status.late(config, NOW)
     assert "is not set, or site.yml has not run" in late
     assert backup.why_off(late, "a passphrase").endswith("site.yml has not run since. Run site.yml.")
     assert backup.why_off(late, "").endswith("Put it into the vault (docs/backup.md), then run site.yml.")
@@ -529,14 +535,14 @@ def test_without_a_passphrase_it_is_said_plainly(tmp_path: Path, capsys: pytest.
 
 def test_backups_on_this_host_alone_are_not_as_they_should_be(tmp_path: Path) -> None:
     good(tmp_path, "files", "copy", "second_files", "drill", at=NOW)
-    alone = verbs.check(settings(tmp_path), NOW)
+    alone = check.check(settings(tmp_path), NOW)
     assert (alone.problems, alone.lines) == ([], [backup.ONLY_HERE])
-    assert verbs.status(settings(tmp_path), NOW).lines == [backup.ONLY_HERE]
+    assert status.status(settings(tmp_path), NOW).lines == [backup.ONLY_HERE]
     assert backup.shortcomings("passphrase", "") == [backup.ONLY_HERE]
     both = settings(tmp_path, second="/elsewhere")
-    assert verbs.check(both, NOW).lines == ["All backups are as they should be."]
-    assert verbs.status(both, NOW).lines == backup.shortcomings("passphrase", "/elsewhere") == []
-    assert verbs.status(settings(tmp_path, enabled=False), NOW).lines == []
+    assert check.check(both, NOW).lines == ["All backups are as they should be."]
+    assert status.status(both, NOW).lines == backup.shortcomings("passphrase", "/elsewhere") == []
+    assert status.status(settings(tmp_path, enabled=False), NOW).lines == []
 
 
 def test_the_hook_is_told_what_is_wrong_and_nobody_else(tmp_path: Path) -> None:
@@ -546,13 +552,13 @@ def test_the_hook_is_told_what_is_wrong_and_nobody_else(tmp_path: Path) -> None:
     )
     script.chmod(0o755)
     config = settings(tmp_path, hook=[str(script)])
-    assert verbs.tell(config, "full", verbs.Result()) == ""
+    assert hook.call_hook(config, "full", Result()) == ""
     assert not (tmp_path / "told").exists()
-    assert verbs.tell(config, "full", verbs.Result(problems=["Full."])) == ""
+    assert hook.call_hook(config, "full", Result(problems=["Full."])) == ""
     first, second = (tmp_path / "told").read_text().splitlines()
     assert first == "h1 full Full."
     assert json.loads(second) == {"host": "h1", "verb": "full", "problems": ["Full."]}
-    assert "hook" in verbs.tell(settings(tmp_path, hook=["/nowhere"]), "full", verbs.Result(problems=["x"]))
+    assert "hook" in hook.call_hook(settings(tmp_path, hook=["/nowhere"]), "full", Result(problems=["x"]))
 
 
 #: restic from 0.17 on, where a store that speaks HTTP is down: it tries again for a quarter of an hour.
@@ -679,7 +685,7 @@ def test_what_is_put_aside_never_lands_on_another(tmp_path: Path) -> None:
         folder.mkdir()
         (folder / str(number)).touch()
         expected = restore_cluster._next(folder, "x")
-        assert str(verbs.move_aside(folder, "x")) == expected
+        assert str(paths.move_aside(folder, "x")) == expected
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -800,8 +806,8 @@ def test_root_follows_no_link_of_another_user(tmp_path: Path) -> None:
     os.lchown(tmp_path / "link", 65534, 65534) if os.geteuid() == 0 else pytest.skip("needs root")
     for do in (
         lambda: tools.make_folder(tmp_path / "link" / "new", "nobody"),
-        lambda: verbs.remove(tmp_path / "link" / "main"),
-        lambda: verbs.move_aside(tmp_path / "link" / "main", "x"),
+        lambda: paths.remove(tmp_path / "link" / "main"),
+        lambda: paths.move_aside(tmp_path / "link" / "main", "x"),
     ):
         with pytest.raises(BackupError, match="not root's"):
             do()
@@ -812,7 +818,7 @@ def test_root_follows_no_link_of_another_user(tmp_path: Path) -> None:
     # What lies in a folder that is removed may be a link too.
     (tmp_path / "real" / "main" / "out").symlink_to(tmp_path / "kept")
     (tmp_path / "kept").mkdir()
-    verbs.remove(tmp_path / "real" / "main")
+    paths.remove(tmp_path / "real" / "main")
     assert (tmp_path / "kept").is_dir()
     (tmp_path / "pid").symlink_to("/etc/passwd")
     assert tools.head(tmp_path / "pid", 64) == ""

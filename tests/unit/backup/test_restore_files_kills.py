@@ -19,7 +19,7 @@ from flaskhost_backup import restic, restore_files
 from flaskhost_backup.cli import _again, _parser
 from flaskhost_backup.config import App, BackupError, Config
 from flaskhost_backup.progress import unfinished
-from flaskhost_backup.verbs import Result
+from flaskhost_backup.result import Result
 
 NOW = 1_795_311_000.0
 COMMAND = "flaskhost-backup restore-files --app shop --confirm shop"

@@ -12,23 +12,31 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flaskhost_backup import config as configuration
 from flaskhost_backup import (
+    backup,
+    check,
     drill,
     forget,
     leftovers,
+    list_backups,
+    point,
+    prepare,
     restore_beside,
     restore_check,
     restore_cluster,
     restore_database,
     restore_files,
+    second_copy,
     sources,
     state,
+    status,
     targets,
-    verbs,
+    unlock,
 )
+from flaskhost_backup import config as configuration
 from flaskhost_backup.config import BackupError, Config
-from flaskhost_backup.verbs import Result
+from flaskhost_backup.hook import call_hook
+from flaskhost_backup.result import Result, defect
 
 #: What systemd sets for what it starts; journald then reads a line's priority from its first characters (sd-daemon(3)).
 UNIT = "INVOCATION_ID"
@@ -70,10 +78,10 @@ def main(argv: Sequence[str]) -> int:
         text = "Interrupted. Run the same command again, which first takes back what is half done."
         result = Result(problems=[text], data={"problem": text})
     except Exception as error:  # an operator sees a sentence, never a stack trace
-        text = verbs.defect(error)
+        text = defect(error)
         result = Result(problems=[text], data={"problem": text})
     if settings and options.verb in CLOCKWORK:
-        complaint = verbs.tell(settings, options.verb, result)
+        complaint = call_hook(settings, options.verb, result)
         if complaint:
             result.problems.append(complaint)
     if options.json:
@@ -179,7 +187,7 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
     if verb in LOOKING or (verb == "prepare" and options.check):
         return _do(options, settings, now)
     if verb == "copy":
-        failed = verbs.unreachable(settings, now)
+        failed = second_copy.unreachable(settings, now)
         if failed:
             return failed
     # The copy comes again in some minutes; what somebody waits for says at once why it cannot be.
@@ -197,19 +205,19 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
 
 def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
     do: dict[str, Callable[[], Result]] = {
-        "full": lambda: verbs.backup(settings, "full", now),
-        "diff": lambda: verbs.backup(settings, "diff", now),
-        "files": lambda: verbs.backup(settings, "files", now),
-        "copy": lambda: verbs.copy(settings, now),
-        "check": lambda: verbs.check(settings, now),
-        "list": lambda: verbs.list_backups(settings),
-        "status": lambda: verbs.status(settings, now),
-        "adopt": lambda: verbs.adopt(settings, now),
-        "unlock": lambda: verbs.unlock(settings),
+        "full": lambda: backup.backup(settings, "full", now),
+        "diff": lambda: backup.backup(settings, "diff", now),
+        "files": lambda: backup.backup(settings, "files", now),
+        "copy": lambda: second_copy.copy(settings, now),
+        "check": lambda: check.check(settings, now),
+        "list": lambda: list_backups.list_backups(settings),
+        "status": lambda: status.status(settings, now),
+        "adopt": lambda: second_copy.adopt(settings, now),
+        "unlock": lambda: unlock.unlock(settings),
         "abandon": lambda: _abandon(settings),
         "forget": lambda: forget.forget(settings, options.label),
-        "prepare": lambda: verbs.prepare(settings, dry=options.check, now=now),
-        "point": lambda: verbs.point(settings, options.app, options.release, options.previous, now),
+        "prepare": lambda: prepare.prepare(settings, dry=options.check, now=now),
+        "point": lambda: point.point(settings, options.app, options.release, options.previous, now),
         "drill": lambda: drill.drill(settings, options.source, now, options.timeout),
         "take-in": lambda: _take_in(options, settings, now),
         "remove": lambda: restore_beside.remove_beside(settings),

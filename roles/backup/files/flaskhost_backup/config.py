@@ -36,6 +36,10 @@ class NotEnabled(BackupError):
     status = 3
 
 
+#: Why nothing is backed up. The host knows what site.yml has written, and not what the inventory holds now.
+OFF = "There are no backups: backup.passphrase is not set, or site.yml has not run since it was."
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The host's PostgreSQL cluster.
@@ -168,6 +172,16 @@ class Config:
         if not self.cluster:
             raise BackupError("This host has no PostgreSQL of its own.", "Ask the host of the group db.")
         return self.cluster
+
+
+def need_enabled(config: Config) -> None:
+    """Stop if the host has no backups.
+
+    Raises:
+        NotEnabled: no passphrase is set.
+    """
+    if not config.enabled:
+        raise NotEnabled(OFF, "Set it if need be (docs/backup.md), then run site.yml.")
 
 
 def parse(text: str) -> Config:

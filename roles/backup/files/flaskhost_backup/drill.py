@@ -8,14 +8,14 @@ from typing import Any
 
 from flaskhost_backup import counts, restic, tools
 from flaskhost_backup.cluster import DRILL_PORT, Scratch, Server, human
-from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.config import BackupError, Config, need_enabled
 from flaskhost_backup.explain import explain
 from flaskhost_backup.pgbackrest import Backup, PgBackRest, gaps
 from flaskhost_backup.restore_beside import into_scratch, place, scratch_arguments
+from flaskhost_backup.result import Result
 from flaskhost_backup.sources import Source, source
 from flaskhost_backup.state import State, read_json
 from flaskhost_backup.targets import Target, choose
-from flaskhost_backup.verbs import Result, need_enabled
 from flaskhost_backup.wal import hand_over
 
 #: The commands of most cures.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.config import BackupError, Config, need_enabled
 from flaskhost_backup.pgbackrest import PgBackRest
-from flaskhost_backup.verbs import Result, need_enabled
+from flaskhost_backup.result import Result
 
 
 def forget(config: Config, label: str) -> Result:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from flaskhost_backup import tools
 from flaskhost_backup.cluster import BESIDE_PORT, Scratch, Server, need_room
-from flaskhost_backup.config import Config
+from flaskhost_backup.config import Config, need_enabled
 from flaskhost_backup.pgbackrest import Backup
+from flaskhost_backup.result import Result
 from flaskhost_backup.sources import Request, Source, source
 from flaskhost_backup.targets import Target, arguments, choose, need_version
 from flaskhost_backup.timelines import Line
-from flaskhost_backup.verbs import Result, need_enabled
 from flaskhost_backup.wal import hand_over, need_whole_log
 
 

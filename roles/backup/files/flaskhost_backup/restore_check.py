@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from flaskhost_backup.cluster import Server, need_room
-from flaskhost_backup.config import Config
+from flaskhost_backup.config import Config, need_enabled
 from flaskhost_backup.progress import Progress
 from flaskhost_backup.restore_cluster import has_run
 from flaskhost_backup.restore_database import need_running
+from flaskhost_backup.result import Result
 from flaskhost_backup.sources import Request, source
 from flaskhost_backup.state import held
 from flaskhost_backup.targets import choose, need_version
-from flaskhost_backup.verbs import Result, need_enabled
 
 
 def check(config: Config, request: Request, database: str = "") -> Result:

@@ -17,17 +17,18 @@ from typing import Any
 
 from flaskhost_backup import tools
 from flaskhost_backup.cluster import Server, need_room, system_identifier
-from flaskhost_backup.config import BackupError, Cluster, Config
+from flaskhost_backup.config import BackupError, Cluster, Config, need_enabled
 from flaskhost_backup.explain import explain
+from flaskhost_backup.paths import move, move_aside, remove
 from flaskhost_backup.pgbackrest import Backup, Info, PgBackRest
 from flaskhost_backup.progress import DATABASE, Progress
+from flaskhost_backup.result import Result
 from flaskhost_backup.sources import Request, Source, source
 from flaskhost_backup.state import State, held, stamp
 from flaskhost_backup.targets import Target, arguments, choose, need_version
 from flaskhost_backup.timelines import Line, line, of_cluster, remember
 from flaskhost_backup.tools import Done
 from flaskhost_backup.units import start_left, start_units, stopped
-from flaskhost_backup.verbs import Result, move, move_aside, need_enabled, remove
 from flaskhost_backup.wal import complete, hand_over, need_no_gap, salvage
 
 

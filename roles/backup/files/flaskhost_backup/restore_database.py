@@ -11,15 +11,16 @@ from typing import Any
 
 from flaskhost_backup import dumps, scrubs
 from flaskhost_backup.cluster import DATABASE_PORT, Scratch, Server
-from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.config import BackupError, Config, need_enabled
+from flaskhost_backup.paths import remove
 from flaskhost_backup.progress import DATABASE, Progress
 from flaskhost_backup.restore_beside import into_scratch
+from flaskhost_backup.result import Result
 from flaskhost_backup.sessions import Login
 from flaskhost_backup.sources import Request, source
 from flaskhost_backup.state import State, held, stamp
 from flaskhost_backup.targets import choose
 from flaskhost_backup.units import start_left, stopped
-from flaskhost_backup.verbs import Result, need_enabled, remove
 from flaskhost_backup.wal import hand_over, need_whole_log
 
 

@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 from flaskhost_backup import restic
-from flaskhost_backup.config import App, BackupError, Config
+from flaskhost_backup.config import App, BackupError, Config, need_enabled
+from flaskhost_backup.paths import move, name_aside, remove
 from flaskhost_backup.progress import FILES, Progress
+from flaskhost_backup.result import Result
 from flaskhost_backup.sources import all_below
 from flaskhost_backup.state import held, stamp, utc
 from flaskhost_backup.tools import exchange
 from flaskhost_backup.units import start_left, stopped
-from flaskhost_backup.verbs import Result, move, name_aside, need_enabled, remove
 
 
 def files(

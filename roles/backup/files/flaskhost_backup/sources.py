@@ -12,11 +12,11 @@ from typing import Any
 
 from flaskhost_backup import restic
 from flaskhost_backup.config import BackupError, Config
+from flaskhost_backup.paths import remove
 from flaskhost_backup.pgbackrest import PgBackRest
 from flaskhost_backup.state import read_json
 from flaskhost_backup.targets import Target
 from flaskhost_backup.timelines import Line, line, of_cluster, recorded
-from flaskhost_backup.verbs import remove
 
 #: The files of pgBackRest's repository that say which backups and timelines there are.
 LOOK = ("backup/*/backup.info*", "archive/*/archive.info*", "archive/*/*/*.history")

@@ -1,0 +1,16 @@
+"""The verb ``unlock``: remove the locks that killed runs left in the repositories."""
+
+from __future__ import annotations
+
+from flaskhost_backup import restic
+from flaskhost_backup.config import Config, need_enabled
+from flaskhost_backup.result import Result
+
+
+def unlock(config: Config) -> Result:
+    """Remove the locks of runs that were killed."""
+    need_enabled(config)
+    repositories = [restic.local(config), *([restic.second(config)] if config.second else [])]
+    for repository in repositories:
+        repository.unlock()
+    return Result(changed=True, lines=["Locks of runs that have ended are gone."])
