@@ -25,7 +25,8 @@ from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
 from ansible.module_utils.flaskhost.apps.record import app_record
 from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.host import accounts as host_accounts
-from ansible.module_utils.flaskhost.preflight import rules, settings
+from ansible.module_utils.flaskhost.preflight import settings
+from ansible.module_utils.flaskhost.preflight.rules import access
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -1491,14 +1492,14 @@ def spec_of(role: str) -> dict[str, Any]:
 def test_settings_are_those_of_the_roles_that_take_them() -> None:
     """What preflight lets pass, the role has to accept; what the role accepts, preflight has to let pass."""
     base = spec_of("base")["base_admin_users"]["options"]
-    assert {name: option.required for name, option in rules.ADMIN_OPTIONS.items()} == {
+    assert {name: option.required for name, option in access.ADMIN_OPTIONS.items()} == {
         name: option.get("required", False) for name, option in base.items()
     }
     firewall = spec_of("firewall")["firewall_allow"]["options"]
-    assert {name: (option.type, option.required) for name, option in rules.FIREWALL_OPTIONS.items()} == {
+    assert {name: (option.type, option.required) for name, option in access.FIREWALL_OPTIONS.items()} == {
         name: (option["type"], option.get("required", False)) for name, option in firewall.items()
     }
-    assert list(rules.FIREWALL_OPTIONS["protocol"].choices) == firewall["protocol"]["choices"]
+    assert list(access.FIREWALL_OPTIONS["protocol"].choices) == firewall["protocol"]["choices"]
     assert spec_of("preflight")["preflight_settings_variables"]["choices"] == list(settings.SETTINGS)
 
 

@@ -16,7 +16,7 @@ import yaml
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
 from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.preflight.role_options import EGRESS_OPTIONS
-from ansible.module_utils.flaskhost.preflight.rules import ADMIN_OPTIONS, FIREWALL_OPTIONS
+from ansible.module_utils.flaskhost.preflight.rules.access import ADMIN_OPTIONS, FIREWALL_OPTIONS
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS
 from ansible.module_utils.flaskhost.settings.backup import BACKUP_OPTIONS
 

@@ -5,7 +5,7 @@ raises an error: for any input, the result is a list. No text ever contains a va
 
 * :mod:`report`: read the input, collect the problems, and format messages;
 * :mod:`schema`: checks of one option against :data:`apps.options.APP_OPTIONS`;
-* :mod:`rules`: checks for known mistakes in one option;
+* :mod:`rules`: checks for known mistakes in one option, in a module for each subject;
 * :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that depend on each other, the code on the
   control node, and what all apps together need of the host;
 * :mod:`certificates`: TLS, and the CA that issues the certificates;

@@ -8,20 +8,13 @@ from typing import Any
 
 from ..apps.names import RESERVED_NAMES
 from ..apps.options import APP_OPTIONS
+from .calendars import EXAMPLE_TIMER
 from .certificates import same_name
 from .code_tree import check_code, check_source
 from .report import Place, Report, Unreadable, get, path_parts, path_text, show, snippet, type_name
-from .rules import (
-    EXAMPLE_BASIC_AUTH,
-    EXAMPLE_HEADERS,
-    EXAMPLE_TIMER,
-    bare_domain,
-    basic_auth_fault,
-    header_fault,
-    process_command_fault,
-    process_name_fault,
-    unit_name_fault,
-)
+from .rules.domains import bare_domain
+from .rules.http import EXAMPLE_BASIC_AUTH, EXAMPLE_HEADERS, basic_auth_fault, header_fault
+from .rules.processes import process_command_fault, process_name_fault, unit_name_fault
 from .schema import check_options
 from .variables import check_variables
 

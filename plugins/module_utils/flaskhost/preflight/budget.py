@@ -10,7 +10,7 @@ from ..apps.options import APP_OPTIONS
 from ..apps.schema import Option
 from .host import MINIMUM_MEMORY_MB
 from .report import Report, get, get_number, snippet
-from .rules import process_command_fault, process_name_fault
+from .rules.processes import process_command_fault, process_name_fault
 
 #: Each PostgreSQL connection is a process that takes memory and slows down every snapshot. PostgreSQL's wiki (Number Of
 #: Database Connections) recommends a pooler long before this number; 500 idle connections alone take gigabytes.

@@ -11,14 +11,14 @@ from typing import Any
 from ..apps.names import is_address, is_wildcard
 from ..settings.acme import ACME_OPTIONS, DNS_PLUGINS
 from .report import Place, Report, get, path_text, show, snippet
-from .rules import (
+from .rules.certificates import (
     EXAMPLE_ACCOUNT,
     EXAMPLE_CERTIFICATE,
-    EXAMPLE_DOMAIN,
     EXAMPLE_EMAIL,
     EXAMPLE_TLS_KEY,
     plugin_packages_example,
 )
+from .rules.domains import EXAMPLE_DOMAIN
 
 #: The release that lacks features of later ones: its nginx 1.22 has no HTTP/3 (added in 1.25), and its certbot 2.1 has
 #: no profiles (added in 4.0).

@@ -9,7 +9,7 @@ from typing import Any
 from ..deploy import virtualenv
 from ..deploy.sources import archives, git
 from .report import Place, Report, closest, get, path_text, show, snippet
-from .rules import EXAMPLE_ARCHIVE, EXAMPLE_REPO
+from .rules.source import EXAMPLE_ARCHIVE, EXAMPLE_REPO
 
 _EXAMPLE_PATH = "source: {path: sample_app}"
 

@@ -8,7 +8,7 @@ import urllib.parse
 from typing import Any
 
 from .report import Report, show
-from .rules import PLACEHOLDER, RESERVED_DOMAINS
+from .rules.domains import PLACEHOLDER, RESERVED_DOMAINS
 from .schema import wrong_type
 
 EXAMPLE_INDEX = "package_index: https://packages.internal.test/simple/"

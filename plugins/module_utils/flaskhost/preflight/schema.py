@@ -6,8 +6,13 @@ import re
 from typing import Any
 
 from ..apps.schema import Option
+from .calendars import EXAMPLE_TIMER
 from .report import Place, Report, Unreadable, closest, show, snippet, type_name
-from .rules import EXAMPLE_ADMIN, EXAMPLE_DOMAIN, EXAMPLE_EGRESS, EXAMPLE_REPO, EXAMPLE_RULE, EXAMPLE_TIMER, RULES
+from .rules import RULES
+from .rules.access import EXAMPLE_EGRESS, EXAMPLE_RULE
+from .rules.domains import EXAMPLE_DOMAIN
+from .rules.source import EXAMPLE_REPO
+from .rules.ssh_keys import EXAMPLE_ADMIN
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: The schema's types in Python, and in a user's words.

@@ -14,18 +14,10 @@ from .backup import check_backup_setting
 from .network import check_clone_target, check_deploy_batch, check_package_index, check_private_address
 from .postgres import check_extra_settings, check_logins, check_version
 from .report import Report, Unreadable, closest, get, show, type_name
-from .rules import (
-    ADMIN_OPTIONS,
-    EXAMPLE_ADMIN,
-    EXAMPLE_EMAIL,
-    EXAMPLE_IGNORE,
-    EXAMPLE_PROXIES,
-    EXAMPLE_RULE,
-    FIREWALL_OPTIONS,
-    RULES,
-    credential_fault,
-    email_fault,
-)
+from .rules import RULES
+from .rules.access import ADMIN_OPTIONS, EXAMPLE_IGNORE, EXAMPLE_PROXIES, EXAMPLE_RULE, FIREWALL_OPTIONS
+from .rules.certificates import EXAMPLE_EMAIL, credential_fault, email_fault
+from .rules.ssh_keys import EXAMPLE_ADMIN
 from .schema import check_options, wrong_type
 
 _EXAMPLE_ACME = "acme: {directory: https://acme-staging-v02.api.letsencrypt.org/directory}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..apps.names import OWN_VARIABLES
 from .report import Fault, Place, Report, Unreadable, get, show, snippet, type_name
-from .rules import PASSWORD_IN_URL
+from .rules.domains import PASSWORD_IN_URL
 
 #: Characters. 32 hexadecimal digits are 128 bits; Flask's documentation generates a SECRET_KEY of 64.
 SECRET_KEY_MINIMUM = 32

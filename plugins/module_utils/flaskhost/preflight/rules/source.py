@@ -1,0 +1,99 @@
+"""Rules about an app's code: where it comes from, and the paths in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from ...apps.options import APP_OPTIONS
+from ...deploy.sources.archives import is_url
+from ..report import Fault, path_parts, show, snippet
+from .domains import PASSWORD_IN_URL, PLACEHOLDER, RESERVED_DOMAINS
+
+EXAMPLE_REPO = {"repo": "https://github.com/pallets/flask.git", "version": "3.1.2", "subdir": "examples/tutorial"}
+EXAMPLE_ARCHIVE = {
+    "archive": "https://codeload.github.com/pallets/flask/tar.gz/refs/tags/3.1.2",
+    "checksum": f"sha256:{'0123456789abcdef' * 4}",
+    "subdir": "examples/tutorial",
+}
+
+
+def repo(value: str) -> Fault | None:
+    """Check the URL of a repository. The message shows no part of it: it may contain a token."""
+    example = snippet(("source",), EXAMPLE_REPO)
+    if PASSWORD_IN_URL.fullmatch(value):
+        problem = (
+            "The URL holds a password or token, which would end up in logs and on the host. Use a deploy key: "
+            "the URL that begins with git@, and source.key, from ansible-vault."
+        )
+        return Fault("secret_in_repo", problem, 'source: {repo: "git@github.com:ada/shop.git", version: v1.4.0}')
+    if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(_host_of(value)):
+        problem = "The URL is a placeholder. Write the one that you would give to git clone."
+        return Fault("placeholder_repo", problem, example)
+    if not re.fullmatch(APP_OPTIONS["source"].options["repo"].pattern, value):
+        problem = "It is not the URL of a git repository: https://, ssh://, git://, file:/// or user@host: begin one."
+        return Fault("malformed", problem, example)
+    return None
+
+
+def _host_of(url: str) -> str:
+    """Return the host name in a URL, or in git's user@host:path."""
+    return re.split(r"[/:]", re.sub(r"(?i)^[a-z+]+://", "", url).rpartition("@")[2], maxsplit=1)[0].lower()
+
+
+def archive(value: str) -> Fault | None:
+    """Check the file name or URL of an archive."""
+    if PASSWORD_IN_URL.fullmatch(value):
+        problem = (
+            "The URL holds a password or token, which would end up in logs and on the host. Download the archive to "
+            "this machine, and name the file."
+        )
+        return Fault("secret_in_archive", problem, snippet(("source",), EXAMPLE_ARCHIVE))
+    if is_url(value) and (PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(_host_of(value))):
+        problem = "The URL is a placeholder. Write the one that you would give to curl, or a file on this machine."
+        return Fault("placeholder_archive", problem, snippet(("source",), EXAMPLE_ARCHIVE))
+    if not re.fullmatch(APP_OPTIONS["source"].options["archive"].pattern, value):
+        problem = (
+            f"{show(value)} is no archive: a .tar.gz, .tar.xz or .tar on this machine, or a URL of one (https://)."
+        )
+        return Fault("malformed", problem, snippet(("source",), EXAMPLE_ARCHIVE))
+    return None
+
+
+def checksum(value: str) -> Fault | None:
+    """Check the checksum of an archive."""
+    if re.fullmatch(APP_OPTIONS["source"].options["checksum"].pattern, value):
+        return None
+    problem = f"{show(value)} is not sha256: and 64 digits. 'sha256sum ARCHIVE' prints the digits."
+    works = f"sha256:{value.strip()}" if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", value) else ""
+    return Fault("malformed", problem, snippet(("source", "checksum"), works) if works else "")
+
+
+def inner_path(value: str) -> Fault | None:
+    """Check the path of a folder or file inside the code."""
+    if value.startswith(("/", "~")):
+        problem = f"{show(value)} is not inside of the code. Write it relative to the app's folder."
+        return Fault("unsafe_path", problem)
+    if ".." in PurePosixPath(value).parts:
+        return Fault("unsafe_path", f"{show(value)} leaves the app's folder. Write a path without '..'.")
+    return None
+
+
+def persistent(value: str) -> Fault | None:
+    """Check the path of a folder that outlives releases."""
+    if not path_parts(value):
+        problem = "It is the whole of the code, which each release replaces. Name the folders that hold data."
+        return Fault("persistent_is_everything", problem)
+    return inner_path(value)
+
+
+def wsgi(value: str) -> Fault | None:
+    """Check the import path of the WSGI callable."""
+    pattern = APP_OPTIONS["wsgi"].pattern
+    if re.fullmatch(pattern, value):
+        return None
+    module, _colon, target = value.partition(":")
+    better = f"{re.sub(r'[.]py$', '', module).strip('/').replace('/', '.')}:{target.strip() or 'app'}"
+    works = snippet(("wsgi",), better) if re.fullmatch(pattern, better) else ""
+    problem = f"{show(value)} does not name a WSGI application: write module:object, or module:factory()."
+    return Fault("malformed", problem, works)
