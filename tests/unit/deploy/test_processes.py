@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost.deploy import processes
-from ansible.module_utils.flaskhost.deploy.processes import Units, check_timers, read_procfile, script, scripts, wanted
+from ansible.module_utils.flaskhost.deploy import processes, procfile
+from ansible.module_utils.flaskhost.deploy.processes import Units, check_timers
+from ansible.module_utils.flaskhost.deploy.procfile import read_procfile, script, scripts, wanted
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -483,5 +484,5 @@ def test_a_name_in_a_units_text_is_no_format(host: Host) -> None:
 
 
 def test_names_of_scripts_cannot_meet() -> None:
-    assert processes.TIMER_PREFIX == "timer-"
+    assert procfile.TIMER_PREFIX == "timer-"
     assert set(scripts(wanted({"a": "x"}, {}), {"a": NIGHTLY})) == {"a", "timer-a"}

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import assets, environment, processes, virtualenv
+from ansible.module_utils.flaskhost.deploy import assets, environment, procfile, virtualenv
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host import atomic, tree
@@ -222,17 +222,17 @@ class Build:
 
     def _commands(self, record: Record, app_dir: Path, folder: Path) -> None:
         """Record the other commands of the release: its processes, its timers, its release command."""
-        procfile = app_dir / "Procfile"
+        path = app_dir / "Procfile"
         lines = {}
-        if procfile.is_file() and not procfile.is_symlink():
-            text = archives.read_text(procfile, _LONGEST_PROCFILE, "Read the processes")
-            lines = processes.read_procfile(text)
-        record.processes = processes.wanted(self.options["processes"], lines)
+        if path.is_file() and not path.is_symlink():
+            text = archives.read_text(path, _LONGEST_PROCFILE, "Read the processes")
+            lines = procfile.read_procfile(text)
+        record.processes = procfile.wanted(self.options["processes"], lines)
         record.timers = {name: dict(timer) for name, timer in self.options["timers"].items()}
         record.memory_mb, record.drain = self.options["memory_mb"], self.options["drain"]
         record.release_command = self.options["release_command"] or lines.get("release", "")
         scripts = folder / "processes"
         scripts.mkdir(mode=0o755)
-        for name, text in processes.scripts(record.processes, record.timers).items():
+        for name, text in procfile.scripts(record.processes, record.timers).items():
             (scripts / name).write_text(text, encoding="utf-8")
             (scripts / name).chmod(0o644)

@@ -1,131 +1,24 @@
 """The processes and timers of an app: workers and scheduled commands, as sandboxed units of the release that serves.
 
-A release brings a small script for each of them (:func:`script`); the units are the same for all releases and find the
-script through the link ``current`` when they start. So nothing but a restart is needed after the flip, and after a
-reboot they run what serves. An app without processes and timers has no unit here at all.
+Each release has a small script for each of them (:mod:`procfile`). The units (:mod:`process_units`) are the same for
+all releases, and find the script through the link ``current`` when they start. After the switch a restart is enough,
+and after a reboot they run the live release. An app without processes and timers has no such unit.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
+from ansible.module_utils.flaskhost.deploy import process_units
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
-from ansible.module_utils.flaskhost.host.runner import SANDBOX, ReleaseError, Run, network, tail, temporary
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 
 #: Where systemd looks for units of the administrator's.
 UNITS_DIR = Path("/etc/systemd/system")
-#: The lines of a Procfile that name no process of the background: the slots serve the one, a deploy runs the other.
-NOT_PROCESSES = frozenset({"web", "release"})
-#: What stands before a timer's name in a release's folder ``processes``; no process may be named like this.
-TIMER_PREFIX = "timer-"
-
-_UMASK = "UMask=0027"
-
-#: A line of a Procfile, as Heroku has it: a name, a colon, a command.
-_LINE = re.compile(r"([A-Za-z0-9_-]{1,31}):[ \t]*(\S.*)")
-#: Parts of a command in which the shell's operators mean nothing, or only where the output goes.
-_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|`[^`]*`|\$\([^()]*\)|\$\{[^}]*\}|\d*[<>]&\d*-?""", re.DOTALL)
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-#: Words that the shell itself knows and that cannot follow ``exec``.
-_SHELL_WORDS = frozenset(
-    ". : [ { ! break case cd command continue eval exec exit export for if read set shift test time trap ulimit umask "
-    "unset until wait while".split()
-)
 _PROPERTIES = "Id,ActiveState,SubState,UnitFileState,NRestarts"
 _CURE = "Correct the release and run the same command again."
-
-
-def read_procfile(text: str) -> dict[str, str]:
-    """Read a Procfile.
-
-    Args:
-        text: its content.
-
-    Returns:
-        The commands by their names, ``web`` and ``release`` included. Comments and lines of another form are left out;
-        of two lines with one name the last one counts.
-    """
-    found = (_LINE.fullmatch(line.strip()) for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return {match[1]: match[2] for match in found if match}
-
-
-def wanted(options_processes: Mapping[str, str], procfile: Mapping[str, str]) -> dict[str, str]:
-    """What runs beside the slots.
-
-    Args:
-        options_processes: the app's ``processes``. They win over a line of the Procfile with the same name; one with
-            an empty command takes that line away.
-        procfile: what :func:`read_procfile` returns.
-
-    Returns:
-        The commands by their names, sorted, without those of :data:`NOT_PROCESSES`.
-
-    Raises:
-        ReleaseError: a name is one that the script of a timer has.
-    """
-    together = {**procfile, **options_processes}
-    chosen = {name: text for name in sorted(together) if name not in NOT_PROCESSES and (text := together[name].strip())}
-    for name in chosen:
-        if name.startswith(TIMER_PREFIX):
-            raise ReleaseError(
-                "Read the processes",
-                f"{name} begins with {TIMER_PREFIX}, which is kept for timers.",
-                "Give it another name in the Procfile, or in processes.",
-            )
-    return chosen
-
-
-def script(command: str) -> str:
-    """The script that a release brings for a process or timer.
-
-    It finds out which release it belongs to and stays with it: ``current`` may lead to the next one while the command
-    still runs, and would have it import the modules of that one.
-
-    Args:
-        command: a command for the shell. A single one takes the place of the shell, so that it gets the signal to
-            stop; of several (``cd src && exec celery``) the user has to say where.
-
-    Returns:
-        The text for ``releases/<id>/processes/<name>``, or ``timer-<name>``; /bin/sh reads it.
-    """
-    return f"""\
-#!/bin/sh
-release=$(readlink -f "$0")
-release=${{release%/processes/*}}
-cd "$release/app" || exit
-export PATH="$release/venv/bin:/usr/local/bin:/usr/bin:/bin"
-export PYTHONPATH="$release/app:$release/app/src"
-{_exec(command)}{command}
-"""
-
-
-def scripts(processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """All scripts of a release.
-
-    Args:
-        processes: the commands by name, as :func:`wanted` returns them.
-        timers: ``command`` and ``on_calendar`` by name.
-
-    Returns:
-        The texts by the names of their files in ``releases/<id>/processes``.
-    """
-    files = {name: script(command) for name, command in processes.items()}
-    return files | {f"{TIMER_PREFIX}{name}": script(timer["command"]) for name, timer in timers.items()}
-
-
-def _exec(command: str) -> str:
-    """What to put before a command so that it replaces the shell; nothing where it is more than one command."""
-    bare = _QUOTED.sub("x", command)
-    words = bare.split()
-    # What is left of quotes does not end: the shell will say so.
-    if not words or words[0] in _SHELL_WORDS or re.search("[;&|()\n`'\"]", bare):
-        return ""
-    # "exec A=b worker" would look for a program named A=b.
-    return "exec env " if _ASSIGNMENT.match(words[0]) else "exec "
 
 
 def check_timers(run: Run, timers: Mapping[str, Mapping[str, str]], app: str = "<app>") -> None:
@@ -399,96 +292,23 @@ class Units:
     def _mark(self) -> None:
         atomic.write(self.marker, f"{self._release()}\n", mode=0o644)
 
-    # -- the text of the units --------------------------------------------------------------------------------------
-
     def _texts(self, processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-        """The unit files by their names."""
+        """Return the unit files by their names."""
+        settings = {
+            "unit": self.unit,
+            "user": self.user,
+            "root": self.root,
+            "data": self.data,
+            "secret_env": self.secret_env,
+            "memory_mb": self.memory_mb,
+            "drain": self.drain,
+            "outbound": self.outbound,
+        }
         texts = {}
         if processes:
-            texts[f"{self.unit}_process@.service"] = self._service("process", "%i", _PROCESS, _PROCESS_INSTALL)
+            texts[f"{self.unit}_process@.service"] = process_units.process_service(**settings)
         if timers:
-            texts[f"{self.unit}_timer@.service"] = self._service("timer", f"{TIMER_PREFIX}%i", _JOB, "")
+            texts[f"{self.unit}_timer@.service"] = process_units.timer_service(**settings)
         for name, timer in timers.items():
-            texts[self.timer(name)] = _TIMER.format(
-                head=_HEAD, user=self.user, name=name, on_calendar=timer["on_calendar"]
-            )
+            texts[self.timer(name)] = process_units.timer(self.user, name, timer["on_calendar"])
         return texts
-
-    def _service(self, kind: str, file: str, lines: Mapping[str, Any], install: str) -> str:
-        current = self.root / "current"
-        service = "\n".join(f"{key}={value}" for key, value in lines.items())
-        return _SERVICE.format(
-            head=_HEAD,
-            user=self.user,
-            kind=kind,
-            file=file,
-            current=current,
-            service=service,
-            data=self.data,
-            secret_env=self.secret_env,
-            stop=self.drain + 10,
-            memory_mb=self.memory_mb,
-            swap_mb=self.memory_mb // 2,
-            sandbox="\n".join(
-                [
-                    *SANDBOX,
-                    *temporary(str(self.root), "%N", self.user),
-                    f"LogNamespace={self.unit}",
-                    f"AppArmorProfile=-{self.unit}",
-                    *network(outbound=self.outbound),
-                    _UMASK,
-                ]
-            ),
-            install=install,
-        )
-
-
-_HEAD = "# Written by Flaskhost with each release; a change by hand is lost."
-_PROCESS = {"Type": "exec", "Restart": "always", "RestartSec": 2}
-_PROCESS_INSTALL = "\n[Install]\nWantedBy=multi-user.target\n"
-_JOB = {"Type": "oneshot"}
-_SERVICE = """\
-{head}
-[Unit]
-Description=Flask app {user}, {kind} %i
-After=network.target postgresql.service
-StartLimitIntervalSec=0
-
-[Service]
-{service}
-User={user}
-Group={user}
-WorkingDirectory={current}/app
-Environment=PATH={current}/venv/bin:/usr/local/bin:/usr/bin:/bin
-Environment=PYTHONPATH={current}/app:{current}/app/src
-Environment=HOME={data}
-# The release's own file last: what it says wins.
-EnvironmentFile=-{secret_env}
-EnvironmentFile={current}/env
-ExecStart=/bin/sh {current}/processes/{file}
-KillMode=mixed
-TimeoutStopSec={stop}
-
-MemoryMax={memory_mb}M
-MemorySwapMax={swap_mb}M
-OOMPolicy=continue
-
-ReadWritePaths={data}
-{sandbox}
-{install}"""
-_TIMER = """\
-{head}
-[Unit]
-Description=Flask app {user}, when to run {name}
-StartLimitIntervalSec=0
-
-[Timer]
-OnCalendar={on_calendar}
-# What was missed while the host was off is made up for.
-Persistent=true
-RandomizedDelaySec=0
-AccuracySec=1s
-
-[Install]
-WantedBy=timers.target
-"""

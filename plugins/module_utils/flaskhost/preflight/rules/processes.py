@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ...deploy.processes import NOT_PROCESSES, TIMER_PREFIX
+from ...deploy.procfile import NOT_PROCESSES, TIMER_PREFIX
 from ..calendars import EXAMPLE_TIMER
 from ..calendars import fault as calendar_fault
 from ..report import Fault, show, type_name
