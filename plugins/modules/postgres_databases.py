@@ -1,7 +1,7 @@
 #!/usr/bin/python
 """The module postgres_databases: compare and change all apps' roles and databases in one run.
 
-The code is in module_utils/flaskhost/postgres/databases.py.
+The code is in module_utils/flaskhost/postgres: databases.py, database_questions.py and database_steps.py.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy import environment
 from ansible.module_utils.flaskhost.host import atomic, quotas
 from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.postgres import database_questions, database_steps
 from ansible.module_utils.flaskhost.postgres import databases as logic
 from ansible.module_utils.flaskhost.postgres import scram as postgres_scram
 from ansible.module_utils.flaskhost.postgres import server as postgres_server
@@ -216,12 +217,13 @@ def write_files(files: dict[Path, str | None], check: bool) -> list[str]:
 def inside(psql: Psql, databases: list[logic.Database], cluster: dict[str, Any]) -> tuple[list[str], list[Any]]:
     """Query the extensions of the database postgres, and the contents of the others; for a new one, its defaults."""
     there = [database for database in databases if database.name in cluster["databases"]]
-    sql = logic.EXTENSIONS_QUESTION + "".join(
-        f"\\connect {logic.identifier(database.name)}\n{logic.database_question(database)}" for database in there
+    sql = database_questions.EXTENSIONS_QUESTION + "".join(
+        f"\\connect {logic.identifier(database.name)}\n{database_questions.database_question(database)}"
+        for database in there
     )
     extensions, *answers = psql.ask(sql)
     found = dict(zip([database.name for database in there], answers, strict=True))
-    return extensions, [found.get(database.name, logic.FRESH) for database in databases]
+    return extensions, [found.get(database.name, database_questions.FRESH) for database in databases]
 
 
 def converge(module: AnsibleModule, psql: Psql, databases: list[logic.Database]) -> list[str]:
@@ -235,19 +237,19 @@ def converge(module: AnsibleModule, psql: Psql, databases: list[logic.Database])
     """
     done: dict[str, None] = {}
     for left in reversed(range(TRIES)):
-        cluster = psql.ask(logic.cluster_question(databases))[0]
-        found = logic.problems(databases, cluster, module.params["untrusted_extensions"])
+        cluster = psql.ask(database_questions.cluster_question(databases))[0]
+        found = database_steps.problems(databases, cluster, module.params["untrusted_extensions"])
         if found:
             raise logic.DatabaseError("Nothing was changed: " + "\n".join(found))
-        outside = logic.role_steps(databases, cluster)
+        outside = database_steps.role_steps(databases, cluster)
         if outside and not module.check_mode:
             run(psql, outside)
-            cluster = psql.ask(logic.cluster_question(databases))[0]
+            cluster = psql.ask(database_questions.cluster_question(databases))[0]
         done |= dict.fromkeys(step.says for step in outside)
         present, contents = inside(psql, databases, cluster)
-        steps = logic.extension_steps("postgres", module.params["server_extensions"], present)
+        steps = database_steps.extension_steps("postgres", module.params["server_extensions"], present)
         for database, content in zip(databases, contents, strict=True):
-            steps += logic.content_steps(database, cluster, content)
+            steps += database_steps.content_steps(database, cluster, content)
         if not steps or module.check_mode:
             return [*done, *(step.says for step in steps)]
         try:
@@ -260,17 +262,17 @@ def converge(module: AnsibleModule, psql: Psql, databases: list[logic.Database])
     return list(done)
 
 
-def run(psql: Psql, steps: list[logic.Step]) -> None:
+def run(psql: Psql, steps: list[database_steps.Step]) -> None:
     """Execute the steps.
 
     Raises:
         InTheWay: another session holds a lock.
         DatabaseError: PostgreSQL rejects a step.
     """
-    status, _out, err = psql.run(logic.script(steps))
+    status, _out, err = psql.run(database_steps.script(steps))
     if not status:
         return
-    if logic.IN_THE_WAY.search(err):
+    if database_steps.IN_THE_WAY.search(err):
         raise logic.InTheWay(
             f"a transaction of an app holds a lock and does not end ({tail(err, 1)}). Find it in "
             "pg_stat_activity by xact_start (sudo -u postgres psql), then run the same command again."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.postgres import database_questions, database_steps
 from ansible.module_utils.flaskhost.postgres import databases as logic
 from ansible.module_utils.flaskhost.postgres import psql as postgres_psql
 from ansible.module_utils.flaskhost.postgres import scram as postgres_scram
@@ -65,11 +66,11 @@ def settled() -> tuple[dict[str, Any], dict[str, Any]]:
         "shop-owner": role(limit=5, password=postgres_scram.verifier(PASSWORD)),
     }
     cluster["databases"]["shop"] = database("shop-owner", [["shop", "CONNECT"], ["shop", "TEMPORARY"]])
-    return cluster, {**logic.FRESH, "defaults": DEFAULTS, "extensions": ["plpgsql", "citext"]}
+    return cluster, {**database_questions.FRESH, "defaults": DEFAULTS, "extensions": ["plpgsql", "citext"]}
 
 
-def all_steps(wanted: logic.Database, cluster: dict[str, Any], inside: Any) -> list[logic.Step]:
-    return logic.role_steps([wanted], cluster) + logic.content_steps(wanted, cluster, inside)
+def all_steps(wanted: logic.Database, cluster: dict[str, Any], inside: Any) -> list[database_steps.Step]:
+    return database_steps.role_steps([wanted], cluster) + database_steps.content_steps(wanted, cluster, inside)
 
 
 def says(wanted: logic.Database, cluster: dict[str, Any], inside: Any) -> list[str]:
@@ -106,14 +107,14 @@ def test_a_password_needs_no_quotes_and_is_new_each_time() -> None:
 def test_no_empty_database_is_created_beside_one_that_was_put_aside() -> None:
     cluster, _inside = settled()
     cluster["before"] = ["shop_before_20261121t101500z"]
-    assert logic.problems([WANTED], cluster) == []
+    assert database_steps.problems([WANTED], cluster) == []
     del cluster["databases"]["shop"]
-    (problem,) = logic.problems([WANTED], cluster)
+    (problem,) = database_steps.problems([WANTED], cluster)
     assert "shop_before_20261121t101500z" in problem
     assert 'RENAME TO "shop"\'' in problem
     # Another app's.
     cluster["before"] = ["bookshop_before_20261121t101500z"]
-    assert logic.problems([WANTED], cluster) == []
+    assert database_steps.problems([WANTED], cluster) == []
 
 
 def test_where_all_is_as_it_should_be_nothing_is_done() -> None:
@@ -121,7 +122,7 @@ def test_where_all_is_as_it_should_be_nothing_is_done() -> None:
 
 
 def test_a_bare_cluster_gets_everything() -> None:
-    found = all_steps(WANTED, EMPTY, logic.FRESH)
+    found = all_steps(WANTED, EMPTY, database_questions.FRESH)
     assert [step.says for step in found] == [
         "create the role shop",
         "shop: statement_timeout = 60s",
@@ -133,7 +134,7 @@ def test_a_bare_cluster_gets_everything() -> None:
         "shop: the app uses what shop-owner makes",
         "shop: the extension citext",
     ]
-    text = logic.script(found)
+    text = database_steps.script(found)
     assert PASSWORD not in text, "PostgreSQL is given what it stores, and not the password"
     assert 'OWNER "shop-owner"' in text
 
@@ -204,7 +205,7 @@ def test_a_database_of_the_app_is_handed_over_whole_or_not_at_all() -> None:
     assert handing.together
     assert 'REASSIGN OWNED BY "shop" TO "shop-owner";' in handing.sql
     assert "GRANT" in handing.sql, "in the same transaction, so that the app never finds itself without"
-    text = logic.script([handing])
+    text = database_steps.script([handing])
     assert text.index("BEGIN;") < text.index("REASSIGN") < text.index("\\gexec") < text.index("COMMIT;")
 
 
@@ -229,14 +230,14 @@ def test_the_way_back_to_one_role() -> None:
 
 def test_a_plain_database_is_its_apps_own() -> None:
     cluster = copy.deepcopy(EMPTY)
-    assert says(SHARED, cluster, logic.FRESH) == [
+    assert says(SHARED, cluster, database_questions.FRESH) == [
         "create the role shop",
         "create the database shop",
         "nobody else connects to shop",
     ]
     cluster["roles"]["shop"] = role()
     cluster["databases"]["shop"] = database("shop", [])
-    assert says(SHARED, cluster, logic.FRESH) == []
+    assert says(SHARED, cluster, database_questions.FRESH) == []
 
 
 def test_a_login_of_the_network_is_the_apps_role_and_can_be_taken_away() -> None:
@@ -264,22 +265,22 @@ def test_a_login_of_the_network_is_the_apps_role_and_can_be_taken_away() -> None
 
 def test_what_cannot_be_is_told_before_anything_is_changed() -> None:
     cluster, _inside = settled()
-    assert logic.problems([WANTED], cluster) == []
+    assert database_steps.problems([WANTED], cluster) == []
     wanted = logic.Database("shop", "shop", extensions=("citext", "postgis", "file_fdw", "vektor"))
-    first, second = logic.problems([wanted], cluster)
+    first, second = database_steps.problems([wanted], cluster)
     assert "does not trust the extension file_fdw" in first
     assert "there is no extension vektor" in second
     assert "postgresql-15-" in second
-    assert len(logic.problems([wanted], cluster, ["file_fdw"])) == 1
+    assert len(database_steps.problems([wanted], cluster, ["file_fdw"])) == 1
     cluster["databases"]["shop"]["encoding"] = "SQL_ASCII"
-    assert "SQL_ASCII" in logic.problems([WANTED], cluster)[0]
-    assert "only reads" in logic.problems([WANTED], {**cluster, "recovery": True})[0]
+    assert "SQL_ASCII" in database_steps.problems([WANTED], cluster)[0]
+    assert "only reads" in database_steps.problems([WANTED], {**cluster, "recovery": True})[0]
 
 
 def test_a_name_cannot_end_what_it_is_in() -> None:
     assert logic.identifier('a"; DROP TABLE x; --') == '"a""; DROP TABLE x; --"'
     assert logic.literal("it's") == "'it''s'"
-    assert "'it''s'" in logic.cluster_question([logic.Database("it's", "it's")])
+    assert "'it''s'" in database_questions.cluster_question([logic.Database("it's", "it's")])
 
 
 def test_functions_of_the_apps_are_never_called() -> None:
@@ -367,7 +368,7 @@ def test_temporary_files_may_hold_a_quarter_of_what_the_database_may(module: Any
 
 def test_connections_of_a_role_share_what_its_temporary_files_may_hold() -> None:
     bounded = replace(WANTED, temporary=2560, connections=20, owner_connections=4)
-    steps = [step.says for step in logic.role_steps([bounded], copy.deepcopy(EMPTY))]
+    steps = [step.says for step in database_steps.role_steps([bounded], copy.deepcopy(EMPTY))]
     assert "shop: temp_file_limit = 128MB" in steps
     assert "shop-owner: temp_file_limit = 640MB" in steps
 
@@ -379,5 +380,7 @@ def test_a_connection_has_always_some_room_for_temporary_files(connections: int,
 
 def test_without_a_bound_a_limit_that_was_set_goes() -> None:
     present = role(settings=["temp_file_limit=128MB"])
-    steps = logic._role("shop", "shop", {"shop": present}, login=True, limit=-1, settings=WANTED.temporary_files(20))
+    steps = database_steps._role(
+        "shop", "shop", {"shop": present}, login=True, limit=-1, settings=WANTED.temporary_files(20)
+    )
     assert [step.says for step in steps] == ["shop: no temp_file_limit"]

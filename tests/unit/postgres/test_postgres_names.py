@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.postgres import database_steps
 from ansible.module_utils.flaskhost.postgres import databases as postgres_databases
 from ansible.module_utils.flaskhost.postgres import names as postgres_names
 
@@ -200,7 +201,7 @@ def test_the_role_marks_what_it_makes_in_the_same_transaction() -> None:
     empty = {"roles": {}, "databases": {}, "members": [], "extensions": {}}
     login = postgres_databases.Login("shop-a", "")
     wanted = postgres_databases.Database("shop", "shop-owner", password="x", logins=(login,))
-    steps = [step for step in postgres_databases.role_steps([wanted], empty) if "create the role" in step.says]
+    steps = [step for step in database_steps.role_steps([wanted], empty) if "create the role" in step.says]
     assert [step.says.rpartition(" ")[2] for step in steps] == SHOP["shop"]["roles"]
     assert all(step.together and f"IS '{MARK}';" in step.sql for step in steps)
 
