@@ -79,7 +79,8 @@ old_state: {description: Whether the host is in its previous state., type: bool,
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError, wanted_files
+from ansible.module_utils.flaskhost.host.guard import Guard
+from ansible.module_utils.flaskhost.host.guard_change import Change, GuardError, wanted_files
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "required": True},

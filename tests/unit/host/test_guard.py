@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.host import guard as subject
-from ansible.module_utils.flaskhost.host.guard import Change, Guard, GuardError
+from ansible.module_utils.flaskhost.host import guard_checks
+from ansible.module_utils.flaskhost.host.guard import Guard
+from ansible.module_utils.flaskhost.host.guard_change import Change, GuardError, wanted_files
 from ansible.module_utils.flaskhost.host.wanted import File
 
 NONCE = "4f0c8a7be1d24f0c"
@@ -301,7 +303,7 @@ def test_what_the_unit_makes_at_its_start_is_there_for_the_programs_that_are_ask
     host: Host, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Where ssh.socket holds the port and nobody has come in yet, sshd refuses any file without its folder."""
-    monkeypatch.setattr(subject, "RUN", host.folder / "run")
+    monkeypatch.setattr(guard_checks, "RUN", host.folder / "run")
     host.answers["systemctl show --property=RuntimeDirectory ssh.service"] = (0, "RuntimeDirectory=sshd own/part\n", "")
     getattr(host.guard(), step)()
     assert (host.folder / "run/sshd").stat().st_mode & 0o777 == 0o755
@@ -531,7 +533,7 @@ OURS = "# --- flaskhost: begin ---\nMaxSessions 10\n# --- flaskhost: end ---\n"
 
 def block(path: Path, content: str = "MaxSessions 10") -> File:
     wanted = {"dest": str(path), "content": content, "behind": r"^\s*Include\s", "mode": "0600"}
-    return subject.wanted_files([wanted])[0]
+    return wanted_files([wanted])[0]
 
 
 def test_a_block_goes_behind_the_line_that_reads_the_drop_ins(tmp_path: Path) -> None:

@@ -23,106 +23,26 @@ script early at boot, before the firewall, the network and sshd.
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ansible.module_utils.flaskhost.host import atomic
+from ansible.module_utils.flaskhost.host import atomic, guard_checks
+from ansible.module_utils.flaskhost.host.guard_change import Change, GuardError
+from ansible.module_utils.flaskhost.host.guard_script import BOOT_UNIT, STATE, script
 from ansible.module_utils.flaskhost.host.runner import Run, tail
 from ansible.module_utils.flaskhost.host.service_state import PROPERTIES, parse_show, settle, steps
+from ansible.module_utils.flaskhost.host.ssh_connection import PROC, connected_since
 from ansible.module_utils.flaskhost.host.wanted import File
 
-STATE = Path("/var/lib/flaskhost/guard")
 UNITS = Path("/etc/systemd/system")
-PROC = Path("/proc")
-RUN = Path("/run")
 #: Seconds that systemd and a loaded host may need beyond the timer's own.
 GRACE = 30
 UNIT = "flaskhost-guard"
-
-#: Runs at every boot and does nothing, but after a boot within the minute of a guarded change.
-BOOT_UNIT = f"""\
-# Written by the module guarded_change of flaskhost. Brings back the old state when the host was booted before a change
-# to SSH or to the firewall had been confirmed: the timer that would have done so did not outlive the boot.
-[Unit]
-Description=Put back changes that were not confirmed before the boot
-DefaultDependencies=no
-ConditionPathExistsGlob={STATE}/*/put-back
-After=local-fs.target
-Wants=network-pre.target
-Before=network-pre.target sysinit.target flaskhost-firewall.service ssh.service ssh.socket shutdown.target
-Conflicts=shutdown.target
-
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'for script in {STATE}/*/put-back; do /bin/sh "$$script" boot; done'
-
-[Install]
-WantedBy=sysinit.target
-"""
-
-_SCRIPT = """\
-#!/bin/sh
-# Brings back what was there before the guarded change "{name}". Run by a timer, early at boot ($1 is then "boot": the
-# services come up by themselves, with the old files), or by the next run. It may be killed and run again.
-cd {folder} || exit 1
-# On a full disk no link can be made: only a decision against this stops it.
-ln -sT put-back decision 2>/dev/null || [ "$(readlink decision)" != confirmed ] || exit 0
-exec 9<nonce && flock 9
-[ -e outcome ] && exit 0
-failed=
-try() {{ "$@" || failed="$failed$*; "; }}
-restore() {{ cp -dp -T "$1" "$2.flaskhost-guard" && mv -fT "$2.flaskhost-guard" "$2"; }}
-running() {{ [ "$boot" != boot ]; }}
-boot=${{1-}}
-{body}
-sync
-printf '%s\\n' "${{failed:-ok}}" > outcome.new && mv -fT outcome.new outcome
-"""
-
-
-class GuardError(Exception):
-    """A guarded change that was not made, or that is not there any more.
-
-    Args:
-        reason: what went wrong.
-        old_state: whether the host is as it was before.
-    """
-
-    def __init__(self, reason: str, *, old_state: bool) -> None:
-        super().__init__(reason)
-        self.old_state = old_state
-
-
-@dataclass(frozen=True)
-class Change:
-    """What is to be so.
-
-    Attributes:
-        name: names the guard: ``sshd``, ``firewall``.
-        files: the files.
-        service: the unit that takes them in by a reload.
-        socket: a socket unit that would hold the service's ports for it, whatever the files say; it is turned off.
-        checks: commands and lines that have to be in their output, once the files are in place and before the reload.
-        live: the command that prints what the service really has; another output than after the last confirmed change
-            is a reason to load the files again.
-        seconds: how long the host waits for the confirmation.
-    """
-
-    name: str
-    files: tuple[File, ...]
-    service: str
-    socket: str = ""
-    checks: tuple[Mapping[str, Any], ...] = ()
-    live: tuple[str, ...] = ()
-    seconds: int = 45
 
 
 class Guard:
@@ -179,55 +99,20 @@ class Guard:
         return [file.diff() for file in self.change.files if not file.is_there()]
 
     def validate(self) -> None:
-        """Try the new files, beside the old ones.
+        """Test the new files beside the old ones, before anything is changed.
 
         Raises:
-            GuardError: a program that knows says no.
+            GuardError: a program rejects a file.
         """
-        self._make_runtime_folders()
-        for file in self.change.files:
-            if not file.validate:
-                continue
-            with tempfile.TemporaryDirectory(prefix="flaskhost-guard-") as folder:
-                path = Path(folder) / file.path.name
-                path.write_text(file.text, encoding="utf-8")
-                status, out, err = self.run([word.replace("%s", str(path)) for word in file.validate])
-            if status:
-                raise GuardError(f"{file.validate[0]} refuses {file.path}: {tail(out + err)}", old_state=True)
+        guard_checks.validate(self.run, self.change)
 
     def check(self) -> None:
-        """See that the files say, together with all others that the service reads, what they are meant to.
+        """Test the installed files, together with all others that the service reads.
 
         Raises:
-            GuardError: something that the service reads before them says otherwise.
+            GuardError: a file that the service reads first overrides them.
         """
-        self._make_runtime_folders()
-        for check in self.change.checks:
-            command = list(check["command"])
-            status, out, err = self.run(command)
-            if status:
-                raise GuardError(f"{' '.join(command)} says: {tail(err or out)}", old_state=True)
-            lines = [" ".join(line.lower().split()) for line in out.splitlines()]
-            wanted = [" ".join(line.lower().split()) for line in check["lines"]]
-            for line in wanted:
-                key = line.partition(" ")[0]
-                # Where a key may stand several times (Port), no other one may stand beside those that are wanted.
-                really = [other for other in lines if other.partition(" ")[0] == key]
-                extra = [other for other in really if other not in wanted]
-                if line not in lines or extra:
-                    says = "; ".join(extra or really) or f"nothing about {key}"
-                    cure = f"\n{check['cure']}" if check.get("cure") else ""
-                    raise GuardError(f"{' '.join(command)} says {says}, not {line}{cure}", old_state=True)
-
-    def _make_runtime_folders(self) -> None:
-        """Make the folders in memory that the service's unit makes when it starts.
-
-        sshd does not even look at its files without its own; where a socket unit holds its port, it has none before the
-        first connection.
-        """
-        shown = self.run(["systemctl", "show", "--property=RuntimeDirectory", self.change.service])[1]
-        for name in parse_show(shown).get("RuntimeDirectory", "").split():
-            (RUN / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        guard_checks.check(self.run, self.change)
 
     # -- the change -------------------------------------------------------------------------------------------------
 
@@ -291,7 +176,7 @@ class Guard:
             return
         if _text(self.folder / "nonce") != nonce:
             raise GuardError("it is too late: the host has already put the old state back", old_state=True)
-        since = self._connected_since(process)
+        since = connected_since(process, self.proc)
         applied = float(_text(self.folder / "applied") or "inf")
         if not direct and since is not None and since < applied:
             raise GuardError("this connection was there before the change, and proves nothing", old_state=False)
@@ -334,8 +219,7 @@ class Guard:
         self._install_boot_unit()
         folder = Path(tempfile.mkdtemp(prefix=f".{self.change.name}.", dir=self.state))
         try:
-            body = self._script_body(folder)
-            text = _SCRIPT.format(name=self.change.name, folder=shlex.quote(str(self.folder)), body="\n".join(body))
+            text = script(self.change.name, self.folder, self._script_body(folder))
             _write(File(folder / "put-back", text, 0o700))
             _write(File(folder / "nonce", nonce, 0o600))
             atomic.sync(folder)
@@ -511,26 +395,6 @@ class Guard:
         for path in self.state.glob(f".{self.change.name}.*"):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _connected_since(self, process: int) -> float | None:
-        """When the SSH connection that a process belongs to was made, in seconds since boot; None when there is none.
-
-        The nearest sshd among its ancestors is the one of the connection: a log-in over a shared connection (OpenSSH's
-        ControlMaster) is below the same one, however late it came. sudo and su stay in between.
-        """
-        ticks = os.sysconf("SC_CLK_TCK")
-        while process > 1:
-            try:
-                # The name stands in parentheses, and may hold anything: proc(5).
-                head, _close, rest = (self.proc / str(process) / "stat").read_bytes().rpartition(b")")
-            except OSError:
-                return None
-            fields = rest.split()
-            if head.partition(b"(")[2].startswith(b"sshd"):
-                # The kernel rounds down to a tick: the end of it is the latest that it can have been.
-                return (int(fields[19]) + 1) / ticks
-            process = int(fields[1])
-        return None
-
 
 def _is_enabled(properties: Mapping[str, str]) -> bool:
     return properties.get("UnitFileState") in ("enabled", "enabled-runtime", "alias", "static", "generated")
@@ -547,45 +411,3 @@ def _write(file: File) -> None:
     """Put a file in place, and have its name on the disk too: the host may be reset the next moment."""
     file.write()
     atomic.sync(file.path.parent)
-
-
-def wanted_files(files: Iterable[Mapping[str, Any]]) -> tuple[File, ...]:
-    """The module's option ``files``.
-
-    Raises:
-        GuardError: a file that a block goes into cannot be read.
-    """
-    return tuple(
-        File(
-            Path(file["dest"]),
-            _with_block(str(file["dest"]), str(file["content"]), str(file["behind"]))
-            if file.get("behind")
-            else str(file["content"]),
-            int(str(file.get("mode") or "0644"), 8),
-            validate=tuple(file.get("validate") or []),
-        )
-        for file in files
-    )
-
-
-def _with_block(dest: str, block: str, behind: str) -> str:
-    """The text of somebody else's file with a block of ours between two marks.
-
-    Args:
-        dest: the file.
-        block: the lines.
-        behind: the block goes behind the first line in which this regular expression is found, else to the beginning.
-    """
-    try:
-        lines = Path(dest).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        lines = []
-    except (OSError, UnicodeDecodeError) as error:
-        raise GuardError(f"{dest} cannot be read, so nothing was changed: {error}", old_state=True) from None
-    begin, end = (f"# --- flaskhost: {word} ---" for word in ("begin", "end"))
-    if begin in lines and end in lines[lines.index(begin) :]:
-        first = lines.index(begin)
-        del lines[first : lines.index(end, first) + 1]
-    place = next((number + 1 for number, line in enumerate(lines) if re.search(behind, line)), 0)
-    lines[place:place] = [begin, *block.splitlines(), end]
-    return "\n".join(lines) + "\n"
