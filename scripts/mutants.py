@@ -188,7 +188,7 @@ class Tests:
             seen.update(layer)
             found += [name for name in layer if name in self.tests]
         # This test file loads every module.
-        return found or (["tests/unit/project/test_contracts.py"] if path.startswith("plugins/modules/") else [])
+        return found or (["tests/unit/project/test_module_contracts.py"] if path.startswith("plugins/modules/") else [])
 
 
 def _imports(text: str, module: str) -> bool:

@@ -278,6 +278,19 @@ class Host:
         return 0, "", ""
 
 
+def own(pair: Pair) -> dict[str, str]:
+    """The options of a site that brings its own pair."""
+    return {"certificate": pair.chain.decode(), "key": pair.key.decode()}
+
+
+def put_plain(host: Host, name: str, pair: Pair) -> None:
+    """Put plain files where the pair belongs, as an operator or an earlier release of the role did."""
+    folder = host.root / "tls" / name
+    folder.mkdir(parents=True)
+    (folder / "fullchain.pem").write_bytes(pair.chain)
+    (folder / "privkey.pem").write_bytes(pair.key)
+
+
 def _erase(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()

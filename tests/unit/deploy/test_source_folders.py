@@ -1,0 +1,160 @@
+"""A folder of the controller: known by its content, and the same on the host."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.flaskhost.deploy.sources import archives, folders
+from fakes import run_command
+from source_files import FILES, make
+
+
+def test_what_belongs_to_a_release(tmp_path: Path) -> None:
+    make(tmp_path)
+    left_out = [".git/config", ".venv/bin/python", "pkg/__pycache__/a.pyc", "pkg/b.pyc", ".env", "pkg/node_modules/x"]
+    make(tmp_path, dict.fromkeys([*left_out, "instance/app.db", "pkg/uploads/cat.png", "pkg/instance"], "x"))
+    (tmp_path / "link").symlink_to("pkg")
+    found = folders.files(tmp_path, ["instance", "pkg/uploads/"])
+    assert found == sorted(map(Path, [*FILES, "link", "pkg/instance"]))
+
+
+def test_a_folder_of_data_that_is_a_link_or_a_file_is_left_out_too(tmp_path: Path) -> None:
+    (tmp_path / "instance").symlink_to("/var/lib/shop")
+    (tmp_path / "shop.db").touch()
+    assert folders.files(tmp_path, ["instance", "./shop.db"]) == []
+
+
+def test_pipes_and_sockets_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("app.sock")
+        digest = folders.digest(tmp_path)
+        assert folders.files(tmp_path) == sorted(map(Path, FILES))
+    Path("pipe").unlink()
+    assert folders.digest(tmp_path) == digest
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    real = os.scandir
+
+    def scandir(path: str) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "static":
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="static"):
+        folders.digest(tmp_path)
+
+
+def test_the_digest_is_of_the_content_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = folders.digest(make(tmp_path / "a"))
+    assert len(digest) == 64
+    again = make(tmp_path / "b", dict(reversed(FILES.items())))
+    for path in again.rglob("*"):
+        os.utime(path, (0, 0))
+    (again / "app.py").chmod(0o600)
+    (again / "empty").mkdir()
+    assert folders.digest(again) == digest
+    real = os.scandir
+
+    def shuffled(path: str) -> Iterator[os.DirEntry[str]]:
+        entries = list(real(path))
+        random.shuffle(entries)
+        return _Entries(entries)
+
+    monkeypatch.setattr(os, "scandir", shuffled)
+    assert folders.digest(again) == digest
+
+
+class _Entries:
+    def __init__(self, entries: list[os.DirEntry[str]]) -> None:
+        self.entries = iter(entries)
+
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
+        return self.entries
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[os.DirEntry[str]]:
+        return self.entries
+
+    def __next__(self) -> os.DirEntry[str]:
+        return next(self.entries)
+
+    def close(self) -> None: ...
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "content": lambda top: (top / "app.py").write_text("other", encoding="utf-8"),
+    "name": lambda top: (top / "app.py").rename(top / "main.py"),
+    "place": lambda top: (top / "app.py").rename(top / "pkg/app.py"),
+    "executable": lambda top: (top / "app.py").chmod(0o755),
+    "one more": lambda top: (top / "new").touch(),
+    "one less": lambda top: (top / "app.py").unlink(),
+    "link target": lambda top: ((top / "link").unlink(), (top / "link").symlink_to("bin")),
+    "link to file": lambda top: ((top / "link").unlink(), (top / "link").write_text("pkg", encoding="utf-8")),
+    "moved text": lambda top: make(top, {"app.py": "ap", "bin/run": "p#!/bin/sh\n"}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_digest_changes_with(tmp_path: Path, change: str) -> None:
+    make(tmp_path)
+    (tmp_path / "link").symlink_to("pkg")
+    before = folders.digest(tmp_path)
+    CHANGES[change](tmp_path)
+    assert folders.digest(tmp_path) != before
+
+
+@pytest.mark.parametrize("seam", ["f\0b\0", "f\0b\0\0", "f\0b\0001\0"])
+def test_two_files_are_not_one_that_looks_like_them(tmp_path: Path, seam: str) -> None:
+    two = make(tmp_path / "two", {"a": "1", "b": "2"})
+    one = make(tmp_path / "one", {"a": f"1{seam}2"})
+    assert folders.digest(two) != folders.digest(one)
+
+
+def test_the_digest_does_not_change_with_data(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = folders.digest(tmp_path, ["instance"])
+    make(tmp_path, {"instance/app.db": "rows"})
+    assert folders.digest(tmp_path, ["instance"]) == before != folders.digest(tmp_path)
+
+
+def test_an_archive_brings_the_folder_over(tmp_path: Path) -> None:
+    code = make(tmp_path / "code")
+    make(code, {"Grüße/世界.txt": "hello", "-rf": "", "*": "", "new\nline": "", "a" * 120 + "/" + "b" * 150: "long"})
+    (code / "bin/run").chmod(0o755)
+    (code / "link").symlink_to("pkg")
+    (code / "pkg/up").symlink_to("../app.py")
+    os.link(code / "app.py", code / "same.py")
+    os.utime(code / "pkg/static/site.css", (1_000_000_000, 1_000_000_000))
+    digest = folders.digest(code, ["instance"])
+    make(code, {"instance/app.db": "rows", ".env": "SECRET=1"})
+    folders.pack(code, tmp_path / "source.tar.gz", ["instance"])
+    (tmp_path / "there").mkdir()
+    archives.unpack(run_command, tmp_path / "source.tar.gz", tmp_path / "there")
+    assert folders.digest(tmp_path / "there") == digest
+    assert not (tmp_path / "there/instance").exists()
+    assert (tmp_path / "there/pkg/static/site.css").stat().st_mtime == 1_000_000_000
+
+
+def test_a_name_that_is_no_utf8_comes_over_too(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    Path(os.fsdecode(bytes(code) + b"/caf\xe9.txt")).write_text("x", encoding="utf-8")
+    (code / "link").symlink_to(os.fsdecode(b"caf\xe9.txt"))
+    folders.pack(code, tmp_path / "source.tar.gz")
+    (tmp_path / "there").mkdir()
+    archives.unpack(run_command, tmp_path / "source.tar.gz", tmp_path / "there")
+    assert folders.digest(tmp_path / "there") == folders.digest(code)

@@ -1,0 +1,31 @@
+"""The fixture that the tests of preflight share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's folder with sources of several kinds."""
+    root = tmp_path_factory.mktemp("project")
+    for name in (
+        "sample_app/shop/__init__.py sample_app/shop/static/style.css sample_app/requirements.txt "
+        "src_layout/src/inner/__init__.py src_layout/uv.lock "
+        "mono/uv.lock mono/services/web/main.py "
+        "bare/app.py bare/requirements/base.txt "
+        "sample_app/vendor/wheels/flask-3.1.3-py3-none-any.whl sample_app/vendor/empty/README.md dist/shop-1.0.tar.gz"
+    ).split():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (root / "archive.tar").mkdir()
+    (root / "settings_only").mkdir()
+    (root / "settings_only/app.py").write_text("")
+    (root / "settings_only/pyproject.toml").write_text("[tool.ruff]\n")
+    (root / "declared").mkdir()
+    (root / "declared/app.py").write_text("")
+    (root / "declared/pyproject.toml").write_text('[project]\ndependencies = ["flask"]\n')
+    return root

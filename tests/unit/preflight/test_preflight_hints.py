@@ -1,0 +1,136 @@
+"""Preflight's hints: they name what was meant, and show nothing of a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost import preflight
+from preflight_cases import (
+    ARCHIVE,
+    EMPTY,
+    GONE,
+    KEY,
+    KEY_PART,
+    LEAF,
+    PAIR,
+    SECRET,
+    SSH_REPO,
+    good_apps,
+    own_pair,
+    private_key,
+)
+
+
+def test_hints(project: Path) -> None:
+    def told(changes: dict[str, Any], kind: str) -> str:
+        (problem,) = preflight.find_problems(good_apps(changes), {}, {}, project)
+        assert problem["kind"] == kind
+        return f"{problem['problem']} {problem['example']}"
+
+    assert "It is empty. Domain names" in told({"domains": []}, "missing")
+    assert "It is missing. Domain names" in told({"domains": GONE}, "missing")
+    assert "is a list" in told({"release_command": ["a", "b"]}, "wrong_type")
+    assert "is empty" in told({"domains": ["a.test", None]}, "wrong_type")
+    assert "in square brackets" in told({"persistent": "instance"}, "wrong_type")
+    assert 'wsgi: "shop.main:app"' in told({"wsgi": "shop/main.py"}, "malformed")
+    assert "static: {url: /assets/}" in told({"static": {"url": "assets"}}, "malformed")
+    assert "Did you mean psycopg2?" in told({"database_driver": "psycopg22"}, "wrong_choice")
+    assert "Did you mean workers? workers: 2" in told({"wrkers": 2}, "unknown_key")
+    assert "limits: {memory: 512}" in told({"memory": 512}, "unknown_key")
+    assert "domains: [shop.test]" in told({"domains": ["https://Shop.test:443/x"]}, "bad_domain")
+    assert "without the scheme (https://)" in told({"domains": ["https://shop.test"]}, "bad_domain")
+    assert "domains: [xn--bcher-kva.test]" in told({"domains": ["Bücher.test"]}, "bad_domain")
+    assert 'wsgi: "shop:create_app()"' in told({"wsgi": "shopp:create_app()"}, "wsgi_not_found")
+    assert "Write it without quotes" in told({"workers": "4"}, "wrong_type")
+    assert "Write it in quotes" in told({"wsgi": 7}, "wrong_type")
+    assert "Modules there: shop." in told({"wsgi": "main:app"}, "wsgi_not_found")
+    assert 'wsgi: "shop:app"' in told({"wsgi": "main:app"}, "wsgi_not_found")
+    bare = {"source": {"path": "bare"}, "static": GONE}
+    assert "Folders there: requirements." in told(
+        bare | {"source": {"path": "bare", "subdir": "x"}}, "subdir_not_found"
+    )
+    assert "Modules there: app." in told(
+        bare | {"requirements": "requirements/base.txt", "wsgi": "x:a"}, "wsgi_not_found"
+    )
+    assert "Files that it may be there: requirements.txt." in told({"requirements": "r.txt"}, "requirements_not_found")
+    assert "A ~ is not your home folder" in told({"source": {"path": "~/shop"}}, "source_not_found")
+    assert "A ~ is not your home folder" in told({"source": ARCHIVE | {"archive": "~/a.tar"}}, "archive_not_found")
+    assert "path and archive" in told({"source": ARCHIVE | {"path": "sample_app"}}, "two_sources")
+    assert f"sha256:{EMPTY[7:]}" in told({"source": ARCHIVE | {"checksum": EMPTY[7:]}}, "malformed")
+    wrong = told({"source": ARCHIVE | {"checksum": "sha256:" + "0" * 64}}, "wrong_checksum")
+    assert EMPTY in wrong
+    assert "is sha256:000" in wrong
+    assert "holds no package" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
+    assert "pip download" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
+    assert "home folder" not in told({"source": {"path": "nowhere"}}, "source_not_found")
+    assert "config: production" in told({"env": {"FLASK_CONFIG": "x"}}, "own_variable")
+    assert "a strong one is then made" in told({"secrets": {"SECRET_KEY": "dev"}}, "placeholder_secret")
+
+
+@pytest.mark.parametrize(("zone", "near"), [("stockholm", "Europe/Stockholm"), ("Europe/Stokholm", "Europe/Stockholm")])
+def test_the_time_zone_that_was_meant(project: Path, zone: str, near: str) -> None:
+    (problem,) = preflight.find_problems(good_apps(), {"timezone": zone}, {}, project)
+    assert f"Did you mean {near}?" in problem["problem"]
+    assert problem["example"] == f"timezone: {near}"
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("~/.ssh/id_ed25519.pub", "name of a file"),
+        (f"{KEY}\n{KEY}", "more than one line"),
+        (KEY[:40], "damaged, cut off"),
+        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... ada@laptop", "only an example"),
+        ("AAAAC3Nza", "begins with ssh-ed25519"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc", "make a new pair"),
+    ],
+)
+def test_hints_about_keys(project: Path, key: str, hint: str) -> None:
+    (problem,) = preflight.find_problems(good_apps(), {"admin_users": [{"name": "ada", "keys": [key]}]}, {}, project)
+    assert hint in problem["problem"]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        (KEY, "public half"),
+        ("~/.ssh/id_ed25519", "name of a file"),
+        ("a secret", "no private SSH key"),
+        (private_key(line=" "), "joined to one"),
+        (private_key(b"aes256-ctr"), "has a passphrase"),
+        (f"-----BEGIN ENCRYPTED PRIVATE KEY-----\n{SECRET}\n-----END ENCRYPTED PRIVATE KEY-----", "has a passphrase"),
+        (
+            f"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n{SECRET}\n-----END RSA PRIVATE KEY-----",
+            "has a passphrase",
+        ),
+    ],
+    ids=range(7),
+)
+def test_hints_about_deploy_keys(project: Path, key: str, hint: str) -> None:
+    (problem,) = preflight.find_problems(good_apps({"source": SSH_REPO | {"key": key}}), {}, {}, project)
+    assert hint in problem["problem"]
+    assert not set(key.split()) & set(f"{problem['problem']} {problem['example']}".split()) - {"a"}
+
+
+@pytest.mark.parametrize(
+    ("tls", "hint"),
+    [
+        ({"certificate": "/etc/ssl/shop.pem"}, "name of a file"),
+        ({"certificate": LEAF.replace("\n", " ")}, "joined to one"),
+        ({"certificate": PAIR["key"]}, "Take the key out"),
+        ({"key": own_pair("a.test", password=b"sesame")["key"]}, "has a passphrase"),
+        ({"key": private_key()}, "a key of SSH's"),
+        ({"key": LEAF}, "It is a certificate"),
+        ({"certificate": own_pair("a.test", "*.b.test")["certificate"]}, "is not that of the first certificate"),
+        (own_pair("a.test", "*.b.test"), "is for *.b.test, a.test."),
+    ],
+    ids=range(8),
+)
+def test_hints_about_certificates_show_nothing_of_a_key(project: Path, tls: dict[str, str], hint: str) -> None:
+    (problem,) = preflight.find_problems(good_apps({"tls": PAIR | tls}), {}, {}, project)
+    assert hint in problem["problem"]
+    shown = f"{problem['problem']} {problem['example']}"
+    assert [line for line in (PAIR | tls)["key"].splitlines()[1:-1] if line in shown] == []
+    assert KEY_PART not in shown
