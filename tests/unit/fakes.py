@@ -1,4 +1,4 @@
-"""What the release's tests run on: a host without systemd, owners that need no root, and the commands that are real.
+"""What the unit tests run on: a host without systemd, owners that need no root, modules, and commands that are real.
 
 Only what a unit test cannot have is made up here: systemd's bookkeeping of units, uv's downloads, and who owns a file.
 git, tar, cp and the app's own commands are run for real, by a stand-in for ``AnsibleModule.run_command``; the simple
@@ -53,6 +53,54 @@ def run_command(
     if check_rc and done.returncode:
         raise ModuleFailed(f"{args}: {err}")
     return done.returncode, out, err
+
+
+class Ended(Exception):
+    """The end of a module, with its result."""
+
+
+class FakeModule:
+    """``AnsibleModule`` with the options of a test.
+
+    Args:
+        params: the options.
+        check: whether it is check mode.
+        run: what runs its commands.
+    """
+
+    def __init__(self, params: dict[str, Any], check: bool = False, run: Callable[..., Any] = run_command) -> None:
+        self.params, self.check_mode, self.run_command = params, check, run
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def exit_json(self, **result: Any) -> None:
+        raise Ended({**result, "warnings": self.warnings})
+
+    def fail_json(self, **result: Any) -> None:
+        raise Ended({"failed": True, **result, "warnings": self.warnings})
+
+
+def run_module(
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    run: Callable[..., Any] = run_command,
+    /,
+    check: bool = False,
+    **given: Any,
+) -> dict[str, Any]:
+    """Run a module of the project with these options, and its defaults for the others.
+
+    Returns:
+        Its result, with its warnings.
+    """
+    defaults = {name: option.get("default") for name, option in module.ARGUMENT_SPEC.items()}
+    fake = FakeModule({**defaults, **given}, check, run)
+    monkeypatch.setattr(module, "AnsibleModule", lambda **_arguments: fake)
+    with pytest.raises(Ended) as caught:
+        module.main()
+    return dict(caught.value.args[0])
 
 
 class Unit(NamedTuple):
@@ -493,6 +541,18 @@ def tree(folder: Path) -> dict[str, tuple[Any, ...]]:
             content = path.read_bytes()
         found[str(path)] = (status.st_mode, status.st_mtime_ns, content)
     return found
+
+
+def nest(folder: Path, levels: int = 3000) -> None:
+    """Folders in each other, deeper than a path can be long."""
+    folder.mkdir(parents=True, exist_ok=True)
+    here = os.open(folder, os.O_RDONLY)
+    for _level in range(levels):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
 
 
 def unsandboxed(calls: list[Unit]) -> Callable[..., tuple[int, str, str]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from loading import ROOT, load_plugin
 
-ROOT = Path(__file__).resolve().parents[2]
 ROLES = ROOT / "roles"
 
 
@@ -30,7 +28,4 @@ def render(role: str, template: str, facts: dict[str, Any] | None = None, **vari
 
 def load_filters() -> dict[str, Any]:
     """The filters by their names."""
-    spec = importlib.util.spec_from_file_location("flask_apps_filters", ROOT / "plugins/filter/flask_apps.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.FilterModule().filters()
+    return load_plugin("plugins/filter/flask_apps.py").FilterModule().filters()

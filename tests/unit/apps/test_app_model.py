@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from ansible.module_utils.flaskhost.apps.record import app_record, app_records, 
 from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS, acme_settings
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses
+from loading import ROOT, load_plugin
 
 SIZE = {"workers": 2, "threads": 8, "memory_mb": 464}
 SHOP = {"domains": ["shop.localhost"], "source": {"path": "sample_app"}, "wsgi": "shop:create_app()"}
@@ -293,11 +292,8 @@ def test_a_record_without_a_size_lacks_nothing_else() -> None:
 
 def test_a_release_can_be_gone_back_to_without_the_hosts_size() -> None:
     """Rollbacks and restores gather no facts: what the module is handed then has to be what it takes."""
-    root = Path(__file__).resolve().parents[3]
-    spec = importlib.util.spec_from_file_location("flask_release", root / "plugins/modules/flask_release.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    fields = yaml.safe_load((root / "group_vars/all/app.yml").read_text())["__app_fields"]
+    module = load_plugin("plugins/modules/flask_release.py")
+    fields = yaml.safe_load((ROOT / "group_vars/all/app.yml").read_text())["__app_fields"]
     (handed,) = pick(app_records({"shop": SHOP}, project_dir="/project"), fields)
     assert "memory_mb" not in handed
     known = {name: value for name, value in handed.items() if name in module.ARGUMENT_SPEC}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import json
 import os
 import re
@@ -17,8 +16,8 @@ import pytest
 import yaml
 from ansible.module_utils.flaskhost.audit import host, page, report, waivers
 from ansible.module_utils.flaskhost.audit.model import FAILED, PASSED, WAIVED, Finding, Scan, not_run
+from loading import ROOT, load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.UTC)
 REASON = "One partition comes with the image of the provider."
 
@@ -345,16 +344,8 @@ def test_every_colour_has_a_word() -> None:
 # --- The files -------------------------------------------------------------------------------------------------------
 
 
-def action() -> Any:
-    spec = importlib.util.spec_from_file_location("flask_audit_action", ROOT / "plugins/action/flask_audit.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_files_are_written_for_their_owner(tmp_path: Path) -> None:
-    plugin = action()
+    plugin = load_plugin("plugins/action/flask_audit.py")
     scans = [scan(("A", FAILED, "low")).as_dict()]
     given = {**plugin.DEFAULTS, "scans": scans, "host": "web1", "reports": str(tmp_path / "reports")}
     first = plugin.write(given, NOW)
@@ -371,7 +362,7 @@ def test_the_files_are_written_for_their_owner(tmp_path: Path) -> None:
 
 def test_a_folder_that_refuses_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    plugin = action()
+    plugin = load_plugin("plugins/action/flask_audit.py")
     answer = plugin.write({**plugin.DEFAULTS, "host": "web1", "reports": str(tmp_path / "file" / "x")}, NOW)
     assert answer["failed"]
     assert "audit_reports" in answer["msg"]

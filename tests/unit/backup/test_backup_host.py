@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import stat
 import subprocess
@@ -19,6 +18,8 @@ from ansible.module_utils.flaskhost.requests import clone as clone_request
 from ansible.module_utils.flaskhost.requests import restore as restore_request
 from ansible.module_utils.flaskhost.requests.status import COLUMNS
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
+from fakes import FakeModule
+from loading import load_plugin
 
 NOW = 1_795_311_000.0
 PASSPHRASE = "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"
@@ -369,29 +370,19 @@ def test_a_host_whose_backups_are_off_has_one_thing_to_do() -> None:
 # --- Check mode ------------------------------------------------------------------------------------------------------
 
 
-def module_itself() -> Any:
-    spec = importlib.util.spec_from_file_location("fb", Path(__file__).parents[3] / "plugins/modules/flask_backup.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def started(monkeypatch: pytest.MonkeyPatch, *, answer: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """What check mode says of the start; without an answer there is no program to ask."""
-    module = module_itself()
+    module = load_plugin("plugins/modules/flask_backup.py")
     given = {"passphrase": "", "repository": "", "host": "h1", "timers": [], **options}
 
-    class Module:
-        params, check_mode = given, True
-
-        def run_command(self, command: list[str], **_options: Any) -> tuple[int, str, str]:
-            if command[0] == backup.PROGRAM:
-                assert answer is not None, "it is not there"
-                return 0, json.dumps(answer), ""
-            return Systemd()(command)
+    def run(command: list[str], **_options: Any) -> tuple[int, str, str]:
+        if command[0] == backup.PROGRAM:
+            assert answer is not None, "it is not there"
+            return 0, json.dumps(answer), ""
+        return Systemd()(command)
 
     monkeypatch.setattr(backup, "is_enabled", lambda: answer is not None)
-    return module.start(Module())
+    return module.start(FakeModule(given, True, run))
 
 
 def test_check_mode_on_a_bare_host_says_what_the_run_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +419,7 @@ class OfAVerb:
 
     def run(self, *arguments: str) -> dict[str, Any]:
         self.params["arguments"] = list(arguments)
-        return module_itself().run_verb(self)
+        return load_plugin("plugins/modules/flask_backup.py").run_verb(self)
 
 
 @pytest.mark.parametrize("check_mode", [True, False])

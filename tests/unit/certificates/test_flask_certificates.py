@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import json
 import stat
 import subprocess
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 from ansible.module_utils.flaskhost.host.wanted import File
 from ansible.module_utils.flaskhost.programs import certificates
+from fakes import run_module
+from loading import ROOT, load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
 SECRET = "correct-horse"
 SETTINGS = {
     "directory": "https://ca.example.com/dir",
@@ -26,23 +26,12 @@ SETTINGS = {
 }
 
 
-class Ended(Exception):
-    """The end of a module, with its result."""
-
-
-def module_of() -> Any:
-    path = ROOT / "plugins/modules/flask_certificates.py"
-    spec = importlib.util.spec_from_file_location("flask_certificates", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 class Host:
     """A host whose program is a small script that answers what a test wants."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.module, self.calls, self.given = folder, module_of(), [], ""
+        self.module = load_plugin("plugins/modules/flask_certificates.py")
+        self.folder, self.calls, self.given = folder, [], ""
         self.answer: dict[str, Any] = {"changed": False, "certificates": []}
         self.status, self.error = 0, ""
         self.monkeypatch = monkeypatch
@@ -69,32 +58,8 @@ class Host:
         return self.status, json.dumps(self.answer) if not self.status else "", self.error
 
     def run(self, check: bool = False, **options: Any) -> dict[str, Any]:
-        outer = self
-
-        class Module:
-            def __init__(self, **_options: Any) -> None:
-                defaults = {name: spec.get("default") for name, spec in outer.module.ARGUMENT_SPEC.items()}
-                own = {"launcher": outer.launcher, "program": outer.program}
-                self.params = {**defaults, **SETTINGS, **own, **options}
-                self.check_mode = check
-                self.warnings: list[str] = []
-
-            def run_command(self, args: Sequence[str], **more: Any) -> tuple[int, str, str]:
-                return outer.run_command(args, **more)
-
-            def warn(self, text: str) -> None:
-                self.warnings.append(text)
-
-            def exit_json(self, **result: Any) -> None:
-                raise Ended({**result, "warned": self.warnings})
-
-            def fail_json(self, **result: Any) -> None:
-                raise Ended({**result, "failed": True})
-
-        self.monkeypatch.setattr(self.module, "AnsibleModule", Module)
-        with pytest.raises(Ended) as ended:
-            self.module.main()
-        return ended.value.args[0]
+        given = {**SETTINGS, "launcher": self.launcher, "program": self.program, **options}
+        return run_module(self.monkeypatch, self.module, self.run_command, check=check, **given)
 
 
 @pytest.fixture
@@ -239,7 +204,7 @@ def test_certificate_that_cannot_be_had_is_a_warning_and_fails_only_where_that_i
         "certificates": [{"name": "shop", "problems": [problem], "notes": ["self-signed"]}],
     }
     result = host.run(state="applied", host="web1")
-    assert result["warned"] == [f"The certificate of shop on web1: {problem}", certificates.HINT]
+    assert result["warnings"] == [f"The certificate of shop on web1: {problem}", certificates.HINT]
     assert result["notes"] == ["shop: self-signed"]
     assert not result["changed"]
     strict = host.run(state="applied", strict=True)

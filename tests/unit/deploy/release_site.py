@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import os
 import shutil
@@ -31,22 +30,13 @@ from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
 from ansible.module_utils.flaskhost.deploy.sources import folders
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from fakes import USER, FakeHost, fake_owners, run_command
+from loading import load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
 REAL_KEEP = Lock.keep
 CODE = {"shop.py": "app = 1\n", "requirements.txt": "flask==3.1.3\n", "static/site.css": "body {}"}
 
 
-def load_module() -> Any:
-    spec = importlib.util.spec_from_file_location("flask_release_module", ROOT / "plugins/modules/flask_release.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MODULE = load_module()
+MODULE = load_plugin("plugins/modules/flask_release.py")
 GATE = "unix:/var/lib/nginx/gate/gate.sock"
 
 

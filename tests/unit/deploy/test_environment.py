@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -17,7 +16,8 @@ from ansible.module_utils.flaskhost.deploy.environment import SecretKeys
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from ansible.module_utils.testing import patch_module_args
-from fakes import load_environment_file
+from fakes import Ended, load_environment_file
+from loading import load_plugin
 
 HOSTILE = [
     "",
@@ -133,20 +133,11 @@ def test_all_hosts_get_the_same_keys_and_nobody_is_logged_out() -> None:
     assert environment.shared_keys([[], []], "new") == environment.shared_keys([], "new") == ["new"]
 
 
-class Ended(Exception):
-    """The end of a module, with its result."""
-
-
 class KeyHost:
     """The module flask_secret_key on one host."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = Path(__file__).resolve().parents[3] / "plugins/modules/flask_secret_key.py"
-        spec = importlib.util.spec_from_file_location("flask_secret_key", path)
-        assert spec
-        assert spec.loader
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module = load_plugin("plugins/modules/flask_secret_key.py")
         self.folder, self.keys = folder, SecretKeys(folder)
 
         def ended(_self: object, **result: Any) -> None:

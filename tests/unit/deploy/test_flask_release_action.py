@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import importlib.util
 import os
 import socket
 import subprocess
@@ -17,17 +16,9 @@ from unittest.mock import MagicMock
 
 import pytest
 from ansible.module_utils.flaskhost.deploy.sources import folders
+from loading import load_plugin
 
-PLUGIN = Path(__file__).resolve().parents[3] / "plugins/action/flask_release.py"
-
-
-def load_plugin() -> Any:
-    spec = importlib.util.spec_from_file_location("flask_release_action", PLUGIN)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+PLUGIN = "plugins/action/flask_release.py"
 
 
 class Controller:
@@ -45,7 +36,7 @@ class Controller:
         self.shell = SimpleNamespace(join_path=lambda *parts: "/".join(parts), tmpdir=None)
         task = MagicMock(args=arguments, async_val=0)
         connection = SimpleNamespace(_shell=self.shell)
-        self.plugin = load_plugin()
+        self.plugin = load_plugin(PLUGIN)
         self.action = self.plugin.ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock())
         self.action._execute_module = self.execute
         self.action._make_tmp_path = self.make
@@ -283,7 +274,7 @@ def test_the_host_is_told_who_deploys(code: Path) -> None:
 
 
 def test_one_machine_has_one_name_which_is_not_its_machine_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = load_plugin()
+    plugin = load_plugin(PLUGIN)
     plugin.MACHINE_ID = tmp_path / "machine-id"
     names = []
     for text in ("4f0c8a7be1d2", "9d3e5b6a0c1f", "", None):
@@ -305,7 +296,7 @@ def test_one_machine_has_one_name_which_is_not_its_machine_id(tmp_path: Path, mo
 
 
 def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    plugin = load_plugin()
+    plugin = load_plugin(PLUGIN)
 
     def nobody() -> str:
         raise KeyError
@@ -330,7 +321,7 @@ def dead_process() -> int:
 @pytest.mark.parametrize("place", [{"source_repo": "https://example.com/x.git"}, {"source_path": "code"}])
 def test_the_lock_of_a_dead_run_is_taken_once(code: Path, dead_process: int, place: dict[str, str]) -> None:
     arguments = {key: str(code) if key == "source_path" else value for key, value in place.items()}
-    failed = locked(load_plugin(), dead_process, 7)
+    failed = locked(load_plugin(PLUGIN), dead_process, 7)
     controller = Controller(arguments, failed, RELEASED)
     assert controller.run() == RELEASED
     first, second = controller.asked
@@ -341,20 +332,20 @@ def test_the_lock_of_a_dead_run_is_taken_once(code: Path, dead_process: int, pla
 
 
 def test_a_lock_that_is_met_when_the_code_is_sent_is_taken_too(code: Path, dead_process: int) -> None:
-    controller = Controller({"source_path": str(code)}, NEEDED, locked(load_plugin(), dead_process, 7), RELEASED)
+    controller = Controller({"source_path": str(code)}, NEEDED, locked(load_plugin(PLUGIN), dead_process, 7), RELEASED)
     assert controller.run() == RELEASED
     assert [asked.get("takeover") for asked in controller.asked] == [None, None, "the dead one"]
     assert controller.asked[2]["archive"] == controller.asked[1]["archive"]
 
 
 def test_another_process_with_the_same_number_is_not_the_one(code: Path) -> None:
-    plugin = load_plugin()
+    plugin = load_plugin(PLUGIN)
     controller = Controller({}, locked(plugin, os.getpid(), plugin._started(os.getpid()) - 1), RELEASED)
     assert controller.run() == RELEASED
 
 
 def test_a_process_that_nobody_has_buried_is_dead() -> None:
-    plugin = load_plugin()
+    plugin = load_plugin(PLUGIN)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     controller = {"id": plugin._machine(), "pid": child.pid, "started": plugin._started(child.pid)}
     assert not plugin._is_dead(controller)
@@ -365,7 +356,7 @@ def test_a_process_that_nobody_has_buried_is_dead() -> None:
 
 
 def test_the_lock_of_a_run_that_lives_or_may_live_is_left_alone(dead_process: int) -> None:
-    plugin = load_plugin()
+    plugin = load_plugin(PLUGIN)
     me = plugin._started(os.getpid())
     answers = [
         locked(plugin, os.getpid(), me),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import time
@@ -12,23 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import Unit, run_command, unsandboxed
+from fakes import Unit, run_command, run_module, unsandboxed
+from loading import load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
 SECRET = "correct horse"
-
-
-class Ended(Exception):
-    """The end of a module, with its result."""
 
 
 class Host:
     """A host where the release ``new`` serves, and the module on it."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        spec = importlib.util.spec_from_file_location("flask_run", ROOT / "plugins/modules/flask_run.py")
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module = load_plugin("plugins/modules/flask_run.py")
         self.root, self.freeze, self.monkeypatch = folder / "shop", folder / "freeze.json", monkeypatch
         for name in ("old", "new"):
             (self.root / "releases" / name / "app").mkdir(parents=True)
@@ -64,24 +57,8 @@ class Host:
         return self.wrapped(args, **options)
 
     def run(self, command: str, check: bool = False, **changes: Any) -> dict[str, Any]:
-        module, calls = self.module, self._run
-        defaults = {name: option.get("default") for name, option in module.ARGUMENT_SPEC.items()}
-
-        class Fake:
-            params = dict(defaults, **self.options, command=command) | changes
-            check_mode = check
-            run_command = staticmethod(calls)
-
-            def exit_json(self, **result: Any) -> None:
-                raise Ended(result)
-
-            def fail_json(self, **result: Any) -> None:
-                raise Ended({"failed": True, **result})
-
-        self.monkeypatch.setattr(module, "AnsibleModule", lambda **_arguments: Fake())
-        with pytest.raises(Ended) as caught:
-            module.main()
-        return caught.value.args[0]
+        given = {**self.options, "command": command, **changes}
+        return run_module(self.monkeypatch, self.module, self._run, check=check, **given)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import stat
@@ -14,8 +13,9 @@ import pytest
 from ansible.module_utils.flaskhost.deploy import freeze
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from ansible.module_utils.flaskhost.requests import freeze as freeze_request
+from fakes import run_module
+from loading import load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC).timestamp()
 HOUR = 3600.0
 
@@ -246,58 +246,30 @@ def test_a_freeze_repeats_until_when(given: dict[str, Any], says: str) -> None:
 # --- The module ------------------------------------------------------------------------------------------------------
 
 
-class Ended(Exception):
-    """The end of a module, with its result."""
-
-
-class FakeModule:
-    """``AnsibleModule`` with the options of a test."""
-
-    def __init__(self, params: dict[str, Any], check: bool = False) -> None:
-        self.params, self.check_mode, self.warnings = params, check, []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def exit_json(self, **result: Any) -> None:
-        raise Ended(result)
-
-    def fail_json(self, **result: Any) -> None:
-        raise Ended({"failed": True, **result})
-
-
-def run_module(monkeypatch: pytest.MonkeyPatch, check: bool = False, **options: Any) -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location("flask_freeze", ROOT / "plugins/modules/flask_freeze.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    defaults = {name: option.get("default") for name, option in module.ARGUMENT_SPEC.items()}
-    fake = FakeModule({**defaults, **options}, check)
-    monkeypatch.setattr(module, "AnsibleModule", lambda **_arguments: fake)
-    with pytest.raises(Ended) as caught:
-        module.main()
-    return {**caught.value.args[0], "warnings": fake.warnings}
+def run(monkeypatch: pytest.MonkeyPatch, check: bool = False, **options: Any) -> dict[str, Any]:
+    return run_module(monkeypatch, load_plugin("plugins/modules/flask_freeze.py"), check=check, **options)
 
 
 def test_the_module_freezes_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"path": str(file), "reason": "audit", "ends": 4e9, "by": "ada@laptop"}
-    predicted = run_module(monkeypatch, check=True, **options)
+    predicted = run(monkeypatch, check=True, **options)
     assert predicted["changed"]
     assert not file.exists()
-    first = run_module(monkeypatch, **options)
+    first = run(monkeypatch, **options)
     assert first["changed"]
     assert "audit" in first["diff"]["after"]
     assert "shop is frozen" in refusal("shop", file).reason
-    assert run_module(monkeypatch, **options)["changed"] is False
+    assert run(monkeypatch, **options)["changed"] is False
 
 
 def test_the_module_lifts_once_and_says_what_still_holds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(file, freeze.ALL, now=4e9)
     put(file, "shop", now=4e9)
-    one = run_module(monkeypatch, path=str(file), app="shop", state="absent")
+    one = run(monkeypatch, path=str(file), app="shop", state="absent")
     assert one["changed"]
     assert "shop stays frozen" in one["warnings"][0]
-    assert run_module(monkeypatch, path=str(file), state="absent")["changed"]
-    last = run_module(monkeypatch, path=str(file), state="absent")
+    assert run(monkeypatch, path=str(file), state="absent")["changed"]
+    last = run(monkeypatch, path=str(file), state="absent")
     assert (last["changed"], last["warnings"], file.exists()) == (False, [], False)
 
 
@@ -305,13 +277,13 @@ def test_the_module_lifts_once_and_says_what_still_holds(file: Path, monkeypatch
 def test_the_module_wants_a_reason_and_an_end(
     file: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    assert run_module(monkeypatch, path=str(file), **options)["failed"]
+    assert run(monkeypatch, path=str(file), **options)["failed"]
     assert not file.exists()
 
 
 def test_the_module_repairs_a_damaged_file_only_as_a_whole(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.parent.mkdir()
     file.write_text("{")
-    assert run_module(monkeypatch, path=str(file), app="shop", state="absent")["failed"]
-    assert run_module(monkeypatch, path=str(file), state="absent")["changed"]
+    assert run(monkeypatch, path=str(file), app="shop", state="absent")["failed"]
+    assert run(monkeypatch, path=str(file), state="absent")["changed"]
     assert not file.exists()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.flaskhost.deploy import virtualenv
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
-from fakes import BUILD_GID, BUILD_UID, GID, UID, USER, run_command, tree
+from fakes import BUILD_GID, BUILD_UID, GID, UID, USER, nest, run_command, tree
 from virtualenv_workshop import PYPROJECT, UV, Workshop, version_of
 
 # -- building, with the real uv -------------------------------------------------------------------------------------
@@ -182,18 +182,6 @@ def test_nothing_that_a_package_left_stays_writable(workshop: Workshop) -> None:
     assert modes["suid"] == modes["lib"] == 0o755
     assert modes["link"] == 0o666
     assert outside not in workshop.owners
-
-
-def nest(folder: Path, levels: int = 3000) -> None:
-    """Folders in each other, deeper than a path can be long."""
-    folder.mkdir(parents=True, exist_ok=True)
-    here = os.open(folder, os.O_RDONLY)
-    for _level in range(levels):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
 
 
 def test_folders_in_each_other_are_refused_and_removed(workshop: Workshop) -> None:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from loading import load_plugin
 
-PLUGIN = Path(__file__).resolve().parents[3] / "plugins/action/guarded_change.py"
+PLUGIN = "plugins/action/guarded_change.py"
 ARMED = {"changed": True, "armed": True, "left": 44.0, "reasons": ["x"]}
 CONFIRMED = {"changed": True, "reasons": []}
 RETURNED = {"changed": False, "reasons": [], "outcome": "ok"}
 REFUSED = AnsibleConnectionFailure("Failed to connect to the host via ssh: Connection refused")
 NO_SUDO = AnsibleError("Missing sudo password")
 Answer = dict[str, Any] | Exception
-
-
-def load_plugin() -> Any:
-    spec = importlib.util.spec_from_file_location("guarded_change_action", PLUGIN)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Connection:
@@ -54,7 +44,7 @@ class Controller:
     def __init__(
         self, transport: str = "ssh", arguments: dict[str, Any] | None = None, **answers: list[Answer]
     ) -> None:
-        self.plugin = load_plugin()
+        self.plugin = load_plugin(PLUGIN)
         self.connection = Connection(transport)
         self.answers = {"apply": [ARMED], "confirm": [CONFIRMED], "returned": [RETURNED], **answers}
         self.asked: list[tuple[str, dict[str, Any], dict[str, Any]]] = []

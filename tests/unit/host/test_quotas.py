@@ -5,7 +5,6 @@ The kernel's part needs a file system with project quotas; molecule/machine/vm/t
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import resource
 import subprocess
@@ -17,6 +16,8 @@ import pytest
 from ansible.module_utils.flaskhost.host import quotas
 from ansible.module_utils.flaskhost.host.quotas import Bound, FileSystem
 from ansible.module_utils.flaskhost.preflight import disk_warnings
+from fakes import nest
+from loading import load_plugin
 
 MOUNTS = r"""
 22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,discard,prjquota
@@ -181,16 +182,6 @@ def test_a_run_that_was_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.M
     assert str(top / "below" / "deeper") in projects.given
 
 
-def _nest(top: Path, levels: int) -> None:
-    here = os.open(top, os.O_RDONLY)
-    for _level in range(levels):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
-
-
 @pytest.mark.parametrize(("most", "fits"), [(20_000, True), (1000, False)])
 def test_folders_in_each_other_do_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, fits: bool
@@ -202,7 +193,7 @@ def test_folders_in_each_other_do_not_end_the_run(
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, limits[0]), limits[1]))
     (top := tmp_path / "top").mkdir()
-    _nest(top, 3000)
+    nest(top, 3000)
     open_before = len([*Path("/proc/self/fd").iterdir()])
     try:
         if fits:
@@ -272,13 +263,7 @@ def test_has_quotas_needs_a_file_system_that_has_projects() -> None:
 
 @pytest.fixture
 def database_bounds() -> Any:
-    path = Path(__file__).resolve().parents[3] / "plugins" / "modules" / "database_bounds.py"
-    spec = importlib.util.spec_from_file_location("database_bounds", path)
-    assert spec
-    assert spec.loader
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return load_plugin("plugins/modules/database_bounds.py")
 
 
 def test_databases_that_a_restore_has_put_aside_count_for_nobody(

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import json
-import os
 import socketserver
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,8 +18,9 @@ from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.operate import status
 from ansible.module_utils.flaskhost.requests import status as status_request
 from fakes import tree
+from loading import ROOT, load_plugin
+from playing import play
 
-ROOT = Path(__file__).resolve().parents[3]
 NOW = 1_795_000_000.0
 DAY = 86400
 LIVE, OLD, BAD = "20261118T101500Z-1a2b3c4", "20261110T080000Z-9f8e7d6", "20261119T120000Z-bad0bad"
@@ -560,21 +557,8 @@ def test_the_playbook_goes_on_without_a_host(tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text(
         yaml.safe_dump({"all": {"children": {"app": {"hosts": hosts}}, "vars": {"flask_apps": apps}}})
     )
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(tmp_path / "hosts.yml")]
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "LC_ALL": "C.UTF-8",
-        "HOME": str(tmp_path),
-    }
-    done = subprocess.run(
-        [*command, str(ROOT / "playbooks/status.yml"), "-e", "json=status.json"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+    arguments = ["-i", "hosts.yml", ROOT / "playbooks/status.yml", "-e", "json=status.json"]
+    done = play(*arguments, cwd=tmp_path, HOME=str(tmp_path))
     lines = [line.split() for line in done.stdout.splitlines()]
     assert done.returncode != 0, "a host that is down is not well"
     assert "down: unreachable" in done.stdout
@@ -588,8 +572,6 @@ def test_the_playbook_goes_on_without_a_host(tmp_path: Path) -> None:
 
 
 def test_the_module_answers_in_check_mode() -> None:
-    spec = importlib.util.spec_from_file_location("flask_status", ROOT / "plugins/modules/flask_status.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_plugin("plugins/modules/flask_status.py")
     wanted = set(status_request.apps_to_ask({"shop": {}})[0])
     assert set(module.ARGUMENT_SPEC["apps"]["options"]) == wanted

@@ -6,7 +6,6 @@ What PostgreSQL itself makes of the SQL is seen in the scenario ``default``.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,8 @@ from ansible.module_utils.flaskhost.postgres import database_questions, database
 from ansible.module_utils.flaskhost.postgres import databases as logic
 from ansible.module_utils.flaskhost.postgres import psql as postgres_psql
 from ansible.module_utils.flaskhost.postgres import scram as postgres_scram
+from loading import load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "correct-horse-battery-staple"
 #: The rights that everybody has on a database that was just made.
 OPEN = [["", "CONNECT"], ["", "TEMPORARY"]]
@@ -298,11 +297,7 @@ def test_answers_are_told_apart() -> None:
 
 @pytest.fixture
 def module() -> Any:
-    spec = importlib.util.spec_from_file_location("pd", ROOT / "plugins/modules/postgres_databases.py")
-    assert spec and spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return load_plugin("plugins/modules/postgres_databases.py")
 
 
 def options(module: Any, **changes: Any) -> dict[str, Any]:

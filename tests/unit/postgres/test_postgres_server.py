@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import pytest
 from ansible.module_utils.flaskhost.host import files as host_files
 from ansible.module_utils.flaskhost.postgres import server as logic
+from fakes import run_module
+from loading import load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
 FINE: dict[str, Any] = {"settings": [], "access": [], "checksums": True}
 REMOVED = 'parameter "shared_buffers" cannot be changed without restarting the server'
 
@@ -132,18 +132,11 @@ def test_what_it_says_against_settings_is_told_without_the_name_that_the_file_ha
 # --- The module ------------------------------------------------------------------------------------------------------
 
 
-class Ended(Exception):
-    """The end of a module, with its result."""
-
-
 class Host:
     """A host whose systemd and PostgreSQL answer what they are told to."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        spec = importlib.util.spec_from_file_location("ps", ROOT / "plugins/modules/postgres_server.py")
-        assert spec and spec.loader
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module = load_plugin("plugins/modules/postgres_server.py")
         self.monkeypatch, self.folder = monkeypatch, folder
         monkeypatch.setattr(logic, "SETTINGS", folder / "etc")
         monkeypatch.setattr(logic.clusters, "__defaults__", (folder / "etc",))
@@ -173,31 +166,12 @@ class Host:
         return 0, "", ""
 
     def run(self, check: bool = False, **changes: Any) -> dict[str, Any]:
-        defaults = {name: option.get("default") for name, option in self.module.ARGUMENT_SPEC.items()}
         files = {
             "settings_file": {"path": str(self.settings), "content": "work_mem = '8MB'\n"},
             "access_file": {"path": str(self.access), "content": "local all postgres peer\n"},
         }
-        given, host = {**defaults, "cluster": "17/main", **files, **changes}, self
-
-        class Fake:
-            def __init__(self) -> None:
-                self.params, self.check_mode, self.run_command = given, check, host.run_command
-                self.warnings: list[str] = []
-
-            def warn(self, text: str) -> None:
-                self.warnings.append(text)
-
-            def exit_json(self, **result: Any) -> None:
-                raise Ended({**result, "warnings": self.warnings})
-
-            def fail_json(self, **result: Any) -> None:
-                raise Ended({"failed": True, **result})
-
-        self.monkeypatch.setattr(self.module, "AnsibleModule", lambda **_arguments: Fake())
-        with pytest.raises(Ended) as caught:
-            self.module.main()
-        return dict(caught.value.args[0])
+        given = {"cluster": "17/main", **files, **changes}
+        return run_module(self.monkeypatch, self.module, self.run_command, check=check, **given)
 
 
 @pytest.fixture

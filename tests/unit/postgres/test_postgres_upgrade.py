@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.postgres import server as logic
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-class Ended(Exception):
-    """The end of a module, with its result."""
+from fakes import run_module
+from loading import load_plugin
 
 
 class Host:
     """A host with clusters, on which Debian's programs do what they are made for."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        spec = importlib.util.spec_from_file_location("pu", ROOT / "plugins/modules/postgres_upgrade.py")
-        assert spec and spec.loader
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        self.module = load_plugin("plugins/modules/postgres_upgrade.py")
         self.folder, self.monkeypatch = folder, monkeypatch
         monkeypatch.setattr(logic, "SETTINGS", folder / "etc")
         monkeypatch.setattr(logic, "DATA", folder)
@@ -62,23 +54,10 @@ class Host:
         return 0, "", ""
 
     def run(self, state: str = "upgraded", check: bool = False) -> dict[str, Any]:
-        host = self
-
-        class Fake:
-            def __init__(self) -> None:
-                self.params = {"cluster": "17/main", "state": state, "method": "upgrade"}
-                self.check_mode, self.run_command = check, host.run_command
-
-            def exit_json(self, **result: Any) -> None:
-                raise Ended(result)
-
-            def fail_json(self, **result: Any) -> None:
-                raise Ended({"failed": True, **result})
-
-        self.monkeypatch.setattr(self.module, "AnsibleModule", lambda **_arguments: Fake())
-        with pytest.raises(Ended) as caught:
-            self.module.main()
-        return dict(caught.value.args[0])
+        given = {"cluster": "17/main", "state": state, "method": "upgrade"}
+        found = run_module(self.monkeypatch, self.module, self.run_command, check=check, **given)
+        assert found.pop("warnings") == []
+        return found
 
     def state(self) -> dict[str, tuple[int, bool]]:
         folders = {version: self.folder / "etc" / version / "main" for version in ("15", "17")}

@@ -7,7 +7,6 @@ import copy
 import datetime
 import ipaddress
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,8 +15,8 @@ from ansible.module_utils.flaskhost.apps.names import is_address
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from loading import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 #: Stands for whatever must not be shown; 44 characters that look like a real secret.
 SECRET = "q7Wd-Zk2pXv9Lr4TmB8nHs3YcJ6fGa1EuKo5Ri0NtVy="
 #: Takes an option out of the good app.

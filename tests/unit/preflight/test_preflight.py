@@ -14,6 +14,7 @@ from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
 from ansible.module_utils.flaskhost.preflight import settings
 from ansible.module_utils.flaskhost.preflight.rules import access
+from loading import ROOT
 from preflight_cases import (
     ACCOUNT,
     ADMIN,
@@ -31,7 +32,6 @@ from preflight_cases import (
     OTHER_APP,
     PAIR,
     ROLE_NAME,
-    ROOT,
     SECRET,
     SHARED_REPOSITORY,
     SSH_REPO,

@@ -15,12 +15,12 @@ from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
 from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.preflight import role_options, settings
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS
+from loading import ROOT
 from preflight_cases import (
     GOOD_APP,
     GOOD_FACTS,
     OTHER_APP,
     PAIR,
-    ROOT,
     SCALARS,
     SECRET,
     SPECS,

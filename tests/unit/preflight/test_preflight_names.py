@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 from ansible.module_utils.flaskhost.preflight import names
-from preflight_cases import ROOT, SPECS
+from loading import ROOT
+from preflight_cases import SPECS
 from rendering import load_filters
 
 

@@ -9,7 +9,8 @@ import yaml
 from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.preflight import role_options
 from ansible.module_utils.flaskhost.preflight.report import Unreadable
-from preflight_cases import GOOD_SETTINGS, INJECTION, ROOT, SPECS, good_apps, problems_of
+from loading import ROOT
+from preflight_cases import GOOD_SETTINGS, INJECTION, SPECS, good_apps, problems_of
 
 # --- The site's settings ---------------------------------------------------------------------------------------------
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from preflight_cases import ROOT
+from loading import ROOT
+from playing import play
 
 INVENTORY = """\
 all:
@@ -43,15 +42,7 @@ def run_preflight(folder: Path, hosts: str) -> subprocess.CompletedProcess[str]:
     """Run the real playbook on an inventory of this text."""
     inventory = folder / "hosts.yml"
     inventory.write_text(hosts)
-    return subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "playbooks/preflight.yml"],
-        cwd=ROOT,
-        env=os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return play("-i", inventory, "playbooks/preflight.yml", cwd=ROOT)
 
 
 def test_a_run_that_is_refused_tells_each_host_everything(refused_run: subprocess.CompletedProcess[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rendering import ROOT
+from loading import ROOT
 
 # --- Collections -----------------------------------------------------------------------------------------------------
 

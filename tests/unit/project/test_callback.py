@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from loading import load_plugin
 
-ROOT = Path(__file__).resolve().parents[3]
-SPEC = importlib.util.spec_from_file_location("flaskhost_callback", ROOT / "plugins/callback/flaskhost.py")
-callback = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(callback)
+callback = load_plugin("plugins/callback/flaskhost.py")
 USUAL = ["/x/inventories/demo"]
 
 
@@ -69,12 +63,7 @@ def test_messages_warnings_and_errors_of_a_real_run(tmp_path: Path) -> None:
     play = [{"hosts": "here", "gather_facts": False, "connection": "local", "tasks": tasks}]
     (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"here": {}}}}))
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "play.yml"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LC_ALL": "C.UTF-8", "HOME": str(tmp_path),
-             "COLUMNS": "200"},
-    )  # fmt: skip
+    done = play("-i", "hosts.yml", "play.yml", cwd=tmp_path, HOME=str(tmp_path), COLUMNS="200")
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "freeze.yml" in line]
     whole = [line for line in lines if "ansible-playbook -i hosts.yml playbooks/freeze.yml -e freeze=off" in line]
     assert len(whole) >= 3, done.stdout + done.stderr

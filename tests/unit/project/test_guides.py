@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
-from rendering import ROOT
+from loading import ROOT
 
 
 def run_docs(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

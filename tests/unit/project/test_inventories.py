@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from rendering import ROOT
+from loading import ROOT
+from playing import run_ansible
 from role_rules import ROLES
 
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
@@ -22,15 +20,8 @@ LINK = Path("group_vars/all/00_shared")
 
 def ansible(program: str, *arguments: str, cwd: Path, **variables: str) -> str:
     """Run one of Ansible's programs with the settings of the folder, and return what it prints."""
-    command = [str(Path(sys.executable).parent / program), *arguments]
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(cwd),
-        "LC_ALL": "C.UTF-8",
-        "ANSIBLE_CONFIG": str(cwd / "ansible.cfg"),
-        **variables,
-    }
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    own = {"HOME": str(cwd), "ANSIBLE_CONFIG": str(cwd / "ansible.cfg"), **variables}
+    done = run_ansible(program, *arguments, cwd=cwd, **own)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

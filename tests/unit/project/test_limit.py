@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from loading import ROOT
+from playing import play
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = Path(sys.executable).with_name("ansible-playbook")
 INVENTORY = """
 all:
   vars:
@@ -29,14 +26,8 @@ def run(folder: Path, playbook: str, limit: str) -> tuple[int, str]:
     """Run a playbook on hosts that can do nothing; return its status and its output on one line."""
     inventory = folder / "hosts.yml"
     inventory.write_text(INVENTORY, encoding="utf-8")
-    result = subprocess.run(
-        [PROGRAM, "-i", inventory, "-e", "app=shop", "--limit", limit, ROOT / "playbooks" / f"{playbook}.yml"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0", "COLUMNS": "1000"},
-    )
+    what = ["-i", inventory, "-e", "app=shop", "--limit", limit, f"playbooks/{playbook}.yml"]
+    result = play(*what, cwd=ROOT, ANSIBLE_FORCE_COLOR="0", COLUMNS="1000")
     return result.returncode, " ".join((result.stdout + result.stderr).split())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from rendering import ROOT
+from loading import ROOT, load_plugin
 from role_rules import MODULES, ROLES, role_at
 
 
@@ -36,17 +35,9 @@ def differences(documented: dict[str, Any], real: dict[str, Any]) -> list[str]:
     return found
 
 
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_is_documented_as_it_is(path: Path) -> None:
-    module = load(path)
+    module = load_plugin(str(path.relative_to(ROOT)))
     documentation = yaml.safe_load(module.DOCUMENTATION)
     assert documentation["module"] == path.stem
     assert differences(documentation["options"], module.ARGUMENT_SPEC) == []
@@ -54,7 +45,7 @@ def test_a_module_is_documented_as_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_the_examples_of_a_module_work(path: Path) -> None:
-    module = load(path)
+    module = load_plugin(str(path.relative_to(ROOT)))
     for task in yaml.safe_load(module.EXAMPLES):
         result = ArgumentSpecValidator(module.ARGUMENT_SPEC).validate(task[path.stem])
         assert result.error_messages == []
@@ -68,7 +59,7 @@ NO_SECRETS = {
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_a_module_hides_its_secrets(path: Path) -> None:
-    for name, option in load(path).ARGUMENT_SPEC.items():
+    for name, option in load_plugin(str(path.relative_to(ROOT))).ARGUMENT_SPEC.items():
         word = re.search(r"secret|passw|passphrase|token|credential|(^|_)keys?(_|$)|login", name)
         if word and option["type"] not in ("bool", "path") and (path.stem, name) not in NO_SECRETS:
             assert option.get("no_log") is True, f"{name} may hold a secret, and would be shown"
@@ -107,7 +98,7 @@ def test_a_wrong_documentation_is_found(documented: dict[str, Any], real: dict[s
 
 def test_the_options_of_an_app_are_those_of_the_module() -> None:
     """The role hands them over as they are, so their types and defaults are the module's."""
-    module = load(ROOT / "plugins/modules/flask_release.py").ARGUMENT_SPEC
+    module = load_plugin("plugins/modules/flask_release.py").ARGUMENT_SPEC
     role = role_at(ROOT / "roles" / "app", ROLES).options["app_apps"]["options"]
     for name, option in role.items():
         wanted = {**specification(option, "options"), "options": {}}

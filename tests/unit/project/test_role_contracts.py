@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rendering import ROOT
+from loading import ROOT
 from role_rules import (
     ROLES,
     RULES,

@@ -22,7 +22,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import filter_loader
 from ansible.template import Templar
 from ansible.vars.manager import VariableManager
-from rendering import ROOT
+from loading import ROOT
 from role_rules import ROLES
 
 #: Exactly what preflight reads of a host and the wiring and the roles use; see the test of that name.
