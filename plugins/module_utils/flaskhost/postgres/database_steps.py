@@ -196,7 +196,7 @@ def _role(
 
 def _everybodys(present: Mapping[str, Any] | None) -> bool:
     """Return whether PUBLIC has a right on a database."""
-    return bool(present) and any(grantee == "" for grantee, _right in present["rights"])
+    return any(grantee == "" for grantee, _right in (present["rights"] if present else ()))
 
 
 def _database(wanted: Database, cluster: Mapping[str, Any]) -> list[Step]:

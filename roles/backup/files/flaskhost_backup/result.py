@@ -53,7 +53,8 @@ def do_part(result: Result, state: State, kind: str, now: float, do: Callable[[]
     """
     began = time.monotonic()
     problems: list[str] = []
-    line, entry = "", {}
+    line = ""
+    entry: dict[str, Any] = {}
     try:
         line, entry = do()
         result.lines.append(line)
