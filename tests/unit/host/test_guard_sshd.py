@@ -42,10 +42,10 @@ class Host:
     def value(self, text: str) -> Any:
         return Templar(loader=DataLoader(), variables=self.known).template(trust_as_template(text))
 
-    def ports(self, task: str = "Change sshd") -> list[int]:
+    def ports(self, task: str = "Configure sshd") -> list[int]:
         return self.value(TASKS[task]["vars"]["__hardening_ssh_ports"])
 
-    def config(self, task: str = "Change sshd") -> dict[str, list[str]]:
+    def config(self, task: str = "Configure sshd") -> dict[str, list[str]]:
         self.known["__hardening_ssh_ports"] = self.ports(task)
         templar = Templar(loader=DataLoader(), variables=self.known)
         text = trust_as_template((ROLE / "templates/sshd.conf.j2").read_text())

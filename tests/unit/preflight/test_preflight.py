@@ -117,7 +117,7 @@ def test_settings_that_are_empty_are_not_set(project: Path) -> None:
 def kinds_in_the_source() -> set[str]:
     """Every kind that the code can tell: the first argument of add(), Fault() and make_problem(), and kind = ..."""
     kinds: set[str] = set()
-    for path in Path(preflight.__file__).parent.glob("*.py"):
+    for path in Path(preflight.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             values: list[ast.expr] = []
             if isinstance(node, ast.Call):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from loading import load_plugin
+from playing import play
 
 callback = load_plugin("plugins/callback/flaskhost.py")
 USUAL = ["/x/inventories/demo"]
@@ -60,8 +61,8 @@ def test_messages_warnings_and_errors_of_a_real_run(tmp_path: Path) -> None:
         {"ansible.builtin.copy": {"content": f"{say}\n", "dest": str(tmp_path / "file")}, "diff": True},
         {"ansible.builtin.fail": {"msg": say}},
     ]
-    play = [{"hosts": "here", "gather_facts": False, "connection": "local", "tasks": tasks}]
-    (tmp_path / "play.yml").write_text(yaml.safe_dump(play))
+    plays = [{"hosts": "here", "gather_facts": False, "connection": "local", "tasks": tasks}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(plays))
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": {"here": {}}}}))
     done = play("-i", "hosts.yml", "play.yml", cwd=tmp_path, HOME=str(tmp_path), COLUMNS="200")
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "freeze.yml" in line]
