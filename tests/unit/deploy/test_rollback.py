@@ -225,7 +225,7 @@ def test_a_host_is_taken_back_after_any_phase(site: Site, last: str) -> None:
     assert bool(site.record(asked.release).failed) == (last == "flip")
     if last == "flip":
         assert site.history[-1] == (RETURN, asked.release, first.release)
-    # Once more is nothing more, and a release that was refused is gone back to by nobody.
+    # A second return changes nothing, and no rollback chooses a refused release.
     assert not site.phase(RETURN, release=asked.release, previous=asked.previous).changed
     with pytest.raises(ReleaseError, match="no other release has served well"):
         site.rollback()

@@ -1,4 +1,4 @@
-"""Preflight: nothing is said of what is in order, every kind of problem is tested, and all are told at once."""
+"""Preflight: correct settings cause no message, every kind of problem has a test, and all are reported at once."""
 
 from __future__ import annotations
 
