@@ -2,6 +2,8 @@
 
 import pytest
 from guestbook import create_app
+from guestbook.models import db
+from sqlalchemy.exc import OperationalError
 
 DOWN = "postgresql+psycopg://guestbook:hunter2@127.0.0.1:1/guestbook"
 
@@ -32,6 +34,17 @@ def test_not_ready_without_a_database_and_no_detail_given_away(without_database,
     assert "database not reachable" in caplog.text
     assert "Traceback" not in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_not_ready_when_the_database_goes_away_during_the_probe(app, client, monkeypatch):
+    with app.app_context():
+        dialect = db.engine.dialect
+
+    def gone(_connection):
+        raise OperationalError("ROLLBACK", {}, Exception("the connection is lost"))
+
+    monkeypatch.setattr(dialect, "do_rollback", gone)
+    assert client.get("/readyz").status_code == 503
 
 
 def test_release_is_named_in_the_probe_and_on_every_answer(monkeypatch):
