@@ -30,7 +30,7 @@ def test_sites_are_up_with_selfsigned_certificates(webs):
 def test_playbook_names_the_authority_that_does_not_answer_and_changes_nothing():
     status, output = play()
     assert status == 0, output
-    assert "The authority ca.test" in output
+    assert "The CA ca.test" in output
     assert "cannot be reached" in output
     assert set(changed(output)) == {0}
 
@@ -41,7 +41,7 @@ def test_services_of_the_timers_fail_as_long_as_something_is_missing(trixie, ver
     """And say what: nothing is about to end, but browsers warn."""
     ok, said = trixie.start(f"flaskhost-certificates-{verb}")
     assert not ok
-    assert "The authority ca.test" in said
+    assert "The CA ca.test" in said
     trixie.run(f"systemctl reset-failed flaskhost-certificates-{verb}.service")
 
 

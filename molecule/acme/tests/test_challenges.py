@@ -71,7 +71,7 @@ def test_closed_port_of_the_host_itself_is_told(ca, trixie):
     before = orders(ca)
     with refused(trixie, "input", "tcp dport 80"):
         answer = trixie.program("apply")
-    assert "Port 80 here does not answer for hello.test" in about(answer, "hello")
+    assert "Port 80 of this host does not respond for hello.test" in about(answer, "hello")
     assert list(problems(answer)) == ["hello"]
     assert orders(ca) == before
     assert is_selfsigned(trixie.certificate("hello.test"))

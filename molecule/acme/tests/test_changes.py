@@ -54,7 +54,7 @@ def test_run_that_insists_fails_and_the_site_is_up_all_the_same(ca, trixie):
     with authority_down(trixie):
         status, output = play(limit=trixie.name, acme={**ACME, "strict": True})
     assert status != 0
-    assert "The authority ca.test" in output
+    assert "The CA ca.test" in output
     assert is_selfsigned(trixie.certificate("hello.test"))
     # The app itself is none of this playbook's business, and has been there all the time.
     assert trixie.visitor.ask("https://hello.test/").status == 200

@@ -34,7 +34,7 @@ def test_rows_come_back_when_the_data_folder_is_gone(host, visitor, round_):
     assert there == acknowledged[: len(there)], "no hole, and nothing that was never written"
     assert set(writer.numbers(safe - ARCHIVE_TIMEOUT)) <= set(there)
     assert set(writer.numbers(middle)) <= set(there), "its segment was handed over before the kill"
-    assert "The last commit in it is of" in output
+    assert "Its last commit is from" in output
     served(visitor)
 
     output = play("restore", name_of(host), confirm=name_of(host), to=utc(middle))
@@ -94,7 +94,7 @@ def test_a_restore_wants_to_be_confirmed(host):
 def test_a_look_beside_leaves_the_real_one_alone(host, visitor):
     before = sql(host, "SELECT pg_postmaster_start_time()")
     output = play("restore", name_of(host), beside=True)
-    look = output.partition("Look at it: sudo -u postgres ")[2].partition(" DATABASE")[0]
+    look = output.partition("To query it: sudo -u postgres ")[2].partition(" DATABASE")[0]
     assert host.run(f"cd / && runuser -u postgres -- {look} guestbook -Atc 'TABLE entry'").rc == 0
     assert host.run("runuser -u guestbook -- ls /var/lib/flaskhost/backup/beside").rc != 0
     assert sql(host, "SELECT pg_postmaster_start_time()") == before

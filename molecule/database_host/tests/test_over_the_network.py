@@ -69,7 +69,7 @@ def test_rows_and_uploads_come_back_each_on_its_own_host(host, visitor):
     file = host.file(upload)
     assert (file.content_string, file.user, file.mode) == ("kept\n", "guestbook", 0o640)
     assert "The database guestbook was restored" in output
-    assert "/srv/guestbook/data is as it was" in output
+    assert "/srv/guestbook/data was restored" in output
     assert visitor.ask("https://guestbook.test/").status == 200, "the maintenance page is gone"
 
 

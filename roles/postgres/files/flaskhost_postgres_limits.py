@@ -288,9 +288,9 @@ class Judge:
         again = f" It did so again, so every session of {database} is ended for {BAR:.0f} seconds." if barred else ""
         return [session.pid for session in victims], (
             f"Ended {len(new)} session(s) of the role {roles} in the database {database}, which held {held} "
-            f"{table.name}. All databases share one table of them; the bound is {bound} for one database and "
+            f"{table.name}. All databases share one table of them; the limit is {bound} for one database and "
             f"{together} for all apps.{again} If the app needs as many, raise {table.setting} in "
-            "postgres_extra_settings and run site.yml. If not, stop the app and find out what it does."
+            "postgres_extra_settings and run site.yml. If not, stop the app and find the cause."
         )
 
     def _offense(self, victims: list[Session], now: float) -> bool:
@@ -322,7 +322,7 @@ class Judge:
         return [victim.pid], (
             f"Ended a session of the role {self.names.role(victim.role)} in the database "
             f"{self.names.database(victim.database)}: its transaction was {victim.age:.0f} seconds old, and "
-            f"{used:.0%} of the queue of NOTIFY that all databases share is in use (bound: {min(QUEUE)[0]:.0%}). "
+            f"{used:.0%} of the queue of NOTIFY that all databases share is in use (limit: {min(QUEUE)[0]:.0%}). "
             "A session that listens must end its transactions: it reads its notifications only then."
         )
 
@@ -546,8 +546,8 @@ class Watch:
         if now - self.looked > BLIND:
             self.looked = now
             self.journal.say(
-                f"PostgreSQL {self.cluster} has not been looked at for {BLIND:.0f} seconds, so one app can fill the "
-                f"table of locks: {said}",
+                f"PostgreSQL {self.cluster} could not be checked for {BLIND:.0f} seconds, so one app can fill the "
+                f"lock table: {said}",
                 now,
             )
         if not any(word in said for word in FULL):
@@ -561,8 +561,8 @@ class Watch:
         found = [pid for pid in children(postmaster(self.cluster)) if is_of_an_app(title(pid), superusers)]
         self.end(found)
         self.journal.say(
-            f"Ended all {len(found)} sessions of apps: for {HELPLESS:.0f} seconds PostgreSQL had no room for a lock, "
-            "so it could not be asked who held them. The apps connect again by themselves.",
+            f"Ended all {len(found)} sessions of apps: for {HELPLESS:.0f} seconds the lock table was full, so "
+            "the sessions that filled it could not be found. The apps reconnect by themselves.",
             now,
         )
 

@@ -105,18 +105,18 @@ class TestDirectory:
     def test_without_its_root_it_is_not_trusted(self, pem: Path) -> None:
         with self.serve(pem, 200, json.dumps(DIRECTORY)) as url, pytest.raises(CertificateError) as caught:
             authority.directory(url, None)
-        assert re.match(r"The authority 127.0.0.1:\d+ is not trusted: self.signed certificate", caught.value.reason)
+        assert re.match(r"The CA 127.0.0.1:\d+ is not trusted: self.signed certificate", caught.value.reason)
         assert caught.value.cure == "Set acme.root to the PEM of its root certificate."
 
     @pytest.mark.parametrize(
         ("status", "body", "reason"),
         [
-            (200, "<html>", "is no ACME directory"),
-            (200, "[]", "is no ACME directory"),
-            (200, '{"newNonce": ""}', "is no ACME directory"),
-            (404, "", r"answers 404 at https://127.0.0.1:\d+/dir"),
-            (503, "", "is down or busy: it answers 503"),
-            (429, "", "is down or busy: it answers 429"),
+            (200, "<html>", "did not return an ACME directory"),
+            (200, "[]", "did not return an ACME directory"),
+            (200, '{"newNonce": ""}', "did not return an ACME directory"),
+            (404, "", r"returned 404 for https://127.0.0.1:\d+/dir"),
+            (503, "", "is down or busy: it returned 503"),
+            (429, "", "is down or busy: it returned 429"),
         ],
     )
     def test_another_answer_is_a_sentence(self, pem: Path, status: int, body: str, reason: str) -> None:
@@ -134,7 +134,7 @@ class TestDirectory:
         monkeypatch.setattr(authority, "TIMEOUT", 0.05)
         with (
             socket.create_server(("127.0.0.1", 0)) as silent,
-            pytest.raises(CertificateError, match="cannot be reached: it does not answer in time"),
+            pytest.raises(CertificateError, match="cannot be reached: it did not respond in time"),
         ):
             authority.directory(f"https://127.0.0.1:{silent.getsockname()[1]}/dir", None)
 
@@ -143,14 +143,16 @@ class TestDirectory:
             raise socket.gaierror(-2, "Name or service not known")
 
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
-        with pytest.raises(CertificateError, match=r"ca.example.com cannot be looked up. Look at acme.directory"):
+        with pytest.raises(
+            CertificateError, match=r"The name of the CA ca.example.com cannot be resolved. Check acme.directory"
+        ):
             authority.directory("https://ca.example.com/dir", None)
 
     @pytest.mark.parametrize(
         "url", ["http://ca.example.com/dir", "ca.example.com", "", "https://", "https://x:y/", "https://a:secret@b/dir"]
     )
     def test_only_https_is_asked(self, url: str) -> None:
-        with pytest.raises(CertificateError, match=r"acme.directory is no URL of HTTPS") as caught:
+        with pytest.raises(CertificateError, match=r"acme.directory is not an HTTPS URL") as caught:
             authority.directory(url, None)
         assert "secret" not in str(caught.value)
 
@@ -158,7 +160,9 @@ class TestDirectory:
     def test_a_root_that_is_none_is_a_sentence(self, tmp_path: Path, text: str | None) -> None:
         if text is not None:
             (tmp_path / "root.pem").write_text(text)
-        with pytest.raises(CertificateError, match=r"acme.root .*root.pem\) (cannot be read|holds no certificate)"):
+        with pytest.raises(
+            CertificateError, match=r"acme.root .*root.pem\) (cannot be read|contains no PEM certificate)"
+        ):
             authority.directory("https://127.0.0.1:1/", tmp_path / "root.pem")
 
 
@@ -217,7 +221,7 @@ def test_route53_has_no_such_arguments() -> None:
 
 
 def test_the_dns_challenge_without_plugin_is_a_sentence() -> None:
-    with pytest.raises(CertificateError, match=r"flask_apps.shop.tls.challenge is dns, but there is no DNS plugin"):
+    with pytest.raises(CertificateError, match=r"flask_apps.shop.tls.challenge is dns, but no DNS plugin is set"):
         command(challenge="dns")
 
 
@@ -235,7 +239,7 @@ def test_each_key_type(key_type: str, arguments: str) -> None:
 
 
 def test_a_key_type_that_is_none_is_a_sentence() -> None:
-    with pytest.raises(CertificateError, match=r"acme.key_type is dsa. It is one of p256, p384, rsa2048, rsa4096"):
+    with pytest.raises(CertificateError, match=r"acme.key_type is dsa. Available: p256, p384, rsa2048, rsa4096"):
         command(key_type="dsa")
 
 
@@ -245,7 +249,7 @@ def test_a_profile_is_preferred_where_certbot_can_and_noted_where_it_cannot() ->
     assert authority.notes(wanted, (4, 0, 0)) == []
     assert "--preferred-profile" not in command(profile="shortlived", version=(2, 1, 0))
     (note,) = authority.notes(wanted, (2, 1, 0))
-    assert "certbot 2.1.0 knows no profiles" in note
+    assert "certbot 2.1.0 does not support profiles" in note
     assert authority.notes(config(), (2, 1, 0)) == []
 
 
@@ -255,9 +259,9 @@ def test_addresses_have_an_argument_of_their_own() -> None:
 
 
 def test_addresses_need_a_certbot_and_a_challenge_that_can() -> None:
-    with pytest.raises(CertificateError, match=r"203.0.113.7, which certbot 4.0.0 cannot ask for. Set acme.certbot to"):
+    with pytest.raises(CertificateError, match=r"203.0.113.7, but certbot 4.0.0 does not support addresses. Set acme"):
         command("203.0.113.7", version=(4, 0, 0))
-    with pytest.raises(CertificateError, match="which the dns challenge cannot prove"):
+    with pytest.raises(CertificateError, match="which the dns challenge cannot validate"):
         command("203.0.113.7", challenge="dns", dns_plugin="rfc2136")
 
 
@@ -330,32 +334,33 @@ URL = "http://shop.example.com/.well-known/acme-challenge/TuK0hV5mJpXwWcDbqVnOqZ
     ("kind", "detail", "reason", "cure"),
     [
         ("dns", "DNS problem: NXDOMAIN looking up A for shop.example.com - check that a DNS record exists for this "
-         "domain", "finds no address of shop.example.com", "Add the A record"),
+         "domain", "found no address of shop.example.com", "Add the A record"),
         ("dns", "no valid A records found for shop.example.com; no valid AAAA records found for shop.example.com",
-         "finds no address", "Add the A record"),
-        ("dns", "DNS problem: SERVFAIL looking up A for shop.example.com", "cannot look up shop.example.com", "DNSSEC"),
-        ("dns", "DNS problem: query timed out looking up A for shop.example.com", "cannot look up", "DNS servers"),
+         "found no address", "Add the A record"),
+        ("dns", "DNS problem: SERVFAIL looking up A for shop.example.com", "cannot resolve shop.example.com", "DNSSEC"),
+        ("dns", "DNS problem: query timed out looking up A for shop.example.com", "cannot resolve", "DNS servers"),
         ("dns", "DNS problem: NXDOMAIN looking up TXT for _acme-challenge.shop.example.com", "TXT record of",
          "acme.dns.propagation"),
         ("unauthorized", 'Incorrect TXT record "x" found at _acme-challenge.shop.example.com', "TXT record of",
          "acme.dns.propagation"),
         ("connection", f"203.0.113.9: Fetching {URL}: Timeout during connect (likely firewall problem)",
-         "no answer on port 80", "provider's firewall"),
-        ("connection", f"203.0.113.9: Fetching {URL}: Connection refused", "port 80 of shop.example.com refuses",
+         "no response on port 80", "provider's firewall"),
+        ("connection", f"203.0.113.9: Fetching {URL}: Connection refused", "port 80 of shop.example.com refused",
          "A and AAAA"),
-        ("connection", f"203.0.113.9: Fetching {URL}: Error getting validation data", "cannot fetch", "lead here"),
-        ("unauthorized", f"203.0.113.9: Invalid response from {URL}: 404", "another host, or another site, answers",
-         "in front of this host"),
+        ("connection", f"203.0.113.9: Fetching {URL}: Error getting validation data", "could not fetch",
+         "lead to this host"),
+        ("unauthorized", f"203.0.113.9: Invalid response from {URL}: 404", "another host or site responded",
+         "lead to this host, and check the proxies in front of it"),
         ("caa", "CAA record for shop.example.com prevents issuance", "a CAA record forbids", "CAA records of"),
         ("dns", "CAA record for shop.example.com prevents issuance", "a CAA record forbids", "CAA records of"),
-        ("caa", "While processing CAA", "the CAA records of shop.example.com keep it", "CAA records of"),
-        ("malformed", "something new", "cannot validate shop.example.com: malformed (something new)", "port 80"),
+        ("caa", "While processing CAA", "the CAA records of shop.example.com forbid it to issue", "CAA records of"),
+        ("malformed", "something new", "could not validate shop.example.com: malformed (something new)", "port 80"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("label", ["Identifier", "Domain"])
 def test_a_failed_challenge(kind: str, detail: str, reason: str, cure: str, label: str) -> None:
     failure = authority.explain(report(kind, detail, label=label), NOW)
-    assert failure.reason.startswith("The authority says that ")
+    assert failure.reason.startswith("The CA reports: ")
     assert reason in failure.reason
     assert "shop.example.com" in failure.reason
     assert cure in failure.cure
@@ -368,7 +373,7 @@ def test_failed_challenges_of_two_names_are_both_told() -> None:
     )
     failure = authority.explain(text, NOW)
     assert "a.example.com" in failure.reason
-    assert "port 80 of b.example refuses" in failure.reason
+    assert "port 80 of b.example refused" in failure.reason
 
 
 ORDER = "An unexpected error occurred:\nError creating new order :: "
@@ -394,7 +399,7 @@ SEE = ": see https://letsencrypt.org/docs/rate-limits/#new-certificates-per-exac
 )  # fmt: skip
 def test_a_rate_limit_says_until_when(text: str, moment: datetime) -> None:
     failure = authority.explain(f"{text}\n{ADVICE}", NOW)
-    assert failure.reason.startswith("The authority's rate limit is reached: too many ")
+    assert failure.reason.startswith("The CA's rate limit is reached: too many ")
     assert "retry after" not in failure.reason.lower()
     assert failure.not_before == moment.timestamp()
     assert moment.strftime("%Y-%m-%d %H:%M:%S UTC") in failure.cure
@@ -415,45 +420,46 @@ def test_a_paused_account_is_told_where_to_go() -> None:
 PRINTED = [
     ("Another instance of Certbot is already running.", "Another certbot is running"),
     ("certbot: error: unrecognized arguments: --dns-hetzner-credentials /x/dns.ini --dns-hetzner-propagation-seconds 3",
-     "certbot has no DNS plugin hetzner."),
-    ("The requested dns-hetzner plugin does not appear to be installed", "certbot has no plugin dns-hetzner."),
+     "The DNS plugin hetzner of certbot is not installed."),
+    ("The requested dns-hetzner plugin does not appear to be installed",
+     "The plugin dns-hetzner of certbot is not installed."),
     ("The dns-hetzner plugin is not working; there may be problems with\nyour existing configuration.\nThe error: x",
      "certbot's plugin dns-hetzner does not work."),
     ("Unable to register an account with ACME server. Server requires external account binding. Please use --eab-kid "
-     "and --eab-hmac-key.", "The authority wants an external account."),
+     "and --eab-hmac-key.", "The CA requires an external account."),
     ("Unable to register an account with ACME server. Error returned by the ACME server: The external account binding "
-     "is invalid", "The authority refuses the external account."),
-    ("The ACME server believes ops@example.com is an invalid email address. Please ensure", "e-mail address ops@exa"),
+     "is invalid", "The CA rejected the external account."),
+    ("The ACME server believes ops@example.com is an invalid email address. Please ensure", "email address ops@exa"),
     ("An unexpected error occurred:\nrequests.exceptions.ConnectionError: HTTPSConnectionPool(host='127.0.0.1', "
      "port=1): Max retries exceeded with url: /dir (Caused by NewConnectionError(\"HTTPSConnection(host='127.0.0.1', "
-     "port=1): Failed to establish a new connection: [Errno 111] Connection refused\"))", "The authority does not"),
+     "port=1): Failed to establish a new connection: [Errno 111] Connection refused\"))", "The CA does not respond"),
     ("An unexpected error occurred:\nrequests.exceptions.ConnectionError: HTTPSConnectionPool(host='ca', port=443): "
      "Max retries exceeded with url: / (Caused by NameResolutionError(\"HTTPSConnection(host='ca', port=443): Failed "
-     "to resolve 'ca' ([Errno -2] Name or service not known)\"))", "cannot look up the authority's name."),
+     "to resolve 'ca' ([Errno -2] Name or service not known)\"))", "cannot resolve the CA's name."),
     ("An unexpected error occurred:\nrequests.exceptions.SSLError: HTTPSConnectionPool(host='localhost', port=4443): "
      "Max retries exceeded with url: /eab (Caused by SSLError(SSLCertVerificationError(1, '[SSL: "
      "CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1006)')))",
-     "certbot does not trust the authority's own certificate: self-signed certificate."),
-    ("An unexpected error occurred:\nacme.errors.ClientError: <Response [500]>", "The authority is down or busy."),
+     "certbot does not trust the CA's own certificate: self-signed certificate."),
+    ("An unexpected error occurred:\nacme.errors.ClientError: <Response [500]>", "The CA is down or busy."),
     ("Unable to register an account with ACME server. Error returned by the ACME server: Service busy; retry later.",
-     "The authority is down or busy."),
+     "The CA is down or busy."),
     ("Failed to renew certificate flask-shop with error: urn:ietf:params:acme:error:rateLimited :: There were too many "
-     "requests of a given type :: Service busy; retry later.", "The authority is down or busy."),
+     "requests of a given type :: Service busy; retry later.", "The CA is down or busy."),
     (ORDER + 'Cannot issue for "shop.internal": Domain name does not end with a valid public suffix (TLD)',
-     "The authority does not issue for a name:"),
-    (ORDER + "rejectedIdentifier", "The authority does not issue for a name."),
-    (ORDER + 'profile "shortlived" not permitted', 'the profile "shortlived" for this account'),
+     "The CA does not issue certificates for this name:"),
+    (ORDER + "rejectedIdentifier", "The CA does not issue certificates for this name."),
+    (ORDER + 'profile "shortlived" not permitted', 'the profile "shortlived" to this account'),
     ("The currently selected ACME CA endpoint does not support issuing wildcard certificates.", "no wildcard certif"),
     ("Client with the currently selected authenticator does not support any combination of challenges that will "
-     "satisfy the CA.", "does not take this challenge"),
+     "satisfy the CA.", "does not accept this challenge"),
     ("Missing property in credentials configuration file /etc/flaskhost/certbot/dns.ini:\n * Property "
      '"dns_rfc2136_server" not found (should be The target DNS server).', "acme.dns.credentials is incomplete: *"),
-    ("Received response from server: REFUSED", "refuses the record of the challenge: REFUSED."),
+    ("Received response from server: REFUSED", "rejected the record of the challenge: REFUSED."),
     ("Encountered error adding TXT record: The peer didn't know the key we used", "didn't know the key we used."),
     ("Unable to determine base domain for _acme-challenge.shop.example.com using names: ['x'].",
      "does not serve the zone of _acme-challenge.shop.example.com."),
-    ("Encountered error when making query: The DNS operation timed out.", "not answer: The DNS operation timed out."),
-    ("All authorizations were not finalized by the CA.", "The authority took too long."),
+    ("Encountered error when making query: The DNS operation timed out.", "not respond: The DNS operation timed out."),
+    ("All authorizations were not finalized by the CA.", "The CA took too long."),
     ("An unexpected error occurred:\nOSError: [Errno 28] No space left on device", "The disk is full."),
 ]  # fmt: skip
 
@@ -474,7 +480,7 @@ def test_what_is_not_known_is_told_by_certbots_last_words() -> None:
     failure = authority.explain(text, NOW)
     assert failure.reason == "certbot failed: ValueError: odd thing."
     assert "/var/log/letsencrypt/letsencrypt.log" in failure.cure
-    assert authority.explain("", NOW).reason == "certbot failed: it said nothing."
+    assert authority.explain("", NOW).reason == "certbot failed: it printed nothing."
 
 
 @pytest.mark.parametrize(
@@ -501,6 +507,6 @@ def test_each_rule_has_what_its_sentences_name() -> None:
 def test_the_authority_that_fails_is_named() -> None:
     said = "requests.exceptions.ConnectionError: Failed to establish a new connection: [Errno 111] Connection refused"
     assert authority.explain(said, 0, "https://ca.example.com:14000/dir").reason == (
-        "The authority ca.example.com:14000 does not answer."
+        "The CA ca.example.com:14000 does not respond."
     )
-    assert authority.explain(said, 0).reason == "The authority does not answer."
+    assert authority.explain(said, 0).reason == "The CA does not respond."

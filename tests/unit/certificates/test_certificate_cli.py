@@ -148,7 +148,7 @@ def test_the_librarys_warnings_are_not_for_operators(call, monkeypatch, recwarn)
 @pytest.mark.parametrize("text", ["nonsense", "[]", '{"files": []}', '{"files": {"shop": "x"}}', "{}"])
 def test_another_input_is_refused_without_showing_it(call, capsys, text: str) -> None:
     assert call("prepare", text=text) == 1
-    assert "The input of 'prepare' is not what it has to be." in capsys.readouterr().err
+    assert "The input of 'prepare' is invalid." in capsys.readouterr().err
 
 
 def test_the_lock_is_held_while_something_is_changed(call, monkeypatch, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_what_somebody_has_put_there_stays_when_its_site_is_dropped(host: Host) 
     for dry in (True, False):
         told = host.apply(dry=dry)
         assert not told.deleted
-        assert "is kept, as somebody else has put it there" in told.certificates[0].notes[0]
+        assert "is kept, because its certificate was installed by hand" in told.certificates[0].notes[0]
     assert host.installed("shop") == pair
     assert not host.apply().certificates
 

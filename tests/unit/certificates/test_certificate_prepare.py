@@ -26,7 +26,7 @@ def test_a_bare_host_gets_self_signed_pairs_and_a_second_run_changes_nothing(hos
 def test_prepare_only_says_what_it_would_do_when_asked_so(host: Host) -> None:
     result = host.prepare(dry=True)
     assert result.changed
-    assert "would sign" in result.certificates[0].notes[0]
+    assert "would create a self-signed certificate" in result.certificates[0].notes[0]
     assert not (host.root / "tls").exists()
     assert not host.config.state.exists()
 

@@ -159,13 +159,13 @@ def test_a_record_of_another_host_names_record_addresses_and_cure(zone: dict, pr
     zone["shop.example.com", "A"] = ["203.0.113.9"]
     assert problems("shop.example.com") == [
         "The A record of shop.example.com is 203.0.113.9, which is not this host (198.51.100.4, 2001:db8::4), and a "
-        "request there does not arrive here: 203.0.113.9:80 answers 404. Change it to 198.51.100.4; where 203.0.113.9 "
-        "is a balancer, let it pass /.well-known/acme-challenge/ on to this host."
+        "request there does not reach this host: 203.0.113.9:80 answers 404. Change it to 198.51.100.4; if "
+        "203.0.113.9 is a load balancer, forward /.well-known/acme-challenge/ to this host."
     ]
 
 
 @pytest.mark.parametrize(
-    ("why", "said"), [("refused", "is refused"), ("timeout", "gets no answer"), ("unreachable", "finds no way")]
+    ("why", "said"), [("refused", "is refused"), ("timeout", "gets no response"), ("unreachable", "finds no route")]
 )
 def test_an_address_that_does_not_connect_may_be_behind_a_firewall(
     zone: dict, problems: Any, probe: Probe, why: str, said: str
@@ -174,7 +174,7 @@ def test_an_address_that_does_not_connect_may_be_behind_a_firewall(
     probe.answers["203.0.113.9"] = why
     (problem,) = problems("shop.example.com")
     assert f"203.0.113.9:80 {said}" in problem
-    assert problem.endswith("where 203.0.113.9 leads to this host, open port 80 in the provider's firewall.")
+    assert problem.endswith("if 203.0.113.9 leads to this host, open port 80 in the provider's firewall.")
 
 
 @pytest.mark.parametrize("why", ["", "forwards to https://www.example.com/.well-known/acme-challenge/x"])
@@ -231,7 +231,9 @@ def test_the_own_port_80_must_answer(zone: dict, problems: Any, probe: Probe) ->
     zone["shop.example.com", "A"] = ["198.51.100.4"]
     probe.answers["198.51.100.4"] = "refused"
     (problem,) = problems("shop.example.com")
-    assert problem.startswith("Port 80 here does not answer for shop.example.com: a request to 198.51.100.4:80 is ref")
+    assert problem.startswith(
+        "Port 80 of this host does not respond for shop.example.com: a request to 198.51.100.4:80 is"
+    )
 
 
 def test_a_record_of_ipv6_on_a_host_without_is_to_be_removed(zone: dict, problems: Any, probe: Probe) -> None:
@@ -240,7 +242,7 @@ def test_a_record_of_ipv6_on_a_host_without_is_to_be_removed(zone: dict, problem
     probe.answers["2001:db8::9"] = "unreachable"
     assert problems("shop.example.com", own=["198.51.100.4"]) == [
         "The AAAA record of shop.example.com is 2001:db8::9, but this host has no IPv6. Remove the AAAA record, or set "
-        "IPv6 up on this host."
+        "up IPv6 on this host."
     ]
 
 
@@ -264,7 +266,7 @@ def test_a_resolver_that_fails_is_told_for_its_name_only(zone: dict, problems: A
     zone["bad.example.com", "A"] = dns.rcode.SERVFAIL
     zone["good.example.com", "A"] = ["198.51.100.4"]
     (problem,) = problems("bad.example.com", "good.example.com")
-    assert problem.startswith("bad.example.com cannot be looked up: the resolver answers with a failure (SERVFAIL).")
+    assert problem.startswith("bad.example.com cannot be resolved: the resolver returned a failure (SERVFAIL).")
 
 
 def test_a_resolver_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch, probe: Probe) -> None:
@@ -274,7 +276,7 @@ def test_a_resolver_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch, prob
         silent.bind(("127.0.0.1", 0))
         resolver.nameservers, resolver.port = ["127.0.0.1"], silent.getsockname()[1]
         (problem,) = records.problems(["shop.example.com"], "http", [], OWN, probe, resolver=resolver)
-    assert problem.startswith("shop.example.com cannot be looked up: the resolver does not answer in time.")
+    assert problem.startswith("shop.example.com cannot be resolved: the resolver did not respond in time.")
 
 
 def test_a_wildcard_wants_the_other_challenge(problems: Any) -> None:

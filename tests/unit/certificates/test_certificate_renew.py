@@ -63,7 +63,7 @@ def test_certificates_of_others_are_renewed_where_their_timer_was_taken_away(hos
     if not others:
         return
     host.refusals["mail"] = "Timeout during connect"
-    assert "mail, which is of no site here" in host.renew().problems[0]
+    assert "mail, which belongs to no site of this host" in host.renew().problems[0]
 
 
 def test_what_could_not_be_had_is_no_change_that_would_be_made(host: Host) -> None:
@@ -74,7 +74,7 @@ def test_what_could_not_be_had_is_no_change_that_would_be_made(host: Host) -> No
     host.first_run()
     dry = host.apply(dry=True)
     assert not dry.changed
-    assert "would be asked" in dry.certificates[0].notes[-1]
+    assert "would be requested from" in dry.certificates[0].notes[-1]
 
 
 def test_an_older_certbot_is_told_when_to_renew(host: Host) -> None:
@@ -111,7 +111,7 @@ def test_the_hook_puts_the_old_pair_back_when_nginx_refuses(host: Host) -> None:
     )
     host.nginx_refuses = "nginx: [emerg] no"
     result = deployed.deployed(host.config, host.run, str(live), NOW)
-    assert "The certificate from before is back in place." in result.problems[0]
+    assert "The previous certificate is back in place." in result.problems[0]
     assert host.installed("shop") == before
 
 
@@ -170,9 +170,9 @@ def test_a_self_signed_pair_raises_no_alarm_before_its_end(host: Host) -> None:
     ("mode", "cure"),
     [
         ("selfsigned", "Run site.yml, which signs a new one."),
-        ("files", "Put a new one into flask_apps.shop.tls.certificate and flask_apps.shop.tls.key, then run site.yml."),
+        ("files", "Set a new one in flask_apps.shop.tls.certificate and flask_apps.shop.tls.key, then run site.yml."),
         ("acme", "See 'sudo journalctl -u flaskhost-certificates-renew' for the reason."),
-        ("somebody's", "Whoever put it into {folder} has to renew it."),
+        ("somebody's", "Renew it yourself: it was installed in {folder} by hand."),
     ],
 )
 def test_the_alarm_names_who_renews_it(host: Host, mode: str, cure: str) -> None:

@@ -196,7 +196,7 @@ def test_a_root_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match=f"{path} cannot be read: No such file.*acme.root"):
         trusted("shop.test", path, 1)
     path.write_text("nothing", encoding="utf-8")
-    with pytest.raises(CertificateError, match="no certificate in PEM form"):
+    with pytest.raises(CertificateError, match="is not a PEM certificate"):
         trusted("shop.test", path, 1)
 
 
@@ -227,7 +227,9 @@ def test_nginx_is_left_alone_where_it_would_refuse() -> None:
     with pytest.raises(CertificateError) as caught:
         serving.reload(host)
     assert host.calls == ["/usr/sbin/nginx -t -q"]
-    assert re.match(r"nginx was left as it is: /usr/sbin/nginx -t -q says: .*key values mismatch", caught.value.reason)
+    assert re.match(
+        r"nginx was not reloaded: /usr/sbin/nginx -t -q reported: .*key values mismatch", caught.value.reason
+    )
     assert "\x1b" not in caught.value.reason
     assert "\n" not in caught.value.reason
     assert "line 1;" not in caught.value.reason, "the end will do"

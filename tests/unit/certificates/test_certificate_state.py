@@ -70,7 +70,7 @@ def test_one_run_at_a_time_and_the_other_says_who_is_at_work(tmp_path: Path) -> 
     path, waits = tmp_path / "lock", []
     with (
         state.lock("renew", path),
-        pytest.raises(CertificateError, match=r"\(renew, process \d+, since .* UTC\) is still at work"),
+        pytest.raises(CertificateError, match=r"is active: renew, process \d+, since .* UTC\."),
         state.lock("apply", path, 1.0, waits.append),
     ):
         pytest.fail("two runs at once")

@@ -216,7 +216,7 @@ def test_one_file_by_hand_over_its_link(store: Store) -> None:
 def test_a_version_that_was_damaged_is_made_anew(store: Store) -> None:
     store.install(ONE)
     store.certificate.write_bytes(b"damage")
-    with pytest.raises(CertificateError, match=r"fullchain\.pem holds no certificate"):
+    with pytest.raises(CertificateError, match=r"fullchain\.pem contains no PEM certificate"):
         store.installed()
     assert store.install(ONE)
     assert store.installed() == ONE

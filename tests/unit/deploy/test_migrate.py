@@ -100,9 +100,9 @@ def test_a_point_that_cannot_be_noted_keeps_back_no_release(
     site: Site, backups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDS", "1")
-    monkeypatch.setenv("SAYS", "PostgreSQL does not run.")
+    monkeypatch.setenv("SAYS", "PostgreSQL is not running.")
     outcome = site.deploy(release_command="true")
-    assert any("no point was noted" in warning and "does not run" in warning for warning in outcome.warnings)
+    assert any("no point was noted" in warning and "is not running" in warning for warning in outcome.warnings)
     # Whoever wants no backups is not told at each deploy.
     monkeypatch.setenv("ENDS", "3")
     monkeypatch.setenv("SAYS", "There are no backups: backup.passphrase is not set.")

@@ -48,7 +48,7 @@ def test_what_postgresql_plans_for_is_a_databases_own(judge: Judge) -> None:
 def test_a_session_with_more_is_ended_and_the_line_says_all_that_an_operator_needs(judge: Judge) -> None:
     pids, [line] = judge.judge([mallory(7, 501, OWNER), Session(8, ALICE, 1, client=True, locks=20)], 0.0)
     assert pids == [7]
-    for said in ("role mallory-owner", "database mallory", "held 501 locks", "share one table", "bound is 500",
+    for said in ("role mallory-owner", "database mallory", "held 501 locks", "share one table", "limit is 500",
                  "max_locks_per_transaction in postgres_extra_settings"):  # fmt: skip
         assert said in line
     assert "did so again" not in line
@@ -153,7 +153,7 @@ def test_the_oldest_is_the_first_one_a_second_and_a_backup_the_last(judge: Judge
     sessions = [waiting(7, 70, 0.1), waiting(8, 90, 0.1), waiting(9, 5000, 0.1, BACKUP)]
     pids, [line] = judge.judge(sessions, 0.0)
     assert pids == [8]
-    for said in ("role mallory", "database mallory", "90 seconds", "10% of the queue of NOTIFY", "bound: 3%"):
+    for said in ("role mallory", "database mallory", "90 seconds", "10% of the queue of NOTIFY", "limit: 3%"):
         assert said in line
     assert judge.judge(sessions, 0.5) == ([], [])
     assert judge.judge([sessions[0], sessions[2]], 1.0)[0] == [7]

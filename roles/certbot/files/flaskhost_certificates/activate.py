@@ -20,7 +20,7 @@ def activate(work: Work) -> None:
     if not serving.is_running(work.run):
         for outcome in work.outcomes.values():
             if outcome.changed:
-                outcome.notes.append("nginx does not run; it takes the certificate in when it starts.")
+                outcome.notes.append("nginx is not running. It loads the certificate when it starts.")
         return
     stale: list[Certificate] = []
     proven: dict[str, Pair] = {}
@@ -71,7 +71,7 @@ def _restore_previous(work: Work, item: Certificate, why: str) -> None:
     work.remember(item, source=known.source)
     outcome.changed = False
     outcome.notes.clear()
-    outcome.problems.append(f"{why} The certificate from before is back in place.")
+    outcome.problems.append(f"{why} The previous certificate is back in place.")
 
 
 def _call_hooks(work: Work, proven: Mapping[str, Pair]) -> None:
@@ -98,7 +98,7 @@ def _call_hook(work: Work, item: Certificate, hook: Path) -> bool:
     if code:
         said = lineages.last_line(err) or lineages.last_line(out) or f"status {code}"
         work.outcomes[item.name].problems.append(
-            f"{hook}, which wants to know of a new certificate, failed: {said}. The next run calls it again."
+            f"The hook {hook} failed for the new certificate: {said}. The next run calls it again."
         )
     return code == 0
 
@@ -133,7 +133,7 @@ def _update_hsts(work: Work, proven: Mapping[str, Pair]) -> None:
             if hsts.write(item.certificate.parent / "hsts.map", hsts.map_text(value)):
                 outcome = work.outcomes[item.name]
                 outcome.changed = True
-                outcome.notes.append(f"Strict-Transport-Security is {value or 'not sent'} from now on.")
+                outcome.notes.append(f"Strict-Transport-Security is now {value or 'not sent'}.")
                 changed.append(item)
     if changed:
         try:

@@ -84,18 +84,18 @@ def directory(url: str, root: Path | None = None) -> dict[str, Any]:
     """
     host = _host(url)
     if host is None:
-        raise CertificateError("acme.directory is no URL of HTTPS.", "It is like https://ca.example.com/dir.")
+        raise CertificateError("acme.directory is not an HTTPS URL.", "Write it like https://ca.example.com/dir.")
     request = urllib.request.Request(url, headers={"User-Agent": "flaskhost"})  # noqa: S310 - https, above
-    later = "The next run asks again."
+    later = "The next run retries."
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT, context=_context(root)) as response:  # noqa: S310
             text = response.read(1_000_000)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 429 or error.code >= 500:
-            raise CertificateError(f"The authority {host} is down or busy: it answers {error.code}.", later) from None
-        reason = f"The authority {host} answers {error.code} at {url}."
-        raise CertificateError(reason, "Look at acme.directory.") from None
+            raise CertificateError(f"The CA {host} is down or busy: it returned {error.code}.", later) from None
+        reason = f"The CA {host} returned {error.code} for {url}."
+        raise CertificateError(reason, "Check acme.directory.") from None
     except (OSError, http.client.HTTPException) as error:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         raise _unreachable(host, cause, root) from None
@@ -104,8 +104,8 @@ def directory(url: str, root: Path | None = None) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict) or not {"newNonce", "newAccount", "newOrder"} <= found.keys():
-        reason = f"What {url} answers is no ACME directory."
-        raise CertificateError(reason, "Look at acme.directory: the authority's documentation has its URL.")
+        reason = f"{url} did not return an ACME directory."
+        raise CertificateError(reason, "Check acme.directory: the CA's documentation has its URL.")
     meta = found["meta"] if isinstance(found.get("meta"), dict) else {}
     names = meta.get("caaIdentities")
     names = [item for item in names if isinstance(item, str)] if isinstance(names, list) else []
@@ -130,7 +130,7 @@ def version(run: Run, certbot: Path) -> tuple[int, ...]:
     # certbot wrote it to its error output when it still ran on Python 2.
     match = re.search(r"^certbot (\d+(?:\.\d+)*)", f"{out}\n{err}", re.MULTILINE)
     if status or match is None:
-        raise CertificateError(f"{certbot} does not run: it does not tell its version.", cure)
+        raise CertificateError(f"{certbot} does not run: it does not print its version.", cure)
     return tuple(int(item) for item in match[1].split("."))
 
 
@@ -166,10 +166,12 @@ def certonly(config: Config, certificate: Certificate, version: tuple[int, ...],
         if not _is_address(domain):
             command += ["-d", domain]
         elif certificate.challenge == "dns":
-            reason = f"{where}.domains has the address {domain}, which the dns challenge cannot prove."
+            reason = f"{where}.domains has the address {domain}, which the dns challenge cannot validate."
             raise CertificateError(reason, f"Set {where}.tls.challenge to http, or remove the address.")
         elif version < ADDRESSES_SINCE:
-            reason = f"{where}.domains has the address {domain}, which certbot {_dotted(version)} cannot ask for."
+            reason = (
+                f"{where}.domains has the address {domain}, but certbot {_dotted(version)} does not support addresses."
+            )
             raise CertificateError(reason, "Set acme.certbot to pinned, or remove the address.")
         else:
             command += ["--ip-address", domain]
@@ -180,8 +182,8 @@ def notes(config: Config, version: tuple[int, ...]) -> list[str]:
     """Tell which settings this certbot has no use for, a sentence each."""
     if config.profile and version < PROFILES_SINCE:
         return [
-            f"certbot {_dotted(version)} knows no profiles, so acme.profile ({config.profile}) is not asked for. Set "
-            "acme.certbot to pinned to have it."
+            f"certbot {_dotted(version)} does not support profiles, so acme.profile ({config.profile}) is not "
+            "requested. To request it, set acme.certbot to pinned."
         ]
     return []
 
@@ -230,7 +232,7 @@ def ca_bundle(config: Config) -> Path | None:
         atomic.write(path, content.encode("latin-1"), mode=0o644)
     except OSError as error:
         reason = f"{path} cannot be written: {error.strerror}."
-        raise CertificateError(reason, "Run site.yml again, which makes its folder.") from None
+        raise CertificateError(reason, "Run site.yml again, which creates its folder.") from None
     return path
 
 
@@ -243,8 +245,8 @@ def explain(output: str, now: float, url: str = "") -> Failure:
         url: the authority's directory, so that it can be named.
     """
     failure = _explain(output, now)
-    named = f"The authority {_host(url)} " if _host(url) else "The authority "
-    return replace(failure, reason=re.sub(r"^The authority ", lambda _match: named, failure.reason))
+    named = f"The CA {_host(url)} " if _host(url) else "The CA "
+    return replace(failure, reason=re.sub("^The CA ", lambda _match: named, failure.reason))
 
 
 def _explain(output: str, now: float) -> Failure:
@@ -273,126 +275,127 @@ RULES = (
     (
         r"Another instance of Certbot is already running",
         "Another certbot is running on this host.",
-        "Run again when it has ended; 'pgrep -af certbot' shows it.",
+        "Run the same command again when it has ended; 'pgrep -af certbot' shows it.",
     ),
     # The file's contents are never quoted: certbot puts the line that it cannot read into its message.
     (
         r"Error parsing credentials configuration",
-        "The credentials of the DNS plugin cannot be read by certbot.",
-        "Look at acme.dns.credentials: names and values as the plugin's documentation has them.",
+        "certbot cannot read the credentials of the DNS plugin.",
+        "Check acme.dns.credentials against the plugin's documentation.",
     ),
     (
         r"Missing propert(?:y|ies) in credentials configuration file[^\n]*\n"
         r"(?P<what>(?: \* Property \"[\w-]+\"[^\n]*\n?)+)",
         "acme.dns.credentials is incomplete: {what}.",
-        "Add what is missing, as the plugin's documentation has it.",
+        "Add the missing values. The plugin's documentation describes them.",
     ),
     (
         r"unrecognized arguments: --dns-(?P<name>[\w-]+?)-(?:credentials|propagation-seconds)",
-        "certbot has no DNS plugin {name}.",
-        "Look at acme.dns.plugin and acme.dns.package, and run site.yml again, which installs it.",
+        "The DNS plugin {name} of certbot is not installed.",
+        "Check acme.dns.plugin and acme.dns.package, then run site.yml again, which installs the plugin.",
     ),
     (
         r"The requested (?P<name>\S+) plugin does not appear to be installed",
-        "certbot has no plugin {name}.",
-        "Look at acme.dns.plugin and acme.dns.package, and run site.yml again, which installs it.",
+        "The plugin {name} of certbot is not installed.",
+        "Check acme.dns.plugin and acme.dns.package, then run site.yml again, which installs the plugin.",
     ),
     (
         r"The (?P<name>\S+) plugin is not working",
         "certbot's plugin {name} does not work.",
-        "Look at acme.dns.package: its version must fit certbot's.",
+        "Check acme.dns.package: its version must match certbot's.",
     ),
     (
         r"(?:Encountered error (?:adding|deleting) TXT record: |Received response from server: )(?P<what>[^\n]*)",
-        "The DNS server of acme.dns refuses the record of the challenge: {what}.",
-        "Look at acme.dns.credentials (server, key's name, secret, algorithm), and at what the key may change there.",
+        "The DNS server of acme.dns rejected the record of the challenge: {what}.",
+        "Check acme.dns.credentials (server, key name, secret, algorithm), and which records the key can change.",
     ),
     (
         r"Unable to determine base domain for (?P<name>\S+) using|Unable to determine zone[^\n]*? for (?P<zone>\S+)",
         "The DNS server of acme.dns does not serve the zone of {name}{zone}.",
-        "Set acme.dns up for the server that is the zone's primary, or use the http challenge.",
+        "Set acme.dns to the primary server of the zone, or use the http challenge.",
     ),
     (
         r"Encountered error when making query: (?P<what>[^\n]*)",
-        "The DNS server of acme.dns does not answer: {what}.",
-        "Look at its address and port in acme.dns.credentials, and at the firewalls between.",
+        "The DNS server of acme.dns does not respond: {what}.",
+        "Check its address and port in acme.dns.credentials, and the firewalls in between.",
     ),
     (
         r"externalAccountRequired|requires external account binding",
-        "The authority wants an external account.",
-        "Set acme.external_account (key_id and hmac_key), which the authority hands out.",
+        "The CA requires an external account.",
+        "Set acme.external_account (key_id and hmac_key) to the values that the CA gave you.",
     ),
     (
         r"external account|(?-i:\bEAB\b)|externalAccountBinding",
-        "The authority refuses the external account.",
-        "Look at acme.external_account: key_id and hmac_key must be of one account, and unused where they count once.",
+        "The CA rejected the external account.",
+        "Check acme.external_account: key_id and hmac_key must belong to the same account. Some CAs accept them only "
+        "once.",
     ),
     (
         r"(?:ACME server believes (?P<email>\S+) is an invalid|invalidContact|invalidEmail|contact email has)",
-        "The authority refuses the e-mail address {email}.",
-        "Set acme_email to one that receives mail; example.com and the like are refused.",
+        "The CA rejected the email address {email}.",
+        "Set acme_email to an address that receives mail. CAs reject example.com and similar domains.",
     ),
     (
         r"invalidProfile|(?:profile|Profile) (?P<name>\S+)? ?(?:not recognized|is not|not permitted|not available)",
-        "The authority does not have the profile {name} for this account.",
-        "Look at acme.profile: the authority's directory names those that there are.",
+        "The CA does not offer the profile {name} to this account.",
+        "Check acme.profile. The CA's directory lists the available profiles.",
     ),
     (
         r"(?:rejectedIdentifier|Cannot issue for|Policy forbids issuing|Invalid identifiers requested)(?P<what>[^\n]*)",
-        "The authority does not issue for a name: {what}.",
+        "The CA does not issue certificates for this name: {what}.",
         "Remove it from the app's domains, or use tls.mode selfsigned or files.",
     ),
     (
         r"does not support issuing wildcard certificates",
-        "The authority issues no wildcard certificates.",
-        "Name the subdomains one by one in the app's domains.",
+        "The CA issues no wildcard certificates.",
+        "List each subdomain in the app's domains.",
     ),
     (
         r"does not support any combination of challenges|None of the preferred challenges are supported",
-        "The authority does not take this challenge for one of the names.",
-        "Set tls.challenge to dns for a wildcard, and to http for an address.",
+        "The CA does not accept this challenge for one of the names.",
+        "Set tls.challenge to dns for a wildcard, or to http for an address.",
     ),
     (
         r"\bcaa\b[^\n]*(?:forbid|prevents issuance)|CAA record for (?P<name>\S+) prevents issuance",
-        "A CAA record keeps the authority from issuing {name}.",
-        "Add the authority to the domain's CAA records.",
+        "A CAA record forbids the CA to issue {name}.",
+        "Add the CA to the domain's CAA records.",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED\]? ?(?:certificate verify failed: )?(?P<what>[^(\n]*)",
-        "certbot does not trust the authority's own certificate: {what}.",
+        "certbot does not trust the CA's own certificate: {what}.",
         "Set acme.root to the PEM of its root certificate.",
     ),
     (
         r"Failed to resolve|Name or service not known|Temporary failure in name resolution|getaddrinfo failed",
-        "This host cannot look up the authority's name.",
-        "Look at acme.directory and /etc/resolv.conf.",
+        "This host cannot resolve the CA's name.",
+        "Check acme.directory and /etc/resolv.conf.",
     ),
     (
         r"Failed to establish a new connection|Connection refused|ConnectTimeout|Read timed out|Connection aborted"
         r"|Network is unreachable|No route to host|RemoteDisconnected",
-        "The authority does not answer.",
-        "The next run asks again; look at this host's network, and at the authority's status page, if it stays so.",
+        "The CA does not respond.",
+        "The next run retries. If the problem persists, check this host's network and the CA's status page.",
     ),
     (
         r"Service busy|serverInternal|experienced an internal error|<Response \[5\d\d\]>|service outage"
         r"|The service is down",
-        "The authority is down or busy.",
-        "The next run asks again.",
+        "The CA is down or busy.",
+        "The next run retries.",
     ),
     (
         r"accountDoesNotExist|Account at \S+ does not exist",
-        "The account with the authority is gone.",
-        "Remove its folder in /etc/letsencrypt/accounts, and run again: a new one is made.",
+        "The CA does not know this host's account any more.",
+        "Delete its folder in /etc/letsencrypt/accounts and run the same command again, which creates a new account.",
     ),
     (
         r"badSignatureAlgorithm|badPublicKey|badCSR(?P<what>[^\n]*)",
-        "The authority refuses the key{what}.",
+        "The CA rejected the key{what}.",
         "Choose another acme.key_type.",
     ),
     (
         r"No space left on device",
         "The disk is full.",
-        "Make room in /etc/letsencrypt, /var/lib/letsencrypt and /var/log/letsencrypt.",
+        "Free some space in /etc/letsencrypt, /var/lib/letsencrypt and /var/log/letsencrypt.",
     ),
     (
         r"Unable to find deploy-hook command|hook command \S+ exists, but is not executable",
@@ -401,8 +404,8 @@ RULES = (
     ),
     (
         r"Timed out waiting for|All authorizations were not finalized|Certificate issuance poll timed out",
-        "The authority took too long.",
-        "The next run asks again.",
+        "The CA took too long.",
+        "The next run retries.",
     ),
 )
 
@@ -414,61 +417,61 @@ CHALLENGES = (
         r"",
         r"\bCAA\b[^;]*(?:prevents|forbid)",
         "a CAA record forbids it to issue for {name}",
-        "Add the authority to the CAA records of {name}.",
+        "Add the CA to the CAA records of {name}.",
     ),
     (
         r"caa",
         r"",
-        "the CAA records of {name} keep it from issuing ({detail})",
-        "Add the authority to the CAA records of {name}.",
+        "the CAA records of {name} forbid it to issue ({detail})",
+        "Add the CA to the CAA records of {name}.",
     ),
     (
         r"",
         r"TXT record|_acme-challenge\.|DNS challenge",
         "it does not see the challenge's TXT record of {name} ({detail})",
-        "Look at which DNS server acme.dns writes to, and set acme.dns.propagation higher.",
+        "Check which DNS server acme.dns writes to, and set a higher acme.dns.propagation.",
     ),
     (
         r"",
         r"NXDOMAIN|no valid A(?:AAA)? records|no such host|No valid IP addresses",
-        "it finds no address of {name}",
-        "Add the A record of {name}; where it is there already, wait until DNS servers everywhere have it.",
+        "it found no address of {name}",
+        "Add the A record of {name}. If it exists already, wait until all DNS servers have it.",
     ),
     (
         r"dns|dnssec|unknownHost",
         r"",
-        "it cannot look up {name} ({detail})",
-        "Look at the DNS servers of {name}, its DNSSEC included.",
+        "it cannot resolve {name} ({detail})",
+        "Check the DNS servers of {name}, including DNSSEC.",
     ),
     (
         r"",
         r"Timeout during connect|i/o timeout|deadline exceeded|Timeout after connect|context deadline|timed out",
-        "it gets no answer on port 80 of {name} ({detail})",
-        "Open port 80 in the provider's firewall, and look at whether the records of {name} lead here.",
+        "it got no response on port 80 of {name} ({detail})",
+        "Open port 80 in the provider's firewall, and check that the records of {name} lead to this host.",
     ),
     (
         r"",
         r"Connection refused|connection refused",
-        "port 80 of {name} refuses it ({detail})",
-        "Look at whether the records of {name}, A and AAAA, lead here, and open port 80 in the provider's firewall.",
+        "port 80 of {name} refused the connection ({detail})",
+        "Check that the A and AAAA records of {name} lead to this host, and open port 80 in the provider's firewall.",
     ),
     (
         r"connection|tls",
         r"",
-        "it cannot fetch the challenge's file of {name} ({detail})",
-        "Open port 80 in the provider's firewall, and look at whether the records of {name} lead here.",
+        "it could not fetch the challenge's file of {name} ({detail})",
+        "Open port 80 in the provider's firewall, and check that the records of {name} lead to this host.",
     ),
     (
         r"unauthorized|incorrectResponse",
         r"",
-        "another host, or another site, answers for {name} ({detail})",
-        "Look at whether all records of {name}, A and AAAA, lead here, and at what is in front of this host.",
+        "another host or site responded for {name} ({detail})",
+        "Check that all A and AAAA records of {name} lead to this host, and check the proxies in front of it.",
     ),
     (
         r"",
         r"",
-        "it cannot validate {name}: {type} ({detail})",
-        "Look at the records of {name}, and at port 80.",
+        "it could not validate {name}: {type} ({detail})",
+        "Check the records of {name}, and port 80.",
     ),
 )
 
@@ -486,7 +489,7 @@ def _challenges(text: str) -> list[tuple[str, str]]:
         for type_pattern, words, reason, cure in CHALLENGES:
             if (not type_pattern or re.fullmatch(type_pattern, kind)) and re.search(words, detail):
                 said = {"name": name, "type": kind, "detail": _short(detail)}
-                found.append((f"The authority says that {reason.format(**said)}.", cure.format(**said)))
+                found.append((f"The CA reports: {reason.format(**said)}.", cure.format(**said)))
                 break
     return found
 
@@ -501,14 +504,14 @@ def _rate_limit(text: str, now: float) -> Failure | None:
     parts = [item.strip() for item in re.split(r" :: |\bError: ", line)]
     detail = next((item for item in reversed(parts) if item and not item.startswith("see http")), line)
     what = re.split(r"[,.:]? (?:retry after|please visit|see https?:)", detail, flags=re.IGNORECASE)[0]
-    reason = f"The authority's rate limit is reached: {_clean(what)}."
+    reason = f"The CA's rate limit is reached: {_clean(what)}."
     portal = re.search(r"please visit:? (https://\S+)", line, re.IGNORECASE)
     if portal:
         return Failure(reason, f"Find the cause of the failures, then open {portal[1]} once.", now + PAUSE)
     moment = _retry_after(line)
     until = moment if moment > now else now + PAUSE
     shown = datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return Failure(reason, f"There is nothing to do: the authority is asked again after {shown}.", until)
+    return Failure(reason, f"You do not have to do anything: the program retries after {shown}.", until)
 
 
 def _retry_after(line: str) -> float:
@@ -530,7 +533,7 @@ def _last_lines(text: str) -> str:
         r"|\d+ renew failure|All (?:simulated )?renewals failed|  /"
     )
     lines = [line.strip() for line in text.splitlines() if line.strip() and not re.match(idle, line)]
-    return _clean(" ".join(lines[-3:])) or "it said nothing"
+    return _clean(" ".join(lines[-3:])) or "it printed nothing"
 
 
 def _clean(text: str) -> str:
@@ -554,8 +557,8 @@ def _challenge(config: Config, certificate: Certificate) -> list[str]:
         return ["--webroot", "-w", str(config.webroot)]
     plugin = config.dns_plugin
     if not plugin:
-        reason = f"{certificate.variable}.tls.challenge is dns, but there is no DNS plugin."
-        raise CertificateError(reason, "Set acme.dns: plugin, and credentials.")
+        reason = f"{certificate.variable}.tls.challenge is dns, but no DNS plugin is set."
+        raise CertificateError(reason, "Set acme.dns: plugin and credentials.")
     # Not --dns-<plugin>, which certbot has for its own plugins only.
     command = ["--authenticator", f"dns-{plugin}"]
     if plugin in PLUGINS_WITHOUT_ARGUMENTS:
@@ -567,7 +570,7 @@ def _challenge(config: Config, certificate: Certificate) -> list[str]:
 
 def _key(key_type: str) -> tuple[str, ...]:
     if key_type not in KEYS:
-        raise CertificateError(f"acme.key_type is {key_type}.", f"It is one of {', '.join(KEYS)}.")
+        raise CertificateError(f"acme.key_type is {key_type}.", f"Available: {', '.join(KEYS)}.")
     return KEYS[key_type]
 
 
@@ -577,7 +580,7 @@ def _context(root: Path | None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cadata=_root(root))
         except (ssl.SSLError, ValueError):
-            raise CertificateError(f"acme.root ({root}) holds no certificate in PEM.", "Set it anew.") from None
+            raise CertificateError(f"acme.root ({root}) contains no PEM certificate.", "Set it anew.") from None
     return context
 
 
@@ -591,7 +594,7 @@ def _root(path: Path) -> str:
     # The certificates alone: the bundle is for everybody to read, and a key may have come along.
     found = re.findall(r"-----BEGIN CERTIFICATE-----\n.+?-----END CERTIFICATE-----", text, re.DOTALL)
     if not found:
-        raise CertificateError(f"acme.root ({path}) holds no certificate in PEM.", "Set it anew.")
+        raise CertificateError(f"acme.root ({path}) contains no PEM certificate.", "Set it anew.")
     return "\n".join(found) + "\n"
 
 
@@ -599,17 +602,17 @@ def _unreachable(host: str, cause: object, root: Path | None) -> CertificateErro
     if isinstance(cause, ssl.SSLCertVerificationError):
         cure = "Set acme.root to the PEM of its root certificate."
         if root is not None:
-            cure = "acme.root is not the root of that certificate, or the host's clock is wrong."
-        return CertificateError(f"The authority {host} is not trusted: {cause.verify_message}.", cure)
+            cure = "acme.root is not the root of this certificate, or the host's clock is wrong."
+        return CertificateError(f"The CA {host} is not trusted: {cause.verify_message}.", cure)
     if isinstance(cause, ssl.SSLError):
-        return CertificateError(f"The authority {host} does not speak TLS ({cause.reason}).", "Look at acme.directory.")
+        return CertificateError(f"The CA {host} does not support TLS ({cause.reason}).", "Check acme.directory.")
     if isinstance(cause, socket.gaierror):
-        cure = "Look at acme.directory, and at this host's /etc/resolv.conf."
-        return CertificateError(f"The authority {host} cannot be looked up.", cure)
-    said = "it does not answer in time" if isinstance(cause, TimeoutError) else ""
+        cure = "Check acme.directory, and this host's /etc/resolv.conf."
+        return CertificateError(f"The name of the CA {host} cannot be resolved.", cure)
+    said = "it did not respond in time" if isinstance(cause, TimeoutError) else ""
     said = said or (getattr(cause, "strerror", "") or type(cause).__name__).lower()
-    cure = "The next run asks again; look at acme.directory and this host's network if it stays so."
-    return CertificateError(f"The authority {host} cannot be reached: {said}.", cure)
+    cure = "The next run retries. If the problem persists, check acme.directory and this host's network."
+    return CertificateError(f"The CA {host} cannot be reached: {said}.", cure)
 
 
 def _host(url: str) -> str | None:

@@ -36,21 +36,21 @@ def _check(work: Work, item: Certificate, running: bool) -> None:
     pair, trouble = installed(item)
     if trouble or pair is None:
         missing = f"There is no certificate in {item.certificate.parent}."
-        outcome.problems.append(f"{trouble or missing} Run site.yml, which puts one there.")
+        outcome.problems.append(f"{trouble or missing} Run site.yml, which installs one.")
         return
     if item.mode == "acme" and known.source != "acme":
-        outcome.problems.append(f"There is none of the authority's yet, and browsers warn. {_cure(item, known)}")
+        outcome.problems.append(f"There is no certificate from the CA yet, so browsers warn. {_cure(item, known)}")
     if late := lateness(pair, work.now):
         outcome.problems.append(f"The certificate for {item.domains[0]} {late} {_cure(item, known)}")
     shown = serving.served(item.domains[0]) if running else serving.der(pair)
     if shown != serving.der(pair):
         what = "no certificate" if shown is None else "another certificate"
         outcome.problems.append(
-            f"nginx serves {what} for {item.domains[0]}, not the one in {item.certificate.parent}. "
-            "See 'sudo nginx -t' and 'sudo journalctl -u nginx', then run 'sudo flaskhost-certificates apply'."
+            f"nginx serves {what} for {item.domains[0]} instead of the certificate in {item.certificate.parent}. "
+            "Check 'sudo nginx -t' and 'sudo journalctl -u nginx', then run 'sudo flaskhost-certificates apply'."
         )
     elif not running:
-        outcome.notes.append("nginx does not run.")
+        outcome.notes.append("nginx is not running.")
 
 
 def lateness(pair: Pair, now: float) -> str:
@@ -66,7 +66,7 @@ def lateness(pair: Pair, now: float) -> str:
     if pair.self_signed or left >= third:
         return ""
     amount = f"{left / 86400:.0f} days" if left >= 2 * 86400 else f"{left / 3600:.0f} hours"
-    return f"is good for {amount} only, until {utc(pair.not_after)}, and has not been renewed."
+    return f"expires in {amount}, at {utc(pair.not_after)}, and has not been renewed."
 
 
 def _cure(item: Certificate, known: State) -> str:
@@ -75,5 +75,5 @@ def _cure(item: Certificate, known: State) -> str:
     if known.source == "selfsigned":
         return "Run site.yml, which signs a new one."
     if known.source == "files":
-        return f"Put a new one into {' and '.join(variables(item))}, then run site.yml."
-    return f"Whoever put it into {item.certificate.parent} has to renew it."
+        return f"Set a new one in {' and '.join(variables(item))}, then run site.yml."
+    return f"Renew it yourself: it was installed in {item.certificate.parent} by hand."

@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         return _refuse(options, f"A file or connection failed: {system_error(error)}.")
     except KeyboardInterrupt:
-        return _refuse(options, "Interrupted. Run the same command again, which goes on from there.")
+        return _refuse(options, "Interrupted. Run the same command again to continue.")
     except Exception as error:  # an operator sees a sentence, never a stack trace
         return _refuse(options, defect(error, "flaskhost-certificates", secret=True))
     if options.json:
@@ -57,18 +57,21 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flaskhost-certificates",
-        description="The certificates of this host's sites.",
+        description="Issue, install and check the certificates of this host's sites.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "verb",
         choices=["prepare", "apply", "renew", "deployed", "check"],
-        help="prepare: a usable pair at each final path, own ones from stdin; apply: ask the authority for what is "
-        "missing; renew: and renew what is due; deployed: certbot's deploy hook; check: say which one is late or wrong",
+        help="prepare: install a usable certificate for each site, your own from stdin; apply: request missing "
+        "certificates from the CA; renew: also renew certificates that expire soon; deployed: certbot's deploy hook; "
+        "check: report certificates that are late or wrong",
     )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    parser.add_argument("--check", action="store_true", help="say what would be done; change nothing")
-    parser.add_argument("--config", type=Path, default=configuration.CONFIG, help="the configuration (%(default)s)")
+    parser.add_argument("--check", action="store_true", help="report what would be done, and change nothing")
+    parser.add_argument(
+        "--config", type=Path, default=configuration.CONFIG, help="configuration file (default: %(default)s)"
+    )
     return parser
 
 
@@ -116,8 +119,8 @@ def _own() -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         own = None
     if not isinstance(own, dict) or not all(isinstance(item, dict) for item in own.values()):
-        reason = "The input of 'prepare' is not what it has to be."
-        raise CertificateError(reason, 'Give it {"files": {"<site>": {"certificate": "<PEM>", "key": "<PEM>"}}}.')
+        reason = "The input of 'prepare' is invalid."
+        raise CertificateError(reason, 'Write {"files": {"<site>": {"certificate": "<PEM>", "key": "<PEM>"}}}.')
     return own
 
 

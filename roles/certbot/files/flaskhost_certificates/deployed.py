@@ -34,7 +34,9 @@ def deployed(config: Config, run: Run, live: str, now: float, *, dry: bool = Fal
     """
     if not live:
         reason = "The environment variable RENEWED_LINEAGE is not set."
-        raise CertificateError(reason, "certbot calls this verb; by hand, use 'sudo flaskhost-certificates apply'.")
+        raise CertificateError(
+            reason, "certbot runs this command. To install certificates by hand: sudo flaskhost-certificates apply"
+        )
     path = Path(live)
     ours = [
         item

@@ -40,10 +40,12 @@ def _is_unused_by_nginx(work: Work, name: str, known: State) -> bool:
     code, out, _ = work.once("nginx", lambda: work.run(["/usr/sbin/nginx", "-T"]))
     outcome = work.outcomes[name]
     if code and code != 127:
-        outcome.notes.append(f"{known.folder} is kept, as nginx cannot tell whether it uses it (nginx -T).")
+        outcome.notes.append(
+            f"{known.folder} is kept, because nginx cannot report whether it uses the folder (nginx -T)."
+        )
         return False
     if code == 0 and f"{known.folder}/" in out:
-        outcome.notes.append(f"{known.folder} is kept, as nginx's configuration still names it.")
+        outcome.notes.append(f"{known.folder} is kept, because nginx's configuration still names it.")
         return False
     return True
 
@@ -52,7 +54,7 @@ def _remove(work: Work, name: str, known: State) -> None:
     """Remove a dropped site's folder and state. A foreign pair stays: it may be the only copy of its key."""
     folder = Path(known.folder) if known.folder else None
     if folder and folder.is_dir() and known.source == "foreign":
-        work.outcomes[name].notes.append(f"{folder} is kept, as somebody else has put it there.")
+        work.outcomes[name].notes.append(f"{folder} is kept, because its certificate was installed by hand.")
     elif folder and folder.name == name and folder.is_dir():
         if name not in work.deleted:
             work.deleted.append(name)

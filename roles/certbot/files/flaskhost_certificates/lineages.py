@@ -71,7 +71,8 @@ def find(config: Config, name: str) -> Lineage:
     if not conf.exists():
         # certbot was killed while it made it, or deleted it.
         left = _is_filled(live) or _is_filled(archive)
-        return Lineage(name, live, trouble=f"certbot has left files of {name} without {conf}." * left, broken=left)
+        trouble = f"certbot's files of {name} are incomplete: {conf} is missing." if left else ""
+        return Lineage(name, live, trouble=trouble, broken=left)
     try:
         sections = read_conf(conf)
     except CertificateError as error:
@@ -80,7 +81,7 @@ def find(config: Config, name: str) -> Lineage:
     # certbot keeps the links of before while it sets new ones, and goes back to them (storage._fix_symlinks).
     mended = all((live / f"previous_{kind}.pem").exists() for kind in KINDS)
     if missing := [kind for kind in KINDS if kind not in sections[""]]:
-        trouble, mended = f"certbot's file {conf} does not say where {missing[0]} is.", False
+        trouble, mended = f"certbot's file {conf} does not name {missing[0]}.", False
     elif lost := [link for link in _links(live) if not (link.is_symlink() and link.exists())]:
         trouble = f"certbot's file {lost[0]} is missing."
     else:
@@ -131,9 +132,9 @@ def differences(
     found = []
     wanted = normal(certificate.domains)
     if lacking := sorted(wanted - pair.names):
-        found.append(f"it lacks {', '.join(lacking)}")
+        found.append(f"it does not include {', '.join(lacking)}")
     if surplus := sorted(pair.names - wanted):
-        found.append(f"it is also for {', '.join(surplus)}")
+        found.append(f"it also includes {', '.join(surplus)}")
     if pair.not_after <= now:
         found.append("it has expired")
     if settings.get("server", "") != config.directory:
@@ -141,7 +142,7 @@ def differences(
     if key_type(pair) != config.key_type:
         found.append(f"its key is {key_type(pair)}, not {config.key_type}")
     if not _same_challenge(config, certificate, settings):
-        found.append(f"it was had by {settings.get('authenticator') or 'an unknown challenge'}")
+        found.append(f"it was issued with {settings.get('authenticator') or 'an unknown challenge'}")
     if settings.get("preferred_profile", "") != config.profile and (
         # An older certbot knows no profiles, and is not given one: it would be asked at each run.
         lineage.version >= KNOWS_PROFILES or version() >= KNOWS_PROFILES
@@ -236,7 +237,7 @@ def delete(run: Run, config: Config, name: str) -> None:
         code, out, err = run(command)
         if code and conf.exists():
             reason = f"certbot could not delete {name}: {last_line(err) or last_line(out) or f'status {code}'}."
-            raise CertificateError(reason, "Run the same command again; it goes on from there.")
+            raise CertificateError(reason, "Run the same command again to continue.")
     # What certbot leaves when it is killed, and what it leaves of a lineage that it cannot read.
     for place in _places(config, name):
         tree.remove_path(place)

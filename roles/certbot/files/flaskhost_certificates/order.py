@@ -31,7 +31,7 @@ def obtain(work: Work, item: Certificate) -> None:
     if work.dry:
         # If the last order failed, the next one may fail too.
         outcome.changed = not work.recall(item).error
-        what = f"{work.config.directory} would be asked for {', '.join(item.domains)}: {'; '.join(why)}"
+        what = f"{', '.join(item.domains)} would be requested from {work.config.directory}: {'; '.join(why)}"
         outcome.notes.append(sentence(what))
         return
     if must_wait(work, item):
@@ -54,7 +54,7 @@ def must_wait(work: Work, item: Certificate) -> bool:
         return False
     # Until then, the last failure is the reason.
     work.outcomes[item.name].problems.append(
-        f"The authority is not asked again before {utc(known.not_before)}. {known.error}".strip()
+        f"The CA is not contacted again before {utc(known.not_before)}. {known.error}".strip()
     )
     return True
 
@@ -82,7 +82,7 @@ def _order(work: Work, item: Certificate, lineage: Lineage) -> None:
     outcome.notes += authority.notes(config, version)
     if lineage.broken:
         moved = lineages.set_aside(config, item.lineage)
-        outcome.notes.append(f"{lineage.trouble} It was put aside: {', '.join(map(str, moved))}.")
+        outcome.notes.append(f"{lineage.trouble} Its files were renamed: {', '.join(map(str, moved))}.")
     work.remember(item, asked=item.domains, directory=config.directory)
     code, out, err = run_certbot(work, command)
     lineage = lineages.find(config, item.lineage)
@@ -91,7 +91,7 @@ def _order(work: Work, item: Certificate, lineage: Lineage) -> None:
         failure = authority.explain(f"{out}\n{err}", work.now, work.config.directory)
         record_failure(work, item, f"{failure.reason} {failure.cure}".strip(), not_before=failure.not_before)
     elif why:
-        odd = sentence(f"certbot ended well, but its certificate is not what was asked for: {'; '.join(why)}")
+        odd = sentence(f"certbot succeeded, but its certificate is not the requested one: {'; '.join(why)}")
         record_failure(work, item, f"{odd} See /var/log/letsencrypt.", not_before=work.now + ODD_SECONDS)
     else:
         work.remember(item, error="", error_at=0, not_before=0)
@@ -134,7 +134,7 @@ def install_issued(work: Work, item: Certificate, pair: Pair) -> None:
             f"certbot's certificate for {item.name} cannot be used: "
             + ("it has expired." if pair.fits else "its key does not belong to it.")
         )
-    note = f"The certificate of {pair.issuer_name}, good until {utc(pair.not_after)}, is in place."
+    note = f"The certificate from {pair.issuer_name}, valid until {utc(pair.not_after)}, is installed."
     work.install(item, pair, "acme", note)
     outcome = work.outcomes[item.name]
     if not outcome.changed and work.before[item.name][0] != pair:

@@ -45,11 +45,11 @@ _UNREADABLE = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-_FROM_VAULT = "Give it in PEM form, as a YAML block (|) with all its lines."
+_FROM_VAULT = "Write it in PEM format, as a YAML block (|) with all its lines."
 _Key: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 _WRONG_KEY = (
-    "The private key does not belong to the certificate. Give the key that the certificate was asked for with, "
-    "or have a new certificate issued for this key."
+    "The private key does not belong to the certificate. Set the key that the certificate was requested with, or "
+    "request a new certificate for this key."
 )
 
 
@@ -169,9 +169,9 @@ def load(certificate: Path, key: Path) -> Pair | None:
             return None
         except OSError as error:
             reason = f"The file {path} cannot be read: {error.strerror}."
-            raise CertificateError(reason, "Only root can: run this as root, or put the file right.") from None
+            raise CertificateError(reason, "Only root can read it: run this as root, or correct the file.") from None
     names = (f"The file {certificate}", f"The file {key}")
-    return _parse(texts[0], texts[1], names, "Put a good one in its place, or remove both files of the pair.")
+    return _parse(texts[0], texts[1], names, "Replace it by a valid file, or delete both files of the pair.")
 
 
 def trusted_roots(extra: Path | None = None, system: Path = SYSTEM_ROOTS) -> list[x509.Certificate]:
@@ -191,10 +191,10 @@ def trusted_roots(extra: Path | None = None, system: Path = SYSTEM_ROOTS) -> lis
         except OSError as error:
             more, why = [], f": {error.strerror}"
         else:
-            why = ", or holds no certificate in PEM form"
+            why = ", or contains no PEM certificate"
         if not more:
-            reason = f"The authority's root {extra} cannot be read{why}."
-            raise CertificateError(reason, "Put the root certificate into acme.root and run site.yml again.")
+            reason = f"The CA's root certificate {extra} cannot be read{why}."
+            raise CertificateError(reason, "Set acme.root to the root certificate, then run site.yml again.")
         found += more
     return found
 
@@ -294,8 +294,8 @@ def _chain_problems(chain: Sequence[x509.Certificate], roots: Sequence[x509.Cert
             yield f"{what}: the chain is out of order. Put each certificate's issuer right after it."
         else:
             yield (
-                f"{what}, which {_text(item.issuer)} did. Put the intermediate certificate of that name there; "
-                "the authority offers it for download."
+                f"{what}: it was signed by {_text(item.issuer)}. Add that intermediate certificate there; the CA "
+                "offers it for download."
             )
         return
     last = chain[-1]
@@ -303,8 +303,8 @@ def _chain_problems(chain: Sequence[x509.Certificate], roots: Sequence[x509.Cert
         return
     yield (
         f"The chain ends before a root that this host trusts: the certificate of {_text(last.issuer)} is missing. "
-        "Append the intermediate certificates that the authority delivers; for a private authority, append its root, "
-        "or put it into acme.root."
+        "Append the intermediate certificates that the CA provides. For a private CA, append its root or set "
+        "acme.root."
     )
 
 
@@ -312,8 +312,8 @@ def _name_problems(pair: Pair, domains: Sequence[str]) -> Iterator[str]:
     if missing := covers(pair.names, domains):
         known = ", ".join(sorted(pair.names)) or "no name at all"
         yield (
-            f"The certificate is for {known}, and not for {', '.join(missing)}. Have one issued that names all "
-            "domains, or take those out of the app's domains."
+            f"The certificate is for {known}, and not for {', '.join(missing)}. Request one for all domains, or "
+            "remove those from the app's domains."
         )
 
 
@@ -321,9 +321,9 @@ def _date_problems(chain: Sequence[x509.Certificate], now: float) -> Iterator[st
     for item, what in _judged(chain):
         begins, ends = _dates(item)
         if now < begins:
-            yield f"{what} is not valid before {_time(begins)}. Use it from then on, or see to this host's clock."
+            yield f"{what} is not valid before {_time(begins)}. Use it from then on, or correct this host's clock."
         if now > ends:
-            yield f"{what} expired on {_time(ends)}. Have a new one issued."
+            yield f"{what} expired on {_time(ends)}. Request a new one."
 
 
 def _strength_problems(chain: Sequence[x509.Certificate]) -> Iterator[str]:
@@ -331,19 +331,19 @@ def _strength_problems(chain: Sequence[x509.Certificate]) -> Iterator[str]:
         key = item.public_key()
         if isinstance(key, rsa.RSAPublicKey) and key.key_size < RSA_BITS:
             yield (
-                f"{what} has an RSA key of {key.key_size} bits, which browsers refuse. "
-                f"Have one issued for a key of {RSA_BITS} bits or more, or an ECDSA key."
+                f"{what} has an RSA key of {key.key_size} bits, which browsers reject. Request one for a key of "
+                f"{RSA_BITS} bits or more, or for an ECDSA key."
             )
         if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.key_size < CURVE_BITS:
             yield (
-                f"{what} has a key on the curve {key.curve.name}, which browsers refuse. "
-                "Have one issued for a key on P-256 or P-384."
+                f"{what} has a key on the curve {key.curve.name}, which browsers reject. Request one for a key on "
+                "P-256 or P-384."
             )
         algorithm = _hash(item)
         if isinstance(algorithm, hashes.SHA1 | hashes.MD5):
             yield (
-                f"{what} is signed with {algorithm.name.upper()}, which browsers refuse. "
-                "Have one issued that is signed with SHA-256 or better."
+                f"{what} is signed with {algorithm.name.upper()}, which browsers reject. Request one that is signed "
+                "with SHA-256 or better."
             )
 
 
@@ -351,14 +351,14 @@ def _purpose_problems(pair: Pair) -> Iterator[str]:
     basic = _extension(pair.leaf, x509.BasicConstraints)
     if basic is not None and basic.ca:
         yield (
-            "The first certificate is an authority's (basicConstraints CA:TRUE), not a site's. "
-            "Put the site's own certificate first, or have one issued with CA:FALSE."
+            "The first certificate is a CA's (basicConstraints CA:TRUE), not a site's. Put the site's own "
+            "certificate first, or request one with CA:FALSE."
         )
     purposes = _extension(pair.leaf, x509.ExtendedKeyUsage)
     if purposes is not None and ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
         yield (
-            "The certificate is not meant for servers (its extended key usage lacks serverAuth). "
-            "Have one issued for a TLS web server."
+            "The certificate is not for servers (its extended key usage lacks serverAuth). Request one for a TLS web "
+            "server."
         )
 
 
@@ -385,7 +385,7 @@ def _parse(chain: bytes | str, key: bytes | str, names: tuple[str, str], cure: s
             _ = _public_bytes(item.public_key()), _dates(item), _text(item.subject), _issued(item, item)
         _ = pair.names, pair.issuer_name, pair.fits, _extension(pair.leaf, x509.BasicConstraints)
     except _UNREADABLE:
-        raise CertificateError(f"{names[0]} is damaged: not all of it can be understood.", cure) from None
+        raise CertificateError(f"{names[0]} is damaged: parts of it cannot be parsed.", cure) from None
     return pair
 
 
@@ -393,37 +393,39 @@ def _read_chain(text: bytes, what: str, cure: str) -> list[x509.Certificate]:
     blocks = _BLOCK.findall(text)
     if any(label.endswith(b"PRIVATE KEY") for label, _ in blocks):
         # Whoever may read the certificate would read the key.
-        reason = f"{what} holds a private key."
-        raise CertificateError(reason, "Give the key apart, and only certificates here: the site's own first.")
+        reason = f"{what} contains a private key."
+        raise CertificateError(reason, "Set the key separately. Only certificates belong here, the site's own first.")
     bodies = [body for label, body in blocks if label in (b"CERTIFICATE", b"X509 CERTIFICATE")]
     if text.count(b"-----BEGIN ") != len(blocks):
-        raise CertificateError(f"{what} is cut off, or damaged.", cure)
+        raise CertificateError(f"{what} is truncated or damaged.", cure)
     if not bodies:
-        raise CertificateError(f"{what} holds no certificate in PEM form.", cure)
+        raise CertificateError(f"{what} contains no PEM certificate.", cure)
     try:
         return [x509.load_der_x509_certificate(_decode(body)) for body in bodies]
     except _UNREADABLE:
-        raise CertificateError(f"{what} is damaged: it begins like PEM, and cannot be decoded.", cure) from None
+        raise CertificateError(f"{what} is damaged: it begins like PEM, but cannot be decoded.", cure) from None
 
 
 def _read_key(text: bytes, what: str, cure: str) -> _Key:
     blocks = [(label, body) for label, body in _BLOCK.findall(text) if label.endswith(b"PRIVATE KEY")]
     if not blocks:
-        problem = "is cut off, or damaged" if b"PRIVATE KEY-----" in text else "holds no private key in PEM form"
+        problem = "is truncated or damaged" if b"PRIVATE KEY-----" in text else "contains no PEM private key"
         raise CertificateError(f"{what} {problem}.", cure)
     if len(blocks) > 1:
-        raise CertificateError(f"{what} holds {len(blocks)} private keys.", "Give only the certificate's.")
+        raise CertificateError(f"{what} contains {len(blocks)} private keys.", "Keep only the key of the certificate.")
     label, body = blocks[0]
     if label.startswith(b"ENCRYPTED") or b"ENCRYPTED" in body:
-        reason = f"{what} is protected by a passphrase, which nginx could not ask anybody for."
-        raise CertificateError(reason, "Take it off (openssl pkey -in FILE -out NEW), and keep the key in vault.")
+        reason = f"{what} is protected by a passphrase, which nginx cannot enter."
+        raise CertificateError(
+            reason, "Remove the passphrase (openssl pkey -in FILE -out NEW), and keep the key in the vault."
+        )
     try:
         key = serialization.load_pem_private_key(_block(label, _decode(body)), password=None)
     except _UNREADABLE:
         # Without the library's own words: who knows what of the key they repeat.
-        raise CertificateError(f"{what} is damaged: it begins like PEM, and cannot be decoded.", cure) from None
+        raise CertificateError(f"{what} is damaged: it begins like PEM, but cannot be decoded.", cure) from None
     if not isinstance(key, _Key):
-        raise CertificateError(f"{what} is of a kind that TLS has no use for.", "Use an ECDSA or an RSA key.")
+        raise CertificateError(f"{what} has a type that TLS does not support.", "Use an ECDSA or an RSA key.")
     return key
 
 

@@ -67,7 +67,7 @@ def _own_pairs(config: Config, own: Mapping[str, Mapping[str, str]], now: float)
         except CertificateError as error:
             wrong.append(str(error))
         except (KeyError, TypeError, AttributeError):
-            wrong.append(f"{what}: both have to be given, each as a PEM.")
+            wrong.append(f"{what} are both required, in PEM format.")
     if wrong:
         raise CertificateError(" ".join(wrong), "Nothing was changed on this host.")
     return found
@@ -78,19 +78,19 @@ def _prepare(work: Work, item: Certificate, given: Pair | None) -> None:
     outcome = work.outcomes[item.name]
     present, trouble = installed(item)
     if trouble:
-        outcome.notes.append(f"{trouble} It is kept beside its successor.")
+        outcome.notes.append(f"{trouble} It is kept next to the new one.")
     lineage = lineages.find(work.config, item.lineage) if item.mode == "acme" else None
     if given:
-        work.install(item, given, "files", "The own certificate is in place.")
+        work.install(item, given, "files", "Your own certificate is installed.")
         # This host need not trust a private CA. With a public CA, a problem means that an intermediate is missing.
         roots = pairs.trusted_roots(work.config.root)
         outcome.notes += pairs.problems(given, item.domains, work.now, roots)
     elif item.mode == "files" and not (present and work.recall(item).source == "files"):
         what = " and ".join(variables(item))
-        outcome.problems.append(f"{what} were not handed over. Run site.yml again, which does.")
+        outcome.problems.append(f"{what} were not passed to the host. Run site.yml again, which passes them.")
         _self_sign_if(work, item, present is None)
     elif lineage and lineage.pair and not pairs.problems(lineage.pair, item.domains, work.now):
-        work.install(item, lineage.pair, "acme", "The authority's certificate, which certbot had, is in place.")
+        work.install(item, lineage.pair, "acme", "The CA's certificate, which certbot already had, is installed.")
         work.remember(item, asked=work.recall(item).asked or item.domains)
     elif item.mode != "files":
         _self_sign_if(work, item, not _keep(work, item, present))
@@ -106,9 +106,9 @@ def _self_sign_if(work: Work, item: Certificate, needed: bool) -> None:
     """Install a self-signed certificate, if one is needed."""
     if needed and work.dry:
         work.outcomes[item.name].changed = True
-        work.outcomes[item.name].notes.append("This host would sign a certificate itself.")
+        work.outcomes[item.name].notes.append("This host would create a self-signed certificate.")
     elif needed:
-        note = "This host has signed a certificate itself, which browsers do not trust."
+        note = "This host has created a self-signed certificate, which browsers do not trust."
         work.install(item, pairs.sign(item.domains, work.now), "selfsigned", note)
 
 
@@ -142,6 +142,6 @@ def _keep(work: Work, item: Certificate, present: Pair | None) -> bool:
         work.remember(item, source=source)
         if source == "foreign":
             work.outcomes[item.name].notes.append(
-                f"The certificate that somebody put into {item.certificate.parent} is left as it is."
+                f"The certificate in {item.certificate.parent} was installed by hand and is left unchanged."
             )
     return usable

@@ -68,7 +68,7 @@ def own_addresses(run: Run) -> list[str]:
     Raises:
         CertificateError: they cannot be read.
     """
-    cure = "Install the package iproute2, and see what 'ip -j address' says."
+    cure = "Install the package iproute2, and check the output of 'ip -j address'."
     try:
         status, out, _ = run(["ip", "-j", "address"])
         if status:
@@ -118,7 +118,7 @@ def probing(webroot: Path, port: int = 80, tls_port: int = 443, timeout: float =
     except OSError as error:
         path.unlink(missing_ok=True)
         reason = f"The folder of challenges {folder} cannot be written: {error.strerror}."
-        raise CertificateError(reason, "Run site.yml again, which makes it.") from None
+        raise CertificateError(reason, "Run site.yml again, which creates it.") from None
     try:
         asked = _Question(f"/{CHALLENGES}/{token}", content, {"http": port, "https": tls_port}, timeout)
         yield asked.probe
@@ -245,9 +245,9 @@ class _Names:
         except dns.resolver.NXDOMAIN as error:
             return [], _canonical(error)
         except dns.exception.Timeout:
-            raise _LookupFailed("the resolver does not answer in time") from None
+            raise _LookupFailed("the resolver did not respond in time") from None
         except dns.resolver.NoNameservers:
-            raise _LookupFailed("the resolver answers with a failure (SERVFAIL)") from None
+            raise _LookupFailed("the resolver returned a failure (SERVFAIL)") from None
         except (dns.exception.DNSException, OSError) as error:
             raise _LookupFailed(type(error).__name__) from None
 
@@ -256,14 +256,14 @@ def _name_problems(domain: str, names: _Names, host: _Host) -> list[str]:
     """What keeps a request for a name from arriving here."""
     if domain.startswith("*."):
         # RFC 8555, section 7.1.3, leaves it to the authority; all that there are want the dns challenge.
-        return [f"{domain} is a wildcard, which needs the dns challenge. Set tls.challenge to dns, and acme.dns."]
+        return [f"{domain} is a wildcard, which needs the dns challenge. Set tls.challenge to dns, and set acme.dns."]
     try:
         fours, alias = names.addresses(domain, "A")
         sixes, _ = names.addresses(domain, "AAAA")
     except _LookupFailed as error:
         return [
-            f"{domain} cannot be looked up: {error}. Try again, and look at the name's DNS servers and this host's "
-            "/etc/resolv.conf when it stays so."
+            f"{domain} cannot be resolved: {error}. Run the same command again. If the problem persists, check the "
+            "name's DNS servers and this host's /etc/resolv.conf."
         ]
     if not fours and not sixes:
         return [_missing(domain, alias, host)]
@@ -301,7 +301,7 @@ def _address_problems(address: Address, host: _Host) -> list[str]:
     why = host.probe(domain, domain)
     if host.hidden(address) and why in (REFUSED, TIMEOUT, UNREACHABLE):
         return _own_port(domain, host.family(address.version)[0], host)
-    return _foreign(f"The certificate is to hold {domain}", address, why, host)
+    return _foreign(f"The certificate is requested for {domain}", address, why, host)
 
 
 def _own_port(domain: str, address: Address, host: _Host) -> list[str]:
@@ -309,8 +309,8 @@ def _own_port(domain: str, address: Address, host: _Host) -> list[str]:
     if not why:
         return []
     return [
-        f"Port 80 here does not answer for {domain}: a request to {_said(address, why)}. See 'systemctl status nginx' "
-        "and the host's firewall."
+        f"Port 80 of this host does not respond for {domain}: a request to {_said(address, why)}. Check 'systemctl "
+        "status nginx' and the host's firewall."
     ]
 
 
@@ -320,11 +320,11 @@ def _foreign(subject: str, address: Address, why: str, host: _Host) -> list[str]
     change = " or ".join(str(item) for item in host.family(address.version)) or "an address of this host"
     cure = f"Change it to {change}"
     if why in (REFUSED, TIMEOUT, UNREACHABLE):
-        cure += f"; where {address} leads to this host, open port 80 in the provider's firewall"
+        cure += f"; if {address} leads to this host, open port 80 in the provider's firewall"
     else:
-        cure += f"; where {address} is a balancer, let it pass /{CHALLENGES}/ on to this host"
+        cure += f"; if {address} is a load balancer, forward /{CHALLENGES}/ to this host"
     return [
-        f"{subject}, which is not this host ({host.shown()}), and a request there does not arrive here: "
+        f"{subject}, which is not this host ({host.shown()}), and a request there does not reach this host: "
         f"{_said(address, why)}. {cure}."
     ]
 
@@ -332,7 +332,7 @@ def _foreign(subject: str, address: Address, why: str, host: _Host) -> list[str]
 def _said(address: Address, why: str) -> str:
     """A probe's answer, as the end of a sentence that has no verb yet."""
     place = f"{f'[{address}]' if address.version == 6 else address}:80"
-    words = {REFUSED: "is refused", TIMEOUT: "gets no answer", UNREACHABLE: "finds no way there"}
+    words = {REFUSED: "is refused", TIMEOUT: "gets no response", UNREACHABLE: "finds no route"}
     return f"{place} {words.get(why, why)}"
 
 
@@ -355,7 +355,7 @@ def _missing(domain: str, alias: str, host: _Host) -> str:
 
 def _no_ipv6(domain: str, address: Address) -> str:
     return (
-        f"The AAAA record of {domain} is {address}, but this host has no IPv6. Remove the AAAA record, or set IPv6 up "
+        f"The AAAA record of {domain} is {address}, but this host has no IPv6. Remove the AAAA record, or set up IPv6 "
         "on this host."
     )
 
@@ -369,8 +369,8 @@ def _caa_problems(domain: str, challenge: str, identities: list[str], names: _Na
     critical = sorted({tag for flags, tag, _ in records if flags & 128 and tag not in PROPERTIES})
     if critical:
         return [
-            f"The CAA record of {place} holds the critical property {critical[0]}, which no authority may overlook. "
-            "Remove it, or its flag 128."
+            f"The CAA record of {place} contains the critical property {critical[0]}, which no CA may ignore. Remove "
+            "it, or its flag 128."
         ]
     tags = {tag for _, tag, _ in records}
     tag = "issuewild" if wildcard and "issuewild" in tags else "issue"
@@ -381,7 +381,7 @@ def _caa_problems(domain: str, challenge: str, identities: list[str], names: _Na
     reason = _forbids(allowed, challenge, identities)
     if not reason:
         return []
-    cure = f'Add: {place}. CAA 0 {tag} "{identities[0] if identities else "<the authority>"}"'
+    cure = f'Add: {place}. CAA 0 {tag} "{identities[0] if identities else "<the CA>"}"'
     if reason.endswith(" only,"):
         cure = f"Add {challenge}-01 to its validationmethods, or change tls.challenge"
     return [f"The CAA record of {place} lets {reason} issue for {domain}. {cure}."]

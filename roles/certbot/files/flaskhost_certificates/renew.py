@@ -70,8 +70,8 @@ def _renew_others(work: Work) -> None:
             code, out, err = run_certbot(work, [*authority.renewal(work.config), "--cert-name", name])
             if code:
                 failure = authority.explain(f"{out}\n{err}", work.now)
-                reason = f"certbot's certificate {name}, which is of no site here, could not be renewed."
-                cure = f"Where it is not needed: {work.config.certbot} delete --cert-name {name}"
+                reason = f"certbot's certificate {name}, which belongs to no site of this host, could not be renewed."
+                cure = f"If you do not need it: {work.config.certbot} delete --cert-name {name}"
                 raise CertificateError(f"{reason} {failure.reason} {failure.cure}".strip(), cure)
     for name in [name for name in work.outcomes if name not in work.before and not work.outcomes[name].problems]:
         del work.outcomes[name]

@@ -40,13 +40,13 @@ def reload(run: Run) -> None:
     test = [_NGINX, "-t", "-q"]
     status, out, err = run(test)
     if status:
-        reason = f"nginx was left as it is: {' '.join(test)} says: {_tail(out + err)}"
-        raise CertificateError(reason, "Correct what it names, and run the same command again.")
+        reason = f"nginx was not reloaded: {' '.join(test)} reported: {_tail(out + err)}"
+        raise CertificateError(reason, "Correct the error, then run the same command again.")
     command = ["systemctl", "reload", "nginx.service"]
     status, out, err = run(command)
     if status:
-        reason = f"nginx was left as it is: {' '.join(command)} failed: {_tail(out + err)}"
-        raise CertificateError(reason, "See sudo journalctl -u nginx.service, and run the same command again.")
+        reason = f"nginx was not reloaded: {' '.join(command)} failed: {_tail(out + err)}"
+        raise CertificateError(reason, "See sudo journalctl -u nginx.service, then run the same command again.")
 
 
 def is_running(run: Run) -> bool:
@@ -141,9 +141,9 @@ def trusted(domain: str, root: Path | None, port: int = 443, address: str = "127
         try:
             context.load_verify_locations(cafile=root)
         except OSError as error:  # an SSLError too: what is there is no certificate
-            why = "it is no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
-            reason = f"The authority's root {root} cannot be read: {why}."
-            raise CertificateError(reason, "Put the root certificate into acme.root and run site.yml again.") from None
+            why = "it is not a PEM certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            reason = f"The CA's root certificate {root} cannot be read: {why}."
+            raise CertificateError(reason, "Set acme.root to the root certificate, then run site.yml again.") from None
     try:
         with (
             socket.create_connection((address, port), timeout) as connection,
@@ -157,13 +157,13 @@ def trusted(domain: str, root: Path | None, port: int = 443, address: str = "127
 
 def _unproven(domain: str, shown: bytes | None, pair: Pair, port: int) -> CertificateError:
     if shown is None:
-        reason = f"{domain} is served with no certificate at all: no TLS handshake succeeds on port {port} of this host"
+        reason = f"{domain} is served without a certificate: no TLS handshake succeeds on port {port} of this host"
     else:
         serial = x509.load_der_x509_certificate(shown).serial_number
-        reason = f"{domain} is still served with another certificate, of serial number {serial:x}"
+        reason = f"{domain} is still served with another certificate (serial number {serial:x})"
     return CertificateError(
-        f"{reason}; the one that was installed has {pair.serial:x}.",
-        "See sudo journalctl -u nginx.service and /var/log/nginx/error.log, and run the same command again.",
+        f"{reason}; the installed one has {pair.serial:x}.",
+        "See sudo journalctl -u nginx.service and /var/log/nginx/error.log, then run the same command again.",
     )
 
 

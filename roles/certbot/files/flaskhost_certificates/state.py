@@ -116,5 +116,5 @@ def lock(
         with lock_file.hold(path, verb, seconds, pause):
             yield
     except lock_file.Busy as error:
-        reason = f"Another run of flaskhost-certificates ({error.holder}) is still at work."
+        reason = f"Another run of flaskhost-certificates is active: {error.holder}."
         raise CertificateError(reason, "Wait until it has ended, then run the same command again.") from None

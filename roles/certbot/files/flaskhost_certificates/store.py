@@ -41,7 +41,7 @@ class Store:
     def __init__(self, certificate: Path, key: Path) -> None:
         if certificate.parent != key.parent or certificate.name == key.name:
             reason = f"{certificate} and {key} are not two files of one folder."
-            raise CertificateError(reason, "Name a folder that belongs to the site alone.")
+            raise CertificateError(reason, "Set a folder that belongs only to this site.")
         self.certificate, self.key = certificate, key
         self.folder = certificate.parent
         self.versions, self.link = self.folder / "versions", self.folder / "current"
@@ -74,7 +74,7 @@ class Store:
             reason = (
                 f"The pair for {self.folder} was not installed: its private key does not belong to its certificate."
             )
-            raise CertificateError(reason, "What was there before is still in place.")
+            raise CertificateError(reason, "The previous pair is still in place.")
         with _in_a_sentence(f"The certificate in {self.folder} could not be installed"):
             self._make_folders()
             self._sweep()
@@ -266,5 +266,5 @@ def _in_a_sentence(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cure = "What was there before is still in place. Correct that, and run the same command again."
+        cure = "The previous files are still in place. Correct the error, then run the same command again."
         raise CertificateError(f"{what}: {system_error(error)}.", cure) from None
