@@ -17,7 +17,7 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
 
 from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.apps import sizing
-from ansible.module_utils.flaskhost.apps.record import app_records, pick
+from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick
 from ansible.module_utils.flaskhost.deploy import virtualenv
 from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
@@ -259,6 +259,28 @@ def flask_app_pick(records: list[dict[str, Any]], fields: dict[str, str]) -> lis
     return pick(records, fields)
 
 
+def flask_apps_for(
+    records: list[dict[str, Any]], option: str, renamed: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Select what a role takes for each app; see :func:`apps.record.for_role`.
+
+    Args:
+        records: the apps' records.
+        option: the role's option, such as ``nginx_sites``. The fields are read from the role's argument_specs.
+        renamed: the fields that have another name in the record.
+    """
+    return for_role(records, _fields(option), renamed or {})
+
+
+@functools.cache
+def _fields(option: str) -> dict[str, Any]:
+    """Return the fields of a role's list option, from its argument_specs."""
+    path = PROJECT_DIR / "roles" / option.partition("_")[0] / "meta" / "argument_specs.yml"
+    specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    fields: dict[str, Any] = specs[option]["options"]
+    return fields
+
+
 def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
     """Parse the request of playbooks/freeze.yml; see :func:`requests.freeze.request`."""
     return freeze.request(given, apps or {}, time.time())
@@ -298,6 +320,7 @@ class FilterModule:
             "flask_acme_settings": flask_acme_settings,
             "flask_app_accounts": flask_app_accounts,
             "flask_app_access_problems": flask_app_access_problems,
+            "flask_apps_for": flask_apps_for,
             "flask_app_pick": flask_app_pick,
             "flask_app_problem_report": flask_app_problem_report,
             "flask_app_problems": flask_app_problems,
