@@ -16,6 +16,7 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
     ansible.module_utils.__path__.append(str(PROJECT_DIR / "plugins" / "module_utils"))
 
 from ansible.module_utils.flaskhost import preflight
+from ansible.module_utils.flaskhost.apps import names as shared
 from ansible.module_utils.flaskhost.apps import sizing
 from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick
 from ansible.module_utils.flaskhost.deploy import virtualenv
@@ -56,6 +57,13 @@ def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: s
 def flask_app_accounts(apps: Any) -> list[str]:
     """Return the accounts of the apps on their hosts: the system user and the build account of each."""
     return sorted({account for name in apps for account in (str(name), virtualenv.build_account(str(name)))})
+
+
+def flask_constant(name: str) -> Any:
+    """Return a constant of :mod:`apps.names`, so that roles and group_vars do not repeat it."""
+    if not name.isupper():
+        raise ValueError(f"{name} is not a constant; their names are in capitals")
+    return getattr(shared, name)
 
 
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
@@ -233,7 +241,8 @@ def _role_options() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in _specs():
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
-            found |= entry.get("options") or {}
+            # main comes first. Other entry points can restrict its options further.
+            found = (entry.get("options") or {}) | found
     return {name: spec for name, spec in found.items() if not name.startswith("preflight_")}
 
 
@@ -330,6 +339,7 @@ class FilterModule:
             "flask_backup_settings": flask_backup_settings,
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
+            "flask_constant": flask_constant,
             "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
             "flask_host_questions": flask_host_questions,

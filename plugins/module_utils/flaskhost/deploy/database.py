@@ -13,11 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from ansible.module_utils.flaskhost.apps.names import POOL_PORT
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, tail
 
-#: The port in the name of PgBouncer's local socket, where each transaction can use another server connection.
-POOL_PORT = "6432"
 #: Time limit for a connection, and for a catalog query, in seconds.
 TIMEOUT = 10
 #: The parts of a connection URL and their libpq environment variables.
@@ -97,8 +96,9 @@ class Database:
 
     def __init__(self, url: str, user: str, app: str, psql: list[str] | None = None) -> None:
         self.variables, self.app = connection_variables(url), app
-        if self.variables.get("PGPORT") == POOL_PORT and self.variables.get("PGHOST", "").startswith("/"):
-            # PgBouncer would give the connection that holds the lock to another client.
+        if self.variables.get("PGPORT") == str(POOL_PORT) and self.variables.get("PGHOST", "").startswith("/"):
+            # Each transaction in PgBouncer can use another server connection. The one that holds the lock would go to
+            # another client.
             del self.variables["PGPORT"]
         # Whether the app uses PostgreSQL, even if its URL cannot be parsed here.
         self.meant = bool(self.variables) or url.startswith("postgres")
