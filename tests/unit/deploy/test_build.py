@@ -116,8 +116,8 @@ def test_a_procfile_that_is_a_link_is_not_read(bench: Bench) -> None:
 
 FAULTS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "folder": ({}, {"source_subdir": "missing"}, "Unpack the code"),
-    "requirements": ({}, {"requirements": "missing.txt"}, "Build the environment"),
-    "package": ({"requirements.txt": "no-such-package==1\n"}, {}, "Build the environment"),
+    "requirements": ({}, {"requirements": "missing.txt"}, "Build the virtual environment"),
+    "package": ({"requirements.txt": "no-such-package==1\n"}, {}, "Build the virtual environment"),
     "archive": ({}, {"archive": "/dev/null"}, "Unpack the code"),
 }
 

@@ -63,7 +63,7 @@ def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: p
             site.deploy()
             pytest.fail(f"{disk.failed} could not be made, and nobody said so")
         where = f"change {number}, {disk.failed}"
-        assert "Make room on the disk" in caught.value.cure, where
+        assert "Free space on the disk" in caught.value.cure, where
         assert "No space left on device" in caught.value.reason, where
         finished = f"{site.host.served()} serves." in caught.value.cure
         assert site.host.served() == served or finished, where

@@ -14,7 +14,7 @@ class ReleaseError(Exception):
     """A release cannot continue.
 
     Args:
-        step: the step that failed, as shown to the operator ("Build the environment").
+        step: the step that failed, as shown to the operator ("Build the virtual environment").
         reason: what went wrong, with the last lines of the output.
         cure: what to do next.
     """
