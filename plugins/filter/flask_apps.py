@@ -1,4 +1,7 @@
-"""Filters that turn ``flask_apps`` into the input of the roles. The code is in plugins/module_utils/flaskhost."""
+"""Filters that turn ``flask_apps`` into the input of the roles, and collect the files of the roles' programs.
+
+The code is in plugins/module_utils/flaskhost.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from ansible.module_utils.flaskhost.apps import names as shared
 from ansible.module_utils.flaskhost.apps import sizing
 from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick
 from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.programs.installed import program_texts
 from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
@@ -320,6 +324,16 @@ def flask_app_select(records: list[dict[str, Any]], app: str = "", version: str 
     return selection.select(records, app, version)
 
 
+def host_program(files: str, program: str) -> dict[str, str]:
+    """Return the texts of a program's files by their paths on the host; see :func:`programs.installed.program_texts`.
+
+    Args:
+        files: the role's folder of files.
+        program: the name of the program.
+    """
+    return program_texts(Path(files), program)
+
+
 class FilterModule:
     """The filters by their names in templates."""
 
@@ -355,4 +369,5 @@ class FilterModule:
             "flask_status_report": flask_status_report,
             "flask_status_table": flask_status_table,
             "flask_verb_problem": flask_verb_problem,
+            "host_program": host_program,
         }

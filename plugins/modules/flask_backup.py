@@ -55,7 +55,7 @@ import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.flaskhost.host import service_state
+from ansible.module_utils.flaskhost.host import failures, service_state
 from ansible.module_utils.flaskhost.host.runner import tail
 from ansible.module_utils.flaskhost.host.wanted import missing
 from ansible.module_utils.flaskhost.programs import backup
@@ -93,7 +93,7 @@ def main() -> None:
     except backup.Refused as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"The disk refused: {error.strerror or error}: {error.filename or ''}. Look at it: df -h")
+        module.fail_json(msg=f"A file operation failed: {failures.system_error(error)}. Check the disk: df -h")
     where = f" on {module.params['host']}" if module.params["host"] else ""
     for warning in result.pop("warnings"):
         module.warn(f"Backups{where}: {warning}")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.flaskhost.host import failures
 from certificate_fakes import AUTHORITY
 from flaskhost_certificates import apply, cli, commands, serving, state
 from flaskhost_certificates.config import CertificateError
@@ -22,7 +23,7 @@ BAD = Outcome("blog", problems=["Its record is missing."])
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Calls the program with a configuration of one site."""
     monkeypatch.setattr(state, "LOCK", tmp_path / "lock")
-    monkeypatch.delenv(cli.UNIT, raising=False)
+    monkeypatch.delenv(failures.UNIT, raising=False)
     monkeypatch.setattr(serving, "is_running", lambda _run: False)
     folder = tmp_path / "tls/shop"
     site = {
@@ -98,7 +99,7 @@ def test_ansible_reads_one_object(call, monkeypatch, capsys) -> None:
 
 
 def test_the_journal_shows_problems_as_errors(call, monkeypatch, capsys) -> None:
-    monkeypatch.setenv(cli.UNIT, "abc")
+    monkeypatch.setenv(failures.UNIT, "abc")
     ends_with(monkeypatch, "renew", Result([Outcome("shop", problems=["One.\nTwo."])]))
     call("renew")
     assert capsys.readouterr().err == "<3>shop: One. Two.\n"
@@ -108,8 +109,8 @@ def test_the_journal_shows_problems_as_errors(call, monkeypatch, capsys) -> None
     ("error", "said"),
     [
         (CertificateError("It is locked.", "Wait."), "It is locked. Wait."),
-        (OSError(28, "No space left on device", "/x"), "No space left on device: /x"),
-        (ZeroDivisionError("secret"), "The program has a defect: ZeroDivisionError"),
+        (OSError(28, "No space left on device", "/x"), "No space left on device (/x)"),
+        (ZeroDivisionError("secret"), "flaskhost-certificates has a bug: ZeroDivisionError"),
     ],
 )
 def test_a_failure_is_a_sentence_and_never_a_stack_trace(call, monkeypatch, capsys, error, said: str) -> None:
@@ -186,4 +187,4 @@ def test_a_command_that_hangs_is_ended(monkeypatch) -> None:
     monkeypatch.setattr(commands, "HOOK_SECONDS", 0.05)
     status, _, said = commands.run_command(["sleep", "5"])
     assert status == 124
-    assert "still at work" in said
+    assert said == "sleep timed out after 0.05 s."

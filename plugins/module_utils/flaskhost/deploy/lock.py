@@ -6,7 +6,6 @@ module itself. Between the phases of a deploy to several hosts, it is a sleeping
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from ansible.module_utils.flaskhost.host import lock as lock_file
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 #: Seconds that the lock is held for the next phase. A later phase takes it again, if nobody else has it.
@@ -103,10 +103,8 @@ class Lock:
         Raises:
             Locked: another run holds it.
         """
-        stream = self.path.open("a+", encoding="utf-8")
-        # Anyone who can open the file can hold the lock.
-        os.fchmod(stream.fileno(), 0o600)
-        if not _try(stream):
+        stream = lock_file.open_file(self.path)
+        if not lock_file.acquire(stream):
             holder = _read(stream)
             ours = {item for item in (self.holder["deploy"], self.takeover) if item}
             if holder.get("deploy") not in ours or not self._end_holders(stream):
@@ -132,7 +130,7 @@ class Lock:
             except ProcessLookupError:
                 continue
         waited = 0.0
-        while not _try(stream):
+        while not lock_file.acquire(stream):
             if waited >= END_SECONDS:
                 return False
             self.pause(0.05)
@@ -163,14 +161,6 @@ class Lock:
         if self.stream:
             self.stream.close()
             self.stream = None
-
-
-def _try(stream: IO[str]) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _write(stream: IO[str], values: dict[str, Any]) -> None:

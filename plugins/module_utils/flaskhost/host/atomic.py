@@ -13,7 +13,7 @@ from pathlib import Path
 
 def write(
     path: Path,
-    text: str,
+    content: str | bytes,
     *,
     mode: int = 0o600,
     owner: tuple[int, int] | None = None,
@@ -24,28 +24,48 @@ def write(
 
     Args:
         path: the file, in an existing folder. A link in its place is replaced, not followed.
-        text: the content.
+        content: the content; a text is written as UTF-8.
         mode: the permissions, independent of the umask.
         owner: the numeric IDs of its user and group; those of the process if None.
         judge: receives the new file before it is put in place, and raises an error to keep the old one.
         errors: error handler for characters that UTF-8 cannot encode; see :func:`open`.
     """
     beside = _beside(path)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors=errors) as stream:
-            stream.write(text)
-            stream.flush()
-            # By descriptor: in a folder of a service, the service's user could replace the name with a link.
-            if owner is not None:
-                os.fchown(stream.fileno(), *owner)
-            os.fchmod(stream.fileno(), mode)
-            os.fsync(stream.fileno())
+        create(beside, content, mode=mode, owner=owner, errors=errors)
         if judge:
             judge(beside)
         os.replace(beside, path)  # noqa: PTH105 - the atomic call that all of this depends on
     finally:
         beside.unlink(missing_ok=True)
+
+
+def create(
+    path: Path,
+    content: str | bytes,
+    *,
+    mode: int = 0o600,
+    owner: tuple[int, int] | None = None,
+    errors: str = "strict",
+) -> None:
+    """Create a file that no program reads yet, such as one in a folder that is renamed afterwards.
+
+    Args:
+        path: the file, which must not exist.
+        content: see :func:`write`, also for the other arguments.
+        mode: the permissions.
+        owner: its user and group.
+        errors: error handler.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content if isinstance(content, bytes) else content.encode("utf-8", errors))
+        stream.flush()
+        # By descriptor: in a folder of a service, the service's user could replace the name with a link.
+        if owner is not None:
+            os.fchown(stream.fileno(), *owner)
+        os.fchmod(stream.fileno(), mode)
+        os.fsync(stream.fileno())
 
 
 def link(path: Path, target: str | Path) -> bool:

@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: More links than this on the way to a file count as a loop.
+_MOST_LINKS = 20
 
 
 @contextmanager
@@ -49,13 +51,59 @@ def folder(top: Path, inside: PurePath | str = "", make: bool = False) -> Iterat
         os.close(descriptor)
 
 
+class ForeignLink(OSError):
+    """A link in the path belongs to another user than root."""
+
+
 @contextmanager
-def regular_file(name: str, parent: int) -> Iterator[int]:
+def parent(path: Path) -> Iterator[int]:
+    """Open the folder of a path. Links on the way are followed only if they belong to root.
+
+    For files that root creates, renames or removes in a folder of another user, who could replace a folder on the way
+    by a link. Use the file's name with the descriptor (``dir_fd``).
+
+    Args:
+        path: an absolute path.
+
+    Yields:
+        The descriptor of its folder, which is closed at the end.
+
+    Raises:
+        ForeignLink: a link on the way belongs to another user.
+        OSError: a folder on the way does not exist.
+    """
+    descriptor = os.open("/", _FOLDER)
+    left, links = list(path.parent.parts[1:]), 0
+    try:
+        while left:
+            name = left.pop(0)
+            try:
+                inner = os.open(name, _FOLDER, dir_fd=descriptor)
+            except OSError as error:
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if not stat.S_ISLNK(status.st_mode):
+                    raise
+                links += 1
+                if status.st_uid or links > _MOST_LINKS:
+                    text = f"the link {name!r} in its path does not belong to root"
+                    raise ForeignLink(errno.ELOOP, text, str(path.parent)) from error
+                target = os.readlink(name, dir_fd=descriptor)
+                left = [item for item in PurePath(target).parts if item != "/"] + left
+                inner = os.open("/" if target.startswith("/") else ".", _FOLDER, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def regular_file(name: str | Path, parent: int | None = None) -> Iterator[int]:
     """Open a file for reading, unless it is a link, a pipe, a device or anything else.
 
     Args:
         name: the file's name.
-        parent: the descriptor of its folder.
+        parent: the descriptor of its folder; None if ``name`` is a path whose folders are trusted.
 
     Yields:
         Its descriptor, which is closed at the end.
@@ -67,7 +115,7 @@ def regular_file(name: str, parent: int) -> Iterator[int]:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=parent)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", name)
+            raise OSError(errno.EINVAL, "is no regular file", str(name))
         yield descriptor
     finally:
         os.close(descriptor)
@@ -95,3 +143,13 @@ def remove(name: str, parent: int) -> None:
             subprocess.run(command, check=True, pass_fds=(parent,))  # noqa: S603 - the arguments are trusted
     else:
         os.unlink(name, dir_fd=parent)
+
+
+def remove_path(path: Path) -> None:
+    """Remove a file, a link or a folder with its contents, whose folder can belong to another user; see :func:`parent`.
+
+    Do nothing if it does not exist.
+    """
+    if os.path.lexists(path):
+        with parent(path) as above:
+            remove(path.name, above)

@@ -8,5 +8,6 @@
 * :mod:`config`, :mod:`state`, :mod:`result`, :mod:`hook`, :mod:`paths`: input, memory, output, notifications, and
   changes of files.
 
-The role backup copies the modules of this folder to the host. It does not copy subfolders.
+The role backup installs the modules of this folder, without subfolders, and the modules of
+``plugins/module_utils/flaskhost/host`` that they import.
 """

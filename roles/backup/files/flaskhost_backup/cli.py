@@ -7,10 +7,11 @@ import contextlib
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from ansible.module_utils.flaskhost.host.failures import defect, report, system_error
 
 from flaskhost_backup import (
     backup,
@@ -36,11 +37,8 @@ from flaskhost_backup import (
 from flaskhost_backup import config as configuration
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.hook import call_hook
-from flaskhost_backup.result import Result, defect
+from flaskhost_backup.result import Result
 
-#: What systemd sets for what it starts; journald then reads a line's priority from its first characters (sd-daemon(3)).
-UNIT = "INVOCATION_ID"
-ERROR = "<3>"
 #: Verbs that only look, and neither wait for others nor keep them waiting.
 LOOKING = ("status", "list", "check", "point")
 #: Verbs that somebody waits for: they say at once that another run is at work.
@@ -71,14 +69,13 @@ def main(argv: Sequence[str]) -> int:
         status = error.status
         result = Result(problems=[str(error)], data={"problem": str(error)})
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        text = f"The disk or the network refused: {error.strerror or error}{where}."
+        text = f"A file or connection failed: {system_error(error)}."
         result = Result(problems=[text], data={"problem": text})
     except KeyboardInterrupt:
         text = "Interrupted. Run the same command again, which first takes back what is half done."
         result = Result(problems=[text], data={"problem": text})
     except Exception as error:  # an operator sees a sentence, never a stack trace
-        text = defect(error)
+        text = defect(error, "flaskhost-backup")
         result = Result(problems=[text], data={"problem": text})
     if settings and options.verb in CLOCKWORK:
         complaint = call_hook(settings, options.verb, result)
@@ -89,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         print("".join(f"{line}\n" for line in result.lines), end="")
     for problem in result.problems:
-        _complain(problem)
+        report(problem)
     quiet = options.verb in ("prepare", "status") and "problem" not in result.data
     return status if result.problems and not quiet else 0
 
@@ -299,8 +296,3 @@ def _confirmed(given: str, wanted: str, what: str) -> None:
     """
     if given != wanted:
         raise BackupError(f"This replaces {what}.", f"If that is meant: --confirm {wanted}")
-
-
-def _complain(problem: str) -> None:
-    priority = ERROR if os.environ.get(UNIT) else ""
-    print(f"{priority}{' '.join(problem.split())}", file=sys.stderr)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.host import atomic
+
 from flaskhost_backup import tools
 from flaskhost_backup.config import BackupError, Cluster
 from flaskhost_backup.explain import explain
@@ -240,11 +242,7 @@ class Scratch:
         return not done.status and done.out.strip() == "f"
 
     def _write(self, name: str, text: str) -> None:
-        path = self.folder / name
-        path.unlink(missing_ok=True)
-        with path.open("x", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), 0o644)
-            stream.write(text)
+        atomic.write(self.folder / name, text, mode=0o644)
 
     def _open_log(self) -> int:
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)

@@ -7,27 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.host.failures import Failure
+
 #: The configuration.
 CONFIG = Path("/etc/flaskhost/backup.json")
 #: What pgBackRest calls the cluster.
 STANZA = "main"
 
 
-class BackupError(Exception):
-    """A failure that an operator can do something about.
+class BackupError(Failure):
+    """A failure of flaskhost-backup.
 
     Attributes:
-        reason: what is wrong, as a sentence; without a secret.
-        cure: what to do next, as a sentence with the command; may be empty.
         status: the program's exit status.
     """
 
     status = 1
-
-    def __init__(self, reason: str, cure: str = "") -> None:
-        super().__init__(f"{reason} {cure}".strip())
-        self.reason = reason
-        self.cure = cure
 
 
 class NotEnabled(BackupError):

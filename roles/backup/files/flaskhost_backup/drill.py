@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ansible.module_utils.flaskhost.host.failures import system_error
+
 from flaskhost_backup import counts, restic, tools
 from flaskhost_backup.cluster import DRILL_PORT, Scratch, Server, human
 from flaskhost_backup.config import BackupError, Config, need_enabled
@@ -42,7 +44,7 @@ def drill(config: Config, where: str, now: float, timeout: float = 3600.0) -> Re
     except BackupError as error:
         result.problems.append(str(error))
     except OSError as error:
-        result.problems.append(f"The disk refused: {error.strerror or error}.")
+        result.problems.append(f"A file or connection failed: {system_error(error)}.")
     entry |= {
         "at": now,
         "ok": not result.problems,

@@ -109,7 +109,7 @@ RULES = (
         r"|Host key verification failed|Permission denied \([a-z,-]+\)|certificate[^\n]{0,60}"
         r"|unable to start the sftp session|Access Denied|AccessDenied|403 Forbidden|401 Unauthorized"
         r"|Access Key Id you provided does not exist|request signature we calculated does not match"
-        r"|has not ended after \d+ s|connection lost|connection reset|broken pipe|Broken pipe)",
+        r"|timed out after [\d.]+ s|connection lost|connection reset|broken pipe|Broken pipe)",
         *_UNREACHABLE,
     ),
     Rule(

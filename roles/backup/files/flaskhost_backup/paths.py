@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 from pathlib import Path
+
+from ansible.module_utils.flaskhost.host import tree
 
 from flaskhost_backup import tools
 
@@ -35,10 +35,6 @@ def move(path: Path, there: Path) -> None:
 
 def remove(path: Path) -> None:
     """Delete a file or folder, if it exists. Links in a folder are deleted, and not followed."""
-    if not os.path.lexists(path):
-        return
-    with tools.parent(path) as above:
-        if stat.S_ISDIR(os.stat(path.name, dir_fd=above, follow_symlinks=False).st_mode):
-            shutil.rmtree(path.name, dir_fd=above)
-        else:
-            os.unlink(path.name, dir_fd=above)
+    if os.path.lexists(path):
+        with tools.parent(path) as above:
+            tree.remove(path.name, above)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.host.failures import system_error
+
 from flaskhost_backup import tools
 from flaskhost_backup.cluster import Server, need_room, system_identifier
 from flaskhost_backup.config import BackupError, Cluster, Config, need_enabled
@@ -246,8 +248,7 @@ class _Log:
 def _failed(config: Config, error: BaseException) -> BackupError:
     """Put back what was there, and say so."""
     if isinstance(error, OSError):
-        place = f": {error.filename}" if error.filename else ""
-        error = BackupError(f"The disk refused: {error.strerror or error}{place}.", "Look at it: df -h, dmesg.")
+        error = BackupError(f"A file operation failed: {system_error(error)}.", "Check the disk: df -h; dmesg.")
     if not isinstance(error, BackupError):
         return BackupError(str(error))
     try:

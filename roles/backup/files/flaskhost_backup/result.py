@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.flaskhost.host.failures import system_error
 
 from flaskhost_backup.config import BackupError
 from flaskhost_backup.state import State
@@ -34,13 +34,6 @@ class Result:
         return {"changed": self.changed, "lines": self.lines, "problems": self.problems, **self.data}
 
 
-def defect(error: BaseException) -> str:
-    """Describe an unexpected exception in a sentence."""
-    where = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(where[-1].filename).name}:{where[-1].lineno}" if where else ""
-    return f"This is a defect of flaskhost-backup: {type(error).__name__}{place}: {str(error)[:200]}"
-
-
 def do_part(result: Result, state: State, kind: str, now: float, do: Callable[[], tuple[str, dict[str, Any]]]) -> None:
     """Run one part of a backup and record how it went. A part that fails does not stop the others.
 
@@ -61,9 +54,7 @@ def do_part(result: Result, state: State, kind: str, now: float, do: Callable[[]
     except BackupError as error:
         problems.append(str(error))
     except OSError as error:
-        problems.append(
-            f"The disk refused: {error.strerror or error}{': ' + str(error.filename) if error.filename else ''}."
-        )
+        problems.append(f"A file or connection failed: {system_error(error)}.")
     entry |= {"at": now, "ok": not problems, "seconds": round(time.monotonic() - began, 1), "problems": problems}
     state.note(kind, entry)
     result.data[kind] = entry

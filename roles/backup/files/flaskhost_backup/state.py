@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.flaskhost.host import lock as lock_file
+from ansible.module_utils.flaskhost.host.json_state import read as read_json
+from ansible.module_utils.flaskhost.host.json_state import write as write_json
 
 from flaskhost_backup.config import BackupError
 
@@ -30,28 +31,6 @@ def utc(seconds: float) -> str:
 def stamp(seconds: float) -> str:
     """A time for the name of a file or folder."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%SZ}"
-
-
-def write_json(path: Path, value: Any, mode: int = 0o600) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1, sort_keys=True)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object; what cannot be read counts as never known."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 class State:
@@ -78,7 +57,7 @@ class State:
         found["last"] = dict(entry)
         if entry.get("ok"):
             found["good"] = dict(entry)
-        write_json(self.folder / f"{kind}.json", found, 0o644)
+        write_json(self.folder / f"{kind}.json", found)
 
     def points(self) -> list[dict[str, Any]]:
         """The restore points, the oldest first: ``name``, ``app``, ``release``, ``at``, ``lsn``, ``timeline``."""
@@ -91,7 +70,7 @@ class State:
         same = [item for item in points if item.get("app") == point["app"]]
         drop = {item["name"] for item in same[:-POINTS]}
         kept = [item for item in points if item.get("name") not in drop]
-        write_json(self.folder / "points.json", {"points": kept}, 0o644)
+        write_json(self.folder / "points.json", {"points": kept})
 
 
 @contextlib.contextmanager
@@ -110,45 +89,19 @@ def lock(
         BackupError: another run has it all the time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o600)
-        waited = 0.0
-        while not _try(stream):
-            if waited >= seconds:
-                stream.seek(0)
-                holder = stream.read(100).strip() or "another run"
-                raise BackupError(
-                    f"Another run is at work: {holder}.",
-                    "Wait for it, then run the same command again: systemctl list-units 'flaskhost-backup@*'",
-                )
-            pause(min(1.0, seconds))
-            waited += min(1.0, seconds) or 1.0
-        stream.seek(0)
-        stream.truncate(0)
-        stream.write(f"{who}, process {os.getpid()}, since {utc(time.time())}\n")
-        stream.flush()
-        yield
+    try:
+        with lock_file.hold(path, who, seconds, pause):
+            yield
+    except lock_file.Busy as error:
+        raise BackupError(
+            f"Another run is at work: {error.holder}.",
+            "Wait for it, then run the same command again: systemctl list-units 'flaskhost-backup@*'",
+        ) from None
 
 
 def holder(path: Path = LOCK) -> str:
-    """Say who holds the lock: the verb, its process, and since when; nobody is an empty text.
-
-    Args:
-        path: its file.
-    """
-    try:
-        with path.open("r+", encoding="utf-8") as stream:
-            return "" if _try(stream) else stream.read(100).strip() or "another run"
-    except OSError:
-        return ""
-
-
-def _try(stream: Any) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    """Return who holds the lock: the verb, its process, and since when; empty if nobody does."""
+    return lock_file.holder(path)
 
 
 @contextlib.contextmanager
@@ -162,8 +115,8 @@ def held(paths: list[Path]) -> Iterator[None]:
         for path in paths:
             if not path.parent.is_dir():
                 continue
-            stream = stack.enter_context(path.open("a+", encoding="utf-8"))
-            if not _try(stream):
+            stream = stack.enter_context(lock_file.open_file(path))
+            if not lock_file.acquire(stream):
                 raise BackupError(
                     f"A deploy holds {path}.", "Wait until it has ended, then run the same command again."
                 )

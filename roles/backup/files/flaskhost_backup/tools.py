@@ -8,12 +8,13 @@ import errno
 import json
 import os
 import pwd
-import stat
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from ansible.module_utils.flaskhost.host import command as system
+from ansible.module_utils.flaskhost.host import tree
 
 from flaskhost_backup.config import BackupError
 
@@ -99,32 +100,20 @@ def run(
     Returns:
         How it has ended; 127 where it is not there, 124 where it took too long.
     """
-    source: dict[str, Any] = {"stdin": stream} if stream else {"input": data or ""}
-    try:
-        done = subprocess.run(  # noqa: S603 - the arguments are ours
-            [*TOGETHER, *(str(item) for item in command)],
-            check=False,
-            stdout=out or subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=tuple(lend),
-            text=True,
-            errors="replace",
-            cwd="/",
-            env=environment(user, env),
-            **source,
-            timeout=timeout,
-            umask=0o077,
-            **identity(user),
-        )
-    except FileNotFoundError as error:
-        return Done(127, "", f"{error.filename or command[0]}: there is no such program")
-    except subprocess.TimeoutExpired as error:
-        # What it has complained of until then says why. It is bytes, whatever was asked for.
-        said = (error.stderr or b"").decode(errors="replace")
-        return Done(124, "", f"{said}\n{Path(command[0]).name} has not ended after {timeout:.0f} s".strip())
-    if done.returncode == 127 and "setpriv: failed to execute" in done.stderr:
-        return Done(127, "", f"{command[0]}: there is no such program")
-    return Done(done.returncode, done.stdout or "", done.stderr)
+    status, text, errors = system.run(
+        command,
+        environment=environment(user, env),
+        before=TOGETHER,
+        timeout=timeout,
+        data=data,
+        stream=stream,
+        out=out,
+        pass_fds=lend,
+        identity=identity(user),
+    )
+    if status == system.MISSING and "setpriv: failed to execute" in errors:
+        return Done(status, "", f"{command[0]}: there is no such program")
+    return Done(status, text, errors)
 
 
 @contextlib.contextmanager
@@ -164,39 +153,20 @@ def exchange(one: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def parent(path: Path) -> Iterator[int]:
-    """Open the folder that a path is in, without following a link of anybody's but root's.
-
-    For what root makes, moves or removes in a folder of another user, who could put a link into its way: the work is
-    then done by the name in that folder (``dir_fd``).
+    """Open the folder that a path is in; see :func:`tree.parent`.
 
     Args:
         path: an absolute path.
 
     Raises:
-        BackupError: there is a link of another one's on the way.
+        BackupError: a link on the way belongs to another user than root.
     """
-    descriptor = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
-    left, links = list(path.parent.parts[1:]), 0
-    try:
-        while left:
-            name = left.pop(0)
-            try:
-                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-            except OSError as error:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if not stat.S_ISLNK(status.st_mode):
-                    raise
-                links += 1
-                if status.st_uid or links > 20:
-                    raise BackupError(f"{path.parent} leads over a link that is not root's: {name}.") from error
-                target = os.readlink(name, dir_fd=descriptor)
-                left = [item for item in Path(target).parts if item != "/"] + left
-                inner = os.open("/", os.O_RDONLY | os.O_DIRECTORY) if target.startswith("/") else os.dup(descriptor)
-            os.close(descriptor)
-            descriptor = inner
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(tree.parent(path))
+        except tree.ForeignLink as error:
+            raise BackupError(f"{error.filename} cannot be used: {error.strerror}.") from error
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(path: Path, user: str) -> None:
@@ -219,12 +189,13 @@ def head(path: Path, size: int, start: int = 0) -> str:
         size: bytes at most.
         start: where to begin.
     """
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as stream:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                stream.seek(start)
-                return stream.read(size).decode(errors="replace")
+    with (
+        contextlib.suppress(OSError),
+        tree.regular_file(path) as descriptor,
+        open(descriptor, "rb", closefd=False) as stream,
+    ):
+        stream.seek(start)
+        return stream.read(size).decode(errors="replace")
     return ""
 
 

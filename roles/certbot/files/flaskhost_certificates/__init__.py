@@ -8,5 +8,6 @@
   serves, and the HSTS header;
 * :mod:`config`, :mod:`state`, :mod:`result`, :mod:`commands`: input, memory, output, and other programs.
 
-The role certbot copies the modules of this folder to the host. It does not copy subfolders.
+The role certbot installs the modules of this folder, without subfolders, and the modules of
+``plugins/module_utils/flaskhost/host`` that they import.
 """

@@ -10,11 +10,9 @@ import contextlib
 import http.client
 import ipaddress
 import json
-import os
 import re
 import socket
 import ssl
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -23,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from ansible.module_utils.flaskhost.host import atomic
 
 from flaskhost_certificates.config import Certificate, CertificateError, Config
 
@@ -227,18 +227,7 @@ def ca_bundle(config: Config) -> Path | None:
     try:
         if path.exists() and path.read_text(encoding="latin-1") == content:
             return path
-        # A run that is killed leaves the old file, or the new one: never half of it.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(descriptor, "w", encoding="latin-1") as new:  # noqa: PTH123 - a descriptor
-                new.write(content)
-                new.flush()
-                os.fchmod(descriptor, 0o644)
-                os.fsync(descriptor)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        atomic.write(path, content.encode("latin-1"), mode=0o644)
     except OSError as error:
         reason = f"{path} cannot be written: {error.strerror}."
         raise CertificateError(reason, "Run site.yml again, which makes its folder.") from None

@@ -14,15 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.host.failures import defect, report, system_error
+
 from flaskhost_certificates import apply, check, deployed, prepare, renew, state
 from flaskhost_certificates import config as configuration
 from flaskhost_certificates.commands import run_command
 from flaskhost_certificates.config import CertificateError, Config
-from flaskhost_certificates.result import Result, defect
-
-#: What systemd sets for what it starts; journald then reads a line's priority from its first characters (sd-daemon(3)).
-UNIT = "INVOCATION_ID"
-ERROR = "<3>"
+from flaskhost_certificates.result import Result
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,18 +40,17 @@ def main(argv: Sequence[str]) -> int:
     except CertificateError as error:
         return _refuse(options, str(error))
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return _refuse(options, f"The disk or the network refused: {error.strerror or error}{where}.")
+        return _refuse(options, f"A file or connection failed: {system_error(error)}.")
     except KeyboardInterrupt:
         return _refuse(options, "Interrupted. Run the same command again, which goes on from there.")
     except Exception as error:  # an operator sees a sentence, never a stack trace
-        return _refuse(options, defect(error))
+        return _refuse(options, defect(error, "flaskhost-certificates", secret=True))
     if options.json:
         print(json.dumps(result.as_json(), sort_keys=True))
     else:
         print("".join(f"{line}\n" for line in lines(result)), end="")
     for problem in result.problems:
-        _complain(problem)
+        report(problem)
     return int(bool(result.problems) and options.verb != "apply")
 
 
@@ -146,10 +143,5 @@ def _refuse(options: argparse.Namespace, problem: str) -> int:
     if options.json:
         failed = {**Result().as_json(), "problem": problem}
         print(json.dumps(failed, sort_keys=True))
-    _complain(problem)
+    report(problem)
     return 1
-
-
-def _complain(problem: str) -> None:
-    priority = ERROR if os.environ.get(UNIT) else ""
-    print(f"{priority}{' '.join(problem.split())}", file=sys.stderr)

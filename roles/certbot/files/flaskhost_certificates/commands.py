@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from ansible.module_utils.flaskhost.host import command as system
 
 #: Timeout of certbot, in seconds. An order with DNS records that propagate slowly takes minutes.
 CERTBOT_SECONDS = 1200
@@ -26,12 +27,4 @@ def run_command(command: Sequence[str], env: Mapping[str, str] | None = None) ->
     """
     seconds = CERTBOT_SECONDS if Path(command[0]).name == "certbot" else HOOK_SECONDS
     environment = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
-    try:
-        done = subprocess.run(  # noqa: S603 - commands of our own
-            list(command), env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "", f"{command[0]} was still at work after {seconds} seconds, and was ended."
-    except OSError as error:
-        return 127, "", f"{command[0]} cannot be run: {error.strerror}."
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+    return system.run(command, environment=environment, timeout=seconds)

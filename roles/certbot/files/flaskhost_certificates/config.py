@@ -7,24 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.host.failures import Failure
+
 #: The configuration.
 CONFIG = Path("/etc/flaskhost/certificates.json")
 #: What certbot calls the certificate of a site: flask-<name>. Lineages of other names are not ours.
 PREFIX = "flask-"
 
 
-class CertificateError(Exception):
-    """A failure that an operator can do something about.
-
-    Attributes:
-        reason: what is wrong, as a sentence; without a secret.
-        cure: what to do, as a sentence; may be empty.
-    """
-
-    def __init__(self, reason: str, cure: str = "") -> None:
-        super().__init__(f"{reason} {cure}".strip())
-        self.reason = reason
-        self.cure = cure
+class CertificateError(Failure):
+    """A failure of flaskhost-certificates."""
 
 
 @dataclass(frozen=True)

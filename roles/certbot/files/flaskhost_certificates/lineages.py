@@ -9,11 +9,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.host import atomic, tree
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from flaskhost_certificates import pairs
@@ -209,7 +209,7 @@ def set_aside(config: Config, name: str) -> list[Path]:
         if os.path.lexists(place):
             # Not *.conf, which certbot would go on reading.
             aside = place.with_name(f"{place.name}.broken")
-            _erase(aside)
+            tree.remove_path(aside)
             place.rename(aside)
             moved.append(aside)
     return moved
@@ -239,7 +239,7 @@ def delete(run: Run, config: Config, name: str) -> None:
             raise CertificateError(reason, "Run the same command again; it goes on from there.")
     # What certbot leaves when it is killed, and what it leaves of a lineage that it cannot read.
     for place in _places(config, name):
-        _erase(place)
+        tree.remove_path(place)
 
 
 def keep_renewal_time(config: Config, lineage: Lineage, version: Sequence[int]) -> bool:
@@ -268,15 +268,7 @@ def keep_renewal_time(config: Config, lineage: Lineage, version: Sequence[int]) 
     wanted = "".join(lines) + tail
     if wanted == text:
         return False
-    # A name that certbot does not take for a lineage.
-    new = conf.with_name(f".{conf.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), conf.stat().st_mode & 0o777)
-        stream.write(wanted)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(conf)
+    atomic.write(conf, wanted, mode=conf.stat().st_mode & 0o777)
     return True
 
 
@@ -340,13 +332,6 @@ def _places(config: Config, name: str) -> tuple[Path, Path, Path]:
 
 def _is_filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
-
-
-def _erase(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 
@@ -66,12 +65,3 @@ class Result:
             "reloaded": self.reloaded,
             "made": self.made,
         }
-
-
-def defect(error: Exception) -> str:
-    """Describe an unexpected exception without its own text, which may hold a secret."""
-    place = error.__traceback__
-    while place and place.tb_next:
-        place = place.tb_next
-    where = f" ({Path(place.tb_frame.f_code.co_filename).name}, line {place.tb_lineno})" if place else ""
-    return f"The program has a defect: {type(error).__name__}{where}. Please report it."

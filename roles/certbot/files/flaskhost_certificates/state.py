@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from ansible.module_utils.flaskhost.host import json_state
+from ansible.module_utils.flaskhost.host import lock as lock_file
 
 from flaskhost_certificates.config import CertificateError
 
@@ -59,12 +58,7 @@ def load(folder: Path, name: str) -> State:
         folder: the folder of the states.
         name: the certificate's name.
     """
-    try:
-        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return State()
-    if not isinstance(found, dict):
-        return State()
+    found = json_state.read(folder / f"{name}.json")
     return State(**{item.name: _value(item.default, found.get(item.name)) for item in fields(State)})
 
 
@@ -86,14 +80,7 @@ def save(folder: Path, name: str, state: State) -> bool:
     path = folder / f"{name}.json"
     if path.is_file() and load(folder, name) == state:
         return False
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_name(f".{name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(asdict(state), indent=2, sort_keys=True) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
+    json_state.write(path, asdict(state))
     return True
 
 
@@ -125,35 +112,9 @@ def lock(
     Raises:
         CertificateError: another run is still at work after that time; it says which.
     """
-    # Not by open("a"): its mode would let anybody read the file open it, and who can open it can hold the lock.
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as stream:
-        waited = 0.0
-        while not _try(stream):
-            if waited >= seconds:
-                reason = f"Another run of flaskhost-certificates{_holder(stream)} is still at work."
-                raise CertificateError(reason, "Wait until it has ended, then run the same command again.")
-            pause(0.25)
-            waited += 0.25
-        stream.truncate(0)
-        stream.write(json.dumps({"verb": verb, "process": os.getpid(), "since": time.time()}))
-        stream.flush()
-        yield
-
-
-def _try(stream: IO[str]) -> bool:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _holder(stream: IO[str]) -> str:
-    """Say who holds the lock: `` (renew, process 4711, since 10:30:05 UTC)``; empty where it does not say."""
-    try:
-        stream.seek(0)
-        found = json.loads(stream.read())
-        since = datetime.fromtimestamp(found["since"], UTC)
-        return f" ({found['verb']}, process {found['process']}, since {since:%H:%M:%S} UTC)"
-    except (ValueError, KeyError, TypeError, OSError):
-        return ""
+        with lock_file.hold(path, verb, seconds, pause):
+            yield
+    except lock_file.Busy as error:
+        reason = f"Another run of flaskhost-certificates ({error.holder}) is still at work."
+        raise CertificateError(reason, "Wait until it has ended, then run the same command again.") from None

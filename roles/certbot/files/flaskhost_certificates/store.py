@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.host import atomic
+from ansible.module_utils.flaskhost.host.failures import system_error
+
 from flaskhost_certificates import pairs
 from flaskhost_certificates.config import CertificateError
 from flaskhost_certificates.pairs import Pair
@@ -138,8 +141,8 @@ class Store:
         if not all(map(self._is_linked, files)):
             self._point(self._keep(files))
         for path in (self.certificate, self.key):
-            _replace_link(path, f"{self.link.name}/{path.name}")
-        _flush(self.folder)
+            atomic.link(path, f"{self.link.name}/{path.name}")
+        atomic.sync(self.folder)
 
     def _keep(self, files: list[Path]) -> str:
         """Make a version of what is read at the final paths, and say its name."""
@@ -177,18 +180,18 @@ class Store:
         partial = _partial_folder(path)
         partial.mkdir(mode=0o700)
         for filename, data in contents.items():
-            _write_new(partial / filename, data, self._mode(name, filename))
-        _flush(partial)
+            atomic.create(partial / filename, data, mode=self._mode(name, filename))
+        atomic.sync(partial)
         os.rename(partial, path)  # noqa: PTH104 - the same call, and the one that this rests on
-        _flush(self.versions)
+        atomic.sync(self.versions)
 
     def _mode(self, version: str, filename: str) -> int:
         # What could not be understood may be a key under a certificate's name.
         return 0o644 if filename == self.certificate.name and not version.startswith(REPLACED) else 0o600
 
     def _point(self, name: str) -> None:
-        _replace_link(self.link, f"{self.versions.name}/{name}")
-        _flush(self.folder)
+        atomic.link(self.link, f"{self.versions.name}/{name}")
+        atomic.sync(self.folder)
 
     def _make_younger(self, name: str) -> None:
         """Set the time of the inodes' change to now: an older version that is back counts as new.
@@ -244,40 +247,9 @@ def write_file(path: Path, data: bytes, mode: int) -> bool:
     with _in_a_sentence(f"The file {path} could not be written"):
         if path.is_file() and path.read_bytes() == data and path.stat().st_mode & 0o7777 == mode:
             return False
-        partial = _partial(path)
-        partial.unlink(missing_ok=True)
-        _write_new(partial, data, mode)
-        os.replace(partial, path)  # noqa: PTH105 - as above
-        _flush(path.parent)
+        atomic.write(path, data, mode=mode)
+        atomic.sync(path.parent)
         return True
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    # Never wider than 0600 while it is written, whatever the umask; and on the disk before anything names it.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        os.fchmod(descriptor, mode)
-        stream.write(data)
-        stream.flush()
-        os.fsync(descriptor)
-
-
-def _replace_link(link: Path, target: str) -> None:
-    if link.is_symlink() and str(link.readlink()) == target:
-        return
-    partial = _partial(link)
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(target)
-    os.replace(partial, link)  # noqa: PTH105 - as above
-
-
-def _flush(folder: Path) -> None:
-    """Have a folder's names on the disk, so that a power failure cannot undo their order."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _partial(path: Path) -> Path:
@@ -294,6 +266,5 @@ def _in_a_sentence(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
         cure = "What was there before is still in place. Correct that, and run the same command again."
-        raise CertificateError(f"{what}: {error.strerror or error}{where}.", cure) from None
+        raise CertificateError(f"{what}: {system_error(error)}.", cure) from None

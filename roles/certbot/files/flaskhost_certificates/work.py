@@ -16,11 +16,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ansible.module_utils.flaskhost.host.failures import defect, system_error
+
 from flaskhost_certificates import authority, state
 from flaskhost_certificates.config import Certificate, CertificateError, Config
 from flaskhost_certificates.lineages import Run
 from flaskhost_certificates.pairs import Pair
-from flaskhost_certificates.result import Outcome, Result, defect
+from flaskhost_certificates.result import Outcome, Result
 from flaskhost_certificates.state import State
 from flaskhost_certificates.store import Store
 
@@ -73,10 +75,9 @@ class Work:
         except CertificateError as error:
             outcome.problems.append(str(error))
         except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            outcome.problems.append(f"The disk or the network refused: {error.strerror or error}{where}.")
+            outcome.problems.append(f"A file or connection failed: {system_error(error)}.")
         except Exception as error:  # a defect too must not stop the others; its text may hold anything
-            outcome.problems.append(defect(error))
+            outcome.problems.append(defect(error, "flaskhost-certificates", secret=True))
 
     def recall(self, item: Certificate) -> State:
         """Read the state of a certificate."""
