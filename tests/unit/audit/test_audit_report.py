@@ -489,6 +489,38 @@ def test_a_program_that_hangs_is_stopped(tmp_path: Path) -> None:
     assert there.run(["no-such-program-here"], 5)[0] == 127
 
 
+def test_a_program_that_is_idle_is_stopped_and_one_that_works_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "STEP", 0.1)
+    there = host.Host(host.make_folder(tmp_path))
+    works = "import time\nend = time.monotonic() + 3\nwhile time.monotonic() < end: pass\nprint('done')"
+    assert there.run(["python3", "-c", works], 60, idle=1.5) == (0, "done\n", "")
+    status, _out, errors = there.run(["sleep", "20"], 60, idle=0.5)
+    assert (status, "without any work" in errors) == (125, True)
+
+
+@pytest.mark.parametrize(("hangs", "ran"), [(1, True), (2, False)])
+def test_a_profile_whose_scan_hangs_is_scanned_again(hangs: int, ran: bool, tmp_path: Path) -> None:
+    there = host.Host(host.make_folder(tmp_path))
+    tries: list[float] = []
+
+    def run(words: list[str], _seconds: float, *, idle: float, **_more: Any) -> tuple[int, str, str]:
+        tries.append(idle)
+        if len(tries) <= hangs:
+            return host.HUNG, "", "oscap was stopped after 120 seconds without any work."
+        results = Path(words[words.index("--results") + 1])
+        results.write_text('<Benchmark><rule-result idref="r"><result>pass</result></rule-result></Benchmark>')
+        return 0, "", ""
+
+    content = tmp_path / "content.xml"
+    content.touch()
+    there.program, there.libraries, there.run = lambda _name: "oscap", lambda: "", run  # type: ignore[method-assign]
+    (found,) = there.openscap(["cis_level1_server"], content)
+    assert (found.ran, tries) == (ran, [host.OSCAP_IDLE] * 2)
+    assert ran or "without any work" in found.why_not
+
+
 def test_what_a_shared_kernel_keeps_from_a_host_is_nothing_to_do() -> None:
     """Told apart: neither a step nor one of those that somebody has decided."""
     lacking = yaml.safe_load((ROOT / "roles/audit/vars/main.yml").read_text())["__audit_lacking"]
