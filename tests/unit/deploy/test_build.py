@@ -217,7 +217,7 @@ def test_a_persistent_folder_behind_a_link_is_refused(bench: Bench, link: str) -
     bench.files |= {"instance/uploads/a": "a", "media/uploads/a": "a"}
     (bench.folder / "code/app").mkdir(parents=True)
     (bench.folder / "code/app/static").symlink_to(link)
-    with pytest.raises(ReleaseError, match="app/static/uploads, and app/static is a link to"):
+    with pytest.raises(ReleaseError, match="app/static/uploads, but app/static is a link to"):
         bench.make(persistent=["instance", "app/static/uploads"])
     assert (victim / "uploads/file").read_text() == "the victim's"
     assert not (victim / "uploads").is_symlink()

@@ -319,7 +319,7 @@ def test_a_full_disk_is_no_fault_of_the_lock(workshop: Workshop, folder: str) ->
     finally:
         run_command(["umount", str(place)], check_rc=True)
     assert "No space left on device" in caught.value.reason
-    assert "Make room" in caught.value.cure
+    assert "Free space on the disk" in caught.value.cure
     assert "Correct the lock" not in caught.value.cure
 
 

@@ -146,7 +146,9 @@ def download(url: str, checksum: str, destination: Path) -> None:
     except (OSError, HTTPException, ValueError) as error:
         destination.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ReleaseError("Fetch the code", f"{destination.parent}: {error.strerror}.", "Make room.") from None
+            raise ReleaseError(
+                "Fetch the code", f"{destination.parent}: {error.strerror}.", "Free space on the disk."
+            ) from None
         reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         raise ReleaseError("Fetch the code", f"{shown} cannot be read: {reason}.", cure) from None
     except BaseException:
