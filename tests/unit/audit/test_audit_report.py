@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.flaskhost.audit import host, page, report, waivers
-from ansible.module_utils.flaskhost.audit.model import FAILED, PASSED, WAIVED, Finding, Scan, not_run
+from ansible.module_utils.flaskhost.audit.model import (
+    FAILED,
+    NOT_APPLICABLE,
+    NOTE,
+    PASSED,
+    WAIVED,
+    Finding,
+    Scan,
+    not_run,
+)
 from loading import ROOT, load_plugin
 
 NOW = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.UTC)
@@ -256,12 +265,16 @@ class Reader(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
         self.open: list[str] = []
         self.wrong: list[str] = []
         self.headings: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
         if tag not in self.VOID:
             self.open.append(tag)
         if re.fullmatch(r"h\d", tag):
@@ -318,17 +331,62 @@ def test_what_is_waived_is_told_by_its_reason() -> None:
     assert "One finding stays as it is" in text
 
 
+def test_the_page_loads_nothing_and_runs_nothing() -> None:
+    attributes = read(build(scan(("A", FAILED, "low")))).attributes
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in attributes
+
+
 def test_a_page_of_nothing_is_a_page() -> None:
     assert "Nothing is left to do." in read(build(scan(("A", PASSED, "info")))).text
 
 
-def test_what_a_scanner_says_is_text() -> None:
-    evil = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
-    one = Scan(evil, evil, version=evil, score_text=evil, notes=[evil])
-    one.findings = [Finding(evil, evil, FAILED, "high", evil, evil), Finding(evil, evil, PASSED, "low", evil, evil)]
-    found = report.build(evil, NOW, [one, not_run(evil, evil, evil)], [waiver(id=evil), waiver(reason=evil)])
-    text = read(json.loads(json.dumps(found))).text
-    assert evil in text
+HOSTILE = [
+    "<script>alert(1)</script>&amp;",
+    "<img src=x onerror=alert(1)>",
+    '" onmouseover=alert(1) x="',
+    "</p></style><style>*{display:none}</style>",
+    '<a href="javascript:alert(1)">a link</a>',
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}{% raw %}",
+]
+
+
+@pytest.mark.parametrize("evil", HOSTILE)
+def test_everything_from_a_host_is_text(evil: str) -> None:
+    """It fails without autoescape, in one place of the page too."""
+
+    def hostile_scan(key: str, *statuses: str) -> Scan:
+        found = [Finding(f"{evil} {name}", evil, name, "high", evil, evil, evil) for name in statuses]
+        found += [Finding(f"{name}-{key}", evil, FAILED, "low", evil, evil) for name in ("FILE", "DISK", "late", key)]
+        return Scan(f"{evil} {key}", evil, version=evil + key, score_text=evil, notes=[evil], findings=found)
+
+    left_out = not_run("left", evil, evil)
+    left_out.left_out = True
+    every: dict[str, Any] = {"scanner": "*", "reason": f"{evil} is why it stays"}
+    rules = [
+        {**every, "id": "FILE-*"}, {**every, "id": "DISK-*", "out_of_reach": True}, {**every, "id": "unused"},
+        {**every, "id": "late-*", "until": "2020-01-01"}, {**every, "id": evil, "until": evil},
+    ]  # fmt: skip
+    before = build(hostile_scan("old"), not_run("gone", evil, evil))
+    before["scans"][0]["scanner"] = f"{evil} new"
+    scans = [hostile_scan("new", FAILED, WAIVED, NOTE, PASSED, NOT_APPLICABLE), not_run("gone", evil, evil), left_out]
+    found = json.loads(json.dumps(report.build(evil, NOW, scans, rules, previous=before, system=evil)))
+    # The host chooses these words, too. They are in attributes.
+    for step in found["next"]:
+        step["severity"] = evil
+    for part in ("waivers_unused", "waivers_expired", "waivers_wrong"):
+        assert found[part], part
+    assert found["changes"]["worse"] and found["changes"]["better"] and found["changes"]["notes"]
+    reader = read(found)
+    assert reader.text.count(evil) > 60
+    assert {value for name, value in reader.attributes if name == "class" and evil in value} == {f"badge {evil}"}
+    assert reader.tags == read_tags(found, evil)
+
+
+def read_tags(found: dict[str, Any], evil: str) -> list[str]:
+    """The tags of the same page with a harmless word in the place of the hostile one."""
+    text = json.dumps(found).replace(json.dumps(evil)[1:-1], "harmless")
+    return read(json.loads(text)).tags
 
 
 def test_every_colour_has_a_word() -> None:

@@ -36,7 +36,6 @@ ORDER = (
     "lynis",
     "openscap",
 )
-MOST_STEPS = 25
 #: Number of earlier reports in which a scanner's last run is searched.
 MOST_REPORTS = 30
 #: All scanners, by their names in ``audit_scanners``.
