@@ -43,7 +43,7 @@ def test_data_comes_over_scrubbed_and_what_was_there_stays(host, visitor, invent
     assert "clone_target: true" in output
     output = run("clone", inventories["staging"], **command, confirm="guestbook", clone_target=True)
     assert sql(host, "SELECT author || ' ' || message FROM entry") == "somebody of production"
-    assert "When all is well" in output
+    assert "When you no longer need it" in output
     served(visitor)
     assert host.run("ls -d /tmp/flaskhost-clone-* /var/tmp/flaskhost-clone-*").rc != 0
 

@@ -42,17 +42,17 @@ def test_a_full_disk_is_said_and_heals_by_the_same_command(host, visitor):
     backup(host, "full")
     host.run(f"dd if=/dev/zero of={FOLDER}/filler bs=1M")
     output = backup(host, "full", good=False)
-    assert "There is no room left for the local repository" in output
+    assert "The disk of the local repository is full" in output
     assert "The second repository: the database's repository" in output, "the rest is done all the same"
     sql(host, "DROP TABLE IF EXISTS much; CREATE TABLE much AS SELECT generate_series(1, 1000) AS n")
     sql(host, "SELECT pg_switch_wal()")
     served(visitor)
     host.run("for i in $(seq 30); do flaskhost-backup check && sleep 1 || break; done")
-    assert "There is no room left" in backup(host, "check", good=False)
+    assert "is full." in backup(host, "check", good=False)
     host.run(f"rm {FOLDER}/filler")
     host.run(f"cd /; for i in $(seq 90); do runuser -u postgres -- psql -Atc \"{WAITING}\" | grep -qx 0 && exit; "
              "sleep 1; done")  # fmt: skip
     assert sql(host, WAITING) == "0", "PostgreSQL hands over what has waited"
     backup(host, "full")
     assert "All is well" in backup(host, "drill")
-    assert "All backups are as they should be." in backup(host, "check")
+    assert "All backups are up to date." in backup(host, "check")

@@ -147,7 +147,9 @@ def test_a_backup_of_the_database_is_kept_as_long_as_was_said_and_no_longer(host
     # The newest is the one that all times of the last days are restored from.
     assert labels(host) == {max(labels(host))}
     assert not labels(host) & young
-    assert f"There is no backup {first}" in backup(host, f"restore --beside --check --backup {first}", good=False)
+    assert f"The backup {first} does not exist" in backup(
+        host, f"restore --beside --check --backup {first}", good=False
+    )
     assert not host.file(f"{records}/{first}.json").exists
     assert "All is well" in backup(host, "drill")
 
@@ -195,7 +197,7 @@ def test_each_kind_of_backup_yml_does_its_part_and_no_other(host: Any, kind: str
     parts = {"full": every, "diff": every, "files": {"files", "second_files"}, "copy": {"copy"}, "drill": {"drill"}}
     assert ran == parts.get(kind, set())
     assert all(after[name]["ok"] for name in ran)
-    said = {"drill": "All is well", "check": "All backups are as they should be", "list": max(before[0])}
+    said = {"drill": "All is well", "check": "All backups are up to date", "list": max(before[0])}
     assert said.get(kind, "") in output
 
 
@@ -219,7 +221,7 @@ def test_unlock_takes_away_the_lock_of_a_killed_run_and_not_that_of_one_at_work(
             host.run_expect([0], "systemctl kill --signal=KILL at-work.service")
             assert wait(host, "! systemctl is-active --quiet at-work.service", 10)
             assert host.run(f"ls {LOCKS}").stdout == held
-            assert "Locks of runs that have ended are gone" in backup(host, "unlock")
+            assert "The locks of ended runs were removed" in backup(host, "unlock")
             assert host.run(f"ls {LOCKS}").stdout == ""
         finally:
             host.run("systemctl stop at-work.service")
@@ -245,7 +247,7 @@ def test_a_copy_from_before_is_restored_where_the_newest_is_not_wanted(host: Any
             assert done.stdout.strip() == rows, output
             backup(host, "remove")
         none = play("restore", name_of(host), beside=True, copy_before="2020-01-01", good=False, **{"from": "second"})
-        assert "The second repository holds no backup of the database" in none
+        assert "The second repository contains no backup of the database" in none
     finally:
         backup(host, "remove")
         sql(host, "DROP TABLE copied")
@@ -282,7 +284,7 @@ def test_a_restore_is_refused_while_a_deploy_is_under_way(host: Any) -> None:
             assert wait(host, f"test -e {folder}/begun", 120)
             before = sql(host, "SELECT oid FROM pg_database WHERE datname = 'guestbook'")
             output = play("restore", name, app="guestbook", confirm="guestbook", good=False)
-            assert "A deploy holds" in output
+            assert "A deploy has locked" in output
             assert "Wait until it has ended" in output
             assert "Show the maintenance page" not in output
             for words in (
@@ -290,7 +292,7 @@ def test_a_restore_is_refused_while_a_deploy_is_under_way(host: Any) -> None:
                 f"restore --confirm {name}",
                 "restore-files --app guestbook --confirm guestbook",
             ):
-                assert "A deploy holds" in backup(host, words, good=False)
+                assert "A deploy has locked" in backup(host, words, good=False)
             assert sql(host, "SELECT oid FROM pg_database WHERE datname = 'guestbook'") == before
             host.run_expect([0], f"rm {folder}/hold")
             said, _none = run.communicate(timeout=180)
@@ -348,7 +350,7 @@ def test_what_is_too_old_is_told_to_the_hook_and_by_the_status(host: Any) -> Non
             assert any(f"The last {what}" in problem for problem in event["problems"]) is late, event
             assert (f"The last {what}" in status) is late, status
     host.run("systemctl reset-failed flaskhost-backup@check.service")
-    assert "All backups are as they should be" in backup(host, "check")
+    assert "All backups are up to date" in backup(host, "check")
 
 
 @pytest.mark.parametrize("source", ["local", "second"])
@@ -364,7 +366,7 @@ def test_what_is_excluded_does_not_come_back_and_what_is_kept_beside_the_apps_do
     host.run_expect([0], f"rm -r {reports} {data}/note.txt {data}/note.part")
     wanted = ("--app=guestbook", "--confirm=guestbook"), (f"--path={reports}", f"--confirm={reports}")
     try:
-        assert "If that is meant: --confirm" in backup(host, "restore-files", f"--path={reports}", good=False)
+        assert "To confirm: --confirm" in backup(host, "restore-files", f"--path={reports}", good=False)
         assert f"Available: /etc/flaskhost, {reports}" in backup(
             host, "restore-files --path=/srv/other --confirm=/srv/other", good=False
         )

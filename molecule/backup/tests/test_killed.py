@@ -58,7 +58,7 @@ def test_rows_of_after_the_kill_stay(host, visitor):
     output = backup(host, "restore", f"--confirm {name}", "--to 2020-01-01", good=False)
     assert "There is no backup from before" in output
     assert set(acknowledged) <= set(rows(host))
-    assert "rows may have come into it" in backup(host, "abandon", good=False)
+    assert "rows may have been written" in backup(host, "abandon", good=False)
     assert "stays in its place" in backup(host, "restore", f"--confirm {name}")
     assert set(acknowledged) <= set(rows(host))
     assert "was killed" not in backup(host, "status")
@@ -103,7 +103,7 @@ def test_a_restore_of_one_database_that_was_killed(host, visitor):
     killed(host, arguments, there)
     assert sql(host, "SELECT count(*) FROM kept", "ledger") == "2"
     assert "A restore of the database ledger" in backup(host, "check", good=False)
-    assert "is as it was before" in backup(host, "abandon")
+    assert "is unchanged" in backup(host, "abandon")
     assert sql(host, "SELECT count(*) FROM kept", "ledger") == "2"
     killed(host, arguments, there)
     play("restore", name_of(host), app="ledger", confirm="ledger", to=utc(before))

@@ -34,7 +34,7 @@ def test_rows_come_back_when_the_data_folder_is_gone(host, visitor, round_):
     assert there == acknowledged[: len(there)], "no hole, and nothing that was never written"
     assert set(writer.numbers(safe - ARCHIVE_TIMEOUT)) <= set(there)
     assert set(writer.numbers(middle)) <= set(there), "its segment was handed over before the kill"
-    assert "The last commit in it is of" in output
+    assert "Its last commit is from" in output
     served(visitor)
 
     output = play("restore", name_of(host), confirm=name_of(host), to=utc(middle))

@@ -29,8 +29,8 @@ TOKEN = hashlib.sha256(str(time.time()).encode()).hexdigest()
 FREEZE = "/etc/flaskhost/freeze.json"
 #: Of a host that nobody has given a passphrase.
 NO_BACKUPS = (
-    "There are no backups: backup.passphrase is not set, or site.yml has not run since it was. Set it if need be "
-    "(docs/backup.md), then run site.yml."
+    "There are no backups: backup.passphrase is not set, or site.yml has not run since it was. Set it if it is "
+    "not set (docs/backup.md), then run site.yml."
 )
 #: What is changed by nobody who was refused, or only looks: files, links, and the slots that run. The lock's file tells
 #: who had it last.

@@ -75,12 +75,12 @@ def test_an_empty_database_beside_its_rows_is_a_problem(config: Config, monkeypa
     before = f"shop_before_{MARK.lower()}"
     monkeypatch.setattr(Server, "rows", (("shop", 7_000_000, True), (before, 8_000_000, False)))
     (problem,) = aside.find(config).problems
-    assert problem.startswith(f"The database shop is empty, and {before}")
+    assert problem.startswith(f"The database shop is empty. A restore kept its previous data in {before}")
     assert problem.endswith(f"sudo -u postgres psql {before}")
     result = status.status(config, AT)
     assert problem in result.problems
     assert result.data["aside"][0]["name"] == before
-    assert result.lines[0].startswith(f"Put aside by a restore: {before}, 8.0 MB, of 2026-11-21 10:15:00 UTC.")
+    assert result.lines[0].startswith(f"Kept by a restore: {before}, 8.0 MB, from 2026-11-21 10:15:00 UTC.")
 
 
 def test_a_postgresql_that_does_not_run_is_no_end(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,8 +106,8 @@ def test_a_backup_that_restores_whole_is_no_reason_to_fail(monkeypatch: pytest.M
     usable, result = judged(monkeypatch, Backrest(Verified({NEW: "checksum invalid: 1"}), FULL, NEW))
     assert usable
     assert result.problems == []
-    assert f"the backup {NEW} invalid (checksum invalid: 1)" in result.lines[0]
-    assert "it can be used" in result.lines[0]
+    assert f"the backup {NEW} as invalid (checksum invalid: 1)" in result.lines[0]
+    assert "You can use it" in result.lines[0]
 
 
 @pytest.mark.parametrize("fetched", [False, True])
@@ -124,7 +124,9 @@ def test_a_damaged_backup_is_named_with_a_cure(monkeypatch: pytest.MonkeyPatch, 
 def test_a_damaged_backup_that_is_only_in_the_copy_goes_with_the_next_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     backrest = Backrest(Verified({FULL: "checksum invalid: 1"}), FULL, NEW, broken=(FULL,))
     _usable, result = judged(monkeypatch, backrest, fetched=True, here=(NEW,))
-    assert result.problems[0].endswith("deleted it since, and the next copy does: sudo flaskhost-backup copy")
+    assert result.problems[0].endswith(
+        "deleted it already. The next copy deletes it in the second repository: sudo flaskhost-backup copy"
+    )
 
 
 def test_the_newest_backup_is_not_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,13 +138,13 @@ def test_what_a_killed_backup_left_is_no_backup(monkeypatch: pytest.MonkeyPatch)
     backrest = Backrest(Verified({FULL: "invalid"}), NEW)
     usable, result = judged(monkeypatch, backrest)
     assert (usable, result.problems, backrest.restored) == (True, [], [])
-    assert "never finished" in result.lines[0]
+    assert "is incomplete" in result.lines[0]
 
 
 def test_a_new_backup_makes_up_for_a_damaged_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     damage = Verified({}, (SEGMENT,))
     _usable, result = judged(monkeypatch, Backrest(damage, NEW))
-    assert "Take a new backup: sudo flaskhost-backup full" in result.problems[0]
+    assert "Create a new backup: sudo flaskhost-backup full" in result.problems[0]
     later = backup(NEW, SEGMENT[:-1] + "3")
     _usable, result = judged(monkeypatch, Backrest(damage, NEW), newest=later)
     assert result.problems == []
@@ -159,7 +161,7 @@ def test_the_only_full_backup_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (config.records / f"{label}.json").touch()
     with pytest.raises(BackupError, match="only full backup"):
         forget.forget(config, FULL)
-    with pytest.raises(BackupError, match="There is no backup"):
+    with pytest.raises(BackupError, match=r"The backup \S+ does not exist"):
         forget.forget(config, "20200101-000000F")
     assert gone == []
     labels.append(NEW)

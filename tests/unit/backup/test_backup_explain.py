@@ -13,16 +13,16 @@ from flaskhost_backup.tools import Done
 
 FAILURES = {
     "ERROR: [038]: unable to restore while PostgreSQL is running\n  HINT: presence of 'postmaster.pid'": (
-        "PostgreSQL runs on the data", "systemctl stop postgresql",
+        "PostgreSQL is running on the data", "systemctl stop postgresql",
     ),
     "ERROR: [029]: unable to load info\n FormatError: key/value found outside of section":
-        ("The passphrase does not open the local repository.", "backup.passphrase"),
-    "Fatal: wrong password or no key found": ("The passphrase does not open the local repository.", "site.yml"),
+        ("backup.passphrase is not the passphrase of the local repository.", "backup.passphrase"),
+    "Fatal: wrong password or no key found": ("backup.passphrase is not the passphrase of the local repository.", "site.yml"),
     "ERROR: [075]: unable to find backup set with stop time less than '2020-01-01 00:00:00+00'": (
         "There is no backup from before 2020-01-01 00:00:00+00.", "flaskhost-backup list",
     ),
-    "ERROR: [075]: no backup set found to restore": ("The local repository holds no backup.", "flaskhost-backup full"),
-    "FATAL:  recovery ended before configured recovery target was reached": ("The write-ahead log", "earlier time"),
+    "ERROR: [075]: no backup set found to restore": ("The local repository contains no backup.", "flaskhost-backup full"),
+    "FATAL:  recovery ended before configured recovery target was reached": ("The WAL ends before", "earlier time"),
     "subprocess ssh: ssh: connect to host 127.0.0.1 port 9: Connection refused\nFatal: unable to open repository": (
         "The local repository cannot be reached (Connection refused).", "flaskhost-backup copy",
     ),
@@ -39,10 +39,10 @@ FAILURES = {
     ),
     "Pack ID does not match, want e61, got e99\nFatal: repository contains errors": ("is damaged", "second repository"),
     "WARN: unable to check pg1: [DbConnectError] unable to connect to 'dbname='postgres' port=5542'": (
-        "PostgreSQL does not run.", "systemctl start postgresql",
+        "PostgreSQL is not running.", "systemctl start postgresql",
     ),
     "unable to create lock in backend: repository is already locked by PID 880 on vm": ("Another run", "unlock"),
-    "write /x: No space left on device": ("There is no room left for the local repository.", "df -h"),
+    "write /x: No space left on device": ("The disk of the local repository is full.", "df -h"),
     "ERROR: [028]: backup and archive info files exist but do not match the database": ("another cluster", "mv"),
     "pgbackrest: there is no such program": ("A program is missing", "site.yml"),
 }  # fmt: skip
@@ -72,4 +72,4 @@ def test_a_full_disk_is_told_whatever_the_program_says(tmp_path: Path, monkeypat
     usage = type("Usage", (), {"free": 5})
     monkeypatch.setattr("flaskhost_backup.explain.shutil.disk_usage", lambda _path: usage)
     done = Done(1, "", "unable to create lock in backend")
-    assert "no room left" in explain(done, "The local repository", tmp_path).reason
+    assert "The disk of the local repository is full." in explain(done, "The local repository", tmp_path).reason

@@ -206,6 +206,6 @@ def test_the_lock_of_a_killed_run_keeps_no_later_run_from_its_work(
     calls.unlink()
     (tmp_path / "lock").touch()
     program.write_text(program.read_text().replace("rm -f", "true"))
-    with pytest.raises(BackupError, match="Another run holds"):
+    with pytest.raises(BackupError, match="Another run has locked"):
         restic.local(settings(tmp_path)).check()
     assert calls.read_text().split() == ["check", "unlock", "check"], "a lock of a run that works stays"

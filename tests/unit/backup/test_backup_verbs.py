@@ -48,7 +48,7 @@ def test_a_new_host_has_its_time(tmp_path: Path) -> None:
     config = settings(tmp_path, cluster=CLUSTER)
     state.write_json(tmp_path / "state" / "since.json", {"at": NOW})
     assert status.late(config, NOW + 3600) == []
-    assert "has never been made" in status.late(config, NOW + 27 * 3600)[0]
+    assert "has not been created yet" in status.late(config, NOW + 27 * 3600)[0]
 
 
 def test_a_new_login_of_the_second_repository_is_tried_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_backups_on_this_host_alone_are_not_as_they_should_be(tmp_path: Path) ->
     assert status.status(settings(tmp_path), NOW).lines == [backup.ONLY_HERE]
     assert backup.shortcomings("passphrase", "") == [backup.ONLY_HERE]
     both = settings(tmp_path, second="/elsewhere")
-    assert check.check(both, NOW).lines == ["All backups are as they should be."]
+    assert check.check(both, NOW).lines == ["All backups are up to date."]
     assert status.status(both, NOW).lines == backup.shortcomings("passphrase", "/elsewhere") == []
     assert status.status(settings(tmp_path, enabled=False), NOW).lines == []
 
@@ -143,7 +143,7 @@ def test_two_runs_do_not_work_at_once(tmp_path: Path) -> None:
 
 def test_a_restore_waits_for_no_deploy(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with state.held([path]), pytest.raises(BackupError, match="A deploy holds"):  # noqa: SIM117 - the order counts
+    with state.held([path]), pytest.raises(BackupError, match="A deploy has locked"):  # noqa: SIM117 - the order counts
         with state.held([path]):
             pass
 

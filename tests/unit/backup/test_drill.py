@@ -163,8 +163,9 @@ def test_a_whole_backup_passes_and_each_check_says_that_it_was_made(host: Host) 
     well, found, said = host.drill()
     assert (well, found) == (True, "")
     for line in (
-        "1 tables are row by row as counted.", "pg_amcheck finds no damage", "1 assertions of the site hold.",
-        "Every page has its checksum.", "A restore to now recovers.", "A restore to 2026-", "is whole.", "All is well",
+        "1 tables compared: the same number of rows.", "pg_amcheck found no damage", "1 of your assertions are true.",
+        "All page checksums are correct.", "The restore to now succeeded.", "The restore to 2026-", "is intact.",
+        "All is well",
     ):  # fmt: skip
         assert any(line in item for item in said), line
 
@@ -172,13 +173,18 @@ def test_a_whole_backup_passes_and_each_check_says_that_it_was_made(host: Host) 
 @pytest.mark.parametrize(
     ("program", "script", "says", "unsaid"),
     [
-        ("pg_amcheck", DAMAGED_INDEX, 'index "entry_pkey"', "pg_amcheck finds no damage"),
+        ("pg_amcheck", DAMAGED_INDEX, 'index "entry_pkey"', "pg_amcheck found no damage"),
         ("pg_amcheck", "echo 'pg_amcheck: error: connection failed' >&2; exit 1", "connection failed", "pg_amcheck f"),
-        ("pg_checksums", DAMAGED_PAGE, '"base/5/1259_fsm", block 2', "Every page has its checksum"),
-        ("psql", "cat > /dev/null; echo f", "backup.assertions.guestbook says 'f', and not true", "assertions of the"),
-        ("psql", "cat > /dev/null", "backup.assertions.guestbook says 'nothing'", "assertions of the site hold"),
-        ("psql", "cat > /dev/null; echo 'ERROR:  no relation' >&2; exit 3", "does not run: ERROR", "assertions of the"),
-        ("restic", DAMAGED_PACK, "The local repository of files", "is whole."),
+        ("pg_checksums", DAMAGED_PAGE, '"base/5/1259_fsm", block 2', "All page checksums are correct"),
+        (
+            "psql",
+            "cat > /dev/null; echo f",
+            "backup.assertions.guestbook returned 'f' instead of true",
+            "of your assertions are",
+        ),
+        ("psql", "cat > /dev/null", "backup.assertions.guestbook returned 'nothing'", "of your assertions are true"),
+        ("psql", "cat > /dev/null; echo 'ERROR:  no relation' >&2; exit 3", "failed: ERROR", "of your assertions are"),
+        ("restic", DAMAGED_PACK, "The local repository of files", "is intact."),
     ],
 )
 def test_what_one_check_finds_makes_the_drill_fail(
@@ -189,7 +195,7 @@ def test_what_one_check_finds_makes_the_drill_fail(
     assert not well
     assert says in found
     assert not any(unsaid in line for line in said), said
-    assert any("found something" in line for line in said)
+    assert any("found a problem" in line for line in said)
 
 
 def test_a_row_that_is_missing_a_database_that_is_missing_and_no_files_make_it_fail(host: Host) -> None:
@@ -197,7 +203,7 @@ def test_a_row_that_is_missing_a_database_that_is_missing_and_no_files_make_it_f
     (host.folder / "snapshots").write_text("[]")
     well, found, _said = host.drill()
     assert not well
-    for line in ("has 2 rows, and had 3", "the backup has no database guestbook", "holds no files yet"):
+    for line in ("has 2 rows, and had 3", "the backup contains no database guestbook", "contains no files yet"):
         assert line in found
 
 
@@ -206,8 +212,8 @@ def test_a_restore_that_fails_makes_it_fail(host: Host, target: Target) -> None:
     host.refuses = target
     well, found, said = host.drill()
     assert not well
-    assert f"A restore {target.text} fails: The log ends too early." in found
-    assert sum("recovers." in line for line in said) == 1
+    assert f"The restore {target.text} failed: The log ends too early." in found
+    assert sum(line.startswith("The restore ") and "succeeded." in line for line in said) == 1
 
 
 def test_rows_that_could_not_be_counted_make_it_fail_and_a_backup_without_a_record_is_said(host: Host) -> None:
@@ -216,14 +222,17 @@ def test_rows_that_could_not_be_counted_make_it_fail_and_a_backup_without_a_reco
     host.record = {}
     well, _found, said = host.drill()
     assert well
-    assert any("nothing to compare" in line for line in said)
+    assert any("none are compared" in line for line in said)
 
 
 @pytest.mark.parametrize(
     ("verified", "says"),
     [
-        (Verified({}, rest=("archiveId: 15-1, total WAL checked: 3, total valid WAL: 2",)), "total valid WAL: 2. Take"),
-        (Verified({}, (SEGMENT,)), "Nothing after it can be restored. Take a new backup: sudo flaskhost-backup full"),
+        (
+            Verified({}, rest=("archiveId: 15-1, total WAL checked: 3, total valid WAL: 2",)),
+            "total valid WAL: 2. Create",
+        ),
+        (Verified({}, (SEGMENT,)), "Nothing after it can be restored. Create a new backup: sudo flaskhost-backup full"),
     ],
 )
 def test_a_damaged_repository_makes_it_fail(host: Host, verified: Verified, says: str) -> None:
@@ -237,13 +246,13 @@ def test_a_damaged_backup_makes_it_fail_where_it_cannot_be_restored(host: Host) 
     host.verified = Verified({NEWEST.label: "checksum invalid: 1", "20261101-000000F": "missing manifest"})
     well, _found, said = host.drill()
     assert well
-    assert any("it can be used. To be rid of it: Make a new one" in line for line in said)
-    assert any("20261101-000000F was never finished" in line for line in said)
+    assert any("You can use it. To delete it: Create a new backup" in line for line in said)
+    assert any("20261101-000000F is incomplete" in line for line in said)
     host.unusable = True
     well, found, said = host.drill()
     assert not well
     assert f"sudo flaskhost-backup forget {NEWEST.label}" in found
-    assert not any("row by row" in line for line in said), "it is not restored once more"
+    assert not any("the same number of rows" in line for line in said), "it is not restored once more"
 
 
 def test_a_cluster_without_checksums_is_said(host: Host) -> None:

@@ -48,7 +48,7 @@ def test_a_time_that_cannot_be_restored_is_refused(world: World, database: str) 
 
 def test_one_database_needs_a_postgresql_that_runs(world: World) -> None:
     world.running = False
-    with pytest.raises(BackupError, match="PostgreSQL does not run") as caught:
+    with pytest.raises(BackupError, match="PostgreSQL is not running") as caught:
         restore_check.check(world.config, world.request(), "shop")
     assert "sudo systemctl start postgresql" in caught.value.cure
     restore_check.check(world.config, world.request())
@@ -60,7 +60,7 @@ def test_a_deploy_that_is_under_way_is_not_interrupted(world: World) -> None:
     with lock.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         for database in ("", "shop"):
-            with pytest.raises(BackupError, match="A deploy holds"):
+            with pytest.raises(BackupError, match="A deploy has locked"):
                 restore_check.check(config, world.request(), database)
         restore_check.check(config, world.request(), "blog")
 

@@ -200,7 +200,7 @@ def test_a_path_that_is_not_kept_and_one_that_an_app_writes_are_refused(
     config = host(tmp_path, monkeypatch)
     inside = config.apps[0].data / "reports"
     config = replace(config, paths=(inside,))
-    with pytest.raises(BackupError, match=r"/srv/other is none of backup\.paths\. Available: .*/reports\."):
+    with pytest.raises(BackupError, match=r"/srv/other is not in backup\.paths\. Available: .*/reports\."):
         restore(config, "/srv/other")
     with pytest.raises(BackupError, match="Restore that: --app shop"):
         restore(config, str(inside))

@@ -253,7 +253,7 @@ def test_rows_of_after_a_kill_are_not_taken_back_by_a_restore_that_is_refused(wo
 def test_a_log_that_was_not_handed_over_is_told_with_the_restore(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore_cluster, "hand_over", lambda _server, otherwise: [f"{otherwise}: it was busy."])
     lines = world.ask().lines
-    assert "The last of the write-ahead log was taken from the old data: it was busy." in lines
+    assert "The end of the WAL was copied from the previous data: it was busy." in lines
     assert world.rows() == ["backed up"]
 
 
@@ -266,7 +266,7 @@ def test_a_cluster_that_was_made_meanwhile_is_put_aside(world: World) -> None:
     world._cluster(world.data, "made meanwhile", system="43")
     said = restore_cluster.settle(world.config)
     assert not said.finished
-    assert "A cluster that was made meanwhile" in said.says
+    assert "A cluster that was created in the meantime" in said.says
     assert world.rows() == ["old"]
     assert "made meanwhile" in world.kept()
 
@@ -404,7 +404,7 @@ def test_no_database_alone_is_restored_into_a_cluster_whose_restore_was_killed(d
     request = Request(lambda _found: LATEST, "local", "", None, 60.0, NOW)
     (databases.config.secrets).mkdir()
     (databases.config.secrets / "passphrase").write_text("x")
-    with pytest.raises(BackupError, match="was killed, and is not finished"):
+    with pytest.raises(BackupError, match="was killed and is not finished"):
         restore_database.database(databases.config, "shop", request)
 
 
@@ -525,11 +525,9 @@ def test_one_database_is_restored_and_remembered(alone: Alone) -> None:
 
 
 def test_what_may_be_missing_is_told_where_the_log_was_not_handed_over(alone: Alone) -> None:
-    alone.late = "PostgreSQL has not handed over its write-ahead log for 30 s."
+    alone.late = "PostgreSQL has not archived its WAL for 30 s."
     result = alone.restore()
-    assert [line for line in result.lines if alone.late in line] == [
-        f"What was committed last may be missing: {alone.late}"
-    ]
+    assert [line for line in result.lines if alone.late in line] == [f"The last commits may be missing: {alone.late}"]
     # The log is not asked for where the backup comes from elsewhere.
     alone.calls.clear()
     assert not [line for line in alone.restore(where="second", now=NOW + 60).lines if alone.late in line]
@@ -538,7 +536,7 @@ def test_what_may_be_missing_is_told_where_the_log_was_not_handed_over(alone: Al
 
 def test_a_database_that_the_backup_does_not_hold_stops_nothing(alone: Alone) -> None:
     alone.beside.there = {"blog"}
-    with pytest.raises(BackupError, match="There was no database shop then"):
+    with pytest.raises(BackupError, match="The database shop did not exist at that time"):
         alone.restore()
     assert alone.databases.there == {"postgres": "", "shop": "old"}
     assert "stop" not in " ".join(alone.calls)
@@ -548,7 +546,7 @@ def test_a_database_that_the_backup_does_not_hold_stops_nothing(alone: Alone) ->
 def test_a_deploy_that_is_under_way_keeps_its_database(alone: Alone) -> None:
     with alone.lock.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(BackupError, match="A deploy holds"):
+        with pytest.raises(BackupError, match="A deploy has locked"):
             alone.restore()
     assert alone.calls == []
     assert alone.databases.there == {"postgres": "", "shop": "old"}

@@ -46,8 +46,8 @@ def test_a_restore_begins_with_the_last_backup_before_its_target(target: targets
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        (targets.Target("time", "999"), "There is no backup from before 1970-01-01 00:16:39 UTC; the first one was"),
-        (targets.Target("backup", "20200101-000000F"), "There is no backup 20200101-000000F."),
+        (targets.Target("time", "999"), "There is no backup from before 1970-01-01 00:16:39 UTC. The first one was"),
+        (targets.Target("backup", "20200101-000000F"), "The backup 20200101-000000F does not exist."),
     ],
 )
 def test_a_target_before_the_first_backup_is_refused(target: targets.Target, says: str) -> None:
@@ -177,7 +177,7 @@ def test_a_gap_in_the_log_is_found(tmp_path: Path) -> None:
     names = [f"00000001{0:08X}{number:08X}-abc.zst" for number in (1, 2, 3, 6, 7)]
     archive(tmp_path, *names, "000000010000000000000004.partial-abc.zst", "000000010000000000000002.00000028.backup")
     new, old = pgbackrest.gaps(tmp_path, f"00000001{0:08X}{2:08X}")
-    assert new == ["The write-ahead log has a gap: 2 segments from 000000010000000000000004 on are missing."]
+    assert new == ["The WAL has a gap: 2 segments from 000000010000000000000004 are missing."]
     assert old == []
     # One that the newest backup does not need is no reason to fail.
     assert pgbackrest.gaps(tmp_path, f"00000001{0:08X}{6:08X}") == ([], new)
@@ -194,7 +194,7 @@ def test_a_restore_to_now_refuses_to_stop_at_a_gap_in_silence(tmp_path: Path) ->
     backup = info(THREE[0]).backups[0]
     with pytest.raises(BackupError, match="accept_gap"):
         wal.need_no_gap(tmp_path, backup, accept=False)
-    assert "is not in the database" in wal.need_no_gap(tmp_path, backup, accept=True)[0]
+    assert "are not in the database" in wal.need_no_gap(tmp_path, backup, accept=True)[0]
 
 
 def test_a_failed_hand_over_is_told_and_stops_no_restore(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,10 +206,10 @@ def test_a_failed_hand_over_is_told_and_stops_no_restore(monkeypatch: pytest.Mon
             return []
 
         def hand_over(self, *, seconds: float) -> str:
-            raise BackupError(f"PostgreSQL has not handed over its write-ahead log for {seconds:.0f} s.")
+            raise BackupError(f"PostgreSQL has not archived its WAL for {seconds:.0f} s.")
 
     (said,) = wal.hand_over(Silent())  # type: ignore[arg-type]
-    assert said.startswith("What was committed last may be missing: PostgreSQL has not handed over")
+    assert said.startswith("The last commits may be missing: PostgreSQL has not archived")
     (said,) = wal.hand_over(Silent(), "It was taken from the old data")  # type: ignore[arg-type]
     assert said.startswith("It was taken from the old data: PostgreSQL")
     monkeypatch.setattr(Silent, "hand_over", lambda *_a, **_o: "000000010000000000000001")

@@ -100,10 +100,10 @@ def test_a_point_that_cannot_be_noted_keeps_back_no_release(
     site: Site, backups: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENDS", "1")
-    monkeypatch.setenv("SAYS", "PostgreSQL does not run.")
+    monkeypatch.setenv("SAYS", "PostgreSQL is not running.")
     outcome = site.deploy(release_command="true")
     assert any(
-        "recovery point before this migration could not be recorded: PostgreSQL does not run" in warning
+        "recovery point before this migration could not be recorded: PostgreSQL is not running" in warning
         for warning in outcome.warnings
     )
     # Whoever wants no backups is not told at each deploy.

@@ -54,7 +54,7 @@ class Aside:
     @property
     def line(self) -> str:
         """It, for people."""
-        return f"{self.name}, {human(self.bytes)}, of {utc(self.at)}. When it is not needed any more: {self.remove}"
+        return f"{self.name}, {human(self.bytes)}, from {utc(self.at)}. To delete it: {self.remove}"
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def find(config: Config) -> Found:
         elif empty:
             before = [other for other in filled if re.fullmatch(re.escape(name) + _DATABASE, other)]
             problems += [
-                f"The database {name} is empty, and {' and '.join(before)}, which a restore has put aside, is beside "
-                f"it. Look into it: sudo -u {user} psql {shlex.quote(before[-1])}"
+                f"The database {name} is empty. A restore kept its previous data in {' and '.join(before)}. Check it: "
+                f"sudo -u {user} psql {shlex.quote(before[-1])}"
             ][: len(before)]
     return Found(tuple(sorted(things, key=lambda item: (item.at, item.name))), tuple(problems))
 

@@ -49,16 +49,16 @@ def _database(config: Config, kind: str, now: float) -> tuple[str, dict[str, Any
     _forget_records(config, backrest.info())
     if newest.faulty:
         raise BackupError(
-            f"The backup {newest.label} was made, but pages of the database are damaged.",
-            "Which ones: sudo -u postgres pgbackrest info --set=" + newest.label + "; keep the older backups.",
+            f"The backup {newest.label} was created, but it contains damaged pages.",
+            "To list them: sudo -u postgres pgbackrest info --set=" + newest.label + "; keep the older backups.",
         )
     tables = sum(len(item) for item in record["databases"].values())
     line = (
-        f"The database: {newest.label} ({newest.kind}), {human(newest.size)}, {human(newest.stored)} stored; "
-        f"{tables} tables counted{'' if record['exact'] else ', not exactly: somebody writes all the time'}."
+        f"Database backup {newest.label} ({newest.kind}): {human(newest.size)}, {human(newest.stored)} stored, rows "
+        f"of {tables} tables counted{'' if record['exact'] else ', not exactly: the database changes all the time'}."
     )
     if record["failed"]:
-        line += "".join(f" {name} was not counted: {reason}" for name, reason in record["failed"].items())
+        line += "".join(f" {name}'s rows were not counted: {reason}" for name, reason in record["failed"].items())
     return line, {
         "label": newest.label,
         "kind": newest.kind,

@@ -31,17 +31,17 @@ def check(config: Config, now: float) -> Result:
             }
             if rows[5] == "off":
                 result.problems.append(
-                    "PostgreSQL hands over no write-ahead log (archive_mode is off): only backups themselves are kept. "
-                    "Run site.yml, which sets archive_command."
+                    "WAL archiving is off (archive_mode), so nothing after the last backup can be restored. Run "
+                    "site.yml, which sets archive_command."
                 )
             elif int(rows[4]) > int(rows[3]):
                 result.problems.append(
-                    f"PostgreSQL has failed to hand over its write-ahead log since {utc(int(rows[4]))}; "
-                    f"{rows[6]} segments wait. Look why: sudo journalctl -u 'postgresql@*' -n 30, and df -h."
+                    f"WAL archiving has failed since {utc(int(rows[4]))}; {rows[6]} segments are waiting. Find the "
+                    "cause: sudo journalctl -u 'postgresql@*' -n 30, and df -h."
                 )
             PgBackRest(config).info()
         except BackupError as error:
             result.problems.append(str(error))
     if not result.problems:
-        result.lines.append("All backups are as they should be." if config.second else ONLY_HERE)
+        result.lines.append("All backups are up to date." if config.second else ONLY_HERE)
     return result

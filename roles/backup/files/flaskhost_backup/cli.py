@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         text = f"A file or connection failed: {system_error(error)}."
         result = Result(problems=[text], data={"problem": text})
     except KeyboardInterrupt:
-        text = "Interrupted. Run the same command again, which first takes back what is half done."
+        text = "Interrupted. Run the same command again: it first rolls back unfinished steps."
         result = Result(problems=[text], data={"problem": text})
     except Exception as error:  # an operator sees a sentence, never a stack trace
         text = defect(error, "flaskhost-backup")
@@ -93,36 +93,40 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="flaskhost-backup", description="The backups of this host, and restores.", allow_abbrev=False
+        prog="flaskhost-backup", description="Back up this host and restore it.", allow_abbrev=False
     )
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     common.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    common.add_argument("--config", type=Path, default=configuration.CONFIG, help="the configuration (%(default)s)")
+    common.add_argument(
+        "--config", type=Path, default=configuration.CONFIG, help="configuration file (default: %(default)s)"
+    )
     commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
 
-    add("full", "a full backup of the database, and one of the files")
-    add("diff", "a backup of what has changed since the last full one, and one of the files")
-    add("files", "a backup of the files alone")
-    add("copy", "copy what is new in the database's repository to the second one")
-    add("check", "say what is late or has failed, and see that the write-ahead log arrives")
-    add("list", "say what can be restored")
-    add("status", "say when what was done last")
-    add("adopt", "let this cluster follow on another's backups in the second repository")
-    add("abandon", "take back a restore that was killed, where nothing has been written since")
-    add("unlock", "take away the locks of runs that were killed")
-    add("forget", "delete a backup of the database").add_argument("label", metavar="LABEL", help="which one")
-    add("remove", "delete the cluster that was restored beside the real one")
-    prepare = add("prepare", "make the repositories that are missing")
-    prepare.add_argument("--check", action="store_true", help="say what would be done; change nothing")
-    drilling = add("drill", "restore the newest backup into a scratch cluster, and judge it")
+    add("full", "back up the whole database and the files")
+    add("diff", "back up the database's changes since the last full backup, and the files")
+    add("files", "back up only the files")
+    add("copy", "copy the database's new backups and WAL to the second repository")
+    add("check", "report late or failed backups, and check WAL archiving")
+    add("list", "list what can be restored")
+    add("status", "show the last run of each task")
+    add("adopt", "replace another cluster's backups in the second repository by this cluster's")
+    add("abandon", "undo a restore that was killed, unless data has been written since")
+    add("unlock", "remove the locks of runs that were killed")
+    add("forget", "delete a database backup").add_argument("label", metavar="LABEL", help="which one")
+    add("remove", "delete the cluster that was restored next to the live one")
+    prepare = add("prepare", "create missing repositories")
+    prepare.add_argument("--check", action="store_true", help="report what would be done, and change nothing")
+    drilling = add("drill", "restore the newest backup into a scratch cluster, and check it")
     drilling.add_argument(
         "--from", dest="source", choices=["local", "second"], default="local", help="which repository"
     )
-    drilling.add_argument("--timeout", type=float, default=3600.0, help="seconds that the recovery may take")
-    point = add("point", "put a point into the write-ahead log, right before a release's migration")
+    drilling.add_argument(
+        "--timeout", type=float, default=3600.0, help="maximum time of the recovery in seconds (default: %(default)s)"
+    )
+    point = add("point", "create a restore point before the migration of a release")
     point.add_argument("--app", required=True)
     point.add_argument("--release", required=True)
     point.add_argument("--previous", default="")
@@ -134,38 +138,69 @@ def _add_restores(add: Callable[..., argparse.ArgumentParser]) -> None:
     whole = add("restore", "restore the database")
     target = whole.add_mutually_exclusive_group()
     target.add_argument(
-        "--to", default="", metavar="TIME", help="to a time, UTC where it names no zone; to now without"
+        "--to",
+        default="",
+        metavar="TIME",
+        help="restore to this time, in UTC if it names no time zone (default: the newest state)",
     )
-    target.add_argument("--release", default="", help="to before this release's migration")
-    target.add_argument("--backup", default="", metavar="LABEL", help="to the end of this backup, without any log")
-    whole.add_argument("--app", default="", help="whose database or release is meant")
+    target.add_argument("--release", default="", help="restore to the point before this release's migration")
+    target.add_argument(
+        "--backup", default="", metavar="LABEL", help="restore to the end of this backup, without later WAL"
+    )
+    whole.add_argument("--app", default="", help="the app whose database or release is restored")
     place = whole.add_mutually_exclusive_group()
-    place.add_argument("--beside", action="store_true", help="into a cluster beside the real one, for a look")
-    place.add_argument("--database", default="", metavar="NAME", help="this database alone")
-    whole.add_argument("--timeout", type=float, default=3600.0, help="seconds that the recovery may take")
-    taken = add("take-in", "put another host's database into the place of the one here")
-    taken.add_argument("--database", required=True, metavar="NAME", help="the database, here and there")
-    taken.add_argument("--dump", required=True, type=Path, help="made by pg_dump --format=custom --create")
-    taken.add_argument("--scrub", default=None, type=Path, help="SQL that takes out what must not be here")
-    taken.add_argument("--confirm", default="", metavar="NAME", help="the database's name: it is replaced")
+    place.add_argument("--beside", action="store_true", help="restore into a separate cluster next to the live one")
+    place.add_argument("--database", default="", metavar="NAME", help="restore only this database")
+    whole.add_argument(
+        "--timeout", type=float, default=3600.0, help="maximum time of the recovery in seconds (default: %(default)s)"
+    )
+    taken = add("take-in", "replace a database by a dump of another host")
+    taken.add_argument("--database", required=True, metavar="NAME", help="name of the database on both hosts")
+    taken.add_argument("--dump", required=True, type=Path, help="dump created by pg_dump --format=custom --create")
+    taken.add_argument(
+        "--scrub", default=None, type=Path, help="file with SQL that removes data which must not be on this host"
+    )
+    taken.add_argument(
+        "--confirm", default="", metavar="NAME", help="name of the database, to confirm that it is replaced"
+    )
     files = add("restore-files", "restore an app's data folder, or one of backup.paths")
     which = files.add_mutually_exclusive_group(required=True)
-    which.add_argument("--app", default="", help="the app; flaskhost for /etc/flaskhost")
-    which.add_argument("--path", default="", help="the folder or file, one of backup.paths")
-    files.add_argument("--to", default="", metavar="TIME", help="the newest backup that is not younger")
-    files.add_argument("--folder", type=Path, default=None, help="into this empty folder, for a look")
+    which.add_argument("--app", default="", help="the app, or flaskhost for /etc/flaskhost")
+    which.add_argument("--path", default="", help="folder or file, one of backup.paths")
+    files.add_argument(
+        "--to",
+        default="",
+        metavar="TIME",
+        help="restore the newest backup up to this time (default: the newest of all)",
+    )
+    files.add_argument(
+        "--folder", type=Path, default=None, help="restore into this empty folder, and leave the live files unchanged"
+    )
     for parser in (whole, files):
         parser.add_argument("--from", dest="source", choices=["local", "second"], default="local", help="from where")
         parser.add_argument(
-            "--of", dest="host", default="", metavar="HOST", help="whose backups, in the second repository"
+            "--of",
+            dest="host",
+            default="",
+            metavar="HOST",
+            help="restore this host's backups from the second repository",
         )
         parser.add_argument(
-            "--confirm", default="", metavar="NAME", help="what is replaced: the host's name, the app's, or the path"
+            "--confirm",
+            default="",
+            metavar="NAME",
+            help="name of what is replaced, to confirm: the host, the app, or the path",
         )
-        parser.add_argument("--check", action="store_true", help="say whether it can be done; change nothing")
-    whole.add_argument("--no-start", action="store_true", help="leave the apps stopped: an earlier release comes next")
-    whole.add_argument("--accept-gap", action="store_true", help="although a part of the log is missing, up to there")
-    whole.add_argument("--copy-before", default="", metavar="TIME", help="an earlier copy in the second repository")
+        parser.add_argument(
+            "--check", action="store_true", help="check whether the restore is possible, and change nothing"
+        )
+    whole.add_argument(
+        "--no-start", action="store_true", help="do not start the apps, because an earlier release follows"
+    )
+    whole.add_argument("--accept-gap", action="store_true", help="restore up to a gap in the WAL, and lose later data")
+    whole.add_argument(
+        "--copy-before", default="", metavar="TIME", help="use the second repository's newest copy up to this time"
+    )
 
 
 def _folders(settings: Config) -> None:
@@ -194,7 +229,7 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
             stack.enter_context(state.lock(verb, state.LOCK, seconds))
         except BackupError:
             if verb == "copy":
-                return Result(lines=["Another run is at work: the next copy is made after it."])
+                return Result(lines=["Another run is active. The next copy follows after it."])
             raise
         leftovers.end_left(settings)
         return _do(options, settings, time.time())
@@ -279,7 +314,7 @@ def _abandon(settings: Config) -> Result:
     # Of a cluster that was taken back, the databases are again what they were.
     database = restore_database.abandon(settings)
     folder = restore_files.abandon(settings)
-    lines = [*cluster.lines, *database.lines, *folder.lines] or ["There is no restore that was killed."]
+    lines = [*cluster.lines, *database.lines, *folder.lines] or ["No unfinished restore was found."]
     return Result(changed=cluster.changed or database.changed or folder.changed, lines=lines)
 
 
@@ -295,4 +330,4 @@ def _confirmed(given: str, wanted: str, what: str) -> None:
         BackupError: they have not.
     """
     if given != wanted:
-        raise BackupError(f"This replaces {what}.", f"If that is meant: --confirm {wanted}")
+        raise BackupError(f"This replaces {what}.", f"To confirm: --confirm {wanted}")

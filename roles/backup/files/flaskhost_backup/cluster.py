@@ -127,9 +127,9 @@ WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid 
                 return segment
             if waited >= seconds:
                 raise BackupError(
-                    f"PostgreSQL has not handed over its write-ahead log for {seconds:.0f} s: nothing since the last "
-                    "segment could be restored.",
-                    "Look why: sudo journalctl -u 'postgresql@*' -n 30; is the repository full (df -h)?",
+                    f"PostgreSQL has not archived its WAL for {seconds:.0f} s. Nothing after the last archived "
+                    "segment can be restored.",
+                    "Find the cause: sudo journalctl -u 'postgresql@*' -n 30. Check the free space: df -h",
                 )
             pause(0.25)
             waited += 0.25
@@ -206,7 +206,7 @@ class Scratch:
             BackupError: it does not start, with what its log says.
         """
         # Those that the archived settings must not overrule are arguments: the command line wins over everything.
-        self._write("postgresql.conf", "# Made by flaskhost-backup.\n")
+        self._write("postgresql.conf", "# Created by flaskhost-backup.\n")
         self._write("pg_hba.conf", f"local all postgres peer\nlocal all +{GROUP} scram-sha-256\n")
         self._write("pg_ident.conf", "")
         arguments = [item for name, value in self.settings().items() for item in ("-c", f"{name}={value}")]
@@ -229,8 +229,8 @@ class Scratch:
             if time.monotonic() > end:
                 self.stop("immediate")
                 raise BackupError(
-                    f"The restored cluster has not recovered for {seconds:.0f} s.",
-                    f"Look at its log: {self.log}; a large database needs a longer --timeout.",
+                    f"The restored cluster did not finish its recovery within {seconds:.0f} s.",
+                    f"See its log: {self.log}. For a large database, set a longer --timeout.",
                 )
             pause(0.2)
         # Nobody else connects to it: a database that is kept closed is looked into here like the others.
@@ -308,8 +308,8 @@ def need_room(path: Path, size: int, what: str) -> None:
     wanted = int(size * 1.1) + 64 * 1024**2
     if there < wanted:
         raise BackupError(
-            f"{what} needs {human(wanted)} below {path}, and {human(there)} are free.",
-            "Make room: df -h; earlier safety copies are named *.before-*.",
+            f"{what} needs {human(wanted)} in {path}, but only {human(there)} are free.",
+            "Free some space: df -h. Copies of earlier restores are named *.before-*.",
         )
 
 

@@ -156,7 +156,7 @@ class Config:
             if app.name == name:
                 return app
         names = ", ".join(app.name for app in self.apps) or "none"
-        raise BackupError(f"There is no app {name!r} on this host.", f"There are: {names}.")
+        raise BackupError(f"App {name!r} does not exist on this host.", f"Available: {names}.")
 
     def need_cluster(self) -> Cluster:
         """The cluster.
@@ -165,7 +165,7 @@ class Config:
             BackupError: the host has none.
         """
         if not self.cluster:
-            raise BackupError("This host has no PostgreSQL of its own.", "Ask the host of the group db.")
+            raise BackupError("This host has no PostgreSQL.", ("Run the command on the host of the group db."))
         return self.cluster
 
 
@@ -176,7 +176,7 @@ def need_enabled(config: Config) -> None:
         NotEnabled: no passphrase is set.
     """
     if not config.enabled:
-        raise NotEnabled(OFF, "Set it if need be (docs/backup.md), then run site.yml.")
+        raise NotEnabled(OFF, "Set it if it is not set (docs/backup.md), then run site.yml.")
 
 
 def parse(text: str) -> Config:

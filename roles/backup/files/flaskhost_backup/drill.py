@@ -53,8 +53,8 @@ def drill(config: Config, where: str, now: float, timeout: float = 3600.0) -> Re
     }
     State(config.state).note("drill", entry)
     result.data["drill"] = entry
-    word = "All is well" if entry["ok"] else "The drill has found something"
-    result.lines.append(f"{word}, after {entry['seconds']:.0f} s.")
+    word = "All is well" if entry["ok"] else "The drill found a problem"
+    result.lines.append(f"{word} after {entry['seconds']:.0f} s.")
     return result
 
 
@@ -62,7 +62,7 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
     scratch = Scratch(config.need_cluster(), config.state / "drill", DRILL_PORT)
     info = found.backrest.info()
     if not info.backups:
-        raise BackupError("There is no backup to try.", f"Take one: {FULL}")
+        raise BackupError("There is no backup to test.", f"Create one: {FULL}")
     newest = info.backups[-1]
     entry |= {"label": newest.label, "size": newest.size, "backup_at": newest.stop}
     # What is restored below is the newest one alone.
@@ -70,8 +70,8 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
     if not _whole(found, scratch, newest, here, result):
         return
     new, old = gaps(found.folder, newest.first_wal)
-    result.problems += [f"{gap} Take a new backup: {FULL}" for gap in new]
-    result.lines += [f"{gap} Nothing can be restored to a time between it and the next backup." for gap in old]
+    result.problems += [f"{gap} Create a new backup: {FULL}" for gap in new]
+    result.lines += [f"{gap} No time between it and the next backup can be restored." for gap in old]
     records = (found.fetched / "records") if found.fetched else config.records
     record = read_json(records / f"{newest.label}.json")
     between = _between(config, found, newest.stop)
@@ -107,24 +107,28 @@ def _whole(found: Source, scratch: Scratch, newest: Backup, here: Sequence[Backu
         Whether the newest backup can be restored, as far as that tells.
     """
     damage = found.backrest.verify()
-    result.problems += [f"The repository is damaged: {line}. Take a new backup: {FULL}" for line in damage.rest]
+    result.problems += [f"The repository is damaged: {line}. Create a new backup: {FULL}" for line in damage.rest]
     for name in damage.segments:
-        what = f"A segment of the write-ahead log is damaged: {name}."
+        what = f"A WAL segment is damaged: {name}."
         if name >= newest.first_wal:
-            result.problems.append(f"{what} Nothing after it can be restored. Take a new backup: {FULL}")
+            result.problems.append(f"{what} Nothing after it can be restored. Create a new backup: {FULL}")
         else:
-            result.lines.append(f"{what} Nothing can be restored to a time between it and the next backup.")
+            result.lines.append(f"{what} No time between it and the next backup can be restored.")
     backups = {item.label: item for item in found.backrest.info().backups}
     unusable = set()
     for label, wrong in damage.backups.items():
         if label not in backups:
-            result.lines.append(f"The backup {label} was never finished. The next full one deletes it.")
+            result.lines.append(f"The backup {label} is incomplete. The next full backup deletes it.")
             continue
-        cure = f"Make a new one, and delete this one: {FULL}; sudo flaskhost-backup forget {label}"
+        cure = f"Create a new backup, then delete this one: {FULL}; sudo flaskhost-backup forget {label}"
         if found.fetched:
             # What is mended here is copied there.
             is_here = label in {item.label for item in here}
-            cure = f"{cure}; {COPY}" if is_here else f"This host has deleted it since, and the next copy does: {COPY}"
+            cure = (
+                f"{cure}; {COPY}"
+                if is_here
+                else (f"This host has deleted it already. The next copy deletes it in the second repository: {COPY}")
+            )
         try:
             # What verify compares is in part what pgBackRest has noted of a file; a restore compares the file itself.
             place(scratch, found, backups[label], Target("backup", label))
@@ -135,8 +139,8 @@ def _whole(found: Source, scratch: Scratch, newest: Backup, here: Sequence[Backu
             )
         else:
             result.lines.append(
-                f"pgBackRest calls the backup {label} invalid ({wrong}), but all of its files restore with the right "
-                f"checksums: it can be used. To be rid of it: {cure}"
+                f"pgBackRest reports the backup {label} as invalid ({wrong}), but all its files can be restored with "
+                f"the right checksums. You can use it. To delete it: {cure}"
             )
         finally:
             scratch.remove()
@@ -170,9 +174,9 @@ def _recovers(scratch: Scratch, found: Source, target: Target, result: Result, t
         found.backrest.restore(scratch.data, "--delta", *scratch_arguments(scratch, backup, target, found.line))
         scratch.start(timeout)
     except BackupError as error:
-        result.problems.append(f"A restore {target.text} fails: {error}")
+        result.problems.append(f"The restore {target.text} failed: {error}")
         return
-    result.lines.append(f"A restore {target.text} recovers.")
+    result.lines.append(f"The restore {target.text} succeeded.")
 
 
 def _target(label: str, record: dict[str, Any]) -> Target:
@@ -185,16 +189,16 @@ def _target(label: str, record: dict[str, Any]) -> Target:
 
 def _compare(scratch: Scratch, record: dict[str, Any], result: Result, entry: dict[str, Any]) -> None:
     if not record.get("databases") and not record.get("failed"):
-        result.lines.append("No rows were counted when this backup was made: nothing to compare.")
+        result.lines.append("No rows were counted for this backup, so none are compared.")
         return
     for database, reason in record.get("failed", {}).items():
-        result.problems.append(f"The rows of {database} were not counted when this backup was made: {reason}")
+        result.problems.append(f"The rows of {database} were not counted for this backup: {reason}")
     problems, compared = counts.compare(record, scratch.server)
     result.problems += problems
     entry["tables"], entry["exact"] = compared, record["exact"]
-    how = "row by row as counted" if record["exact"] else "there, though not counted exactly at the time"
+    how = "the same number of rows" if record["exact"] else "present; their rows were not counted exactly"
     if not problems:
-        result.lines.append(f"{compared} tables are {how}.")
+        result.lines.append(f"{compared} tables compared: {how}.")
 
 
 def _pages(scratch: Scratch, result: Result) -> None:
@@ -211,13 +215,13 @@ def _pages(scratch: Scratch, result: Result) -> None:
         if done.status == 2 or (done.status and done.out.strip()):
             lines = [line.strip() for line in done.out.splitlines() if line.strip()]
             result.problems.append(
-                f"Tables or indexes are damaged: {' '.join(lines)[:400]}. Which copy is good: drill an older one."
+                f"Tables or indexes are damaged: {' '.join(lines)[:400]}. To find an intact backup, test an older one."
             )
         elif done.status:
             result.problems.append(str(explain(done, "pg_amcheck")))
         well = well and not done.status
     if well:
-        result.lines.append("pg_amcheck finds no damage in tables and indexes.")
+        result.lines.append("pg_amcheck found no damage in tables and indexes.")
 
 
 def _assertions(config: Config, scratch: Scratch, result: Result, entry: dict[str, Any]) -> None:
@@ -225,7 +229,7 @@ def _assertions(config: Config, scratch: Scratch, result: Result, entry: dict[st
     there = scratch.server.databases()
     for database, sql in config.assertions.items():
         if database not in there:
-            result.problems.append(f"backup.assertions.{database}: the backup has no database {database}.")
+            result.problems.append(f"backup.assertions.{database}: the backup contains no database {database}.")
             continue
         with scratch.server.tenant(database, reads_all=True) as login:
             # Read-only, and in one transaction: it is a question. Names are looked for where the app finds them.
@@ -233,33 +237,37 @@ def _assertions(config: Config, scratch: Scratch, result: Result, entry: dict[st
             done = finding.run(f"BEGIN READ ONLY;\n{sql.strip().rstrip(';')};\nROLLBACK;", 600.0)
         answer = done.out.strip()
         if done.status:
-            result.problems.append(f"backup.assertions.{database} does not run: {done.last}")
+            result.problems.append(f"backup.assertions.{database} failed: {done.last}")
         elif answer != "t":
-            result.problems.append(f"backup.assertions.{database} says {answer[:80] or 'nothing'!r}, and not true.")
+            result.problems.append(
+                f"backup.assertions.{database} returned {answer[:80] or 'nothing'!r} instead of true."
+            )
     entry["assertions"] = len(config.assertions)
     if config.assertions and not any("backup.assertions" in problem for problem in result.problems):
-        result.lines.append(f"{len(config.assertions)} assertions of the site hold.")
+        result.lines.append(f"{len(config.assertions)} of your assertions are true.")
 
 
 def _checksums(scratch: Scratch, result: Result) -> None:
     """Compare every page with its checksum."""
     done = tools.run([scratch.cluster.bin / "pg_checksums", "--check", "-D", scratch.data], user=scratch.cluster.user)
     if "not enabled" in done.text:
-        result.lines.append("The cluster has no page checksums: nothing to compare.")
+        result.lines.append("The cluster has no page checksums, so none were verified.")
     elif done.status:
         # The last that it says is a summary without a name.
         found = [line.partition("error: ")[2] for line in done.err.splitlines() if "error: " in line]
         result.problems.append(f"Pages of the database are damaged: {'; '.join(found)[:400] or done.last}.")
     else:
-        result.lines.append("Every page has its checksum.")
+        result.lines.append("All page checksums are correct.")
 
 
 def _files(config: Config, where: str, result: Result, entry: dict[str, Any]) -> None:
     """Read the files' repository whole, and compare it with its checksums; of a distant one a part."""
     repository = restic.local(config) if where == "local" else restic.second(config)
     if not repository.snapshots(restic.FILES, [config.host]):
-        result.problems.append(f"{repository.where} holds no files yet. Make a backup: sudo flaskhost-backup files")
+        result.problems.append(
+            f"{repository.where} contains no files yet. Create a backup: sudo flaskhost-backup files"
+        )
         return
     repository.check("" if where == "local" else "5%")
     entry["files"] = True
-    result.lines.append(f"{repository.where} is whole.")
+    result.lines.append(f"{repository.where} is intact.")

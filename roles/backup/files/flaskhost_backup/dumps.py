@@ -81,7 +81,7 @@ def contents(archive: Archive) -> Contents:
     script = archive.script("--create", entries=made) if made else ""
     options = re.search(r"^CREATE DATABASE .* WITH TEMPLATE = template0( [^;\n]*)?;$", script, re.MULTILINE)
     if not options:
-        raise BackupError("The dump does not say which database it holds.", "It is made by pg_dump --create.")
+        raise BackupError("The dump does not name its database.", "Create it with pg_dump --create.")
     owner = _owner(made[0])
     others = {_owner(line) for line in lines if not _EXTENSION.search(_text(line))} - {owner}
     return Contents(lines, owner, frozenset(others), options[1] or "")
@@ -149,14 +149,14 @@ def load(server: Server, name: str, path: Path, finish: Callable[[Login], None] 
     there = {row[0]: row[1] == "t" for row in server.ask("SELECT rolname, rolsuper FROM pg_catalog.pg_roles")}
     if held.owner not in there:
         raise BackupError(
-            f"The dump's database belongs to the role {held.owner}, which this cluster does not have.",
-            "Run site.yml, which makes the roles of the apps.",
+            f"The dump's database belongs to the role {held.owner}, which does not exist in this cluster.",
+            "Run site.yml, which creates the roles of the apps.",
         )
     if there[held.owner]:
         raise BackupError(
-            f"The dump's database belongs to {held.owner}, a superuser: restored as such, its code could do anything.",
-            "Look at it beside the real cluster: ansible-playbook playbooks/restore.yml -e beside=true; or restore the "
-            "whole cluster.",
+            f"The dump's database belongs to the superuser {held.owner}. Code in it would run with all rights.",
+            "Restore it next to the live cluster: ansible-playbook playbooks/restore.yml -e beside=true. Or restore "
+            "the whole cluster.",
         )
     fresh = f"{name}{RESTORING}"
     drop(server, fresh)
@@ -201,7 +201,7 @@ def _fill(server: Server, fresh: str, held: Contents, archive: Archive) -> list[
         login.ask(f"REASSIGN OWNED BY {quoted(login.role)} TO {quoted(held.owner)}; DROP OWNED BY {quoted(login.role)}")
     if not strangers:
         return []
-    return [f"What belonged to {', '.join(strangers)} in the database now belongs to {held.owner}, with all the rest."]
+    return [f"The objects of {', '.join(strangers)} in the database now belong to {held.owner}, like all others."]
 
 
 def _need(done: Done, database: str) -> None:

@@ -13,26 +13,26 @@ from flaskhost_backup.tools import Done
 #: Bytes. Less is no room: a segment of the write-ahead log alone is 16 MB.
 NO_ROOM = 32 * 1024**2
 _PASSPHRASE = (
-    "The passphrase does not open {where}.",
-    "Set backup.passphrase to the one that it was made with, then run site.yml.",
+    "backup.passphrase is not the passphrase of {where}.",
+    "Set it to the passphrase that the repository was created with, then run site.yml.",
 )
 _UNREACHABLE = (
     "{where} cannot be reached ({detail}).",
-    "See that the other side is up and lets this host in, then: sudo flaskhost-backup copy",
+    "Check that its server runs and accepts this host's login, then: sudo flaskhost-backup copy",
 )
-_FULL = ("There is no room left for {where}.", "Make room (df -h), or lower backup.keep_days and run site.yml.")
+_FULL = ("The disk of {where} is full.", "Free some space (df -h), or lower backup.keep_days and run site.yml.")
 _CORRUPT = (
     "{where} is damaged: {detail}.",
-    "Keep it as it is, and take a new full backup at once: sudo flaskhost-backup full. What the second repository has: "
+    "Do not change it, and create a new full backup now: sudo flaskhost-backup full. To check the second repository: "
     "sudo flaskhost-backup drill --from second",
 )
 _NO_REPOSITORY = (
-    "There is no repository yet in {where}.",
-    "Run site.yml, which makes it; if there has been one, see that its disk is mounted.",
+    "{where} does not exist yet.",
+    "Run site.yml, which creates it. If it existed before, check that its disk is mounted.",
 )
 _NO_SERVER = (
-    "PostgreSQL does not run.",
-    "Look why: sudo journalctl -u 'postgresql@*' -n 30; then: sudo systemctl start postgresql",
+    "PostgreSQL is not running.",
+    "Find the cause: sudo journalctl -u 'postgresql@*' -n 30. Then: sudo systemctl start postgresql",
 )
 
 
@@ -62,46 +62,46 @@ RULES = (
     Rule(r"wrong password or no key found", *_PASSPHRASE),
     Rule(
         r"unable to restore while PostgreSQL is running",
-        "PostgreSQL runs on the data that is to be replaced.",
+        "PostgreSQL is running on the data that the restore replaces.",
         "Stop it first: sudo systemctl stop postgresql",
     ),
     Rule(
         r"unable to find backup set with stop time less than '([^']+)'",
         "There is no backup from before {detail}.",
-        "Ask for a later time; what there is: sudo flaskhost-backup list",
+        "Choose a later time. To list the backups: sudo flaskhost-backup list",
     ),
     Rule(
         r"backup set (\S+) is not valid",
-        "There is no backup {detail}.",
-        "What there is: sudo flaskhost-backup list",
+        "The backup {detail} does not exist.",
+        "To list the backups: sudo flaskhost-backup list",
     ),
     Rule(
         r"backup and archive info files exist but do not match the database|\[028\]|stanza-upgrade|\[044\]",
-        "{where} holds the backups of another cluster than the one that runs here.",
-        "To get that one's data: ansible-playbook playbooks/restore.yml -e confirm=HOST; to begin anew, "
-        "put the folder aside (mv) and run site.yml.",
+        "{where} contains the backups of another cluster.",
+        "To restore that cluster: ansible-playbook playbooks/restore.yml -e confirm=HOST. To start with an empty "
+        "repository: rename its folder (mv), then run site.yml.",
     ),
     Rule(
         r"no backup set found to restore",
-        "{where} holds no backup.",
-        "Take one: sudo flaskhost-backup full; what else there is: sudo flaskhost-backup list",
+        "{where} contains no backup.",
+        "Create one: sudo flaskhost-backup full. To list all backups: sudo flaskhost-backup list",
     ),
     Rule(
         r"(WAL file (?:\S+ )?cannot be archived|\[082\]|timed? ?out .*archive|WAL segment \S+ was not archived)",
-        "PostgreSQL does not hand over its write-ahead log: nothing since the last backup could be restored.",
-        "Look why: sudo journalctl -u 'postgresql@*' -n 30 | grep archive; then: sudo flaskhost-backup check",
+        "PostgreSQL cannot archive its WAL. Nothing after the last backup can be restored.",
+        "Find the cause: sudo journalctl -u 'postgresql@*' -n 30 | grep archive. Then: sudo flaskhost-backup check",
     ),
     Rule(
         r"recovery ended before configured recovery target was reached",
-        "The write-ahead log ends before the point that was asked for, or a part of it is missing.",
-        "Ask for an earlier time; what there is: sudo flaskhost-backup list",
+        "The WAL ends before the requested point, or a part of it is missing.",
+        "Choose an earlier time. To list the backups: sudo flaskhost-backup list",
     ),
     Rule(
         r"could not find .*checkpoint record|could not locate required checkpoint record"
         r"|requested WAL segment \S+ has already been removed|WAL ends before (?:end of online backup|consistent)",
-        "The write-ahead log that belongs to this backup is missing.",
-        "Use an earlier one (sudo flaskhost-backup list, then -e label=LABEL); make a new one: "
-        "sudo flaskhost-backup full",
+        "The WAL of this backup is missing.",
+        "Use an earlier backup (sudo flaskhost-backup list, then -e label=LABEL), or create a new one: sudo "
+        "flaskhost-backup full",
     ),
     Rule(
         r"(Connection refused|connection refused|Connection timed out|connection timed out|No route to host"
@@ -126,13 +126,13 @@ RULES = (
     ),
     Rule(
         r"repository is already locked|\[050\]",
-        "Another run holds {where}.",
-        "Wait for it. If it was killed: sudo flaskhost-backup unlock",
+        "Another run has locked {where}.",
+        "Wait until it has ended. If it was killed: sudo flaskhost-backup unlock",
     ),
     Rule(
         r"([^\n]{0,120}(?:Permission denied|Read-only file system))",
         "{where}: {detail}.",
-        "Look at it: ls -ld, and mount; then run site.yml.",
+        "Check its permissions and its mount (ls -ld, mount), then run site.yml.",
     ),
     Rule(
         r"unable to load info file|missing stanza|Is there a repository at|unable to open config file|\[055\]|\[103\]",
@@ -140,8 +140,8 @@ RULES = (
     ),
     Rule(
         r"(no snapshot found|latest snapshot for criteria not found)",
-        "{where} holds no such backup.",
-        "What there is: sudo flaskhost-backup list",
+        "{where} does not contain this backup.",
+        "To list the backups: sudo flaskhost-backup list",
     ),
     Rule(r"there is no such program", "A program is missing: {detail}.", "Run site.yml, which installs it."),
 )  # fmt: skip
@@ -170,7 +170,7 @@ def explain(done: Done, where: str, folder: Path | None = None, *, opened: bool 
             return BackupError(_fill(rule.reason, where, _plain(detail)), rule.cure)
     return BackupError(
         f"{where}: {_plain(_telling(done)) or 'it failed'}.",
-        "Look at the log: sudo journalctl -u 'flaskhost-backup@*' -n 50",
+        "See the log: sudo journalctl -u 'flaskhost-backup@*' -n 50",
     )
 
 

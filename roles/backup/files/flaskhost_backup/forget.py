@@ -21,12 +21,12 @@ def forget(config: Config, label: str) -> Result:
     backrest = PgBackRest(config)
     labels = [item.label for item in backrest.info().backups]
     if label not in labels:
-        raise BackupError(f"There is no backup {label}.", "What there is: sudo flaskhost-backup list")
+        raise BackupError(f"The backup {label} does not exist.", "To list the backups: sudo flaskhost-backup list")
     gone = [item for item in labels if item == label or item.startswith(f"{label}_")]
     if all(item in gone for item in labels if "_" not in item):
         raise BackupError(
-            f"{label} is the only full backup: nothing could be restored without it.",
-            f"Make a new one first: sudo flaskhost-backup full; sudo flaskhost-backup forget {label}",
+            f"{label} is the only full backup. Without it, nothing could be restored.",
+            f"Create a new one first: sudo flaskhost-backup full; sudo flaskhost-backup forget {label}",
         )
     backrest.expire(label)
     for item in gone:

@@ -33,5 +33,5 @@ def call_hook(config: Config, verb: str, result: Result) -> str:
     }
     done = tools.run(config.hook, env=variables, data=json.dumps(event) + "\n", timeout=HOOK_SECONDS)
     if done.status:
-        return f"The hook {config.hook[0]} failed: {done.last} Look at backup.hook."
+        return f"The hook {config.hook[0]} failed: {done.last} Check backup.hook."
     return ""

@@ -35,8 +35,8 @@ def end_left(config: Config, pause: Callable[[float], None] = time.sleep) -> Non
     while left := _left(config):
         if waited > SECONDS:
             raise BackupError(
-                f"A backup or restore that was killed still works: process {', '.join(map(str, left))}.",
-                "Its disk may hang: dmesg | tail; then run the same command again.",
+                f"Processes of a killed backup or restore are still running: {', '.join(map(str, left))}.",
+                "The disk may not respond (dmesg | tail). Then run the same command again.",
             )
         for process in left:
             with contextlib.suppress(ProcessLookupError):

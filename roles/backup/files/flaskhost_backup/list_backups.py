@@ -22,11 +22,11 @@ def list_backups(config: Config) -> Result:
         result.lines.append(f"Backups of the database, in {config.database_repository}:")
         result.lines += [f"  {_line(item)}" for item in info.backups] or ["  none"]
         if info.backups:
-            result.lines.append(f"Any time from {utc(info.backups[0].stop)} on can be restored.")
+            result.lines.append(f"Any time since {utc(info.backups[0].stop)} can be restored.")
         points = State(config.state).points()
         result.data["points"] = points
         if points:
-            result.lines.append("Points before migrations (-e release=...):")
+            result.lines.append("Restore points before migrations (-e release=...):")
             result.lines += [f"  {item['release']} of {item['app']}, {utc(item['at'])}" for item in points]
     repositories = [restic.local(config), *([restic.second(config)] if config.second else [])]
     for repository in repositories:
@@ -38,7 +38,7 @@ def list_backups(config: Config) -> Result:
                 break
             if found:
                 result.lines.append(f"{what} in {repository.where[:1].lower() + repository.where[1:]}:")
-                result.lines += [f"  {item.id} of {utc(item.at)}, from {item.host}" for item in found]
+                result.lines += [f"  {item.id} from {utc(item.at)}, host {item.host}" for item in found]
             result.data.setdefault("snapshots", []).extend(
                 {"repository": repository.repository, "tag": tag, "id": item.id, "at": item.at, "host": item.host}
                 for item in found

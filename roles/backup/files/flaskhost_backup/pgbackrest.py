@@ -206,8 +206,8 @@ class PgBackRest:
                 # It quotes what it could not decrypt, which is no JSON either.
                 raise explain(Done(1, "", done.out), self.where) from None
             raise BackupError(
-                f"What pgBackRest says of its repository cannot be read ({type(error).__name__}).",
-                "Look yourself: sudo -u postgres pgbackrest info",
+                f"pgBackRest's information about its repository cannot be parsed ({type(error).__name__}).",
+                "See sudo -u postgres pgbackrest info",
             ) from None
         if found.problem:
             raise explain(Done(1, "", found.problem), self.where)
@@ -316,7 +316,7 @@ def gaps(repository: Path, since: str = "") -> tuple[list[str], list[str]]:
         for before, after in pairwise(sorted(numbers)):
             if after != before + 1:
                 first = f"{timeline:08X}{(before + 1) // 256:08X}{(before + 1) % 256:08X}"
-                what = f"The write-ahead log has a gap: {after - before - 1} segments from {first} on are missing."
+                what = f"The WAL has a gap: {after - before - 1} segments from {first} are missing."
                 (new if first >= since else old).append(what)
     return new[:10], old[:10]
 

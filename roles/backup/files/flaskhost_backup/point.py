@@ -27,7 +27,7 @@ def point(config: Config, app: str, release: str, previous: str, now: float) -> 
     name = f"{app}@{release}"
     if not POINT_NAME.fullmatch(name):
         raise BackupError(
-            f"{name!r} is no name for a restore point.", "It is made of the app's name and the release's."
+            f"{name!r} is not a valid name of a restore point.", "It consists of the names of the app and the release."
         )
     lsn, timeline = Server(config.need_cluster()).point(name)
     entry = {
@@ -42,4 +42,4 @@ def point(config: Config, app: str, release: str, previous: str, now: float) -> 
     State(config.state).add_point(entry)
     # In the repository too, so that a restore on another host finds it.
     write_json(config.records / "points.list", {"points": State(config.state).points()})
-    return Result(changed=True, lines=[f"The point {name} is at {lsn}."], data={"point": entry})
+    return Result(changed=True, lines=[f"The restore point {name} was created at {lsn}."], data={"point": entry})

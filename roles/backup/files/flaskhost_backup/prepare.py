@@ -38,7 +38,7 @@ def prepare(config: Config, *, dry: bool, now: float) -> Result:
         result.changed = True
         if not dry:
             local.make()
-            result.lines.append(f"{local.where} was made.")
+            result.lines.append(f"{local.where} was created.")
     if config.second:
         _prepare_second(config, result, dry=dry)
     return result
@@ -53,20 +53,21 @@ def _prepare_cluster(config: Config, result: Result, *, dry: bool) -> None:
         result.changed = True
         if not dry:
             backrest.make()
-            result.lines.append(f"{backrest.where} was made.")
+            result.lines.append(f"{backrest.where} was created.")
         result.data["first"] = True
         return
     if here and info.version == cluster.version and info.system != here:
         raise BackupError(
-            f"{backrest.where} holds the backups of another cluster than the one that runs here.",
-            f"To get that one's data back: ansible-playbook playbooks/restore.yml -e confirm={config.host}. To "
-            f"begin anew: sudo mv {config.database_repository} {config.database_repository}.old, then site.yml.",
+            f"{backrest.where} contains the backups of another cluster.",
+            f"To restore that cluster: ansible-playbook playbooks/restore.yml -e confirm={config.host}. To start with "
+            f"an empty repository: sudo mv {config.database_repository} {config.database_repository}.old, then run "
+            "site.yml.",
         )
     if here and info.system != here:
         result.changed = True
         if not dry:
             backrest.upgrade()
-            result.lines.append(f"{backrest.where} now is for PostgreSQL {cluster.version} too.")
+            result.lines.append(f"{backrest.where} now also accepts PostgreSQL {cluster.version}.")
         result.data["first"] = True
         return
     result.data["first"] = not [item for item in info.backups if item.system == info.system]

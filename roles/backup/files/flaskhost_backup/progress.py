@@ -48,10 +48,10 @@ def unfinished(config: Config) -> list[str]:
         left = Progress(config, kind).read()
         if left:
             what = f"the database {left['database']}" if left.get("database") else left.get("path", "all databases")
-            when = f", begun at {utc(float(left['at']))}," if left.get("at") else ""
-            again = f"Finish it: sudo {left['command']}; or go" if left.get("command") else "Go"
+            when = f", started at {utc(float(left['at']))}," if left.get("at") else ""
+            again = f"To finish it: sudo {left['command']}." if left.get("command") else "Go"
             found.append(
-                f"A restore of {what}{when} was killed, and is not finished. {again} back to what was there, as far as "
-                "nothing has been written since: sudo flaskhost-backup abandon"
+                f"A restore of {what}{when} was killed and is not finished. {again} To return to the previous data, "
+                "unless data has been written since: sudo flaskhost-backup abandon"
             )
     return found

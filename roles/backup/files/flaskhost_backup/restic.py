@@ -215,9 +215,7 @@ class Restic:
         """
         there = [str(path) for path in paths if path.exists()]
         if not there:
-            raise BackupError(
-                "Nothing of what is to be backed up is there.", "Run site.yml, which makes the apps' folders."
-            )
+            raise BackupError("None of the files to back up exists.", "Run site.yml, which creates the apps' folders.")
         arguments = [item for tag in tags for item in ("--tag", tag)]
         arguments += [item for pattern in exclude for item in ("--exclude", pattern)]
         done = self.run(
@@ -230,7 +228,7 @@ class Restic:
             unread = tuple(line.strip() for line in done.err.splitlines() if line.strip())
             if any("ermission denied" in line or "input/output error" in line for line in unread):
                 raise BackupError(
-                    f"{self.where}: some files could not be read: {unread[0][:200]}.", "Look at them: ls -l, and dmesg."
+                    f"{self.where}: some files could not be read: {unread[0][:200]}.", "Check them: ls -l, and dmesg."
                 )
         elif done.status or not summary.get("snapshot_id"):
             raise explain(done, self.where, self.folder)

@@ -44,7 +44,7 @@ def place(scratch: Scratch, found: Source, backup: Backup, target: Target) -> No
     Raises:
         BackupError: they cannot be; half of them may be there.
     """
-    need_room(scratch.folder.parent, backup.size, "A cluster beside the real one")
+    need_room(scratch.folder.parent, backup.size, "A separate cluster")
     scratch.make()
     tools.make_folder(_tablespaces(scratch), scratch.cluster.user)
     found.backrest.restore(scratch.data, *scratch_arguments(scratch, backup, target, found.line))
@@ -87,10 +87,10 @@ def beside(config: Config, request: Request) -> Result:
     return Result(
         changed=True,
         lines=[
-            f"A cluster beside the real one was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s.",
+            f"A separate cluster was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s.",
             *late,
-            f"Look at it: {look} DATABASE",
-            "When you are done: sudo flaskhost-backup remove",
+            f"To query it: {look} DATABASE",
+            "When you no longer need it: sudo flaskhost-backup remove",
         ],
         data={"beside": {"at": request.now, "socket": str(scratch.socket), "port": scratch.port}},
     )
@@ -101,4 +101,6 @@ def remove_beside(config: Config) -> Result:
     scratch = Scratch(config.need_cluster(), config.state / "beside", BESIDE_PORT)
     there = scratch.folder.exists()
     scratch.remove()
-    return Result(changed=there, lines=["The cluster beside the real one is gone." if there else "There is none."])
+    return Result(
+        changed=there, lines=["The separate cluster was deleted." if there else ("There is no separate cluster.")]
+    )

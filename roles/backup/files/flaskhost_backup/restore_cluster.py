@@ -62,7 +62,7 @@ def in_place(config: Config, request: Request) -> Result:
             )  # fmt: skip
             try:
                 if request.where == "local" and server.runs():
-                    notes += hand_over(server, "The last of the write-ahead log was taken from the old data")
+                    notes += hand_over(server, "The end of the WAL was copied from the previous data")
                 if request.where == "local":
                     # Before PostgreSQL stops, too: its last checkpoint writes over segments that it has handed over.
                     complete(found.backrest, found.folder, cluster, cluster.data, info)
@@ -87,9 +87,9 @@ def in_place(config: Config, request: Request) -> Result:
     result = Result(changed=True)
     result.lines = [f"The database was restored {wanted.text}, from the backup {backup.label}, in {seconds:.0f} s."]
     if last:
-        result.lines.append(f"The last commit in it is of {last}.")
+        result.lines.append(f"Its last commit is from {last}.")
     if aside:
-        result.lines.append(f"The data that was there before: {aside}. When all is well: sudo rm -r {aside}")
+        result.lines.append(f"The previous data: {aside}. When you no longer need it: sudo rm -r {aside}")
     result.lines += notes
     result.data["restore"] = {
         "at": request.now, "ok": True, "problems": [], "seconds": seconds, "target": wanted.text,
@@ -149,9 +149,9 @@ def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, n
         links = list((cluster.data / "pg_tblspc").glob("*")) if cluster.data.is_dir() else []
         if links:
             raise BackupError(
-                f"The cluster has tablespaces outside of its folder ({', '.join(path.name for path in links)}), which "
-                "cannot be put aside with it.",
-                "Restore beside it instead: ansible-playbook playbooks/restore.yml -e beside=true",
+                f"The cluster has tablespaces outside of its folder ({', '.join(path.name for path in links)}). A "
+                "restore cannot keep them with the previous data.",
+                "Restore into a separate cluster instead: ansible-playbook playbooks/restore.yml -e beside=true",
             )
         progress.note(data=str(cluster.data), aside=_next(cluster.data, mark))
         aside = move_aside(cluster.data, mark)
@@ -219,8 +219,8 @@ def _start(cluster: Cluster, timeout: float) -> str:
     said = "\n".join([line for line in lines if re.search(r"FATAL|PANIC|ERROR", line)][-6:] or lines[-3:])
     if running:
         raise BackupError(
-            f"The restored database has not recovered for {timeout:.0f} s.",
-            f"Look at its log, sudo journalctl -u {log.unit}, and give it more time: -e timeout={timeout * 4:.0f}",
+            f"The restored database did not finish its recovery within {timeout:.0f} s.",
+            f"See its log (sudo journalctl -u {log.unit}), and allow more time: -e timeout={timeout * 4:.0f}",
         )
     raise explain(Done(done.status or 1, "", said or done.text), "The restored database")
 
@@ -255,8 +255,8 @@ def _failed(config: Config, error: BaseException) -> BackupError:
         back = settle(config, start=False).says
     except (BackupError, OSError) as second:
         return BackupError(
-            f"{error.reason} Besides, what was there before could not be put back: {second}.",
-            f"It is beside {config.need_cluster().data}, named *.before-*; run the same command again.",
+            f"{error.reason} The previous data could not be put back either: {second}.",
+            f"It is next to {config.need_cluster().data} and named *.before-*. Run the same command again.",
         )
     return BackupError(f"{error.reason} {back}".strip(), error.cure)
 
@@ -329,10 +329,10 @@ def _finish(config: Config, left: Mapping[str, Any], *, timeout: float, start: b
     cluster, server = config.need_cluster(), Server(config.need_cluster())
     if not server.runs():
         _start(cluster, timeout)
-    text, aside = str((left.get("asked") or ["as it was asked for"])[0]), str(left.get("aside") or "")
-    says = f"The database was restored {text}: PostgreSQL has run on the restored data, which stays in its place."
+    text, aside = str((left.get("asked") or ["as requested"])[0]), str(left.get("aside") or "")
+    says = f"The database was restored {text}. PostgreSQL has run on the restored data, so it stays in its place."
     if aside:
-        says += f" The data that was there before: {aside}. When all is well: sudo rm -r {aside}"
+        says += f" The previous data: {aside}. When you no longer need it: sudo rm -r {aside}"
     entry = {
         "at": left.get("at") or time.time(), "ok": True, "problems": [], "seconds": 0, "target": text,
         "backup": left.get("backup") or "", "aside": aside, "units": left.get("units") or [],
@@ -364,7 +364,7 @@ def _take_back(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
     if aside and Path(aside).exists():
         if _takes_rows(data):
             # Not of this restore, see has_run().
-            other = f" A cluster that was made meanwhile: {move_aside(data, stamp(time.time()))}."
+            other = f" A cluster that was created in the meantime: {move_aside(data, stamp(time.time()))}."
         # PostgreSQL has never taken a row there: it comes from a backup that is still there.
         remove(data)
         move(Path(aside), data)
@@ -382,7 +382,7 @@ def _take_back(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
         _start(cluster, 600)
         started = f" and runs.{_start_apps(config, left, start=start)}"
     Progress(config).done()
-    return f"What was there before is in its place again{started}{other}"
+    return f"The previous data is in its place again{started}{other}"
 
 
 def _again(left: Mapping[str, Any]) -> str:
@@ -399,9 +399,9 @@ def abandon(config: Config) -> Result:
     left = Progress(config).read()
     if has_run(config, left):
         aside = left.get("aside")
-        where = f"The data of before is in {aside}" if aside else "There was no data before"
+        where = f"The previous data is in {aside}" if aside else "There was no previous data"
         raise BackupError(
-            f"PostgreSQL has run on the restored data, and rows may have come into it. {where}.",
-            f"Finish the restore: {_again(left)}; then restore to another time if that is what you want.",
+            f"PostgreSQL has run on the restored data, so rows may have been written. {where}.",
+            f"Finish the restore: {_again(left)}. You can then restore to another time.",
         )
     return Result(changed=bool(left), lines=[settle(config).says] if left else [])

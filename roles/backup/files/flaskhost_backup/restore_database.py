@@ -54,7 +54,7 @@ def database(config: Config, name: str, request: Request) -> Result:
         backup = into_scratch(config, scratch, found, wanted, request.timeout)
         try:
             if name not in scratch.server.databases():
-                raise BackupError(f"There was no database {name} then.", _others(server, name))
+                raise BackupError(f"The database {name} did not exist at that time.", _others(server, name))
             dump = scratch.folder / "dump"
             dumps.dump(scratch.server, name, dump)
             scratch.stop()
@@ -72,7 +72,7 @@ def database(config: Config, name: str, request: Request) -> Result:
     result.lines = [f"The database {name} was restored {wanted.text}, from {backup.label}, in {seconds:.0f} s.", *late]
     if kept:
         result.lines.append(
-            f"The one that was there before: {kept}. When all is well: sudo -u {cluster.user} dropdb {kept}"
+            f"The previous database: {kept}. When you no longer need it: sudo -u {cluster.user} dropdb {kept}"
         )
     result.lines += notes
     result.data["restore"] = {
@@ -91,13 +91,13 @@ def need_running(config: Config, server: Server) -> None:
     """
     if not server.runs():
         raise BackupError(
-            "PostgreSQL does not run: one database alone can only be restored into a cluster that does.",
-            "Restore the whole cluster, without -e app=...; or start it: sudo systemctl start postgresql",
+            "PostgreSQL is not running, but a single database can only be restored into a running cluster.",
+            "Start it: sudo systemctl start postgresql. Or restore the whole cluster, without -e app=...",
         )
     if Progress(config).read():
         raise BackupError(
-            "A restore of all databases was killed, and is not finished.",
-            "Finish it or take it back first: sudo flaskhost-backup status says how.",
+            "A restore of all databases was killed and is not finished.",
+            "Finish or undo it first. sudo flaskhost-backup status shows the commands.",
         )
 
 
@@ -119,9 +119,13 @@ def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: floa
         settle(config)
         with stopped(config.state, list(app.units) if app else []) as units:
             kept, notes = replace(config, name, dump, stamp(now), scrub=scrub, noted={"at": now, "units": units})
-    result = Result(changed=True, lines=[f"The database {name} was taken in{', and scrubbed' if scrub else ''}."])
+    result = Result(
+        changed=True, lines=[(f"The database {name} was replaced by the dump{(', and scrubbed' if scrub else '')}.")]
+    )
     if kept:
-        result.lines.append(f"The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}")
+        result.lines.append(
+            f"The previous database: {kept}. When you no longer need it: sudo -u postgres dropdb {kept}"
+        )
     result.lines += notes
     result.data["restore"] = {"at": now, "ok": True, "problems": [], "database": name, "aside": kept, "units": units}
     return result
@@ -171,7 +175,7 @@ def replace(
         dumps.rename(server, [*([(name, kept)] if there else []), (fresh, name)])
     except BackupError as problem:
         settle(config, start=False)
-        raise BackupError(f"{problem.reason} What was there before is in its place.", problem.cure) from None
+        raise BackupError(f"{problem.reason} The previous database is unchanged.", problem.cure) from None
     try:
         dumps.set_properties(server, name, dump)
     except BackupError as problem:
@@ -181,7 +185,7 @@ def replace(
         else:
             dumps.drop(server, name)
         progress.done()
-        raise BackupError(f"{problem.reason} What was there before is in its place again.", problem.cure) from None
+        raise BackupError(f"{problem.reason} The previous database is in its place again.", problem.cure) from None
     progress.done()
     return (kept if there else ""), notes
 
@@ -225,12 +229,12 @@ def settle(config: Config, *, start: bool = True) -> Settled:
             dumps.set_properties(server, name, dump)
         says = f"The database {name} was restored {left.get('target') or ''}".strip() + "; that run was killed."
         if kept:
-            says += f" The one that was there before: {kept}. When all is well: sudo -u postgres dropdb {kept}"
+            says += f" The previous database: {kept}. When you no longer need it: sudo -u postgres dropdb {kept}"
     else:
         dumps.drop(server, fresh)
         if name in names:
             dumps.let_in(server, name)
-        says = f"The database {name} is as it was before."
+        says = f"The database {name} is unchanged."
     entry = {
         "at": left.get("at") or time.time(), "ok": True, "problems": [], "seconds": 0,
         "target": left.get("target") or "", "backup": left.get("backup") or "", "database": name, "aside": kept,
@@ -268,5 +272,5 @@ def _others(server: Server, name: str) -> str:
     """What to do where a backup has no such database: it may have had another name then."""
     before = [other for other in _names(server) if other.startswith(f"{name}_before_")]
     if not before:
-        return "Ask for a later time."
-    return f"Ask for a later time, or look into what was put aside: {', '.join(sorted(before))}."
+        return "Choose a later time."
+    return f"Choose a later time, or check the databases that earlier restores kept: {', '.join(sorted(before))}."

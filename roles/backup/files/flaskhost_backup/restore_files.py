@@ -44,9 +44,9 @@ def files(
     if folder:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise BackupError(f"{folder} is not empty.", "Name an empty folder, or a new one.")
+            raise BackupError(f"{folder} is not empty.", "Choose an empty folder, or a new one.")
         repository.restore(chosen.id, folder, [str(path)])
-        return Result(changed=True, lines=[f"{path} of {utc(chosen.at)} is in {folder}{path}."])
+        return Result(changed=True, lines=[f"{path} from {utc(chosen.at)} was restored to {folder}{path}."])
     settled = _settle(config)
     return _files_in_place(config, repository, chosen, settled, app=app, path=path, now=now, command=command)
 
@@ -59,7 +59,7 @@ def check(config: Config, name: str, *, when: float | None, where: str, host: st
     """
     _repository, app, path, chosen = _choose(config, name, when=when, where=where, host=host)
     with held([app.lock] if app and app.lock else []):
-        return Result(lines=[f"{path} can be restored as it was at {utc(chosen.at)}."])
+        return Result(lines=[f"{path} can be restored from the backup of {utc(chosen.at)}."])
 
 
 def _choose(
@@ -73,11 +73,14 @@ def _choose(
     ]
     if not found:
         limit = f" from before {utc(when)}" if when is not None else ""
-        raise BackupError(f"{repository.where} holds no files{limit}.", "What there is: sudo flaskhost-backup list")
+        raise BackupError(
+            f"{repository.where} contains no files{limit}.", ("To list the backups: sudo flaskhost-backup list")
+        )
     chosen = found[-1]
     if not any(path.is_relative_to(item) for item in chosen.paths):
         raise BackupError(
-            f"{path} is not in the backup of {utc(chosen.at)}.", "What there is: sudo flaskhost-backup list"
+            f"The backup of {utc(chosen.at)} does not contain {path}.",
+            "To list the backups: sudo flaskhost-backup list",
         )
     return repository, app, path, chosen
 
@@ -91,11 +94,13 @@ def _place(config: Config, name: str) -> tuple[App | None, Path]:
     if name.startswith("/"):
         if Path(name) not in config.paths:
             kept = ", ".join(map(str, config.paths)) or "none"
-            raise BackupError(f"{name} is none of backup.paths.", f"Available: {kept}.")
+            raise BackupError(f"{name} is not in backup.paths.", f"Available: {kept}.")
         for owner in config.apps:
             # Whoever writes there could put a link in the way of what root moves.
             if Path(name).is_relative_to(owner.data):
-                raise BackupError(f"{name} belongs to the data of {owner.name}.", f"Restore that: --app {owner.name}")
+                raise BackupError(
+                    f"{name} is part of the data of {owner.name}.", (f"Restore all of it: --app {owner.name}")
+                )
         return None, Path(name)
     app = None if name == "flaskhost" else config.app(name)
     return app, app.data if app else Path("/etc/flaskhost")
@@ -127,8 +132,10 @@ def _settle(config: Config) -> list[str]:
     start_left(config.state, [unit for app in config.apps if app.name == left["app"] for unit in app.units])
     progress.done()
     if aside and os.path.lexists(aside):
-        return [f"What was there before the restore that was killed: {aside}. When all is well: sudo rm -r {aside}"]
-    return [f"A restore of {path} was killed, and what was there before it is in its place again."]
+        return [
+            f"The data from before the restore that was killed: {aside}. When you no longer need it: sudo rm -r {aside}"
+        ]
+    return [f"A restore of {path} was killed. The previous data is in its place again."]
 
 
 def _fresh(path: Path) -> Path:
@@ -166,7 +173,8 @@ def _files_in_place(
             # Of backup.paths one may be a file.
             if not inside.is_dir() and (app or not inside.is_file()):
                 raise BackupError(
-                    f"{path} is not in the backup of {utc(chosen.at)}.", "See: sudo flaskhost-backup list"
+                    f"The backup of {utc(chosen.at)} does not contain {path}.",
+                    ("To list the backups: sudo flaskhost-backup list"),
                 )
             _translate(inside, path)
             if config.secrets.is_relative_to(path) and config.secrets.is_dir():
@@ -179,9 +187,9 @@ def _files_in_place(
         finally:
             progress.done()
             remove(fresh)
-    result = Result(changed=True, lines=[*settled, f"{path} is as it was at {utc(chosen.at)}."])
+    result = Result(changed=True, lines=[*settled, f"{path} was restored from the backup of {utc(chosen.at)}."])
     if aside:
-        result.lines.append(f"What was there before: {aside}. When all is well: sudo rm -r {aside}")
+        result.lines.append(f"The previous data: {aside}. When you no longer need it: sudo rm -r {aside}")
     result.data["restore"] = {"at": now, "ok": True, "problems": [], "path": str(path), "aside": str(aside or "")}
     return result
 

@@ -15,8 +15,8 @@ from flaskhost_backup.explain import explain
 from flaskhost_backup.sessions import Login
 
 _CURE = (
-    "Correct the scrub file. It is plain SQL that runs in one transaction: without BEGIN, COMMIT, COPY ... FROM STDIN "
-    "and commands of psql (\\...)."
+    "Correct the scrub file. It is plain SQL and runs in one transaction. BEGIN, COMMIT, COPY ... FROM STDIN and "
+    "psql's commands (\\\\...) are not supported."
 )
 
 
@@ -29,9 +29,9 @@ def read(path: Path) -> str:
     try:
         sql = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise BackupError("The scrub is not a text in UTF-8.", _CURE) from None
+        raise BackupError("The scrub file is not UTF-8 text.", _CURE) from None
     if "\0" in sql:
-        raise BackupError("The scrub contains a NUL character, which SQL cannot.", _CURE)
+        raise BackupError("The scrub file contains a NUL character, which SQL does not allow.", _CURE)
     return sql
 
 
@@ -72,6 +72,6 @@ def run(login: Login, sql: str) -> None:
         raise BackupError(f"The scrub failed: {problem.reason}", f"{problem.cure} {_CURE}".strip())
     numbers = done.out.split()
     if len(numbers) != 2 or numbers[0] != numbers[1] or not numbers[0].isdigit():
-        raise BackupError("The scrub did not run to its end in one transaction.", _CURE)
+        raise BackupError("The scrub did not complete in one transaction.", _CURE)
     if login.ask(f"SELECT pg_catalog.pg_xact_status('{numbers[0]}')") != [["committed"]]:
         raise BackupError("The scrub was not committed.", _CURE)

@@ -114,10 +114,10 @@ def _need_same_cluster(config: Config, second: restic.Restic, info: Info) -> Non
     found = second.snapshots(restic.DATABASE, [config.host])
     if found and found[-1].system not in ours:
         raise BackupError(
-            f"The second repository holds backups of another cluster of {config.host}, the newest of "
-            f"{utc(found[-1].at)}. Nothing is copied over them.",
-            f"To restore them here: ansible-playbook playbooks/restore.yml -e from=second -e confirm={config.host}. "
-            "To do without them: sudo flaskhost-backup adopt",
+            f"The second repository contains backups of another cluster of {config.host}, the newest from "
+            f"{utc(found[-1].at)}. They are not overwritten.",
+            "To restore them on this host: ansible-playbook playbooks/restore.yml -e from=second -e "
+            f"confirm={config.host}. To replace them: sudo flaskhost-backup adopt",
         )
 
 
@@ -126,7 +126,7 @@ def adopt(config: Config, now: float) -> Result:
     need_enabled(config)
     system = PgBackRest(config).info().system
     if not system:
-        raise BackupError("There is no local repository yet.", "Run site.yml, which makes it.")
+        raise BackupError("The local repository does not exist yet.", "Run site.yml, which creates it.")
     entry = {"at": now, "ok": True, "problems": [], "seconds": 0, "system": system, "repository": config.second}
     State(config.state).note("copy", entry)
-    return Result(changed=True, lines=["The next copy goes to the second repository, beside what is there."])
+    return Result(changed=True, lines=["The next copy adds this cluster's backups to those in the second repository."])

@@ -297,7 +297,7 @@ WHERE d.datname = {literal(database)} ORDER BY r.oid = d.datdba DESC, r.rolname
 """)  # noqa: S608 - quoted
     found = [json.loads(row[0]) for row in rows]
     if not found:
-        raise BackupError(f"There is no database {database}.")
+        raise BackupError(f"The database {database} does not exist.")
     return [] if found[0][1] else [item[0] for item in found]
 
 
@@ -329,7 +329,7 @@ def number(lines: list[str]) -> int:
     """
     with contextlib.suppress(ValueError, IndexError):
         return int(lines[0])
-    raise BackupError("PostgreSQL has not answered with a number.")
+    raise BackupError("PostgreSQL did not return a number.")
 
 
 def values(lines: list[str]) -> list[Any]:
@@ -341,4 +341,4 @@ def values(lines: list[str]) -> list[Any]:
     try:
         return [json.loads(line) for line in lines]
     except ValueError:
-        raise BackupError("PostgreSQL has not answered as it was asked.") from None
+        raise BackupError("PostgreSQL returned unexpected output.") from None

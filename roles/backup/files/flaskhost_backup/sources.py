@@ -111,10 +111,10 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None, *, who
         found = [item for item in found if item.at <= before]
     if not found:
         others = sorted({item.host for item in second.snapshots(restic.DATABASE)} - {host})
-        hint = f" There are some of: {', '.join(others)} (-e of=NAME)." if others and before is None else ""
+        hint = f" It contains backups of: {', '.join(others)} (-e of=NAME)." if others and before is None else ""
         raise BackupError(
-            f"The second repository holds no backup of the database of {host}.{hint}",
-            "What there is: sudo flaskhost-backup list",
+            f"The second repository contains no backup of the database of {host}.{hint}",
+            "To list the backups: sudo flaskhost-backup list",
         )
     remove(folder)
     # Where it lies in the snapshot is where it was on the host that took it.

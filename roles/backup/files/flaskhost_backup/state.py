@@ -94,8 +94,9 @@ def lock(
             yield
     except lock_file.Busy as error:
         raise BackupError(
-            f"Another run is at work: {error.holder}.",
-            "Wait for it, then run the same command again: systemctl list-units 'flaskhost-backup@*'",
+            f"Another run is active: {error.holder}.",
+            "Wait until it has ended, then run the same command again. To list the runs: systemctl list-units "
+            "'flaskhost-backup@*'",
         ) from None
 
 
@@ -118,6 +119,6 @@ def held(paths: list[Path]) -> Iterator[None]:
             stream = stack.enter_context(lock_file.open_file(path))
             if not lock_file.acquire(stream):
                 raise BackupError(
-                    f"A deploy holds {path}.", "Wait until it has ended, then run the same command again."
+                    f"A deploy has locked {path}.", "Wait until it has ended, then run the same command again."
                 )
         yield

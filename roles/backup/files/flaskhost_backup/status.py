@@ -22,7 +22,7 @@ def status(config: Config, now: float) -> Result:
     result.data["unfinished"] = unfinished(config)
     found = aside.find(config)
     result.data["aside"] = found.as_data()
-    result.lines += [f"Put aside by a restore: {thing.line}" for thing in found.things]
+    result.lines += [f"Kept by a restore: {thing.line}" for thing in found.things]
     result.problems += [*late(config, now), *found.problems]
     if config.enabled and not config.second:
         result.lines.append(ONLY_HERE)
@@ -32,7 +32,7 @@ def status(config: Config, now: float) -> Result:
 def late(config: Config, now: float) -> list[str]:
     """List what is overdue or failed in its last run. Only files of this host are read."""
     if not config.enabled:
-        return [f"{OFF} Set it if need be (docs/backup.md), then run site.yml."]
+        return [f"{OFF} Set it if it is not set (docs/backup.md), then run site.yml."]
     state, found = State(config.state), unfinished(config)
     wanted = [("files", "backup of the files", config.alert_hours * HOUR, "files")]
     if config.cluster:
@@ -52,10 +52,12 @@ def late(config: Config, now: float) -> list[str]:
         began = float(read_json(config.state / "since.json").get("at") or now)
         age = now - float(good.get("at") or began)
         reason = (
-            f" The last run says: {last['problems'][0]}" if last and not last.get("ok") and last.get("problems") else ""
+            f" The last run reported: {last['problems'][0]}"
+            if last and not last.get("ok") and last.get("problems")
+            else ""
         )
         if age > limit:
-            when = f"is {_age(age)} old" if good else "has never been made"
+            when = f"is {_age(age)} old" if good else "has not been created yet"
             found.append(
                 f"The last {what} {when}.{reason or f' Make one: sudo systemctl start flaskhost-backup@{verb}'}"
             )

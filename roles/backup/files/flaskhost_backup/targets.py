@@ -49,10 +49,10 @@ def parse_time(text: str, now: float) -> float:
     try:
         found = datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
     except ValueError:
-        raise BackupError(f"{text!r} is no time.", 'Write it as "2026-11-21 10:15:00", in UTC.') from None
+        raise BackupError(f"{text!r} is not a time.", 'Write it as "2026-11-21 10:15:00", in UTC.') from None
     seconds = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     if seconds > now:
-        raise BackupError(f"{utc(seconds)} is still to come.", "Without a time the newest state is restored.")
+        raise BackupError(f"{utc(seconds)} is in the future.", "Without a time, the newest state is restored.")
     return seconds
 
 
@@ -67,8 +67,8 @@ def release_target(config: Config, app: str, release: str, points: list[dict[str
     if not names:
         known = ", ".join(str(item["release"]) for item in found if app in ("", item.get("app")))
         raise BackupError(
-            f"No point is known before the migration of {release}.",
-            f"Known are: {known or 'none'}; or name a time: sudo flaskhost-backup list",
+            f"There is no restore point before the migration of {release}.",
+            f"Available: {known or 'none'}. Or choose a time: sudo flaskhost-backup list",
         )
     return Target("point", str(names[-1]["name"]), names[-1])
 
@@ -87,18 +87,22 @@ def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: 
     backups = [item for item in info.backups if item.system == info.system]
     if not backups:
         second = "; or restore from the second repository: -e from=second" if info.copied else ""
-        raise BackupError("There is no backup yet.", f"Make one: sudo flaskhost-backup full{second}")
+        raise BackupError("There is no backup yet.", f"Create one: sudo flaskhost-backup full{second}")
     if target.kind == "backup":
         chosen = [item for item in backups if item.label == target.value]
         if not chosen:
-            raise BackupError(f"There is no backup {target.value}.", "What there is: sudo flaskhost-backup list")
+            raise BackupError(
+                f"The backup {target.value} does not exist.", "To list the backups: sudo flaskhost-backup list"
+            )
         return chosen[-1]
     if target.kind != "point":
         backups = [item for item in backups if line.holds(item)]
         if not backups:
             raise BackupError(
-                f"No backup leads to where the database is now: timeline {line.timeline} of its log.",
-                "Make one: sudo flaskhost-backup full; or name one of sudo flaskhost-backup list: -e label=LABEL",
+                "No backup leads to the current state of the database, which is on timeline "
+                f"{line.timeline} of its WAL.",
+                "Create one: sudo flaskhost-backup full. Or choose a backup from sudo flaskhost-backup list: -e "
+                "label=LABEL",
             )
     if target.kind == "latest":
         return backups[-1]
@@ -109,9 +113,9 @@ def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: 
         before = [item for item in before if item.timeline <= int((target.point or {}).get("timeline") or 1 << 31)]
     if not before:
         raise BackupError(
-            f"There is no backup from before {utc(limit)}; the first one was whole at {utc(backups[0].stop)}.",
-            f"Ask for a later time{', or use the second repository: -e from=second' if info.copied else ''}. "
-            "What there is: sudo flaskhost-backup list",
+            f"There is no backup from before {utc(limit)}. The first one was complete at {utc(backups[0].stop)}.",
+            f"Choose a later time{(', or use the second repository: -e from=second' if info.copied else '')}. To list "
+            "the backups: sudo flaskhost-backup list",
         )
     return before[-1]
 

@@ -51,7 +51,7 @@ class Done:
     def last(self) -> str:
         """The last thing that it complained of, on one line."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
-        return lines[-1][:300] if lines else f"it ended with status {self.status} and said nothing"
+        return lines[-1][:300] if lines else f"it ended with status {self.status} and printed nothing"
 
 
 def identity(user: str) -> dict[str, Any]:

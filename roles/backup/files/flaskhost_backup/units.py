@@ -103,7 +103,7 @@ def stop_units(units: list[str]) -> None:
         tools.run(["systemctl", "kill", "--signal=SIGKILL", "--", *services], timeout=60)
         done = tools.run(stop, timeout=600)
     if done.status:
-        raise BackupError(f"An app could not be stopped: {done.last}", "Look at it: systemctl status 'flask-*'")
+        raise BackupError(f"An app could not be stopped: {done.last}", "Check it: systemctl status 'flask-*'")
 
 
 def start_units(units: list[str]) -> None:
@@ -130,7 +130,7 @@ def start_units(units: list[str]) -> None:
     # What systemctl itself says is not worth a line: to look at the log that is quoted here.
     logs = [f"The last lines of {unit}: {_log(unit)}" for unit in failed[:LOGS]]
     raise BackupError(
-        " ".join([f"An app is down, these units did not start: {', '.join(down)}.", *logs]),
+        " ".join([f"An app is down. These units did not start: {', '.join(down)}.", *logs]),
         f"Start the app again: sudo systemctl start {' '.join(down)}. If its release is newer than the data that was "
         "restored, roll it back: ansible-playbook playbooks/rollback.yml.",
     )

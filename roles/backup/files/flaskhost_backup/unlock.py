@@ -13,4 +13,4 @@ def unlock(config: Config) -> Result:
     repositories = [restic.local(config), *([restic.second(config)] if config.second else [])]
     for repository in repositories:
         repository.unlock()
-    return Result(changed=True, lines=["Locks of runs that have ended are gone."])
+    return Result(changed=True, lines=["The locks of ended runs were removed."])

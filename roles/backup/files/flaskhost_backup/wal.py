@@ -13,7 +13,7 @@ from flaskhost_backup.sources import Source
 from flaskhost_backup.targets import Target, choose
 
 
-def hand_over(server: Server, otherwise: str = "What was committed last may be missing") -> list[str]:
+def hand_over(server: Server, otherwise: str = "The last commits may be missing") -> list[str]:
     """Get the last of the log into the repository; a restore to a time also needs one commit after it.
 
     Args:
@@ -48,7 +48,7 @@ def complete(backrest: PgBackRest, repository: Path, cluster: Cluster, data: Pat
             try:
                 backrest.push(log / name, data)
             except BackupError as error:
-                return [f"A part of the log was not handed over to the repository: {error.reason}"]
+                return [f"A part of the WAL was not archived: {error.reason}"]
     return []
 
 
@@ -69,10 +69,13 @@ def need_no_gap(repository: Path, backup: Backup, *, accept: bool) -> list[str]:
     new, _old = gaps(repository, backup.first_wal)
     if new and not accept:
         raise BackupError(
-            f"{new[0]} What was committed after it cannot be restored from the backup {backup.label}.",
-            'Name a time before it: -e to="..."; or go up to the gap: -e accept_gap=true (on the host: --accept-gap)',
+            f"{new[0]} Commits after the gap cannot be restored from the backup {backup.label}.",
+            (
+                'Choose a time before the gap: -e to="...". Or restore up to the gap: -e accept_gap=true (on the host: '
+                "--accept-gap)"
+            ),
         )
-    return [f"{gap} What was committed after it is not in the database." for gap in new]
+    return [f"{gap} Commits after the gap are not in the database." for gap in new]
 
 
 def need_whole_log(found: Source, wanted: Target, accept_gap: bool) -> None:
