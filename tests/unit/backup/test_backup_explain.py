@@ -17,11 +17,15 @@ FAILURES = {
     ),
     "ERROR: [029]: unable to load info\n FormatError: key/value found outside of section":
         ("backup.passphrase is not the passphrase of the local repository.", "backup.passphrase"),
-    "Fatal: wrong password or no key found": ("backup.passphrase is not the passphrase of the local repository.", "site.yml"),
+    "Fatal: wrong password or no key found": (
+        "backup.passphrase is not the passphrase of the local repository.", "site.yml",
+    ),
     "ERROR: [075]: unable to find backup set with stop time less than '2020-01-01 00:00:00+00'": (
         "There is no backup from before 2020-01-01 00:00:00+00.", "flaskhost-backup list",
     ),
-    "ERROR: [075]: no backup set found to restore": ("The local repository contains no backup.", "flaskhost-backup full"),
+    "ERROR: [075]: no backup set found to restore": (
+        "The local repository contains no backup.", "flaskhost-backup full",
+    ),
     "FATAL:  recovery ended before configured recovery target was reached": ("The WAL ends before", "earlier time"),
     "subprocess ssh: ssh: connect to host 127.0.0.1 port 9: Connection refused\nFatal: unable to open repository": (
         "The local repository cannot be reached (Connection refused).", "flaskhost-backup copy",
