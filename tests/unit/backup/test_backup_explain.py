@@ -16,7 +16,7 @@ FAILURES = {
         "PostgreSQL is running on the data", "systemctl stop postgresql",
     ),
     "ERROR: [029]: unable to load info\n FormatError: key/value found outside of section":
-        ("backup.passphrase is not the passphrase of the local repository.", "backup.passphrase"),
+        ("backup.passphrase is not the passphrase of the local repository.", "created with"),
     "Fatal: wrong password or no key found": (
         "backup.passphrase is not the passphrase of the local repository.", "site.yml",
     ),

@@ -202,7 +202,7 @@ def test_a_path_that_is_not_kept_and_one_that_an_app_writes_are_refused(
     config = replace(config, paths=(inside,))
     with pytest.raises(BackupError, match=r"/srv/other is not in backup\.paths\. Available: .*/reports\."):
         restore(config, "/srv/other")
-    with pytest.raises(BackupError, match="Restore that: --app shop"):
+    with pytest.raises(BackupError, match="Restore all of it: --app shop"):
         restore(config, str(inside))
 
 

@@ -77,7 +77,7 @@ def test_a_restore_goes_along_the_timeline_that_the_cluster_is_on() -> None:
     on_one = timelines.Line(1)
     assert targets.choose(info(one, two), targets.Target(), on_one).label == "1F"
     assert targets.choose(info(one, two), targets.Target()).label == "2F"
-    with pytest.raises(BackupError, match="timeline 1 of its log"):
+    with pytest.raises(BackupError, match="timeline 1 of its WAL"):
         targets.choose(info(two), targets.Target(), on_one)
     first = info(one).backups[0]
     assert "--target-timeline=1" in targets.arguments(first, targets.Target(), on_one)
@@ -148,7 +148,7 @@ def test_a_release_is_found_by_its_name_and_app(tmp_path: Path) -> None:
     for app in ("blog", "shop"):
         now.add_point({"name": f"{app}@r1", "app": app, "release": "r1", "at": 5, "timeline": 1})
     assert targets.release_target(config, "shop", "r1").value == "shop@r1"
-    with pytest.raises(BackupError, match="Known are: r1;"):
+    with pytest.raises(BackupError, match=r"Available: r1\."):
         targets.release_target(config, "shop", "r2")
 
 

@@ -16,7 +16,7 @@ from flaskhost_backup.sessions import Login
 
 _CURE = (
     "Correct the scrub file. It is plain SQL and runs in one transaction. BEGIN, COMMIT, COPY ... FROM STDIN and "
-    "psql's commands (\\\\...) are not supported."
+    "The commands of psql (\\\\...) are not supported."
 )
 
 
