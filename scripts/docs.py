@@ -99,8 +99,16 @@ def app_rows(options: Mapping[str, Option], prefix: str = "", depth: int = 0) ->
 
 
 def role_table(specs: Path) -> str:
-    """Return the table of a role, from its argument_specs."""
-    options = yaml.safe_load(specs.read_text(encoding="utf-8"))["argument_specs"]["main"].get("options") or {}
+    """Return the table of a role, from its argument_specs: the options of main, then those of other entry points."""
+    entry_points = yaml.safe_load(specs.read_text(encoding="utf-8"))["argument_specs"]
+    options = dict(entry_points["main"].get("options") or {})
+    more: dict[str, list[str]] = {}
+    for entry_point, spec in entry_points.items():
+        for name, option in (spec.get("options") or {}).items():
+            if name not in options or name in more:
+                more.setdefault(name, []).append(f"`{entry_point}`")
+                note = f"Only for the entry point{'s' * (len(more[name]) > 1)} {' and '.join(more[name])}."
+                options[name] = {**option, "description": f"{option['description']} {note}"}
     return "\n".join([HEAD, *role_rows(options)])
 
 

@@ -19,8 +19,9 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
     ansible.module_utils.__path__.append(str(PROJECT_DIR / "plugins" / "module_utils"))
 
 from ansible.module_utils.flaskhost import preflight
+from ansible.module_utils.flaskhost.apps import names as shared
 from ansible.module_utils.flaskhost.apps import sizing
-from ansible.module_utils.flaskhost.apps.record import app_records, pick
+from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick
 from ansible.module_utils.flaskhost.deploy import virtualenv
 from ansible.module_utils.flaskhost.programs.installed import program_texts
 from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
@@ -60,6 +61,13 @@ def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: s
 def flask_app_accounts(apps: Any) -> list[str]:
     """Return the accounts of the apps on their hosts: the system user and the build account of each."""
     return sorted({account for name in apps for account in (str(name), virtualenv.build_account(str(name)))})
+
+
+def flask_constant(name: str) -> Any:
+    """Return a constant of :mod:`apps.names`, so that roles and group_vars do not repeat it."""
+    if not name.isupper():
+        raise ValueError(f"{name} is not a constant; their names are in capitals")
+    return getattr(shared, name)
 
 
 def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> dict[str, Any]:
@@ -237,7 +245,8 @@ def _role_options() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in _specs():
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
-            found |= entry.get("options") or {}
+            # main comes first. Other entry points can restrict its options further.
+            found = (entry.get("options") or {}) | found
     return {name: spec for name, spec in found.items() if not name.startswith("preflight_")}
 
 
@@ -261,6 +270,28 @@ def flask_app_problem_report(problems: list[preflight.Problem], host: str) -> st
 def flask_app_pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
     """Select a role's part of the records; see :func:`apps.record.pick`."""
     return pick(records, fields)
+
+
+def flask_apps_for(
+    records: list[dict[str, Any]], option: str, renamed: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Select what a role takes for each app; see :func:`apps.record.for_role`.
+
+    Args:
+        records: the apps' records.
+        option: the role's option, such as ``nginx_sites``. The fields are read from the role's argument_specs.
+        renamed: the fields that have another name in the record.
+    """
+    return for_role(records, _fields(option), renamed or {})
+
+
+@functools.cache
+def _fields(option: str) -> dict[str, Any]:
+    """Return the fields of a role's list option, from its argument_specs."""
+    path = PROJECT_DIR / "roles" / option.partition("_")[0] / "meta" / "argument_specs.yml"
+    specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    fields: dict[str, Any] = specs[option]["options"]
+    return fields
 
 
 def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
@@ -312,6 +343,7 @@ class FilterModule:
             "flask_acme_settings": flask_acme_settings,
             "flask_app_accounts": flask_app_accounts,
             "flask_app_access_problems": flask_app_access_problems,
+            "flask_apps_for": flask_apps_for,
             "flask_app_pick": flask_app_pick,
             "flask_app_problem_report": flask_app_problem_report,
             "flask_app_problems": flask_app_problems,
@@ -321,6 +353,7 @@ class FilterModule:
             "flask_backup_settings": flask_backup_settings,
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
+            "flask_constant": flask_constant,
             "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
             "flask_host_questions": flask_host_questions,

@@ -213,14 +213,14 @@ def main() -> None:
     for name in ("environment", "secrets"):
         options[name] = {key: _text(value) for key, value in options[name].items()}
     if len([name for name in ("source_path", "source_archive", "source_repo") if options[name]]) != 1:
-        module.fail_json(msg=f"{options['app']}: give one of source_path, source_archive and source_repo.")
+        module.fail_json(msg=f"{options['app']}: set exactly one of source_path, source_archive and source_repo.")
     deployment = Deployment(module.run_command, options, check=module.check_mode)
     try:
         outcome = deployment.go()
     except ReleaseError as error:
         _hide_keys(module, deployment)
         more = {"lock_holder": error.holder} if isinstance(error, Locked) else {}
-        done = {"deploy": "released", "rollback": "taken back", "restart": "restarted"}[options["verb"]]
+        done = {"deploy": "released", "rollback": "rolled back", "restart": "restarted"}[options["verb"]]
         module.fail_json(
             msg=f"{options['app']} was not {done}. {error.step}: {error.reason}\n{error.cure}",
             step=error.step,

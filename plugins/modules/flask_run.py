@@ -172,7 +172,7 @@ def main() -> None:
         release = live_release(options, run)
         if not options["force"]:
             freeze.check(options["app"], Path(options["freeze"]))
-        require_journal(options["unit"], "Look for the app")
+        require_journal(options["unit"], "Find the app")
         if options["owner_file"] and not module.check_mode:
             group = as_owner(run, options["owner_file"], "Log in as the owner of the tables")
     except ReleaseError as error:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
 from loading import ROOT, load_plugin
 
 ROLES = ROOT / "roles"
+# Vars and templates of roles use the project's filters.
+filter_loader.add_directory(str(ROOT / "plugins" / "filter"))
 
 
 def render(role: str, template: str, facts: dict[str, Any] | None = None, **variables: Any) -> str:

@@ -202,7 +202,7 @@ def test_each_kind_of_backup_yml_does_its_part_and_no_other(host: Any, kind: str
 
 
 def test_a_kind_that_there_is_not_is_refused(host: Any) -> None:
-    assert "kind: 'half' is none of full, diff" in play("backup", name_of(host), kind="half", good=False)
+    assert "kind: 'half' is not one of full, diff" in play("backup", name_of(host), kind="half", good=False)
 
 
 def test_unlock_takes_away_the_lock_of_a_killed_run_and_not_that_of_one_at_work(host: Any) -> None:

@@ -90,7 +90,7 @@ def test_what_cannot_be_restored_is_refused_before_visitors_notice(host: Any) ->
     try:
         output = play("restore", name, good=False, **given)
         assert "guestbook is frozen since" in output
-        assert "Add -e force=true to go on all the same" in output
+        assert "Add -e force=true to continue despite the freeze" in output
         assert "Show the maintenance page" not in output
         play("restore", name, force=True, **given)
     finally:

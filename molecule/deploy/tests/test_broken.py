@@ -51,14 +51,18 @@ def is_refused(host, visitor, app="hello", load_options=None, **variables):
     [
         ("bad-import", "Start the {idle} slot", "No module named 'a_module_that_nobody_has'"),
         ("bad-name", "Start the {idle} slot", "cannot import name 'a_name_that_flask_has_not'"),
-        ("slow-start", "Start the {idle} slot", "does not start within 10 s"),
+        ("slow-start", "Start the {idle} slot", "did not start within 10 s"),
         ("memory-hog", "Start the {idle} slot", "more memory than limits.memory allows"),
-        ("bad-answer", "Ask the {idle} slot for /", "got 500, wanted 200"),
-        ("bad-redirect", "Ask the {idle} slot for /", "got 301, wanted 200"),
-        ("crash-later", "Ask the {idle} slot for /", "has crashed|answered well at first, and then no more"),
-        ("bad-lock", "Build the environment", "flask==999.0"),
+        ("bad-answer", "Check the health of the {idle} slot", "returned 500, expected 200"),
+        ("bad-redirect", "Check the health of the {idle} slot", "returned 301, expected 200"),
+        (
+            "crash-later",
+            "Check the health of the {idle} slot",
+            "service crashed|responses were good, a later one was not",
+        ),
+        ("bad-lock", "Build the virtual environment", "flask==999.0"),
         ("bad-release-command", "Run the release command", "the table is locked"),
-        ("no-such-version", "Read the repository", "no branch or tag named 'no-such-version'"),
+        ("no-such-version", "Read the repository", "no branch or tag 'no-such-version'"),
     ],
 )
 def test_broken_release_never_serves_and_says_why(host, visitor, tag, step, reason):
@@ -73,7 +77,7 @@ def test_broken_release_never_serves_and_says_why(host, visitor, tag, step, reas
 #: Seconds to watch, and what is found. An answer is in the log when it has been given: after 3 s.
 WATCHED = {
     "errors-under-traffic": (4, r"requests ended with a server error \(5xx\)"),
-    "slow-under-traffic": (8, "half of the answers take more than"),
+    "slow-under-traffic": (8, "the median response time is"),
 }
 
 
@@ -161,10 +165,10 @@ def test_second_deploy_is_told_who_has_the_lock_and_since_when(host, visitor):
         _first_status, first_output = finish(first)
     assert state == "activating", first_output
     assert status != 0, output
-    held = re.search(r"another deploy holds it: (\S+) since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", output)
+    held = re.search(r"another deploy of the app is running: (\S+) since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", output)
     assert held, output
     assert held[1] == f"{getpass.getuser()}@{socket.gethostname()}"
-    assert "does not start within 25 s" in first_output
+    assert "did not start within 25 s" in first_output
     assert load.report.lost == 0, load.report.text()
     assert serving(host) == before
     assert leftovers(host) == []

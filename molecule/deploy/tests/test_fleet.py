@@ -107,8 +107,8 @@ def test_release_that_fails_on_one_host_is_taken_back_on_both(both, visitor):
     with load_on(visitor) as load:
         status, output = run("deploy", app="hello", version="n7", flask_apps={**APPS, "hello": bad})
     assert status != 0
-    assert "got 404, wanted 200" in output
-    assert "All hosts have gone back to what they served before" in output
+    assert "returned 404, expected 200" in output
+    assert "All hosts serve their previous release again" in output
     assert served(both) == before
     assert load.report.lost == 0, load.report.text()
     for host in (*both.values(), second):
@@ -126,7 +126,7 @@ def test_watch_of_one_host_takes_back_the_other_that_has_flipped(both, visitor_o
         )
     assert status != 0
     assert "Watch the release" in output
-    assert "All hosts have gone back" in output
+    assert "All hosts serve their previous release again" in output
     assert served(both) == before
     assert load.report.lost_by_second, "the visitors have seen no error: the release has not served"
     # It had served on the first host, too.
@@ -197,7 +197,7 @@ def test_second_deploy_is_refused_between_the_phases_too(both):
         time.sleep(1)
         status, output = run("deploy", app="hello", version="n12")
         assert status != 0
-        assert "another deploy holds it" in output
+        assert "another deploy of the app is running" in output
         assert os.environ.get("USER", "root") in output
     finally:
         output, _none = first.communicate(timeout=120)

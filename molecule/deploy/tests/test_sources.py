@@ -185,7 +185,7 @@ def test_archive_of_a_web_site_is_fetched_by_the_host(host, visitor, web_site):
     assert source["checksum"] in output
     status, missing = from_source(host, **{**other, "archive": source["archive"].replace("hello", "goodbye")})
     assert status != 0, missing
-    assert "the server answers 404" in missing
+    assert "the server returned 404" in missing
     assert serving(host) == before
     assert leftovers(host) == []
 
@@ -213,7 +213,7 @@ def test_environment_is_built_offline_from_a_wheelhouse_or_not_at_all(host, visi
     next((code / "vendor/wheels").glob("gunicorn-*")).unlink()
     status, output = from_source(host, packages="vendor/wheels", path=str(code))
     assert status != 0, output
-    assert "hello was not released. Build the environment" in output
+    assert "hello was not released. Build the virtual environment" in output
     assert "gunicorn" in output
     assert "wheelhouse" in output
     assert serving(host) == before

@@ -283,9 +283,9 @@ def test_check_mode_changes_nothing(host, first, second):
         start("maintenance", host, "--check", maintenance="on", **app),
     )
     wanted = [
-        "which differs in: code, variables",
-        f"-{second} +{first} +go back to {first}",
-        "let it serve",
+        "with changes in: code, variables",
+        f"-{second} +{first} +roll back to {first}",
+        "switch traffic to it",
         '+ "reason": "audit"',
         "+<!doctype html>",
     ]
@@ -361,7 +361,7 @@ def test_rollback_is_refused_where_the_release_does_not_know_the_schema(host, vi
     assert state(host) == before
     status, output = run("rollback", host, app="guestbook", force=True)
     assert status == 0, output
-    assert "It is gone back to all the same" in output
+    assert "Rolled back to it anyway (force)" in output
     assert Path(host.file("/srv/guestbook/current").linked_to).name == first
     assert visitor.ask(f"{SITE}readyz").status == 200
     assert sql(host, "select version_num from alembic_version") == "0002", "the database is left as it is"

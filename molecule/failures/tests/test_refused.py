@@ -57,7 +57,7 @@ def state(host):
     ("tag", "step", "reason"),
     [
         ("bad-object", "Start the {idle} slot", "Failed to find attribute 'app'"),
-        ("no-lock", "Build the environment", "no file that pins its dependencies"),
+        ("no-lock", "Build the virtual environment", "no file that pins its dependencies"),
     ],
 )
 def test_broken_release_never_serves_and_says_why(host, visitor, tag, step, reason):

@@ -38,7 +38,7 @@ def test_release_command_that_takes_too_long_is_ended_and_nothing_has_changed(ho
     assert status != 0
     assert time.monotonic() - began < 120
     assert "hello was not released. Run the release command" in output
-    assert "was ended after 3 s (release_timeout)" in output
+    assert "was stopped after 3 s (release_timeout)" in output
     assert visitor.ask("https://hello.test/whoami").json["release"] == before
     assert host.run("pgrep --full '[s]leep 600'").stdout == ""
 
@@ -46,7 +46,7 @@ def test_release_command_that_takes_too_long_is_ended_and_nothing_has_changed(ho
 def test_health_check_wants_the_status_named(visitor):
     status, output = deploy("n5", health={"path": "/not-there", "probes": 1})
     assert status != 0
-    assert "got 404, wanted 200" in output
+    assert "returned 404, expected 200" in output
     status, output = deploy("n5", health={"path": "/not-there", "probes": 1, "status": 404})
     assert status == 0, output
     assert visitor.ask("https://hello.test/whoami").json["version"] == "n5"

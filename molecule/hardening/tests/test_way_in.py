@@ -107,7 +107,7 @@ def test_another_file_that_wins_is_told_and_nothing_is_changed(webs):
         status, output = play("--tags", "hardening")
         assert status != 0
         assert output.count("passwordauthentication yes, not passwordauthentication no") >= len(webs)
-        assert "Another file says so before ours" in output
+        assert "Another file sets this before ours does" in output
     finally:
         for web in webs:
             web.run(f"rm {own}")

@@ -134,7 +134,7 @@ def test_a_deploy_goes_through_nginx_and_closes_the_gate_behind_it(host: Any, vi
     health = {"path": "/headers", "body": '"Connection":"close"', "timeout": 5, "settle": 0}
     status, output = playbook("deploy", host, app="office", **with_app("office", health=health, env={"TRY": "1"}))
     assert status, output
-    assert f"asked through nginx (unix:{GATE})" in output, output
+    assert f"the request went through nginx (unix:{GATE})" in output, output
     assert host.run("readlink /srv/office/current").stdout == served
     assert host.run("find /srv -maxdepth 2 -name 'gate.sock'").stdout == ""
     health["body"] = '"host":"office.test"'

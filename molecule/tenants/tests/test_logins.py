@@ -62,7 +62,7 @@ def test_an_administrator_is_never_refused(host: Any) -> None:
     try:
         status, output = playbook("site", host, "--tags", "hardening")
         assert status != 0
-        assert "sshd would refuse oddly, since that is the account of an app" in output, output
+        assert "sshd would deny oddly, because it is the account of an app" in output, output
         assert "gpasswd -d oddly sudo" in output
         assert host.check_output("cat /etc/ssh/sshd_config.d/00-flaskhost.conf") == before
     finally:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
-from ansible.module_utils.flaskhost.apps.record import app_record, app_records, pick, sized
+from ansible.module_utils.flaskhost.apps.record import app_record, app_records, for_role, pick, sized
 from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS, acme_settings
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses
@@ -293,8 +293,10 @@ def test_a_record_without_a_size_lacks_nothing_else() -> None:
 def test_a_release_can_be_gone_back_to_without_the_hosts_size() -> None:
     """Rollbacks and restores gather no facts: what the module is handed then has to be what it takes."""
     module = load_plugin("plugins/modules/flask_release.py")
-    fields = yaml.safe_load((ROOT / "group_vars/all/app.yml").read_text())["__app_fields"]
-    (handed,) = pick(app_records({"shop": SHOP}, project_dir="/project"), fields)
+    renamed = yaml.safe_load((ROOT / "group_vars/all/app.yml").read_text())["__app_renamed"]
+    specs = yaml.safe_load((ROOT / "roles/app/meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+    taken = specs["options"]["app_apps"]["options"]
+    (handed,) = for_role(app_records({"shop": SHOP}, project_dir="/project"), taken, renamed)
     assert "memory_mb" not in handed
     known = {name: value for name, value in handed.items() if name in module.ARGUMENT_SPEC}
     assert known.keys() > {"app", "user", "unit", "health", "live_socket"}
@@ -334,6 +336,17 @@ def test_pick_renames_and_reaches_in() -> None:
     assert pick([record()], {"who": "user", "body_mb": "limits.body"}) == [{"who": "shop", "body_mb": 16}]
     with pytest.raises(KeyError):
         pick([record()], {"who": "usr"})
+
+
+def test_a_role_takes_fields_by_their_own_names_or_by_the_wirings() -> None:
+    spec = {"user": {"required": True}, "body_mb": {"required": True}, "compress": {"default": False}}
+    renamed = {"body_mb": "limits.body"}
+    assert for_role([record()], spec, renamed) == [{"user": "shop", "body_mb": 16}]
+    assert for_role([], spec, renamed) == []
+    with pytest.raises(KeyError, match="colour"):
+        for_role([record()], {**spec, "colour": {"required": True}}, renamed)
+    with pytest.raises(KeyError, match="takes no rate"):
+        for_role([record()], spec, {**renamed, "rate": "limits.rate"})
 
 
 @pytest.mark.parametrize(

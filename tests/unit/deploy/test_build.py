@@ -116,8 +116,8 @@ def test_a_procfile_that_is_a_link_is_not_read(bench: Bench) -> None:
 
 FAULTS: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "folder": ({}, {"source_subdir": "missing"}, "Unpack the code"),
-    "requirements": ({}, {"requirements": "missing.txt"}, "Build the environment"),
-    "package": ({"requirements.txt": "no-such-package==1\n"}, {}, "Build the environment"),
+    "requirements": ({}, {"requirements": "missing.txt"}, "Build the virtual environment"),
+    "package": ({"requirements.txt": "no-such-package==1\n"}, {}, "Build the virtual environment"),
     "archive": ({}, {"archive": "/dev/null"}, "Unpack the code"),
 }
 
@@ -217,7 +217,7 @@ def test_a_persistent_folder_behind_a_link_is_refused(bench: Bench, link: str) -
     bench.files |= {"instance/uploads/a": "a", "media/uploads/a": "a"}
     (bench.folder / "code/app").mkdir(parents=True)
     (bench.folder / "code/app/static").symlink_to(link)
-    with pytest.raises(ReleaseError, match="app/static/uploads, and app/static is a link to"):
+    with pytest.raises(ReleaseError, match="app/static/uploads, but app/static is a link to"):
         bench.make(persistent=["instance", "app/static/uploads"])
     assert (victim / "uploads/file").read_text() == "the victim's"
     assert not (victim / "uploads").is_symlink()

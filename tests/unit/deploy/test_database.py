@@ -71,7 +71,7 @@ def test_the_revision_is_what_the_database_says(psql: Make) -> None:
     ("script", "reason"),
     [
         ("cat > /dev/null; echo a; echo 'psql: error: no route to host' >&2; exit 2", "no route to host"),
-        ("cat > /dev/null; exit 1", "PostgreSQL says: nothing"),
+        ("cat > /dev/null; exit 1", "PostgreSQL reports: nothing"),
     ],
 )
 def test_not_to_be_told_is_not_the_same_as_none(psql: Make, script: str, reason: str) -> None:
@@ -84,7 +84,7 @@ def test_without_a_client_or_with_a_broken_url_nothing_is_known(monkeypatch: pyt
     monkeypatch.setattr(database.shutil, "which", lambda _name: None)
     with pytest.raises(Unanswered, match="psql is not installed"):
         Database(URL, "shop", "shop").revision()
-    with pytest.raises(Unanswered, match="none that psql understands") as caught:
+    with pytest.raises(Unanswered, match="psql does not understand its URL") as caught:
         Database("postgresql://shop:hun[ter@db/shop", "shop", "shop").revision()
     assert "hun" not in str(caught.value)
     for url in ("", "sqlite:///x", "mysql://shop@localhost/shop"):
@@ -122,7 +122,7 @@ def test_the_password_is_in_the_environment_and_in_no_argument(psql: Make, tmp_p
 
 def test_a_client_that_does_not_answer_is_given_up(psql: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "TIMEOUT", 0.05)
-    with pytest.raises(Unanswered, match="not answered"):
+    with pytest.raises(Unanswered, match="no response within"):
         psql("exec sleep 60").revision()
 
 
@@ -153,7 +153,7 @@ def test_each_app_has_a_lock_of_its_own_which_stays_the_same() -> None:
     [
         ("cat >/dev/null & sleep 0.05; echo 'ERROR: canceling statement due to lock timeout'; exit 3", "more than 5 s"),
         ("echo 'psql: error: could not connect to server' >&2; exit 2", "could not connect to server"),
-        ("exec true", "PostgreSQL says"),
+        ("exec true", "PostgreSQL reports"),
     ],
 )
 def test_without_the_lock_nothing_is_run(psql: Make, script: str, reason: str) -> None:

@@ -48,7 +48,7 @@ def test_nothing_is_migrated_for_a_gate_that_nginx_has_no_listener_for(site: Sit
     with pytest.raises(ReleaseError, match="nginx does not listen on unix:") as caught:
         site.deploy(release_command="touch $HOME/upgraded")
     assert "--tags nginx" in caught.value.cure
-    assert "What served before still serves." in caught.value.cure
+    assert "The previous release, if any, still serves." in caught.value.cure
     assert site.host.served() == first.release
     assert not (site.root / "data/upgraded").exists()
     site.host.nginx = True
@@ -86,9 +86,9 @@ def test_processes_and_timers_follow_the_release(site: Site) -> None:
 BAD_WATCHES: dict[str, tuple[Callable[[Site, str], object], str]] = {
     "errors": (lambda site, new: visits(site, new, 500), "server error"),
     "no answer": (lambda site, _new: visits(site, "", 502), "server error"),
-    "slow": (lambda site, new: visits(site, new, 200, "2.5"), "half of the answers take more than 2.50 s"),
-    "health": (lambda site, _new: site.host.mute.add("green"), "/healthz answered nothing 2 times in a row"),
-    "crash": (lambda site, _new: site.host.crash("green"), "crashed and was started again"),
+    "slow": (lambda site, new: visits(site, new, 200, "2.5"), "the median response time is 2.50 s"),
+    "health": (lambda site, _new: site.host.mute.add("green"), "/healthz returned no response 2 times in a row"),
+    "crash": (lambda site, _new: site.host.crash("green"), "crashed and was restarted"),
 }
 
 
@@ -163,7 +163,7 @@ def test_nobody_goes_back_to_a_slot_that_does_not_run(site: Site) -> None:
     site.meanwhile = lambda: visits(site, site.host.served(), 500)
     with pytest.raises(ReleaseError, match="server error") as caught:
         site.deploy(watch=2)
-    assert "Nothing else runs here to go back to: it goes on serving." in caught.value.cure
+    assert "It still serves, because no other release runs here that traffic could return to." in caught.value.cure
     assert site.host.served() not in ("", first.release)
 
 
@@ -213,7 +213,7 @@ def test_a_first_release_has_nothing_to_go_back_to(site: Site) -> None:
     for _ in range(2):
         with pytest.raises(ReleaseError) as caught:
             site.deploy(watch=2)
-        assert "goes on serving" in caught.value.cure
+        assert "It still serves" in caught.value.cure
         assert site.host.served() == max(site.ids())
         assert set(site.host.running) == site.host.enabled == {"blue"}
         assert not site.record(max(site.ids())).healthy

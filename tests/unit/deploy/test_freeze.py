@@ -48,11 +48,12 @@ def test_without_a_file_nothing_is_frozen(file: Path) -> None:
 def test_a_frozen_app_is_refused_with_reason_and_end(file: Path) -> None:
     put(file, "shop")
     error = refusal("shop", file)
-    assert error.step == "Look for a freeze"
+    assert error.step == "Check for a freeze"
     assert error.reason == (
         "shop is frozen since 2026-11-21 12:00 UTC by ada@laptop: audit. It ends at 2026-11-22 00:00 UTC."
     )
-    assert error.cure == "Wait, or lift it: ansible-playbook playbooks/freeze.yml -e freeze=off -e app=shop"
+    lift = "lift the freeze: ansible-playbook playbooks/freeze.yml -e freeze=off -e app=shop"
+    assert error.cure == f"Wait until it ends, or {lift}"
     freeze.check("blog", file, NOW)
 
 
@@ -146,7 +147,8 @@ def test_what_may_pass_says_how(tmp_path: Path) -> None:
     freeze.write({"shop": {"reason": "sale", "until": NOW + 60, "since": NOW, "by": ""}}, file)
     with pytest.raises(ReleaseError) as caught:
         freeze.check("shop", file, NOW, passed_by="-e force=true")
-    assert caught.value.cure.startswith("Add -e force=true to go on all the same, or lift it: ansible-playbook ")
+    cure = "Add -e force=true to continue despite the freeze, or lift the freeze: ansible-playbook "
+    assert caught.value.cure.startswith(cure)
 
 
 # --- What an operator asks for ---------------------------------------------------------------------------------------

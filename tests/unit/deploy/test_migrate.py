@@ -102,12 +102,15 @@ def test_a_point_that_cannot_be_noted_keeps_back_no_release(
     monkeypatch.setenv("ENDS", "1")
     monkeypatch.setenv("SAYS", "PostgreSQL is not running.")
     outcome = site.deploy(release_command="true")
-    assert any("no point was noted" in warning and "is not running" in warning for warning in outcome.warnings)
+    assert any(
+        "recovery point before this migration could not be recorded: PostgreSQL is not running" in warning
+        for warning in outcome.warnings
+    )
     # Whoever wants no backups is not told at each deploy.
     monkeypatch.setenv("ENDS", "3")
     monkeypatch.setenv("SAYS", "There are no backups: backup.passphrase is not set.")
     site.change({"shop.py": "app = 43\n"})
-    assert not any("no point" in warning for warning in site.deploy(release_command="true").warnings)
+    assert not any("could not be recorded" in warning for warning in site.deploy(release_command="true").warnings)
 
 
 def test_of_a_database_elsewhere_the_time_of_the_migration_is_noted(
@@ -139,7 +142,10 @@ def test_a_database_elsewhere_that_does_not_say_the_time_keeps_back_no_release(
     monkeypatch.setattr(database.Database, "time", unanswered)
     outcome = site.deploy(release_command="test -e $HOME/second-try")
     assert site.record(outcome.release).restore_time == "", "the first try's is too early by now"
-    assert any("no point was noted" in warning and "no route" in warning for warning in outcome.warnings)
+    assert any(
+        "before this migration could not be recorded" in warning and "no route" in warning
+        for warning in outcome.warnings
+    )
     assert not backups.exists()
 
 
@@ -158,7 +164,7 @@ def test_no_variable_of_roots_gets_into_a_command(site: Site, alone: str, monkey
     command = f"echo {alone} > data-of-command; false"
     with pytest.raises(ReleaseError) as caught:
         site.deploy(release_command=command)
-    assert f"'{command}' ended with" in caught.value.reason
+    assert f"'{command}' failed with status" in caught.value.reason
     unit = read_systemd_run(next(call for call in site.host.calls if "/bin/sh" in call))
     assert unit.command[-1] == command
 

@@ -131,7 +131,7 @@ def test_a_repository_is_deployed_and_its_data_is_taken_over_once(site: Site) ->
     second = site.deploy()
     assert_in_order(site, second)
     assert (site.path(second) / "app/instance/start.db").read_text(encoding="utf-8") == "rows of the app"
-    assert "no branch or tag named 'v9'" in site.refused(source_version="v9").reason
+    assert "no branch or tag 'v9'" in site.refused(source_version="v9").reason
 
 
 # -- static files ---------------------------------------------------------------------------------------------------

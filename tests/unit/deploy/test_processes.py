@@ -471,7 +471,7 @@ def test_a_process_that_came_back_is_told_too(host: Host) -> None:
     """It runs at the moment; it has ended since the release."""
     host.units.switch({"worker": "w"}, {})
     host.systemd.restarts["flask-shop_process@worker.service"] = 3
-    assert "has ended and was started again 3 times" in host.units.failures()[0]
+    assert "has ended and was restarted 3 times" in host.units.failures()[0]
     assert processes.down(host.systemd, "flask-shop", host.units_folder) == []
     host.units.switch({"worker": "w"}, {})
     assert host.units.failures() == [], "counted anew for each release"

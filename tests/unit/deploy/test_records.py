@@ -135,7 +135,7 @@ def test_back_is_never_to_what_is_bad_or_gone(shelf: Shelf) -> None:
         shelf.add(name)
     shelf.serve(*"abcde")
     assert shelf.store.previous_healthy("e") == "d"
-    for name, change in (("d", {"healthy": False}), ("c", {"failed": "gone back from"})):
+    for name, change in (("d", {"healthy": False}), ("c", {"failed": "rolled back by"})):
         record = shelf.store.record(name)
         assert record
         shelf.store.write(Record(**{**json.loads(json.dumps(record.__dict__)), **change}))

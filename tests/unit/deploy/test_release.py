@@ -113,13 +113,18 @@ def test_releases_with_the_same_lock_share_an_environment(site: Site) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, str], dict[str, Any], str, str]] = {
-    "no requirements": ({}, {"requirements": "missing.txt"}, "Build the environment", "looked for missing.txt"),
-    "build": ({"requirements.txt": "no-such-package==1\n"}, {}, "Build the environment", "no-such-package==1 was not"),
-    "release command": ({}, {"release_command": "echo the table; exit 3"}, "Run the release command", "ended with 3"),
+    "no requirements": ({}, {"requirements": "missing.txt"}, "Build the virtual environment", "Supported: missing.txt"),
+    "build": (
+        {"requirements.txt": "no-such-package==1\n"},
+        {},
+        "Build the virtual environment",
+        "such-package==1 was not",
+    ),
+    "release command": ({}, {"release_command": "echo the table; exit 3"}, "Run the release command", "with status 3"),
     "procfile": ({"Procfile": "release: echo no table >&2; false\n"}, {}, "Run the release command", "no table"),
     "start": ({"fails-to-start": ""}, {}, "Start the green slot", "a line of the journal"),
-    "gate": ({"fails-the-gate": ""}, {}, "Ask the green slot for /healthz", "/healthz of www.shop.example does not"),
-    "variable": ({}, {"secrets": {"BAD NAME": "x"}}, "Write the environment", "BAD NAME"),
+    "gate": ({"fails-the-gate": ""}, {}, "Check the health of the green slot", "/healthz of www.shop.example does not"),
+    "variable": ({}, {"secrets": {"BAD NAME": "x"}}, "Write the environment variables", "BAD NAME"),
 }
 
 
@@ -242,7 +247,7 @@ def test_check_mode_names_what_is_different(site: Site, change: str, part: str) 
     site.deploy()
     CHANGES[change](site)
     plan = site.deploy(check=True).plan
-    assert plan[0].endswith(f"differs in: {part}")
+    assert plan[0].endswith(f"with changes in: {part}")
     assert plan[1] == "fetch and build it"
 
 
@@ -276,7 +281,7 @@ def test_another_deploy_that_came_in_between_is_noticed(site: Site) -> None:
     asked = to(site, "gate")
     site.deployment().app.slots.start("blue", first.release, 1)
     for name in ("flip", "finish"):
-        with pytest.raises(ReleaseError, match="another deploy has come in between"):
+        with pytest.raises(ReleaseError, match="another deploy has run in the meantime"):
             site.phase(name, release=asked.release)
     with pytest.raises(ReleaseError, match="no longer on this host"):
         site.phase("gate", release="20200101T000000Z-abcdef0")
@@ -287,7 +292,7 @@ def test_a_slot_that_has_died_while_it_waited_for_other_hosts_does_not_serve(sit
     site.change({"shop.py": "app = 2\n"})
     asked = to(site, "gate")
     site.host.mute.add("green")
-    with pytest.raises(ReleaseError, match="no answer"):
+    with pytest.raises(ReleaseError, match="no response"):
         site.phase("flip", release=asked.release)
     assert site.host.served() == first.release
     assert_in_order(site, first)
@@ -338,7 +343,7 @@ def test_a_restart_whose_processes_do_not_start_leaves_no_stain(site: Site, monk
             site.deployment(verb="restart").go()
     # What does not go well on the way back is told, and keeps nobody from being served.
     assert tries == ["green", "blue"]
-    assert "processes were not started: worker says no" in caught.value.cure
+    assert "processes of that release were not started: worker says no" in caught.value.cure
     assert_in_order(site, first)
 
 
@@ -407,7 +412,7 @@ def test_the_module_says_what_it_did_and_no_secret(site: Site, capsys: pytest.Ca
     archive = str(site.folder / "a.tar.gz")
     refused = run_module(site, capsys, archive=archive)
     assert refused["failed"]
-    assert refused["step"] == "Ask the blue slot for /healthz"
+    assert refused["step"] == "Check the health of the blue slot"
     site.answer(site.host.probe)
     (site.code / "fails-the-gate").unlink()
     done = run_module(site, capsys, archive=archive)

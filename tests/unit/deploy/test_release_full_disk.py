@@ -63,7 +63,7 @@ def test_a_full_disk_is_told_and_what_served_serves(memory: Path, monkeypatch: p
             site.deploy()
             pytest.fail(f"{disk.failed} could not be made, and nobody said so")
         where = f"change {number}, {disk.failed}"
-        assert "Make room on the disk" in caught.value.cure, where
+        assert "Free space on the disk" in caught.value.cure, where
         assert "No space left on device" in caught.value.reason, where
         finished = f"{site.host.served()} serves." in caught.value.cure
         assert site.host.served() == served or finished, where
@@ -82,7 +82,7 @@ def test_a_rollback_does_not_need_a_note_of_it(site: Site, monkeypatch: pytest.M
     monkeypatch.setattr(atomic, "write", full)
     outcome = site.rollback()
     assert (outcome.release, site.host.served()) == (first.release, first.release)
-    assert any("No space left on device" in item and "Make room" in item for item in outcome.warnings)
+    assert any("No space left on device" in item and "Free space on the disk" in item for item in outcome.warnings)
     assert set(site.host.running) == {site.deployment().app.slots.live()}
     # The next run makes up for it.
     monkeypatch.setattr(atomic, "write", real)
@@ -102,7 +102,7 @@ def test_a_rollback_works_on_a_disk_that_is_full(site: Site) -> None:
         site.change({"shop.py": "app = 3\n"})
         with pytest.raises(ReleaseError, match="No space left on device") as caught:
             site.deploy()
-        assert "Make room" in caught.value.cure
+        assert "Free space on the disk" in caught.value.cure
         assert site.host.served() == second.release
         outcome = site.rollback()
         assert (outcome.release, site.host.served()) == (first.release, first.release)

@@ -24,7 +24,7 @@ def test_back_to_the_last_healthy_release_without_building_anything(site: Site) 
     first, second = two(site)
     site.host.calls.clear()
     plan = site.rollback(check=True)
-    assert (plan.changed, plan.release, plan.plan[0]) == (True, first.release, f"go back to {first.release}")
+    assert (plan.changed, plan.release, plan.plan[0]) == (True, first.release, f"roll back to {first.release}")
     assert site.host.served() == second.release
     outcome = site.rollback()
     assert (outcome.changed, outcome.release, outcome.previous) == (True, first.release, second.release)
@@ -66,7 +66,7 @@ def test_what_is_left_for_an_older_release_is_not_gone_back_to_however_long_ago_
     assert site.deploy().release == first.release
     assert site.rollback().release == second.release
     assert site.record(first.release).failed
-    with pytest.raises(ReleaseError, match="no other release has served well"):
+    with pytest.raises(ReleaseError, match="no other healthy release"):
         site.rollback()
 
 
@@ -158,13 +158,13 @@ def test_a_schema_that_nobody_tells_is_a_reason_to_stop_and_can_be_forced(site: 
         with pytest.raises(ReleaseError) as caught:
             site.rollback(check=check)
         assert caught.value.step == "Compare the schema"
-        assert "could not be asked" in caught.value.reason
+        assert "could not be read" in caught.value.reason
         assert "no pg_hba.conf entry" in caught.value.reason
         assert "force=true" in caught.value.cure
     assert_in_order(site, second)
     outcome = site.rollback(force=True)
     assert outcome.release == first.release
-    assert any("could not be asked" in warning for warning in outcome.warnings)
+    assert any("could not be read" in warning for warning in outcome.warnings)
 
 
 def test_an_app_without_migrations_is_gone_back_to_without_its_database(site: Site) -> None:
@@ -189,8 +189,8 @@ def test_a_deploy_only_warns_where_the_schema_is_not_to_be_had(site: Site) -> No
     assert_in_order(site, outcome)
     assert (site.root / "data/released").exists()
     schema_warning, time_warning = outcome.warnings
-    assert "could not be asked" in schema_warning
-    assert "no point was noted" in time_warning
+    assert "could not be read" in schema_warning
+    assert "the recovery point before this migration could not be recorded" in time_warning
     assert (outcome.schema_before, outcome.schema_after) == ("", "")
 
 
@@ -227,7 +227,7 @@ def test_a_host_is_taken_back_after_any_phase(site: Site, last: str) -> None:
         assert site.history[-1] == (RETURN, asked.release, first.release)
     # A second return changes nothing, and no rollback chooses a refused release.
     assert not site.phase(RETURN, release=asked.release, previous=asked.previous).changed
-    with pytest.raises(ReleaseError, match="no other release has served well"):
+    with pytest.raises(ReleaseError, match="no other healthy release"):
         site.rollback()
 
 
@@ -256,7 +256,7 @@ def test_a_host_that_served_nothing_serves_nothing_again(site: Site, last: str) 
     assert [path for path in site.units.rglob("*") if not path.is_dir()] == []
     if last == "flip":
         assert site.history[-1] == (RETURN, asked.release, "")
-        assert "nothing served here before it" in outcome.warnings[0]
+        assert "no release was live here before" in outcome.warnings[0]
         assert site.record(asked.release).failed
     assert not site.phase(RETURN, release=asked.release, previous="").changed
     site.host.calls.clear()
@@ -269,7 +269,7 @@ def test_a_first_release_that_does_badly_on_several_hosts_says_that_it_is_stoppe
     site.meanwhile = lambda: visits(site, site.host.served(), 500)
     with pytest.raises(ReleaseError) as caught:
         site.phase("flip", release=asked.release, watch=2)
-    assert "Nothing served here before" in caught.value.cure
+    assert "No release was live here before" in caught.value.cure
     assert site.phase(RETURN, release=asked.release, previous="").changed
     assert site.host.running == {}
 
@@ -283,7 +283,7 @@ def test_it_is_told_where_the_way_back_to_nothing_ends(site: Site, monkeypatch: 
     monkeypatch.setattr(records.Store, "remember", full)
     with pytest.raises(ReleaseError) as caught:
         site.phase(RETURN, release=asked.release, previous="")
-    assert "Nothing serves here" in caught.value.cure
+    assert "The app is down on this host" in caught.value.cure
     assert site.host.running == {}
 
 

@@ -31,7 +31,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path, target: str) -> None:
     there = tmp_path / "there"
     (there / "pkg").mkdir(parents=True)
     archive = archive_of(tmp_path / "a.tar", member("app.py"), member("pkg/l", tarfile.SYMTYPE, target))
-    with pytest.raises(ReleaseError, match=r"pkg/l is a link to .*, outside of the source") as caught:
+    with pytest.raises(ReleaseError, match=r"pkg/l is a link to .*, outside the source") as caught:
         archives.unpack(run_command, archive, there)
     assert caught.value.cure
 
@@ -39,7 +39,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path, target: str) -> None:
 def test_a_link_over_a_link_that_leads_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     chain = [member("a", tarfile.SYMTYPE, "b/x"), member("b", tarfile.SYMTYPE, "c"), member("c", tarfile.SYMTYPE, "..")]
-    with pytest.raises(ReleaseError, match="outside of the source"):
+    with pytest.raises(ReleaseError, match="outside the source"):
         archives.unpack(run_command, archive_of(tmp_path / "a.tar", *chain), tmp_path / "there")
 
 
@@ -76,7 +76,7 @@ def test_nothing_is_written_outside(tmp_path: Path, name: str) -> None:
     try:
         archives.unpack(run_command, archive, there)
     except ReleaseError as error:
-        assert "tar says" in error.reason
+        assert "tar failed" in error.reason
     assert set(tmp_path.iterdir()) == before
     assert not Path("/evil").exists()
 
@@ -91,7 +91,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"no archive at all", "tar says"), (b"\x1f\x8b\x08\x00broken", "gzip: ")]
+    ("content", "said"), [(b"no archive at all", "tar failed"), (b"\x1f\x8b\x08\x00broken", "gzip: ")]
 )
 def test_a_damaged_archive_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "there").mkdir()
@@ -141,13 +141,13 @@ def test_a_checksum_is_read_and_told_apart(tmp_path: Path) -> None:
     archives.verify(archive, "sha256:" + checksum[7:].upper())
     assert archives.checksum_digest(checksum) == archives.file_digest(archive) == checksum[7:]
     wrong = "sha256:" + "0" * 64
-    with pytest.raises(ReleaseError, match=rf"a\.tar .* checksum is {checksum}, wanted {wrong}"):
+    with pytest.raises(ReleaseError, match=rf"a\.tar has the wrong checksum: {checksum}, expected {wrong}"):
         archives.verify(archive, wrong)
 
 
 @pytest.mark.parametrize("checksum", ["", "sha256:", "sha256:" + "0" * 63, "md5:" + "0" * 32, "0" * 64])
 def test_what_is_no_checksum_is_told(tmp_path: Path, checksum: str) -> None:
-    with pytest.raises(ReleaseError, match="is no checksum") as caught:
+    with pytest.raises(ReleaseError, match="is not a checksum") as caught:
         archives.verify(archive_of(tmp_path / "a.tar"), checksum)
     assert "source.checksum" in caught.value.cure
 
@@ -225,7 +225,11 @@ def test_another_archive_than_the_one_that_was_meant_is_refused_and_not_kept(tmp
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("missing.tar", "answers 404"), ("cut", "cut off after 11 of 1000 bytes"), ("away", "answers 302")],
+    [
+        ("missing.tar", "server returned 404"),
+        ("cut", "cut off after 11 of 1000 bytes"),
+        ("away", "server returned 302"),
+    ],
 )
 def test_an_archive_that_cannot_be_had_is_told_and_nothing_is_kept(
     tmp_path: Path, files: str, name: str, reason: str
@@ -253,7 +257,7 @@ def test_an_endless_archive_is_not_fetched_for_ever(
     for name, value in (("_LARGEST_DOWNLOAD", 100), ("_LONGEST_DOWNLOAD", -1)):
         with monkeypatch.context() as patch:
             patch.setattr(archives, name, value)
-            with pytest.raises(ReleaseError, match="larger or slower than"):
+            with pytest.raises(ReleaseError, match=r"the download of .* exceeded"):
                 archives.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
         assert not (tmp_path / "got.tar").exists()
 
@@ -265,7 +269,7 @@ def test_a_full_disk_is_told(tmp_path: Path, files: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(archives, "_compare", full)
     with pytest.raises(ReleaseError, match="No space left on device") as caught:
         archives.download(f"{files}/a.tar", checksum_of(tmp_path / "a.tar"), tmp_path / "got.tar")
-    assert caught.value.cure == "Make room."
+    assert caught.value.cure == "Free space on the disk."
     assert not (tmp_path / "got.tar").exists()
 
 
@@ -302,7 +306,7 @@ def test_a_link_that_leads_out_only_without_the_top_folder_is_refused(tmp_path: 
 
 def test_a_link_at_the_top_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
-    with pytest.raises(ReleaseError, match="outside of the source"):
+    with pytest.raises(ReleaseError, match="outside the source"):
         unpacked(tmp_path, archive_of(tmp_path / "a.tar", member("l", tarfile.SYMTYPE, str(tmp_path / "outside"))))
 
 
@@ -368,7 +372,7 @@ def test_folders_that_lie_too_deep_are_refused_and_gone(tmp_path: Path) -> None:
             run_command(["/bin/sh", "-c", script, str(there)])
         return answer
 
-    with pytest.raises(ReleaseError, match="deep in each other"):
+    with pytest.raises(ReleaseError, match="are nested more than"):
         archives.unpack(run, archive_of(tmp_path / "a.tar"), there)
     shutil.rmtree(tmp_path / "release")
 
@@ -388,7 +392,7 @@ def test_a_second_name_of_a_file_elsewhere_is_refused(tmp_path: Path) -> None:
         return run_command(args, **options)
 
     (tmp_path / "here").mkdir()
-    with pytest.raises(ReleaseError, match="c is a hard link to a file outside of the source"):
+    with pytest.raises(ReleaseError, match="c is a hard link to a file outside the source"):
         archives.unpack(run, archive, tmp_path / "here")
 
 

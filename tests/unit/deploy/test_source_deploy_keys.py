@@ -192,7 +192,7 @@ REFUSALS = {
     "git@git.test: Permission denied (publickey,password).": "ForwardAgent=yes",
     "No ED25519 host key is known for git.test\nHost key verification failed.": "ssh-keyscan",
     "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n1\n2\n3\n4\n5\nHost key verification failed.": (
-        "take the old one out of the file known_hosts in {secrets}"
+        "remove the old line from the file known_hosts in {secrets}"
     ),
     'Load key "/x/deploy_key": error in libcrypto\ngit@git.test: Permission denied (publickey).': "damaged",
     "ssh: connect to host git.test port 22: Connection refused": "Check source.repo",

@@ -297,8 +297,8 @@ def test_an_environment_that_cannot_be_built_is_said_why_and_is_not_used(worksho
     for _ in range(2):
         with pytest.raises(ReleaseError) as caught:
             workshop.build(requirements)
-        assert caught.value.step == "Build the environment"
-        assert "uv pip ended with" in caught.value.reason
+        assert caught.value.step == "Build the virtual environment"
+        assert "uv pip failed with status" in caught.value.reason
         assert "no-such-package" in caught.value.reason
     assert not virtualenv.is_whole(workshop.folder / "venvs" / workshop.key(requirements))
 
@@ -319,7 +319,7 @@ def test_a_full_disk_is_no_fault_of_the_lock(workshop: Workshop, folder: str) ->
     finally:
         run_command(["umount", str(place)], check_rc=True)
     assert "No space left on device" in caught.value.reason
-    assert "Make room" in caught.value.cure
+    assert "Free space on the disk" in caught.value.cure
     assert "Correct the lock" not in caught.value.cure
 
 
@@ -329,7 +329,7 @@ def test_a_long_output_is_cut_to_its_last_lines(workshop: Workshop) -> None:
     uv.chmod(0o755)
     with pytest.raises(ReleaseError) as caught:
         workshop.build(workshop.requirements(""), builder=workshop.builder(uv=str(uv)))
-    assert caught.value.reason.startswith("uv venv ended with 2:\n87\n")
+    assert caught.value.reason.startswith("uv venv failed with status 2:\n87\n")
     assert caught.value.reason.endswith("\nthe reason")
 
 

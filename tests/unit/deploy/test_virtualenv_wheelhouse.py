@@ -28,7 +28,7 @@ def test_a_wheelhouse_that_is_missing_or_empty_is_told_before_anything_is_built(
         virtualenv.find_wheelhouse(tmp_path, "vendor/wheels")
     assert "wheelhouse" in caught.value.cure
     write(tmp_path, vendor__wheels__README_md="")
-    with pytest.raises(ReleaseError, match=r"vendor/wheels holds no package"):
+    with pytest.raises(ReleaseError, match=r"vendor/wheels has no package"):
         virtualenv.find_wheelhouse(tmp_path, "vendor/wheels")
 
 

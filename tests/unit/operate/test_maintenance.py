@@ -273,7 +273,7 @@ class Host:
 
     def _check_freeze(self, app: str) -> None:
         if app in self.frozen:
-            raise ReleaseError("Look for a freeze", f"{app} is frozen", "Wait")
+            raise ReleaseError("Check for a freeze", f"{app} is frozen", "Wait")
 
 
 TEST, RELOAD = "/usr/sbin/nginx -t -q", "systemctl reload nginx.service"

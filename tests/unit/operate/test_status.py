@@ -329,7 +329,7 @@ def test_a_release_that_was_taken_back_is_noted(site: Site) -> None:
     site.add("20261120T000000Z-better", created=NOW - 10)
     assert site.row()["notes"] == [], "it is history by now"
     record = site.store.record(LIVE)
-    record.created, record.failed = NOW, "gone back from by ada@laptop"
+    record.created, record.failed = NOW, "rolled back by ada@laptop"
     site.store.write(record)
     assert site.row()["notes"] == [], "it serves all the same"
 

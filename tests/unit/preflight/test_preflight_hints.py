@@ -62,7 +62,7 @@ def test_hints(project: Path) -> None:
     wrong = told({"source": ARCHIVE | {"checksum": "sha256:" + "0" * 64}}, "wrong_checksum")
     assert EMPTY in wrong
     assert "is sha256:000" in wrong
-    assert "holds no package" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
+    assert "has no package" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
     assert "pip download" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
     assert "home folder" not in told({"source": {"path": "nowhere"}}, "source_not_found")
     assert "config: production" in told({"env": {"FLASK_CONFIG": "x"}}, "own_variable")

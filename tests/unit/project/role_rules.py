@@ -71,9 +71,19 @@ class Role:
         return self.path.name
 
     @cached_property
+    def entry_points(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = yaml.safe_load((self.path / "meta" / "argument_specs.yml").read_text())[
+            "argument_specs"
+        ]
+        return found
+
+    @cached_property
     def options(self) -> dict[str, Any]:
-        specs = yaml.safe_load((self.path / "meta" / "argument_specs.yml").read_text())
-        return specs["argument_specs"]["main"].get("options") or {}
+        """The options of main, and those that only other entry points have."""
+        found: dict[str, Any] = {}
+        for entry in sorted(self.entry_points, key=lambda name: name != "main"):
+            found = (self.entry_points[entry].get("options") or {}) | found
+        return found
 
     @cached_property
     def defaults(self) -> dict[str, Any]:
@@ -84,6 +94,12 @@ class Role:
     def readme(self) -> str:
         path = self.path / "README.md"
         return path.read_text() if path.exists() else ""
+
+    @cached_property
+    def results(self) -> set[str]:
+        """The facts that the role sets for its caller, as its README documents them."""
+        section = re.search(r"^## Results\n(.*?)(?=^## |\Z)", self.readme, re.MULTILINE | re.DOTALL)
+        return set(re.findall(r"^\| `(\w+)` \|", section[1], re.MULTILINE)) if section else set()
 
     def files(self, *folders: str) -> list[Path]:
         """The files of the role, or of some of its folders; not the README, which is for people."""
@@ -153,6 +169,17 @@ def options_are_described(role: Role) -> Iterator[str]:
             yield f"{place} is not required and has no default"
 
 
+def entry_points_are_described(role: Role) -> Iterator[str]:
+    """In its spec and in the README, and each is a file of tasks."""
+    for name, spec in role.entry_points.items():
+        if not spec.get("short_description"):
+            yield f"the entry point {name} has no short_description"
+        if not (role.path / "tasks" / f"{name}.yml").is_file():
+            yield f"there is no tasks/{name}.yml for the entry point {name}"
+        if name != "main" and f"`{name}`" not in role.readme:
+            yield f"README.md does not name the entry point {name}"
+
+
 def secrets_are_hidden(role: Role) -> Iterator[str]:
     secret = re.compile(r"(.*_)?(secrets?|passwords?|passphrase|tokens?|private_key|credentials)")
     for place, name, option in role.all_options():
@@ -182,7 +209,9 @@ def names_have_the_roles_prefix(role: Role) -> Iterator[str]:
     for where, task in role.tasks():
         control = task.get("loop_control") or {}
         names = [task.get("register"), control.get("loop_var"), control.get("index_var"), *task.get("vars", {})]
-        names += task.get("ansible.builtin.set_fact") or []
+        # A fact for the caller is public: the README documents it, and it is no option.
+        published = {name for name in role.results - role.options.keys() if public.fullmatch(name)}
+        names += [name for name in task.get("ansible.builtin.set_fact") or [] if name not in published]
         inside += [(where, name) for name in names if name and not str(name).startswith("ansible_")]
     for where, name in inside:
         if name != "cacheable" and not internal.fullmatch(name):
@@ -263,6 +292,12 @@ def errors_are_not_ignored(role: Role) -> Iterator[str]:
     for path in role.files():
         if "ignore_errors" in path.read_text():
             yield f"{path.name} ignores errors"
+
+
+def results_are_set(role: Role) -> Iterator[str]:
+    """What the README promises the caller."""
+    facts = {name for _where, task in role.tasks() for name in task.get("ansible.builtin.set_fact") or []}
+    yield from (f"README.md documents the fact {name}, which no task sets" for name in sorted(role.results - facts))
 
 
 def it_works_alone(role: Role) -> Iterator[str]:
@@ -351,6 +386,7 @@ Rule = Callable[[Role], Iterator[str]]
 RULES: list[Rule] = [
     defaults_are_those_of_the_specs,
     options_are_described,
+    entry_points_are_described,
     secrets_are_hidden,
     empty_lists_have_a_sample,
     names_have_the_roles_prefix,
@@ -363,6 +399,7 @@ RULES: list[Rule] = [
     tasks_have_names,
     written_files_have_an_owner,
     errors_are_not_ignored,
+    results_are_set,
     it_works_alone,
     it_knows_nothing_of_the_whole,
     it_knows_nothing_of_tests,

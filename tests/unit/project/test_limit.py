@@ -47,12 +47,12 @@ def test_a_limit_that_leaves_nothing_to_do_is_an_error(
     """Ansible itself says that no host matched, and ends well."""
     status, output = run(tmp_path, playbook, limit)
     assert status != 0, output
-    assert f"--limit leaves out all hosts of the group {group} ({hosts}), for which this playbook is" in output
+    assert f"--limit leaves out all hosts of the group {group} ({hosts}), but this playbook runs only on them" in output
     assert "PLAY [Run preflight checks" not in output, "it is said first"
 
 
 def test_a_limit_to_a_part_of_a_fleet_is_told(tmp_path: Path) -> None:
     _status, output = run(tmp_path, "deploy", "app1")
-    assert "--limit leaves out app2 of the group app: what serves there stays as it is" in output
+    assert "--limit leaves out app2 of the group app. Nothing changes there until a run" in output
     _status, output = run(tmp_path, "deploy", "all")
     assert "--limit leaves out app" not in output

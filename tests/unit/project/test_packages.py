@@ -29,8 +29,10 @@ MAY_IMPORT = {
     "preflight": {"apps", "settings", "deploy", "programs"},
 }
 #: What only the controller needs.
-OF_THE_CONTROLLER = ("preflight", "requests", "settings", "apps.options", "apps.record", "apps.schema", "apps.sizing",
-                     "programs.installed")  # fmt: skip
+OF_THE_CONTROLLER = (
+    "preflight", "requests", "settings", "apps.options", "apps.record", "apps.schema", "apps.sizing", "audit.page",
+    "programs.installed",
+)  # fmt: skip
 
 
 def modules() -> dict[str, Path]:

@@ -17,6 +17,7 @@ from role_rules import (
     Rule,
     defaults_are_those_of_the_specs,
     empty_lists_have_a_sample,
+    entry_points_are_described,
     errors_are_not_ignored,
     every_option_is_read,
     facts_are_read_as_facts,
@@ -30,6 +31,7 @@ from role_rules import (
     optional_parts_have_a_fallback,
     options_are_described,
     options_of_yes_or_no_are_read_as_such,
+    results_are_set,
     role_at,
     secrets_are_hidden,
     tasks_have_names,
@@ -50,6 +52,7 @@ GOOD_ROLE = {
     "meta/argument_specs.yml": """
         argument_specs:
           main:
+            short_description: Sell goods
             options:
               shop_goods:
                 description: What is sold.
@@ -60,6 +63,10 @@ GOOD_ROLE = {
                   name: {description: The name., type: str, required: true}
                   price: {description: The price., type: int, default: 1}
               shop_open: {description: Whether it is open., type: bool, default: true}
+          count:
+            short_description: Count the goods
+            options:
+              shop_till: {description: Name of the till., type: str, default: front}
         """,
     "defaults/main.yml": """
         # What is sold.
@@ -69,6 +76,8 @@ GOOD_ROLE = {
 
         # Whether it is open.
         shop_open: true
+        # For the entry point count: name of the till.
+        shop_till: front
         """,
     "vars/main.yml": """
         __shop_door: "{{ 'open' if shop_open | bool else ansible_facts['env'] }}"
@@ -88,6 +97,11 @@ GOOD_ROLE = {
             mode: "0644"
           register: __shop_list
         """,
+    "tasks/count.yml": """
+        - name: Count | Record the number of goods for the caller
+          ansible.builtin.set_fact:
+            shop_count: "{{ shop_till ~ shop_goods | length }}"
+        """,
     "templates/list.j2": """
         {{ ansible_managed | comment }}
         # Role: shop.
@@ -98,6 +112,7 @@ GOOD_ROLE = {
     "README.md": """
         # shop
 
+        The entry point `count` counts the goods.
         ## Requirements
         The fact `env`.
         ## Example
@@ -111,6 +126,10 @@ GOOD_ROLE = {
         ## Options
         <!-- options: made by make docs -->
         <!-- end of options -->
+        ## Results
+        | fact | type | meaning |
+        |---|---|---|
+        | `shop_count` | str | Number of goods. |
         ## What a second run does not change
         ## How to undo
         """,
@@ -126,6 +145,10 @@ BREAKS = [
     (options_are_described, "meta/argument_specs.yml", "elements: dict", "", "elements"),
     (options_are_described, "meta/argument_specs.yml", "type: int", "type: dict", "keys"),
     (options_are_described, "meta/argument_specs.yml", "The name.", "The name", "sentence"),
+    (options_are_described, "meta/argument_specs.yml", "Name of the till.", "Name of the till", "shop_till"),
+    (entry_points_are_described, "meta/argument_specs.yml", "short_description: Count the goods\n", "\n", "count"),
+    (entry_points_are_described, "meta/argument_specs.yml", "  count:", "  weigh:", "tasks/weigh.yml"),
+    (entry_points_are_described, "README.md", "entry point `count`", "role", "does not name the entry point count"),
     (secrets_are_hidden, "meta/argument_specs.yml", "price:", "db_password:", "db_password"),
     (empty_lists_have_a_sample, "defaults/main.yml", "#  - name: apples\n#    price: 2\n", "", "sample"),
     (empty_lists_have_a_sample, "defaults/main.yml", "#    price", "#    prize", "prize"),
@@ -141,6 +164,10 @@ BREAKS = [
         ": i",
     ),
     (names_have_the_roles_prefix, "tasks/main.yml", "import_tasks: configure.yml", "set_fact: {fact: 1}", "fact"),
+    (names_have_the_roles_prefix, "tasks/count.yml", "shop_count", "shop_sum", "shop_sum"),
+    (names_have_the_roles_prefix, "README.md", "| `shop_count`", "| shop_count", "shop_count"),
+    (names_have_the_roles_prefix, "tasks/configure.yml", "register: __shop_list", "register: shop_count", "shop_count"),
+    (results_are_set, "README.md", "| `shop_count`", "| `shop_sum`", "shop_sum"),
     (every_option_is_read, "vars/main.yml", "shop_open", "shop_opened", "shop_open"),
     (optional_parts_have_a_fallback, "templates/list.j2", " | default(1)", "", "price"),
     (options_of_yes_or_no_are_read_as_such, "vars/main.yml", "shop_open | bool", "shop_open", "shop_open"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.flaskhost.deploy.slots import Slots
@@ -23,7 +24,8 @@ from ansible.plugins.loader import filter_loader
 from ansible.template import Templar
 from ansible.vars.manager import VariableManager
 from loading import ROOT
-from role_rules import ROLES
+from rendering import render
+from role_rules import ROLES, role_at
 
 #: Exactly what preflight reads of a host and the wiring and the roles use; see the test of that name.
 FACTS = {
@@ -35,9 +37,14 @@ FACTS = {
 }
 
 
-def specs(role: str) -> dict[str, Any]:
-    text = (ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text()
-    return yaml.safe_load(text)["argument_specs"]["main"].get("options") or {}
+#: What an entry point can be handed by its caller, beside what the wiring says.
+GIVEN = {"__serve_release": "20261121T101500Z-1a2b3c4", "confirm": "upgrade"}
+
+
+def specs(role: str, entry_point: str = "") -> dict[str, Any]:
+    """The options of an entry point of a role, or all options of the role."""
+    known = role_at(ROOT / "roles" / role, ROLES)
+    return (known.entry_points[entry_point].get("options") or {}) if entry_point else known.options
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------
@@ -128,6 +135,97 @@ def test_the_wirings_internal_names_are_not_those_of_a_role() -> None:
     assert ours & theirs == set()
 
 
+# --- What playbooks have to do with roles ----------------------------------------------------------------------------
+
+
+def playbooks(*folders: str) -> list[Path]:
+    """All files of playbooks and of tasks below the folders."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.yml"))
+
+
+def calls(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every call of a role in a file of playbooks: the role, the entry point and the variables of the call."""
+    queue = [DataLoader().load_from_file(str(path), trusted_as_template=True)]
+    while queue:
+        item = queue.pop()
+        if isinstance(item, list):
+            queue += item
+        elif isinstance(item, dict):
+            role_keys = {"ansible.builtin.import_role", "ansible.builtin.include_role"} & item.keys()
+            queue += [value for key, value in item.items() if key not in role_keys]
+            # Beside the calls themselves: the lists from which a call takes its names.
+            for call in [item[key] for key in role_keys] or [item]:
+                if call.get("name") in ROLES and (role_keys or "tasks_from" in call):
+                    yield call["name"], call.get("tasks_from", "main"), (item.get("vars") or {}) if role_keys else {}
+
+
+def without_spec(paths: list[Path]) -> list[str]:
+    """The entry points that are called and have no argument spec: Ansible hands them anything in silence."""
+    known = {role: role_at(ROOT / "roles" / role, ROLES).entry_points for role in ROLES}
+    return [
+        f"{path.name}: {role}, {entry_point}"
+        for path in paths
+        for role, entry_point, _vars in calls(path)
+        if entry_point.removesuffix(".yml") not in known[role] or entry_point.endswith(".yml")
+    ]
+
+
+def test_every_entry_point_that_is_called_has_a_spec() -> None:
+    called = playbooks("playbooks", "molecule", ".config/molecule")
+    assert without_spec(called) == []
+    found = {(role, entry_point) for path in called for role, entry_point, _vars in calls(path)}
+    assert {("app", "deploy"), ("postgres", "upgrade"), ("backup", "start")} <= found, "the positive control"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- tasks: [{ansible.builtin.import_role: {name: app, tasks_from: ENTRY}}]",
+        "- tasks: [{block: [{ansible.builtin.include_role: {name: app, tasks_from: ENTRY}, vars: {app_force: true}}]}]",
+        "roles_under_test: [backup, {name: app, tasks_from: ENTRY}]",
+    ],
+)
+def test_an_entry_point_without_a_spec_is_found(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "play.yml"
+    path.write_text(text.replace("ENTRY", "fleet"))
+    assert set(without_spec([path])) == {"play.yml: app, fleet"}
+    # Ansible finds the file of tasks, and no spec of that name.
+    path.write_text(text.replace("ENTRY", "deploy.yml"))
+    assert set(without_spec([path])) == {"play.yml: app, deploy.yml"}
+    path.write_text(text.replace("ENTRY", "deploy"))
+    assert without_spec([path]) == []
+
+
+def strange_reads(paths: list[Path], *, strict: bool) -> list[str]:
+    """Find variables of roles that a playbook must not read or set: internal ones and, if strict, unknown ones."""
+    roles = "|".join(ROLES)
+    options = set().union(*(specs(role) for role in ROLES))
+    results = set().union(*(role_at(ROOT / "roles" / role, ROLES).results for role in ROLES))
+    found = []
+    for path in paths:
+        lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+        names = re.findall(rf"(?<!\w)__(?:{roles})_\w+", "\n".join(lines))
+        if strict:
+            words = re.findall(rf"(?<![\w./-])(?:{roles})_[a-z]\w*", "\n".join(lines))
+            names += [word for word in words if word not in options | results]
+        found += [f"{path.name}: {name}" for name in names]
+    return found
+
+
+def test_playbooks_read_options_and_documented_results_of_roles() -> None:
+    assert strange_reads([ROOT / "site.yml", *playbooks("playbooks")], strict=True) == []
+    assert strange_reads(playbooks("molecule", ".config/molecule"), strict=False) == []
+
+
+@pytest.mark.parametrize("name", ["__hardening_ssh", "__backup_settings", "hardening_ssh_movd", "app_result"])
+def test_a_read_of_an_internal_or_unknown_variable_is_found(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "play.yml"
+    path.write_text(f"- tasks:\n    - ansible.builtin.debug: {{msg: x}}\n      when: {name} | default(false)\n")
+    assert strange_reads([path], strict=True) == [f"play.yml: {name}"]
+    path.write_text(path.read_text().replace(name, "hardening_ssh_moved"))
+    assert strange_reads([path], strict=True) == []
+
+
 # --- What the roles are handed ---------------------------------------------------------------------------------------
 
 
@@ -143,7 +241,7 @@ def variables() -> dict[str, Any]:
     return {**known, "hostvars": {"demo": known}}
 
 
-def handed(variables: dict[str, Any], role: str, **changes: Any) -> dict[str, Any]:
+def handed(variables: dict[str, Any], role: str, entry_point: str = "", **changes: Any) -> dict[str, Any]:
     """What a role is handed: its defaults, and over them what the wiring and the inventory say, worked out."""
     loader = DataLoader()
     defaults_file = ROOT / "roles" / role / "defaults" / "main.yml"
@@ -152,7 +250,7 @@ def handed(variables: dict[str, Any], role: str, **changes: Any) -> dict[str, An
     ) or {}
     seen = {**defaults, **variables, **changes}
     templar = Templar(loader=loader, variables=seen)
-    return {name: templar.template(seen[name]) for name in specs(role) if name in seen}
+    return {name: templar.template(seen[name]) for name in specs(role, entry_point) if name in seen}
 
 
 def app(name: str, **options: Any) -> dict[str, Any]:
@@ -205,11 +303,36 @@ def test_a_role_accepts_what_the_demo_hands_it(role: str, variables: dict[str, A
     assert result.error_messages == []
 
 
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize(
+    "path", [path for path in playbooks("playbooks") if any(calls(path))], ids=lambda path: path.stem
+)
+def test_an_entry_point_accepts_what_a_playbook_hands_it(path: Path, site: str, variables: dict[str, Any]) -> None:
+    """What Ansible itself checks before the entry point runs."""
+    plays = DataLoader().load_from_file(str(path), trusted_as_template=True)
+    of_plays = {name: value for play in plays for name, value in (play.get("vars") or {}).items() if "hosts" in play}
+    for role, entry_point, given in calls(path):
+        changes = {**GIVEN, **of_plays, **given, "flask_apps": SITES[site]}
+        if path.stem in ("rollback", "restore", "serve_release"):
+            # They gather no facts, so that the size of a host is not known.
+            changes["ansible_facts"] = {}
+        values = handed(variables, role, entry_point, **changes)
+        result = ArgumentSpecValidator(specs(role, entry_point)).validate(values, validate_role_argument_spec=True)
+        assert (role, entry_point, result.error_messages) == (role, entry_point, [])
+
+
+def test_a_rotation_only_restarts(variables: dict[str, Any]) -> None:
+    """The role's own default would deploy what the inventory names."""
+    options = specs("app", "rotate")
+    values = handed(variables, "app", "rotate", flask_apps=SITES["one app"])
+    result = ArgumentSpecValidator(options).validate(values, validate_role_argument_spec=True)
+    assert "app_verb" in "".join(result.error_messages)
+
+
 def test_a_wrong_wiring_is_refused(variables: dict[str, Any]) -> None:
-    fields = {**variables["__nginx_fields"], "bodymb": "limits.body"}
-    values = handed(variables, "nginx", flask_apps=SITES["one app"], __nginx_fields=fields)
-    result = ArgumentSpecValidator(specs("nginx")).validate(values, validate_role_argument_spec=True)
-    assert "bodymb" in "".join(result.error_messages)
+    renamed = {**variables["__nginx_renamed"], "bodymb": "limits.body"}
+    with pytest.raises(AnsibleError, match="the role takes no bodymb"):
+        handed(variables, "nginx", flask_apps=SITES["one app"], __nginx_renamed=renamed)
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -412,8 +535,27 @@ def test_what_roles_share_is_the_same_for_all(variables: dict[str, Any]) -> None
     assert certificate["domains"] == site["domains"]
     assert values["postgres"]["postgres_databases"][0]["name"] == release["user"], "peer authentication"
 
+    loader = DataLoader()
+    role = loader.load_from_file(str(ROOT / "roles" / "postgres" / "vars" / "main.yml"), trusted_as_template=True)
+    for debian in ("12", "13"):
+        known = {**values["postgres"], **role, "ansible_facts": {**FACTS, "distribution_major_version": debian}}
+        version = Templar(loader=loader, variables=known).template(role["__postgres_version"])
+        assert version == handed(variables, "backup", ansible_facts=known["ansible_facts"])["backup_postgres_version"]
+    pooled = handed(variables, "app", flask_apps={"shop": app("shop", database_pool=True)})["app_apps"][0]
+    listens = re.findall("^listen_port = (.*)$", render("postgres", "pgbouncer.ini.j2", FACTS), re.MULTILINE)
+    assert re.findall("port=(.*)", pooled["environment"]["DATABASE_URL"]) == listens
+
     assert values["app"]["app_uv"] == f"{values['python']['python_uv_venv']}/bin/uv"
     assert values["nginx"]["nginx_acme_root"] == values["certbot"]["certbot_webroot"]
+
+
+@pytest.mark.parametrize("value", [r"\b6432\b", r"""['"]12['"]: ['"]15['"]"""])
+def test_what_several_parts_share_is_written_once(value: str) -> None:
+    """In apps/names.py: roles and wiring have it from the filter flask_constant."""
+    folders = ("plugins", "group_vars", "playbooks", "roles")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yml", ".j2")]
+    code = [path for path in files if path.name != "argument_specs.yml" and re.search(value, path.read_text())]
+    assert [str(path.relative_to(ROOT)) for path in code] == ["plugins/module_utils/flaskhost/apps/names.py"]
 
 
 def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any]) -> None:

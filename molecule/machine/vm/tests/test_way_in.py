@@ -51,7 +51,7 @@ def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host):
     assert boot.content_string != old_boot
     assert (loaded(host), host.file(RULES).sha256sum) == (before, file)
     said = host.check_output("journalctl --boot --unit=flaskhost-guard --output=cat --no-pager")
-    assert "Put back changes that were not confirmed before the boot" in said
+    assert "Revert changes that were not confirmed before the boot" in said
     # The next run clears up what is left, and has nothing to change.
     again = subprocess.run(firewall_play(), cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr

@@ -1,4 +1,4 @@
-"""Names and addresses that several parts of Flaskhost share: slots, reserved names, ports, domains.
+"""Names and addresses that several parts of Flaskhost share: slots, reserved names, ports, versions, domains.
 
 This file is small and does not import the schema, because modules that run on the hosts import it.
 """
@@ -19,6 +19,9 @@ DATABASE_VARIABLES = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URI")
 
 #: The port in the name of PgBouncer's local socket.
 POOL_PORT = 6432
+
+#: The PostgreSQL version of each Debian release.
+POSTGRES_VERSIONS = {"12": "15", "13": "17"}
 
 #: The socket on which nginx sends health checks to the slot that is not live yet. Its folder belongs to root and is
 #: closed: on a loopback port, any app could send requests to any other app, past its password and its limits.

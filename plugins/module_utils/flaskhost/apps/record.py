@@ -155,11 +155,11 @@ def app_records(
 
 
 def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str, Any]]:
-    """Select a role's part of the records, under the role's own names.
+    """Select fields of the records, under other names.
 
     Args:
         records: the result of :func:`app_records`.
-        fields: for each of the role's names, the dotted path in the record.
+        fields: for each name, the dotted path in the record.
 
     Returns:
         One mapping for each record, with the names of ``fields``. Values that are None because the host's size is
@@ -168,14 +168,39 @@ def pick(records: list[dict[str, Any]], fields: dict[str, str]) -> list[dict[str
     Raises:
         KeyError: a record has no such path: a bug in the wiring, not a user error.
     """
-
-    def value(record: dict[str, Any], place: str) -> Any:
-        for step in place.split("."):
-            record = record[step]
-        return record
-
-    picked = [{name: value(record, place) for name, place in fields.items()} for record in records]
+    picked = [{name: _value(record, place) for name, place in fields.items()} for record in records]
     return [{name: item for name, item in parts.items() if item is not None} for parts in picked]
+
+
+def for_role(
+    records: list[dict[str, Any]], spec: dict[str, dict[str, Any]], renamed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Select what a role takes for each app. A field has the same name in the record, if the wiring gives no other.
+
+    Args:
+        records: the result of :func:`app_records`.
+        spec: the role's fields by name, from its argument_specs.
+        renamed: the fields whose name in the record differs, with their dotted path there.
+
+    Returns:
+        One mapping for each record, as :func:`pick` returns it. Optional fields that the records do not have are left
+        out, so the role's default applies.
+
+    Raises:
+        KeyError: a record does not have a required field or a renamed one, or the role does not have a renamed one: a
+            bug in the wiring, not a user error.
+    """
+    if unknown := renamed.keys() - spec.keys():
+        raise KeyError(f"the role takes no {', '.join(sorted(unknown))}")
+    known = records[0] if records else {}
+    same = {name: name for name, field in spec.items() if name in known or field.get("required")}
+    return pick(records, {**same, **renamed})
+
+
+def _value(record: dict[str, Any], place: str) -> Any:
+    for step in place.split("."):
+        record = record[step]
+    return record
 
 
 def _absolute(path: str, project_dir: str) -> str:

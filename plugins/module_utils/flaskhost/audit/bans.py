@@ -1,7 +1,7 @@
 """fail2ban during an audit: it ignores the operator, whose scanners connect to sshd without a login.
 
-An audit makes about three such connections, and five within ten minutes are a ban. The operator who last ran site.yml
-is never banned, but a second audit would ban any other operator.
+An audit makes two such connections (ssh-audit, port scan), and five within ten minutes are a ban. The operator who last
+ran site.yml is never banned, but a third audit would ban any other operator.
 """
 
 from __future__ import annotations

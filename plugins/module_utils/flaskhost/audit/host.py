@@ -39,6 +39,13 @@ STATE = Path("/var/lib")
 PREFIX = "flaskhost-audit-"
 #: The exit status of a program that exceeded its time limit, as in timeout(1).
 TOO_LONG = 124
+#: The exit status of a program that stopped working: it used no processor time for a while.
+HUNG = 125
+#: Seconds between two looks at the processor time of a program.
+STEP = 5.0
+#: Seconds without processor time after which oscap hangs: in 1.3.7 (Debian 12), its threads can block each other
+#: forever; later versions have fixes (OpenSCAP/openscap#2033).
+OSCAP_IDLE = 120
 #: Age in seconds of leftover folders from killed runs that the next run removes: longer than any run takes.
 STALE = 86400
 #: Seconds for a scanner that exceeded its time limit to clean up after itself.
@@ -69,6 +76,43 @@ class AuditError(Exception):
     """A scanner lacks something that it needs; the message names it."""
 
 
+def _wait(process: subprocess.Popen[bytes], seconds: float, idle: float) -> tuple[int, bytes, bytes]:
+    """Wait for a program, and read its output.
+
+    Returns:
+        0, the output and the error output when it has ended; TOO_LONG after its time limit, HUNG if it is idle for too
+        long.
+    """
+    started = since = time.monotonic()
+    used = -1.0
+    while True:
+        left = started + seconds - time.monotonic()
+        try:
+            # Reads its output, too: a full pipe would stop it. What was read is kept for the next call.
+            out, errors = process.communicate(timeout=max(0.0, min(STEP, left) if idle else left))
+        except subprocess.TimeoutExpired:
+            now = time.monotonic()
+            spent = processor_time(process.pid)
+            if spent != used:
+                used, since = spent, now
+            if now - started >= seconds:
+                return TOO_LONG, b"", b""
+            if idle and now - since >= idle:
+                return HUNG, b"", b""
+        else:
+            return 0, out, errors
+
+
+def processor_time(pid: int) -> float:
+    """Return the processor time of a process and all its threads, in clock ticks; 0 if it does not run."""
+    try:
+        # proc_pid_stat(5): fields 14 and 15. The name in parentheses can contain spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return float(fields[11]) + float(fields[12])
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 class Host:
     """A folder with scanners.
 
@@ -83,12 +127,26 @@ class Host:
         self.work = folder / "work"
 
     def run(
-        self, command: Sequence[str], seconds: int, cwd: Path | None = None, env: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        seconds: float,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        idle: float = 0,
     ) -> tuple[int, str, str]:
         """Run a program with a small share of processor and disk, behind the live site.
 
+        Args:
+            command: the program and its arguments.
+            seconds: its time limit.
+            cwd: its working directory.
+            env: additional environment variables.
+            idle: seconds without processor time after which the program is stopped; 0 for never.
+
         Returns:
-            Its status, output and error output; 124 if it exceeded the time limit, 127 if it does not exist.
+            Its status, output and error output; 124 if it exceeded the time limit, 125 if it was idle for too long, 127
+            if it does not exist.
         """
         inside = [str(self.root / path) for path in PATHS]
         environment = {
@@ -104,9 +162,8 @@ class Host:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=environment,
                 start_new_session=True,
             ) as process:  # fmt: skip
-                try:
-                    out, errors = process.communicate(timeout=seconds)
-                except subprocess.TimeoutExpired:
+                given_up, out, errors = _wait(process, seconds, idle)
+                if given_up:
                     # Some scanners are shell scripts. Their children end with them, and they remove their files in
                     # /tmp if they get SIGTERM first.
                     os.killpg(process.pid, signal.SIGTERM)
@@ -114,7 +171,9 @@ class Host:
                         process.wait(GRACE)
                     with suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGKILL)
-                    return TOO_LONG, "", f"{command[0]} was stopped after {seconds} seconds."
+                    if given_up == HUNG:
+                        return HUNG, "", f"{command[0]} was stopped after {idle:g} seconds without any work."
+                    return TOO_LONG, "", f"{command[0]} was stopped after {seconds:g} seconds."
         except OSError as error:
             return 127, "", f"{error.filename or command[0]}: {error.strerror}."
         return process.returncode, out.decode(errors="replace"), errors.decode(errors="replace")
@@ -270,7 +329,10 @@ class Host:
             started = time.monotonic()
             words = [program, "xccdf", "eval", "--profile", f"{openscap.PREFIX}profile_{profile}",
                      "--results", str(results), str(content)]  # fmt: skip
-            status, out, errors = self.run(words, 3600, cwd=self.work, env=env)
+            for _attempt in range(2):
+                status, out, errors = self.run(words, 3600, cwd=self.work, env=env, idle=OSCAP_IDLE)
+                if status != HUNG:
+                    break
             # 2: all rules were evaluated, and some failed.
             if status in (0, 2):
                 scans.append(openscap.parse(results, profile))

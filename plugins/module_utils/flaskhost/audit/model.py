@@ -102,7 +102,7 @@ def from_dict(values: dict[str, Any]) -> Scan:
 
 def not_run(scanner: str, title: str, why_not: str) -> Scan:
     """Return a scan that could not run, with the reason."""
-    return Scan(scanner, title, ran=False, why_not=" ".join(why_not.split())[:600] or "It gave no reason.")
+    return Scan(scanner, title, ran=False, why_not=" ".join(why_not.split())[:600] or "No reason given.")
 
 
 def shorten(text: str, most: int = 400) -> str:

@@ -36,7 +36,6 @@ ORDER = (
     "lynis",
     "openscap",
 )
-MOST_STEPS = 25
 #: Number of earlier reports in which a scanner's last run is searched.
 MOST_REPORTS = 30
 #: All scanners, by their names in ``audit_scanners``.
@@ -93,7 +92,7 @@ def build(
 
 def left_out(wanted: Sequence[str]) -> list[Scan]:
     """Return the scanners that were not requested: a report without them would look as if they had passed."""
-    scans = [not_run(name, title, "audit_scanners leaves it out.") for name, title in TITLES.items()
+    scans = [not_run(name, title, "Left out by audit_scanners.") for name, title in TITLES.items()
              if name not in wanted]  # fmt: skip
     for scan in scans:
         scan.left_out = True
@@ -133,24 +132,26 @@ def compare(scans: Sequence[Scan], previous: Mapping[str, Any] | None) -> dict[s
         old = before.get(scan.scanner)
         if old is None or not old.ran or not scan.ran:
             if old is not None and old.ran != scan.ran and not (scan.left_out or old.left_out):
-                notes.append(f"{scan.title} {'ran again' if scan.ran else 'ran the last time, and not this time'}.")
+                notes.append(f"{scan.title} did not run {'the last time' if scan.ran else 'this time'}.")
             continue
         scores[scan.scanner] = old.score_text or _share(old)
         if old.version != scan.version:
-            notes.append(f"{scan.title} had version {old.version} and has {scan.version}: scores may differ for that.")
+            notes.append(
+                f"{scan.title}: version {scan.version}, before {old.version}. Scores of two versions may differ."
+            )
         was = {finding.id: finding for finding in old.findings}
         is_now = {finding.id: finding for finding in scan.findings}
         for name, finding in is_now.items():
             past = was.get(name)
             if finding.status == FAILED and (past is None or past.status != FAILED):
                 came = (
-                    "was waived" if past and past.status == WAIVED else "was not there" if past is None else "was fine"
+                    "was waived" if past and past.status == WAIVED else "new" if past is None else "did not fail before"
                 )
                 worse.append({"scanner": scan.title, "id": name, "title": finding.title, "how": came})
         for name, past in was.items():
             current = is_now.get(name)
             if past.status == FAILED and (current is None or current.status != FAILED):
-                how = "is waived now" if current and current.status == WAIVED else "is gone"
+                how = "now waived" if current and current.status == WAIVED else "no longer fails"
                 better.append({"scanner": scan.title, "id": name, "title": past.title, "how": how})
     return {"since": previous["when"], "worse": worse, "better": better, "scores": scores, "notes": notes}
 
@@ -170,7 +171,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
             counts = f"{scan['failed']} failed, {scan['waived']} waived, {scan['passed']} passed"
             text = f"{scan['score_text'] or scan['share']}: {counts}"
         else:
-            text = f"not run, because: {scan['why_not']}"
+            text = f"not run: {scan['why_not']}"
         lines.append(f"{scan['title']:<{width}}  {text}")
     changes = report["changes"]
     if changes["since"]:
@@ -214,7 +215,7 @@ def _figures(scan: Scan) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     if 0 < within < scan.most_points:
         figures["score_without_waived"] = 100 * (scan.most_points - sum(scan.missing_points.values())) // within
-        figures["score_text"] = f"{scan.score_text}, {figures['score_without_waived']} without the waived"
+        figures["score_text"] = f"{scan.score_text}, {figures['score_without_waived']} without waived findings"
     return figures | {
         "passed": scan.count(PASSED), "failed": scan.count(FAILED), "waived": scan.count(WAIVED),
         "out_of_reach": sum(finding.out_of_reach for finding in scan.findings), "share": _share(scan),
@@ -232,14 +233,14 @@ def _share(scan: Scan) -> str:
     """Format the share of passed rules. Waived rules do not count as passed, so all numbers are shown."""
     passed, failed, waived = (scan.count(status) for status in (PASSED, FAILED, WAIVED))
     if not passed + failed + waived:
-        return "nothing to judge"
+        return "no results"
     text = f"{100 * passed // (passed + failed + waived)} %, {passed} of {passed + failed + waived}"
     more = []
     within = passed + failed + waived - sum(finding.out_of_reach for finding in scan.findings)
     if 0 < within < passed + failed + waived:
         more.append(f"{100 * passed // within} % of the {within} in reach")
     if waived and passed + failed:
-        more.append(f"{100 * passed // (passed + failed)} % without the waived")
+        more.append(f"{100 * passed // (passed + failed)} % without waived findings")
     return f"{text} ({', '.join(more)})" if more else text
 
 

@@ -19,7 +19,7 @@ from ansible.module_utils.flaskhost.deploy.slots import Slots
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
 
 #: What still serves, for every error message: the operator wants to know that first.
-STILL = "What served before still serves."
+STILL = "The previous release, if any, still serves."
 #: The phase that takes a host back to the previous release if another host failed; also its name in the history.
 RETURN = "return"
 
@@ -111,10 +111,10 @@ class App:
     def os_error(self, error: OSError) -> ReleaseError:
         """Convert an OSError to a message. A full disk is the most likely cause and has a fix of its own."""
         place = f": {error.filename}" if error.filename else ""
-        cure = f"Look at the host: df -h, and sudo journalctl -p err -n 20. {self.still}"
+        cure = f"Check the host: df -h, and sudo journalctl -p err -n 20. {self.still}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            cure = f"Make room on the disk of {self.root} (df -h), or lower keep_releases. {self.still}"
-        return ReleaseError(self.step or "Work on the disk", f"{error.strerror or error}{place}.", cure)
+            cure = f"Free space on the disk of {self.root} (df -h), or lower keep_releases. {self.still}"
+        return ReleaseError(self.step or "Write to the disk", f"{error.strerror or error}{place}.", cure)
 
     def note(self, step: str) -> None:
         self.step = step or self.step

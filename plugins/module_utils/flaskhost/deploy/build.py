@@ -78,7 +78,7 @@ class Build:
         # Resolve links from the source: links to the app's data folders replace some of these folders later.
         app_dir, top = Path(os.path.realpath(code / subdir)), Path(os.path.realpath(code))
         if not app_dir.is_dir() or not app_dir.is_relative_to(top):
-            raise ReleaseError("Unpack the code", f"it has no folder {subdir!r}.", "Correct source.subdir.")
+            raise ReleaseError("Unpack the code", f"the source has no folder {subdir!r}.", "Correct source.subdir.")
         self._check_persistent(app_dir)
         group = grp.getgrnam(self.user).gr_gid
         archives.seal(code, group)
@@ -88,7 +88,7 @@ class Build:
         # Root reads the code before the data folders are linked in: behind those links, the app can replace files while
         # root reads them.
         static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
-        self.note("Build the environment")
+        self.note("Build the virtual environment")
         record.venv = self._build(app_dir, top).name
         atomic.link(folder / "venv", f"../../venvs/{record.venv}")
         self.note("Complete the release")
@@ -146,8 +146,8 @@ class Build:
             for above in [path for path in reversed(name.parents) if (app_dir / path).is_symlink()]:
                 raise ReleaseError(
                     "Unpack the code",
-                    f"persistent names {name}, and {above} is a link to {(app_dir / above).readlink()} in the source.",
-                    "Name the folder by its own path in persistent, or make the link a folder.",
+                    f"persistent names {name}, but {above} is a link to {(app_dir / above).readlink()} in the source.",
+                    "Use the folder's real path in persistent, or replace the link by a folder.",
                 )
             # The data folder replaces this link anyway. It is the only link that can lead out of the code.
             if (app_dir / name).is_symlink():
@@ -191,7 +191,7 @@ class Build:
             )
             status, _out, err = self.run(wrapped)
             if status:
-                raise ReleaseError("Make the data folder", tail(err, 5), f"Look at {kept} and at the free disk space.")
+                raise ReleaseError("Create the data folder", tail(err, 5), f"Check {kept} and the free disk space.")
 
     def _build(self, app_dir: Path, code: Path) -> Path:
         options = self.options
@@ -199,9 +199,9 @@ class Build:
         if not requirements:
             wanted = options["requirements"] or ", ".join(virtualenv.CANDIDATES)
             raise ReleaseError(
-                "Build the environment",
-                f"the source has no file that pins its dependencies; looked for {wanted}.",
-                "Add one ('uv lock', or 'pip freeze > requirements.txt'), or name it in requirements.",
+                "Build the virtual environment",
+                f"the source has no file that pins its dependencies. Supported: {wanted}.",
+                "Add one ('uv lock', or 'pip freeze > requirements.txt'), or set requirements to its path.",
             )
         builder = virtualenv.Builder(
             self.run,

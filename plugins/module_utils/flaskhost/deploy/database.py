@@ -13,11 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from ansible.module_utils.flaskhost.apps.names import POOL_PORT
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, tail
 
-#: The port in the name of PgBouncer's local socket, where each transaction can use another server connection.
-POOL_PORT = "6432"
 #: Time limit for a connection, and for a catalog query, in seconds.
 TIMEOUT = 10
 #: The parts of a connection URL and their libpq environment variables.
@@ -97,8 +96,9 @@ class Database:
 
     def __init__(self, url: str, user: str, app: str, psql: list[str] | None = None) -> None:
         self.variables, self.app = connection_variables(url), app
-        if self.variables.get("PGPORT") == POOL_PORT and self.variables.get("PGHOST", "").startswith("/"):
-            # PgBouncer would give the connection that holds the lock to another client.
+        if self.variables.get("PGPORT") == str(POOL_PORT) and self.variables.get("PGHOST", "").startswith("/"):
+            # Each transaction in PgBouncer can use another server connection. The one that holds the lock would go to
+            # another client.
             del self.variables["PGPORT"]
         # Whether the app uses PostgreSQL, even if its URL cannot be parsed here.
         self.meant = bool(self.variables) or url.startswith("postgres")
@@ -144,7 +144,7 @@ class Database:
             "SELECT CASE WHEN to_regclass('alembic_version') IS NULL THEN 'SELECT NULL WHERE false'"
             " ELSE 'SELECT version_num FROM alembic_version ORDER BY 1' END \\gexec\n"
         )
-        return ",".join(self._ask("asks for the schema", question).split())
+        return ",".join(self._ask("reads the schema revision", question).split())
 
     def time(self) -> str:
         """Read the time from the database server's clock, which point-in-time recovery uses.
@@ -156,14 +156,14 @@ class Database:
             Unanswered: the app uses PostgreSQL, but the query failed.
         """
         question = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US');\n"
-        return self._ask("asks for the time", question).strip()
+        return self._ask("reads the time", question).strip()
 
     def _ask(self, who: str, question: str) -> str:
         """Run one query; the result is empty if the app does not use PostgreSQL."""
         if not self.meant:
             return ""
         if not self.there:
-            raise Unanswered("psql is not installed" if self.variables else "its URL is none that psql understands")
+            raise Unanswered("psql is not installed" if self.variables else "psql does not understand its URL")
         # Keep warnings out of the result, such as PostgreSQL's warning about an updated collation.
         process = self._start(who, errors=subprocess.PIPE)
         try:
@@ -171,9 +171,9 @@ class Database:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-            raise Unanswered(f"it has not answered for {3 * TIMEOUT} s") from None
+            raise Unanswered(f"no response within {3 * TIMEOUT} s") from None
         if process.returncode:
-            raise Unanswered(f"PostgreSQL says: {tail(err, 3) or 'nothing'}")
+            raise Unanswered(f"PostgreSQL reports: {tail(err, 3) or 'nothing'}")
         return out
 
     @contextmanager
@@ -216,11 +216,13 @@ def _refusal(answer: str, timeout: int) -> tuple[str, str]:
     if "lock timeout" in answer:
         return (
             f"another deploy has been running its release command for more than {timeout} s.",
-            "Wait until it has ended, then run the same command again. What served before still serves.",
+            "Wait until that deploy has finished, then run the same command again. The previous release, if any, "
+            "still serves.",
         )
     return (
-        f"PostgreSQL says: {tail(answer, 3)}",
-        "See that the database runs and lets the app in: systemctl status postgresql. What served before still serves.",
+        f"PostgreSQL reports: {tail(answer, 3)}",
+        "Check that the database runs and accepts the app's login: systemctl status postgresql. The previous release, "
+        "if any, still serves.",
     )
 
 
@@ -255,8 +257,8 @@ def rights_hint(said: str) -> str:
     if not re.search(r"permission denied for (?:schema|table|relation|database)|must be owner of", said):
         return ""
     return (
-        "\nThe app's role reads and writes rows; tables are made by the release command, as the owner. An app that "
-        "makes them itself, or whose release command logs in by variables of its own, needs database_owner: true."
+        "\nThe app's role can only read and write rows. The release command creates the tables, as their owner. If the "
+        "app creates tables itself, or if its release command logs in with other variables, set database_owner: true."
     )
 
 

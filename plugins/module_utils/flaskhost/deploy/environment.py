@@ -36,9 +36,9 @@ def render(variables: Mapping[str, str]) -> str:
     for name, value in variables.items():
         if not _NAME.fullmatch(name) or _UNWRITABLE.search(value):
             raise ReleaseError(
-                "Write the environment",
-                f"{name!r} cannot be an environment variable, by its name or by a character in its value.",
-                "Correct it in env or secrets; what is not text goes in as base64.",
+                "Write the environment variables",
+                f"{name!r} cannot be an environment variable: its name, or a character in its value, is not allowed.",
+                "Correct it in env or secrets. Encode binary values as base64.",
             )
     return "".join(f"{name}={quote(variables[name])}\n" for name in sorted(variables))
 

@@ -44,10 +44,10 @@ class Flip:
         address = self.app.options["gate_address"]
         if address and not listens(address):
             raise ReleaseError(
-                "Look for nginx",
-                f"nginx does not listen on {address}: it is stopped, or its settings are an earlier version's.",
-                "Run site.yml (with --tags nginx to leave the apps as they are), then the same command. "
-                f"{self.app.still}",
+                "Check nginx",
+                f"nginx does not listen on {address}: it is stopped, or its configuration is from an earlier version "
+                "of Flaskhost.",
+                f"Run site.yml (with --tags nginx to skip the apps), then the same command again. {self.app.still}",
             )
 
     def gate(self, record: Record) -> None:
@@ -70,12 +70,12 @@ class Flip:
             raise
 
     def flip(self, record: Record, gated: bool) -> None:
-        self.app.note("Let the release serve")
+        self.app.note("Switch traffic to the release")
         options, live, slot = self.app.options, self.app.slots.live(), self.app.slots.idle()
         if self.app.slots.release(slot) != record.id or not self.app.slots.is_active(slot):
             raise ReleaseError(
-                "Let the release serve",
-                f"the {slot} slot no longer runs {record.id}: another deploy has come in between.",
+                "Switch traffic to the release",
+                f"the {slot} slot no longer runs {record.id}: another deploy has run in the meantime.",
                 "Run the same command again.",
             )
         if not gated:
@@ -105,7 +105,7 @@ class Flip:
         )
         if back and previous:
             # So that the next rollback skips it. A release that is left for a newer one stays a candidate.
-            previous.failed = f"gone back from by {options['by'] or 'somebody'}"
+            previous.failed = f"rolled back by {options['by'] or 'somebody'}"
             self._noted(lambda: self.app.store.write(previous))
 
     def _noted(self, write: Callable[[], None]) -> None:
@@ -117,8 +117,8 @@ class Flip:
                 raise
             problem = self.app.os_error(error)
             warning = (
-                f"the rollback could not be noted: {problem.reason} {problem.cure} Until the next rollback or deploy, "
-                "history.json and status.yml do not know of it."
+                f"the rollback could not be recorded: {problem.reason} {problem.cure} history.json and status.yml do "
+                "not show it until the next rollback or deploy."
             )
             if warning not in self.app.outcome.warnings:
                 self.app.outcome.warnings.append(warning)
@@ -188,9 +188,9 @@ class Flip:
                 status, body = probe(self.app.slots.socket(slot), health["path"], self.app.options["host"])
                 bad = 0 if is_good(status, body, health) else bad + 1
                 if bad >= BAD_PROBES:
-                    problem = f"{health['path']} answered {status or 'nothing'} {bad} times in a row"
+                    problem = f"{health['path']} returned {status or 'no response'} {bad} times in a row"
                 elif self.app.slots.invocation(slot) != invocation:
-                    problem = "its service has crashed and was started again"
+                    problem = "its service crashed and was restarted"
                 else:
                     problem = problem or "; ".join(self.app.units(record).failures())
             if problem:
@@ -209,13 +209,13 @@ class Flip:
             cure = "\n".join([f"{self.app.slots.release(live)} serves again. {cure}", *problems])
         elif self.app.slots.live() == slot and not live and "flip" in self.app.options["phases"]:
             # On a run with several hosts, the phase return follows on all of them.
-            cure = f"Nothing served here before, so that nothing serves until the next deploy. {cure}"
+            cure = f"No release was live here before, so the app is down until the next deploy. {cure}"
         elif self.app.slots.live() == slot:
-            cure = f"Nothing else runs here to go back to: it goes on serving. {cure}"
+            cure = f"It still serves, because no other release runs here that traffic could return to. {cure}"
         else:
             self.app.slots.stop(slot)
         log = self.app.slots.log(slot, int(time.time()) - 60)
-        raise ReleaseError(error.step, f"{error.reason}\nIts last log lines:\n{log}", cure)
+        raise ReleaseError(error.step, f"{error.reason}\nThe last log lines:\n{log}", cure)
 
     def back_to(self, live: str, slot: str, record: Record, reason: str) -> list[str]:
         """Switch traffic back to the slot that was live before, and stop the other one.
@@ -242,13 +242,13 @@ class Flip:
                 previous.failed = ""
                 self.app.store.write(previous)
         except OSError as error:
-            problems.append(f"Besides, it could not be noted: {error.strerror or error}.")
+            problems.append(f"In addition, the rollback could not be recorded: {error.strerror or error}.")
         try:
             if previous:
                 self.app.switch_units(previous)
         except OSError as error:
-            problems.append(f"Besides, its processes were not started: {error.strerror or error}.")
+            problems.append(f"In addition, the processes of that release were not started: {error.strerror or error}.")
         except ReleaseError as error:
-            problems.append(f"Besides, its processes were not started: {error.reason}")
+            problems.append(f"In addition, the processes of that release were not started: {error.reason}")
         self.app.slots.drain(slot)
         return problems

@@ -24,7 +24,7 @@ ALL = "*"
 #: The command that freezes apps and lifts a freeze.
 PLAYBOOK = "ansible-playbook playbooks/freeze.yml"
 
-_STEP = "Look for a freeze"
+_STEP = "Check for a freeze"
 
 
 def check(app: str, path: Path = FREEZE, now: float | None = None, *, passed_by: str = "") -> None:
@@ -44,11 +44,13 @@ def check(app: str, path: Path = FREEZE, now: float | None = None, *, passed_by:
     name = max((item for item in (app, ALL) if item in entries), key=lambda item: entries[item]["until"], default="")
     if name:
         option = "" if name == ALL else f" -e app={name}"
-        lift = f"lift it: {PLAYBOOK} -e freeze=off{option}"
+        lift = f"lift the freeze: {PLAYBOOK} -e freeze=off{option}"
         raise ReleaseError(
             _STEP,
             f"{app} is frozen {describe(entries[name])}",
-            f"Add {passed_by} to go on all the same, or {lift}" if passed_by else f"Wait, or {lift}",
+            f"Add {passed_by} to continue despite the freeze, or {lift}"
+            if passed_by
+            else f"Wait until it ends, or {lift}",
         )
 
 
@@ -86,8 +88,8 @@ def active(path: Path = FREEZE, now: float | None = None) -> dict[str, dict[str,
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ReleaseError(
             _STEP,
-            f"{path} cannot be read ({type(error).__name__}), so that everything counts as frozen.",
-            f"Look at it, and remove it: {PLAYBOOK} -e freeze=off",
+            f"{path} cannot be read ({type(error).__name__}), so all apps count as frozen.",
+            f"Check the file, then remove it: {PLAYBOOK} -e freeze=off",
         ) from None
     return {name: item for name, item in entries.items() if item["until"] > now}
 

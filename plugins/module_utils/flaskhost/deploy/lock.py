@@ -37,8 +37,8 @@ class Locked(ReleaseError):
         when = f" since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S} UTC" if since else ""
         super().__init__(
             "Lock the app",
-            f"another deploy holds it: {holder.get('by') or 'somebody'}{when}.",
-            "Wait until it has ended, then run the same command again.",
+            f"another deploy of the app is running: {holder.get('by') or 'somebody'}{when}.",
+            "Wait until it has finished, then run the same command again.",
         )
         self.holder = holder
 

@@ -34,7 +34,7 @@ class Migration:
         options, database = self.app.options, self.app.database(self.app.variables())
         if database.variables and not database.command:
             self.app.outcome.warnings.append(
-                "psql is not installed: the release command runs without the database's lock."
+                "psql is not installed: the release command runs without the database lock."
             )
         stop_tasks(self.app.run, self.app.user)
         wait, limit = options["release_lock_timeout"], options["release_timeout"]
@@ -70,7 +70,7 @@ class Migration:
                 problem = tail(err or out, 1)
         if problem:
             self.app.outcome.warnings.append(
-                f"no point was noted that the database could go back to before this migration: {problem}"
+                f"the recovery point before this migration could not be recorded: {problem}"
             )
 
     def _schema(self, database: Database) -> str:
@@ -78,7 +78,7 @@ class Migration:
         try:
             return database.revision()
         except Unanswered as reason:
-            warning = f"the database could not be asked for the revision of its schema, which is not noted: {reason}."
+            warning = f"the revision of the database schema could not be read and is not recorded: {reason}."
             if warning not in self.app.outcome.warnings:
                 self.app.outcome.warnings.append(warning)
             return ""
@@ -112,7 +112,7 @@ class Migration:
         if status:
             limit = self.app.options["release_timeout"]
             late = time.monotonic() - began >= limit
-            how = f"was ended after {limit} s (release_timeout)" if late else f"ended with {status}"
+            how = f"was stopped after {limit} s (release_timeout)" if late else f"failed with status {status}"
             cure = f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}"
             raise ReleaseError(
                 "Run the release command",

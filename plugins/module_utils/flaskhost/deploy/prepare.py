@@ -37,12 +37,12 @@ class Preparation:
             uid, gid = pwd.getpwnam(self.app.user).pw_uid, grp.getgrnam(self.app.user).gr_gid
         except KeyError:
             raise ReleaseError(
-                "Look for the app",
-                f"this host has no user {self.app.user!r}: the app has not been set up here.",
+                "Find the app",
+                f"this host has no user {self.app.user!r}, because the app is not set up here.",
                 "Run site.yml first: ansible-playbook site.yml",
             ) from None
         if self.app.options["verb"] == "deploy":
-            require_journal(self.app.options["unit"], "Look for the app")
+            require_journal(self.app.options["unit"], "Find the app")
         wanted = [
             (self.app.root, 0, 0, 0o755),
             (self.app.store.releases, 0, 0, 0o755),
@@ -140,7 +140,9 @@ class Preparation:
         record = self.app.store.record(release)
         if not record or not self.app.store.has_environment(record):
             raise ReleaseError(
-                "Find the release", f"{release or 'it'} is no longer on this host.", "Run the same command again."
+                "Find the release",
+                f"{release or 'the release'} is no longer on this host.",
+                "Run the same command again.",
             )
         return record
 
@@ -153,7 +155,7 @@ class Preparation:
         serving = self.app.serving()
         if not serving:
             raise ReleaseError(
-                "Find the release", "no release serves here.", "Deploy one: ansible-playbook playbooks/deploy.yml"
+                "Find the release", "no release is live here.", "Deploy one: ansible-playbook playbooks/deploy.yml"
             )
         freeze.check(self.app.options["app"])
         self.app.outcome.previous = serving.id

@@ -46,7 +46,7 @@ ReadWritePaths={data}
 _TIMER = """\
 {head}
 [Unit]
-Description=Flask app {user}, when to run {name}
+Description=Flask app {user}, schedule of {name}
 StartLimitIntervalSec=0
 
 [Timer]

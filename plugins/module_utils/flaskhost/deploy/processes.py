@@ -37,9 +37,9 @@ def check_timers(run: Run, timers: Mapping[str, Mapping[str, str]], app: str = "
         if status:
             raise ReleaseError(
                 "Check the timers",
-                f"flask_apps.{app}.timers.{name}.on_calendar: systemd does not understand "
-                f"{timer['on_calendar']!r}: {tail(err or out, 3)}",
-                "Write a time as systemd.time(7) has it, such as 'daily', 'Mon..Fri 06:30' or '*-*-* 03:15'.",
+                f"flask_apps.{app}.timers.{name}.on_calendar: systemd cannot parse {timer['on_calendar']!r}: "
+                f"{tail(err or out, 3)}",
+                "Use the format of systemd.time(7), such as 'daily', 'Mon..Fri 06:30' or '*-*-* 03:15'.",
             )
 
 
@@ -189,8 +189,8 @@ class Units:
             if active == "active" and not restarts:
                 continue
             fault = f"is {active} ({state.get('SubState', 'unknown')})" if active != "active" else "has ended"
-            times = f" and was started again {restarts} times" if restarts else ""
-            messages.append(f"{unit} {fault}{times}. Its last lines:\n{self._log(unit)}")
+            times = f" and was restarted {restarts} times" if restarts else ""
+            messages.append(f"{unit} {fault}{times}. Its last log lines:\n{self._log(unit)}")
         return messages
 
     def remove(self) -> None:
@@ -266,10 +266,10 @@ class Units:
         if status:
             states = self._show(units)
             lame = [unit for unit in units if states.get(unit, {}).get("ActiveState") != "active"]
-            logs = "".join(f"\nThe last lines of {unit}:\n{self._log(unit)}" for unit in lame[:3])
+            logs = "".join(f"\nThe last log lines of {unit}:\n{self._log(unit)}" for unit in lame[:3])
             raise ReleaseError(
                 "Start the processes and timers",
-                f"systemctl {verb} {' '.join(units)} says: {tail(err or out, 5)}{logs}",
+                f"systemctl {verb} {' '.join(units)} failed: {tail(err or out, 5)}{logs}",
                 _CURE,
             )
 

@@ -58,8 +58,8 @@ def wanted(options_processes: Mapping[str, str], procfile: Mapping[str, str]) ->
         if name.startswith(TIMER_PREFIX):
             raise ReleaseError(
                 "Read the processes",
-                f"{name} begins with {TIMER_PREFIX}, which is kept for timers.",
-                "Give it another name in the Procfile, or in processes.",
+                f"the name {name} begins with {TIMER_PREFIX}, which is reserved for timers.",
+                "Rename the process in the Procfile, or in processes.",
             )
     return chosen
 

@@ -140,8 +140,8 @@ class Deployment:
         self.app.slots.restore()
         self.app.outcome.changed = True
         self.app.outcome.warnings.append(
-            f"{self.app.slots.live_socket} was missing, so that visitors got 502. It leads to the {live} slot again, "
-            f"which holds {self.app.slots.release(live)}. No program of Flaskhost's removes it."
+            f"{self.app.slots.live_socket} was missing, so visitors got 502. The link has been restored and leads to "
+            f"the {live} slot with {self.app.slots.release(live)}. Flaskhost never removes this link."
         )
 
     def _plan(self) -> Outcome:
@@ -150,7 +150,11 @@ class Deployment:
         serving = self.app.serving()
         outcome.previous = serving.id if serving else ""
         outcome.slot = self.app.slots.idle()
-        later = [f"start it in the {outcome.slot} slot", f"ask it for {options['health']['path']}", "let it serve"]
+        later = [
+            f"start it in the {outcome.slot} slot",
+            f"check its health at {options['health']['path']}",
+            "switch traffic to it",
+        ]
         if options["watch"] and options["verb"] == "deploy":
             later.append(f"watch it for {options['watch']} s")
         if options["verb"] == "restart":
@@ -160,7 +164,7 @@ class Deployment:
             target = self.rollback.target(serving)
             if target:
                 outcome.changed, outcome.release, outcome.revision = True, target.id, target.revision
-                outcome.plan = [f"go back to {target.id}", *later]
+                outcome.plan = [f"roll back to {target.id}", *later]
             return outcome
         revision = self.preparation.revision()
         parts = self.preparation.parts(revision)
@@ -172,21 +176,21 @@ class Deployment:
         outcome.changed = True
         known = serving.parts if serving else {}
         other = [name for name, part in parts.items() if known.get(name) != part] if known else []
-        begin = [f"a new release of {revision[:12]}" + (f", which differs in: {', '.join(other)}" if other else "")]
+        begin = [f"a new release of {revision[:12]}" + (f", with changes in: {', '.join(other)}" if other else "")]
         built = self.preparation.whole(identity)
-        begin.append(f"take up {built.id}, which is built" if built else "fetch and build it")
-        command = options["release_command"] or "the release line of its Procfile, where there is one"
+        begin.append(f"use {built.id}, which is already built" if built else "fetch and build it")
+        command = options["release_command"] or "the release line of its Procfile, if there is one"
         outcome.plan = [*begin, f"run its release command: {command}", *later]
         return outcome
 
     def _finish(self, record: Record) -> None:
-        self.app.note("Drain the slot that served before")
+        self.app.note("Drain the previous slot")
         live, other = self.app.slots.live(), self.app.slots.idle()
         if self.app.slots.release(live) != record.id:
             raise ReleaseError(
-                "Drain the slot that served before",
-                f"{record.id} does not serve: another deploy has come in between.",
-                "Look at it (ansible-playbook playbooks/status.yml), then run the same command again.",
+                "Drain the previous slot",
+                f"{record.id} is not live: another deploy has run in the meantime.",
+                "Check the status (ansible-playbook playbooks/status.yml), then run the same command again.",
             )
         self.app.still = f"{record.id} serves."
         if self.app.slots.is_active(other) or self.app.slots.is_enabled(other):

@@ -49,7 +49,7 @@ class Rollback:
         if not name:
             raise ReleaseError(
                 "Find the release",
-                f"no other release has served well here. On this host: {there}.",
+                f"this host has no other healthy release. Available: {there}.",
                 "Name one with -e release=..., or deploy a version: "
                 "ansible-playbook playbooks/deploy.yml -e version=...",
             )
@@ -57,7 +57,7 @@ class Rollback:
         if not record or not self.app.store.has_environment(record):
             raise ReleaseError(
                 "Find the release",
-                f"there is no release {name} on this host. There are: {there}.",
+                f"there is no release {name} on this host. Available: {there}.",
                 "Name one of them with -e release=..., or deploy its version: "
                 "ansible-playbook playbooks/deploy.yml -e version=...",
             )
@@ -74,19 +74,22 @@ class Rollback:
         if not known and not noted:
             return
         cure = (
-            "Take the migration back first (ansible-playbook playbooks/run.yml -e owner=true "
-            "-e \"command='flask db downgrade ...'\"), or, where the older code works with the newer schema,"
+            "Downgrade the migration first (ansible-playbook playbooks/run.yml -e owner=true -e \"command='flask db "
+            "downgrade ...'\"), or, if the older code works with the newer schema,"
         )
         try:
             problem = schema_problem(database.revision(), known, noted)
         except Unanswered as reason:
             # An unknown revision is treated as a mismatch.
-            problem = f"the database could not be asked for the revision of its schema: {reason}."
-            cure = "See that the database runs and lets the app in, or, where the code works with the schema for sure,"
+            problem = f"the revision of the database schema could not be read: {reason}."
+            cure = (
+                "Check that the database runs and accepts the app's login, or, if the code certainly works with "
+                "the schema,"
+            )
         if not problem:
             return
         if self.app.options["force"]:
-            self.app.outcome.warnings.append(f"{record.id}: {problem} It is gone back to all the same (force).")
+            self.app.outcome.warnings.append(f"{record.id}: {problem} Rolled back to it anyway (force).")
             return
         raise ReleaseError(
             "Compare the schema",
@@ -119,7 +122,7 @@ class Return:
                 self.app.slots.drain(idle)
                 self.app.outcome.changed = True
             elif self.app.slots.release(live) == release:
-                self.app.outcome.warnings += self._flip.back_to(idle, live, record, "refused on another host")
+                self.app.outcome.warnings += self._flip.back_to(idle, live, record, "rejected on another host")
                 self.app.outcome.changed = True
         self.app.outcome.release = self.app.slots.release(self.app.slots.live())
 
@@ -131,12 +134,12 @@ class Return:
     def _back_to_nothing(self, live: str, record: Record) -> None:
         """Stop the first release of this host, so that all hosts are alike: on some of them it never went live."""
         self.app.note("Stop the release")
-        self.app.still = "Nothing serves here until the next deploy."
+        self.app.still = "The app is down on this host until the next deploy."
         self.app.slots.withdraw(live)
         self.app.units(record).remove()
         self.app.store.remember("", record.id, self.app.options["by"], RETURN)
-        record.failed, record.healthy = record.failed or "refused on at least one host", False
+        record.failed, record.healthy = record.failed or "rejected on at least one host", False
         self.app.store.write(record)
         self.app.outcome.warnings.append(
-            f"{record.id} was refused on at least one host, and nothing served here before it. {self.app.still}"
+            f"{record.id} was rejected on at least one host, and no release was live here before. {self.app.still}"
         )

@@ -30,7 +30,7 @@ KEEPALIVE_SECONDS = 1.1
 
 
 #: The fix in the message for a rejected release.
-CURE = "Correct the release and run the same command again. What served before still serves."
+CURE = "Correct the release and run the same command again. The previous release, if any, still serves."
 
 
 class BoundedSocket(socket.socket):
@@ -215,7 +215,7 @@ class Slots:
             timeout: seconds that it can take to load.
 
         Raises:
-            ReleaseError: the service does not start; most likely, the app cannot be imported.
+            ReleaseError: the service did not start; most likely, the app cannot be imported.
         """
         self.stop(slot)
         self.links.mkdir(mode=0o755, exist_ok=True)
@@ -254,7 +254,7 @@ class Slots:
             status, _out, err = self.run(["systemctl", "daemon-reload"])
             if status:
                 # check_rc would end the module, as in flip().
-                raise ReleaseError(f"Start the {slot} slot", f"systemctl daemon-reload says: {tail(err, 3)}", CURE)
+                raise ReleaseError(f"Start the {slot} slot", f"systemctl daemon-reload failed: {tail(err, 3)}", CURE)
         if self._is_cut_off(slot):
             # systemd recreates a socket only while its service is stopped.
             self.run(["systemctl", "stop", *self.units(slot)])
@@ -263,11 +263,11 @@ class Slots:
         if not status:
             return
         step = f"Start the {slot} slot"
-        why = f"does not start within {timeout} s (health.timeout)" if status == 124 else "does not start"
+        why = f"did not start within {timeout} s (health.timeout)" if status == 124 else "did not start"
         if self._was_killed(slot):
-            why = "was killed while it started, most likely since it took more memory than limits.memory allows"
+            why = "was killed during startup, most likely because it needed more memory than limits.memory allows"
         log = self.log(slot, began)
-        raise ReleaseError(step, f"{self.service(slot)} {why}. Its last lines:\n{log}", cure_for(log, CURE))
+        raise ReleaseError(step, f"{self.service(slot)} {why}. The last log lines:\n{log}", cure_for(log, CURE))
 
     def _was_killed(self, slot: str) -> bool:
         shown = self.run(["systemctl", "show", "--property=Result,ExecMainCode,ExecMainStatus", self.service(slot)])[1]
@@ -302,7 +302,7 @@ class Slots:
             if not good:
                 self.pause(0.5)
         if good < health["probes"]:
-            found = f"{good} of {health['probes']} answers in a row were good after {health['timeout']} s"
+            found = f"{good} of {health['probes']} responses in a row were good after {health['timeout']} s"
             raise self._bad(slot, health, found, (status, body), began)
         until = time.monotonic() + settle
         for _number in range(int(settle / SETTLE_INTERVAL)):
@@ -312,7 +312,9 @@ class Slots:
                 break
             status, body = probe(self.socket(slot), health["path"], host)
             if not is_good(status, body, health):
-                raise self._bad(slot, health, "it answered well at first, and then no more", (status, body), began)
+                raise self._bad(
+                    slot, health, "the first responses were good, a later one was not", (status, body), began
+                )
         if address:
             try:
                 atomic.link(self.gate_socket, self.socket(slot))
@@ -320,9 +322,9 @@ class Slots:
             finally:
                 self.close_gate()
             if not is_good(status, body, health):
-                raise self._bad(slot, health, f"asked through nginx ({address})", (status, body), began)
+                raise self._bad(slot, health, f"the request went through nginx ({address})", (status, body), began)
         if self.invocation(slot) != invocation:
-            raise self._bad(slot, health, "its service has crashed and was started again", (status, body), began)
+            raise self._bad(slot, health, "its service crashed and was restarted", (status, body), began)
 
     def close_gate(self) -> None:
         """Remove the link to the gated slot: between two deploys, nginx's gate listener has no upstream."""
@@ -330,12 +332,14 @@ class Slots:
 
     def _bad(self, slot: str, health: Mapping[str, Any], found: str, last: tuple[int, str], began: int) -> ReleaseError:
         status, body = last
-        answer = f"{status}" if status else "no answer"
-        wanted = f"{health['status']}" + (f" with {health['body']!r} in it" if health.get("body") else "")
+        answer = f"{status}" if status else "no response"
+        wanted = f"{health['status']}" + (f" with {health['body']!r} in the body" if health.get("body") else "")
         return ReleaseError(
-            f"Ask the {slot} slot for {health['path']}",
-            f"got {answer}, wanted {wanted}; {found}. The last one began:\n{_beginning(body)}\n"
-            f"Its last log lines:\n{self.log(slot, began)}",
+            f"Check the health of the {slot} slot",
+            f"{health['path']} returned {answer}, expected {wanted}; {found}. The last response began:\n"
+            f"{_beginning(body)}\n"
+            "The last log lines:\n"
+            f"{self.log(slot, began)}",
             CURE,
         )
 
@@ -346,7 +350,7 @@ class Slots:
         status, _out, err = self.run(["systemctl", "enable", "--quiet", self.service(slot)])
         if status:
             # check_rc would end the module before the slot is stopped again.
-            raise ReleaseError(f"Let the {slot} slot serve", f"systemctl enable says: {tail(err, 3)}", CURE)
+            raise ReleaseError(f"Switch traffic to the {slot} slot", f"systemctl enable failed: {tail(err, 3)}", CURE)
         self._follow(slot)
 
     def flip_back(self, slot: str) -> None:

@@ -67,7 +67,7 @@ def _has_dependencies(path: Path) -> bool:
 
 
 def _read(path: Path, longest: int = _LONGEST_LOCK) -> str:
-    return read_text(path, longest, "Build the environment")
+    return read_text(path, longest, "Build the virtual environment")
 
 
 def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path | None:
@@ -89,11 +89,12 @@ def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path |
     found = next((place / named for place in (folder, top or folder) if (place / named).is_dir()), None)
     if found and packages_in(found):
         return found
-    problem = "holds no package (.whl, .tar.gz, .zip)" if found else "is not in the source"
+    problem = "has no package (.whl, .tar.gz, .zip)" if found else "is not in the source"
     raise ReleaseError(
-        "Build the environment",
+        "Build the virtual environment",
         f"the wheelhouse {named} {problem}.",
-        "Correct wheelhouse, or fill that folder ('pip download --dest', 'pip wheel --wheel-dir') and commit it.",
+        "Correct wheelhouse, or add the packages to that folder ('pip download --dest', 'pip wheel --wheel-dir') and "
+        "commit it.",
     )
 
 
@@ -195,7 +196,7 @@ class Builder:
         question = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_platform())"
         status, version, err = self.run([self.python, "-c", question])
         if status:
-            raise ReleaseError("Build the environment", f"{self.python} does not run: {tail(err, 3)}", "Install it.")
+            raise ReleaseError("Build the virtual environment", f"{self.python} failed: {tail(err, 3)}", "Install it.")
         parts = [version, requirements.name, *sorted(extra_packages), server_package, self.server_lock]
         parts += _uv_settings(requirements, app_dir or requirements.parent)
         if self.wheelhouse:
@@ -213,7 +214,7 @@ class Builder:
         return digest.hexdigest()[:16]
 
     def build(self, app_dir: Path, requirements: Path, extra_packages: list[str], server_package: str) -> Path:
-        """Build the environment, unless a complete one exists.
+        """Build the virtual environment, unless a complete one exists.
 
         Args:
             app_dir: the app's folder in the new release.
@@ -229,8 +230,8 @@ class Builder:
         """
         if not self.wheelhouse and server_package not in re.findall(r"^\S+", self.server_lock, re.MULTILINE):
             raise ReleaseError(
-                "Build the environment",
-                f"{server_package} has no hashes to verify it by.",
+                "Build the virtual environment",
+                f"{server_package} has no hashes to verify it with.",
                 "In the role app, pin the same version in files/server.txt and in server_package.",
             )
         target = self.folder / self.key(requirements, extra_packages, server_package, app_dir)
@@ -264,7 +265,8 @@ class Builder:
         if version_tuple(present) < version_tuple(wanted):
             if present:
                 self.warnings.append(
-                    f"{requirements.name} pins {name} {present}; this release runs {wanted}, the oldest that is served."
+                    f"{requirements.name} pins {name} {present}; this release runs {wanted}, the oldest supported "
+                    "version."
                 )
             # A wheelhouse is part of the app's code, and can contain a server that the app's owner has built.
             server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(server_file)]
@@ -287,10 +289,10 @@ class Builder:
             lines = "\\n".join(bare)
             self.warnings.append(
                 f"extra_packages without hashes are installed unverified: {', '.join(bare)}. "
-                f"{requirements.name if lock_has_hashes else 'Another of them'} has hashes. Add these packages to the "
-                f"app's lock, or replace their entries with the output of: printf '{lines}' | uv pip compile "
-                "--generate-hashes --no-header --no-annotate "
-                f"--python-version {sys.version_info[0]}.{sys.version_info[1]} -"
+                f"{requirements.name if lock_has_hashes else 'Another extra package'} has hashes. Add these packages "
+                f"to the app's lock, or replace their entries with the output of: printf '{lines}' | uv pip compile "
+                "--generate-hashes --no-header --no-annotate --python-version "
+                f"{sys.version_info[0]}.{sys.version_info[1]} -"
             )
         return []
 
@@ -303,9 +305,9 @@ class Builder:
             status, out, err = self.run(["useradd", "--system", "--user-group", *options, self.account])
             if status:
                 raise ReleaseError(
-                    "Build the environment",
-                    f"the account {self.account}, which builds, cannot be created: {tail(out + err, 3)}",
-                    "Correct what useradd says, and run the same command again.",
+                    "Build the virtual environment",
+                    f"the build account {self.account} could not be created: {tail(out + err, 3)}",
+                    "Fix the error of useradd, then run the same command again.",
                 ) from None
             account = pwd.getpwnam(self.account)
         if self.cache.exists() and self.cache.stat().st_uid not in (0, account.pw_uid):
@@ -366,16 +368,20 @@ class Builder:
         status, out, err = self.run(command)
         if status:
             cure = (
-                "Correct the lock or requirements file; 'uv pip compile' or 'uv lock' shows the same on your machine."
+                "Correct the lock or requirements file. 'uv pip compile' or 'uv lock' shows the same error on your "
+                "machine."
             )
             if self.wheelhouse:
                 cure = (
-                    f"Put every package, the application server too, into the wheelhouse {self.wheelhouse.name}, as "
-                    f"wheels for this host's {Path(self.python).name}: 'pip download --only-binary=:all: --dest'."
+                    "Put every package, including the application server, into the wheelhouse "
+                    f"{self.wheelhouse.name}, as wheels for this host's {Path(self.python).name}: 'pip download "
+                    "--only-binary=:all: --dest'."
                 )
             said = tail(out + err)
             raise ReleaseError(
-                "Build the environment", f"uv {arguments[0]} ended with {status}:\n{said}", cure_for(out + err, cure)
+                "Build the virtual environment",
+                f"uv {arguments[0]} failed with status {status}:\n{said}",
+                cure_for(out + err, cure),
             )
 
     def _seal(self, target: Path) -> None:
@@ -391,18 +397,18 @@ class Builder:
         for folder, directories, files, descriptor in os.fwalk(target):
             if len(Path(folder).relative_to(target).parts) > _DEEPEST:
                 raise ReleaseError(
-                    "Build the environment",
-                    f"its folders lie more than {_DEEPEST} deep in each other.",
-                    "Take the package that makes them out of the dependencies.",
+                    "Build the virtual environment",
+                    f"its folders are nested more than {_DEEPEST} levels deep.",
+                    "Remove the package that creates them from the dependencies.",
                 )
             for name in directories + files:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 if status.st_uid not in (builder, 0) or (status.st_nlink > 1 and stat.S_ISREG(status.st_mode)):
                     # uv copies files, so this is another name of a foreign file, which chown would give to root too.
                     raise ReleaseError(
-                        "Build the environment",
-                        f"{name} is a hard link, or somebody else's file.",
-                        "Take the package that makes it while it is built out of the dependencies.",
+                        "Build the virtual environment",
+                        f"{name} is a hard link, or belongs to another user.",
+                        "Remove the package whose build creates it from the dependencies.",
                     )
                 os.chown(name, 0, 0, dir_fd=descriptor, follow_symlinks=False)
                 mode = status.st_mode
@@ -464,9 +470,9 @@ def _included(requirements: Path, top: Path | None = None) -> list[Path]:
             path = Path(os.path.realpath(here.parent / match.group(1)))
             if not path.is_relative_to(inside):
                 raise ReleaseError(
-                    "Build the environment",
-                    f"{here.name} takes in {match.group(1)}, which is outside of the source.",
-                    "Put that file into the source, and name it by its path there.",
+                    "Build the virtual environment",
+                    f"{here.name} includes {match.group(1)}, which is outside the source.",
+                    "Add that file to the source, and include it by its path there.",
                 )
             if path.is_file() and path not in found and path != requirements.resolve():
                 found.append(path)

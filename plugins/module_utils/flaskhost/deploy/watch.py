@@ -71,13 +71,13 @@ def verdict(before: Traffic, now: Traffic) -> str:
     """
     if now.errors >= MINIMUM_ERRORS and now.error_share > before.error_share + ERROR_MARGIN:
         return (
-            f"{now.errors} of {now.answers} requests ended with a server error (5xx), "
-            f"before it were {before.errors} of {before.answers}"
+            f"{now.errors} of {now.answers} requests ended with a server error (5xx); with the previous release it "
+            f"was {before.errors} of {before.answers}"
         )
     if len(now.times) >= MINIMUM_ANSWERS:
         usual, present = median(before.times) if before.times else 0.0, median(now.times)
         if before.times and present > max(SLOW_SECONDS, SLOW_FACTOR * usual):
-            return f"half of the answers take more than {present:.2f} s, before it was {usual:.2f} s"
+            return f"the median response time is {present:.2f} s; with the previous release it was {usual:.2f} s"
     return ""
 
 

@@ -235,7 +235,7 @@ class Guard:
                 "--quiet",
                 "--collect",
                 f"--unit={self.unit}",
-                f"--description=Put back the old state of {self.change.name}",
+                f"--description=Revert the change of {self.change.name}",
                 f"--on-active={self.change.seconds}s",
                 # systemd's own default may be a minute late.
                 "--timer-property=AccuracySec=1s",

@@ -14,7 +14,7 @@ BOOT_UNIT = f"""\
 # Written by the module guarded_change of flaskhost. Brings back the old state when the host was booted before a change
 # to SSH or to the firewall had been confirmed: the timer that would have done so did not outlive the boot.
 [Unit]
-Description=Put back changes that were not confirmed before the boot
+Description=Revert changes that were not confirmed before the boot
 DefaultDependencies=no
 ConditionPathExistsGlob={STATE}/*/put-back
 After=local-fs.target

@@ -362,7 +362,7 @@ def start_units(unit: str, ready: str, mount: str, limits: Mapping[int, Bound]) 
             [
                 f"# Written by Flaskhost: the bounds of the disk, once {unit} has recovered.",
                 "[Unit]",
-                f"Description=Bound what apps may hold of {mount} once {unit} is ready",
+                f"Description=Limit the apps' disk use on {mount} after {unit} is ready",
                 f"After={unit}",
                 f"PartOf={unit}",
                 "[Service]",

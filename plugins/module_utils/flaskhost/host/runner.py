@@ -14,7 +14,7 @@ class ReleaseError(Exception):
     """A release cannot continue.
 
     Args:
-        step: the step that failed, as shown to the operator ("Build the environment").
+        step: the step that failed, as shown to the operator ("Build the virtual environment").
         reason: what went wrong, with the last lines of the output.
         cure: what to do next.
     """
@@ -42,8 +42,8 @@ def cure_for(said: str, otherwise: str) -> str:
     """
     if any(words.lower() in said.lower() for words in _FULL):
         return (
-            "Make room, then run the same command again. df -h shows which disk is full; if none is, the app holds as "
-            "much as limits.disk allows."
+            "Free space on the disk, then run the same command again. df -h shows which disk is full; if none is, the "
+            "app has reached its limits.disk."
         )
     return otherwise
 

@@ -68,8 +68,8 @@ def checksum_digest(checksum: str) -> str:
     if not match:
         raise ReleaseError(
             "Check the archive",
-            f"{checksum!r} is no checksum.",
-            "Write source.checksum as sha256: and the 64 digits that sha256sum prints for the archive.",
+            f"{checksum!r} is not a checksum.",
+            "Set source.checksum to sha256: and the 64 digits that sha256sum prints for the archive.",
         )
     return match.group(1).lower()
 
@@ -99,8 +99,8 @@ def _compare(got: str, checksum: str, name: str) -> None:
     if got != wanted:
         raise ReleaseError(
             "Check the archive",
-            f"{name} is not the archive that was meant: its checksum is sha256:{got}, wanted sha256:{wanted}.",
-            "Find out which of the two is right. If it is the archive, correct source.checksum.",
+            f"{name} has the wrong checksum: sha256:{got}, expected sha256:{wanted}.",
+            "Find out which of the two is right. If the archive is, correct source.checksum.",
         )
 
 
@@ -118,7 +118,10 @@ def download(url: str, checksum: str, destination: Path) -> None:
     checksum_digest(checksum)
     # Strip the secrets that a URL can contain: a user name and password, and a token in the query.
     shown = re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
-    cure = f"Check source.archive, and that this host may read it: run 'curl --location --head {shown}' on it."
+    cure = (
+        f"Check source.archive, and whether this host can download it: run 'curl --location --head {shown}' on "
+        "this host."
+    )
     digest, received, until = hashlib.sha256(), 0, time.monotonic() + _LONGEST_DOWNLOAD
     request = urllib.request.Request(url, headers={"User-Agent": "flaskhost"})  # noqa: S310 - see is_url
     try:
@@ -131,19 +134,21 @@ def download(url: str, checksum: str, destination: Path) -> None:
                 received += len(block)
                 if received > _LARGEST_DOWNLOAD or time.monotonic() > until:
                     limits = f"{_LARGEST_DOWNLOAD >> 20} MB in {_LONGEST_DOWNLOAD // 60} minutes"
-                    raise ReleaseError("Fetch the code", f"{shown} is larger or slower than {limits}.", cure)
+                    raise ReleaseError("Fetch the code", f"the download of {shown} exceeded {limits}.", cure)
         if expected.isdigit() and received < int(expected):
             raise ReleaseError("Fetch the code", f"{shown} was cut off after {received} of {expected} bytes.", cure)
         _compare(digest.hexdigest(), checksum, shown)
     except urllib.error.HTTPError as error:
         destination.unlink(missing_ok=True)
         raise ReleaseError(
-            "Fetch the code", f"{shown}: the server answers {error.code} {error.reason}.", cure
+            "Fetch the code", f"{shown}: the server returned {error.code} {error.reason}.", cure
         ) from None
     except (OSError, HTTPException, ValueError) as error:
         destination.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ReleaseError("Fetch the code", f"{destination.parent}: {error.strerror}.", "Make room.") from None
+            raise ReleaseError(
+                "Fetch the code", f"{destination.parent}: {error.strerror}.", "Free space on the disk."
+            ) from None
         reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         raise ReleaseError("Fetch the code", f"{shown} cannot be read: {reason}.", cure) from None
     except BaseException:
@@ -177,7 +182,7 @@ def unpack(run: Run, archive: Path, destination: Path, replaced: Iterable[str] =
             plain.unlink()
     if status:
         cure = cure_for(err, "Correct the source (a .tar.gz, .tar.xz or .tar).")
-        raise ReleaseError("Unpack the code", f"tar says: {tail(err, 5)}", cure)
+        raise ReleaseError("Unpack the code", f"tar failed: {tail(err, 5)}", cure)
     if strip:
         # Strip before the links are checked: a link to a sibling of the top folder would lead out afterwards.
         _strip_top(destination)
@@ -194,8 +199,8 @@ def _check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
             run(["rm", "--recursive", "--force", "--one-file-system", str(folder)])
             raise ReleaseError(
                 "Unpack the code",
-                f"its folders lie more than {DEEPEST_SOURCE} deep in each other.",
-                "Take the deepest folders out of the source.",
+                f"its folders are nested more than {DEEPEST_SOURCE} levels deep.",
+                "Remove the deepest folders from the source.",
             )
         for path in (Path(root) / name for name in directories + files):
             status = path.lstat()
@@ -204,7 +209,7 @@ def _check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
                 raise ReleaseError(
                     "Unpack the code",
                     f"{path.relative_to(folder)} is a device, a pipe or a socket.",
-                    "Take it out of the source.",
+                    "Remove it from the source.",
                 )
             if status.st_nlink > 1 and not stat.S_ISDIR(mode):
                 links[status.st_ino] = (links.get(status.st_ino, (status.st_nlink, path))[0] - 1, path)
@@ -213,14 +218,14 @@ def _check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
             if stat.S_ISLNK(mode) and path not in left_out and not target.is_relative_to(inside):
                 raise ReleaseError(
                     "Unpack the code",
-                    f"{path.relative_to(folder)} is a link to {path.readlink()}, outside of the source.",
-                    "Take the link out, or name the folder in persistent.",
+                    f"{path.relative_to(folder)} is a link to {path.readlink()}, outside the source.",
+                    "Remove the link, or add the folder to persistent.",
                 )
     if outside := [path for missing, path in links.values() if missing]:
         raise ReleaseError(
             "Unpack the code",
-            f"{outside[0].relative_to(folder)} is a hard link to a file outside of the source.",
-            "Take it out of the source.",
+            f"{outside[0].relative_to(folder)} is a hard link to a file outside the source.",
+            "Remove it from the source.",
         )
 
 
@@ -228,7 +233,7 @@ def too_large() -> ReleaseError:
     return ReleaseError(
         "Unpack the code",
         f"the source is larger than {LARGEST_SOURCE >> 20} MB unpacked, or has more than {MOST_ENTRIES} files.",
-        "Take out of the source what is no code; data belongs into a folder that persistent names.",
+        "Remove everything from the source that is not code. Data belongs in a folder that is listed in persistent.",
     )
 
 
@@ -301,7 +306,7 @@ def _check_members(plain: Path) -> None:
             except tarfile.TarError as error:
                 raise ReleaseError(
                     "Unpack the code",
-                    f"tar says: it is no whole archive ({error}).",
+                    f"tar failed: the archive is incomplete ({error}).",
                     "Correct the source (a .tar.gz, .tar.xz or .tar).",
                 ) from None
             if member.size < 0 or (not member.isreg() and member.size > _LONGEST_PROPERTY):

@@ -151,21 +151,21 @@ def _is_socket(path: str) -> bool:
 #: Authentication errors of ssh and git, and their fixes; the first match is used.
 _REFUSALS = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": (
-        "The server shows another key than before. Ask its operator. If that is right: put its line into "
-        "source.known_hosts, or take the old one out of the file known_hosts in {secrets_dir}."
+        "The server's host key has changed. Ask its operator. If the new key is right, put its line into "
+        "source.known_hosts, or remove the old line from the file known_hosts in {secrets_dir}."
     ),
     "Host key verification failed": (
-        "The server's key is not among those that are trusted. Compare what 'ssh-keyscan SERVER' prints with what its "
+        "The server's host key is not trusted. Compare the output of 'ssh-keyscan SERVER' with the keys that its "
         "operator publishes, and put that line into source.known_hosts."
     ),
     "Permission denied (publickey": (
-        "The server lets nobody in with that key. Register the public half of source.key at the repository (a deploy "
-        "key that may read). Without source.key, load a key that may read it into your agent (ssh-add -l lists them) "
-        "and forward it: --ssh-extra-args='-o ForwardAgent=yes'."
+        "The server rejects that key. Register the public half of source.key at the repository (a deploy key with "
+        "read access). Without source.key, load a key with read access into your agent (ssh-add -l lists its keys) "
+        "and forward the agent: --ssh-extra-args='-o ForwardAgent=yes'."
     ),
     "could not read Username": (
-        "The repository is private, or not there. A private one is read over SSH: the URL that begins with git@ or "
-        "ssh://, and a deploy key in source.key."
+        "The repository is private or does not exist. Read a private one over SSH, with a URL that begins with git@ "
+        "or ssh:// and a deploy key in source.key."
     ),
 }
 
@@ -173,7 +173,10 @@ _REFUSALS = {
 def _git_cure(errors: str, environment: Mapping[str, str], otherwise: str) -> str:
     """Return the fix for a git failure, chosen by its error output."""
     if re.search(r"Load key .*(?:invalid format|error in libcrypto|passphrase)", errors):
-        return "The key is damaged or has a passphrase. Write a whole one without into source.key, with line ends (|)."
+        return (
+            "The key is damaged or has a passphrase. Put a complete key without a passphrase into source.key, "
+            "with its line ends (|)."
+        )
     found = next((cure for words, cure in _REFUSALS.items() if words in errors), otherwise)
     hosts = re.search(r"UserKnownHostsFile=(\S+)/known_hosts", environment.get("GIT_SSH_COMMAND", ""))
     return found.format(secrets_dir=hosts.group(1) if hosts else "/root/.ssh")
@@ -236,15 +239,18 @@ def resolve_commit(
     if needs_commit(url, version):
         raise ReleaseError(
             "Read the repository",
-            f"{version!r} of a repository that is read over {url.partition(':')[0]}:// can be forged on the way.",
-            "Use the https:// or git@ URL in source.repo, or name a whole commit of 40 digits in source.version.",
+            f"{version!r} of a repository that is read over {url.partition(':')[0]}:// can be forged on the network "
+            "path.",
+            "Use the https:// or git@ URL in source.repo, or set source.version to a full commit hash (40 digits).",
         )
     asked = ["ls-remote", "--", url, version, f"{version}^{{}}"]
     variables = {**_GIT_ENVIRONMENT, **(environment or {})}
     command = _bounded([*_GIT, *asked], _LONGEST_QUESTION, _QUESTION_MEMORY, _QUESTION_MEMORY)
     status, out, err = run(command, environ_update=variables)
     if status:
-        cure = "Check source.repo, and that this host may read it: run the same 'git ls-remote' on it as root."
+        cure = (
+            "Check source.repo, and whether this host can read it: run the same 'git ls-remote' on this host as root."
+        )
         reason = _took_too_long(status, _LONGEST_QUESTION, url) or f"git cannot read {url}:\n{tail(err, 5)}"
         raise ReleaseError("Read the repository", reason, cure_for(err, _git_cure(err, variables, cure)))
     refs = {name: commit for commit, name in (line.split("\t", 1) for line in out.splitlines() if "\t" in line)}
@@ -260,8 +266,8 @@ def resolve_commit(
         return out.strip()
     raise ReleaseError(
         "Read the repository",
-        f"{url} has no branch or tag named {version!r}.",
-        "Correct source.version: a branch, a tag, or all 40 digits of a commit.",
+        f"{url} has no branch or tag {version!r}.",
+        "Correct source.version: a branch, a tag, or a full commit hash (40 digits).",
     )
 
 
@@ -301,7 +307,7 @@ def fetch_commit(
         status, _out, err = bring("--", url, commit)
     if status:
         largest = _drop_partial_packs(repository)
-        cure = "Check source.repo and source.version, and that this host may read the repository."
+        cure = "Check source.repo and source.version, and whether this host can read the repository."
         reason = _took_too_long(status, _LONGEST_FETCH, url)
         # git does not report which signal ended its helper.
         if not reason and largest >= _LARGEST_HISTORY:
@@ -310,8 +316,8 @@ def fetch_commit(
             reason = f"{url} needs more than half of this host's memory to unpack."
         if reason:
             cure = (
-                "Run 'git clone --bare' of source.repo on this host to see how long it takes and how large it is. An "
-                "archive of the code alone is smaller: source.archive."
+                "Run 'git clone --bare' of source.repo on this host to see how long that takes and how large the "
+                "repository is. An archive that has only the code is smaller: source.archive."
             )
         reason = reason or f"git cannot fetch {commit[:12]} from {url}:\n{tail(err, 5)}"
         raise ReleaseError("Fetch the code", reason, cure_for(err, _git_cure(err, variables, cure)))
@@ -345,7 +351,7 @@ def submodule_warning(run: Run, repository: Path, commit: str) -> str:
     folders = sorted(line.partition(" ")[2] for line in out.splitlines() if " " in line)
     if not folders:
         return ""
-    return f"git submodules are not part of a release; empty in this one: {', '.join(folders[:8])}."
+    return f"git submodules are not part of a release. Empty folders in this release: {', '.join(folders[:8])}."
 
 
 def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, replaced: Iterable[str] = ()) -> None:
@@ -362,6 +368,6 @@ def unpack_commit(run: Run, repository: Path, commit: str, destination: Path, re
         if archive.is_file() and archive.stat().st_size >= archives.LARGEST_SOURCE:
             raise archives.too_large()
         cure = cure_for(err, "Run the same command again.")
-        raise ReleaseError("Unpack the code", f"git archive says: {tail(err, 5)}", cure)
+        raise ReleaseError("Unpack the code", f"git archive failed: {tail(err, 5)}", cure)
     archives.unpack(run, archive, destination, replaced)
     archive.unlink()
