@@ -121,5 +121,5 @@ def test_a_persistent_folder_behind_a_link_removes_nothing_of_others(host: Any, 
     status, output = mallory.deploy(persistent=["instance", "media/uploads"])
     assert state(host, PRIVATE) == before
     assert status != 0
-    assert "persistent names media/uploads, and media is a link to instance in the source" in output
+    assert "persistent names media/uploads, but media is a link to instance in the source" in output
     assert visitor.ask("https://mallory.test/").status == 200

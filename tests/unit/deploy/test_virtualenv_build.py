@@ -187,7 +187,7 @@ def test_nothing_that_a_package_left_stays_writable(workshop: Workshop) -> None:
 def test_folders_in_each_other_are_refused_and_removed(workshop: Workshop) -> None:
     target = workshop.folder / "venvs/deep"
     nest(target)
-    with pytest.raises(ReleaseError, match=r"more than 100 deep"):
+    with pytest.raises(ReleaseError, match=r"more than 100 levels deep"):
         workshop.builder()._seal(target)
     virtualenv.remove(target)
     assert not target.exists()

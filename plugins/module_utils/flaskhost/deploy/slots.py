@@ -350,7 +350,7 @@ class Slots:
         status, _out, err = self.run(["systemctl", "enable", "--quiet", self.service(slot)])
         if status:
             # check_rc would end the module before the slot is stopped again.
-            raise ReleaseError(f"Switch traffic to the {slot} slot", f"systemctl enable failed: {tail(err, 3)}", CURE)
+            raise ReleaseError(f"Switch traffic to the {slot} slot", f"Enabling its unit failed: {tail(err, 3)}", CURE)
         self._follow(slot)
 
     def flip_back(self, slot: str) -> None:
