@@ -220,4 +220,5 @@ def test_submodules_are_told_by_name(repository: Repository) -> None:
     commit = repository.commit("two")
     repository.fetch(commit)
     assert git.submodule_warning(run_command, repository.bare, plain) == ""
-    assert "Empty folders in this release: docs/my theme, lib." in git.submodule_warning(run_command, repository.bare, commit)
+    warning = git.submodule_warning(run_command, repository.bare, commit)
+    assert "Empty folders in this release: docs/my theme, lib." in warning
