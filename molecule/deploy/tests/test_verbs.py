@@ -240,9 +240,9 @@ def test_run_gives_the_command_the_live_release_and_tells_how_it_ended(host, sec
         start("run", host, app="guestbook", command="flask db current"),
     )
     assert status != 0
-    assert "ended with 7: " in output
+    assert "failed with exit code 7: " in output
     for text in (f"release {second}", f" {len(TOKEN)} ", "0002 (head)", " guestbook ", "Read-only file system"):
-        assert text in output.partition("ended with 7: ")[2], output
+        assert text in output.partition("failed with exit code 7: ")[2], output
     assert f"/srv/guestbook/releases/{second}/" in output
     assert "an error" in output
     assert TOKEN not in output
@@ -261,7 +261,7 @@ def test_run_says_what_is_missing(host):
         start("run", host, "-e", "command=flask db current", app="guestbook"),
     )
     wanted = [
-        "no release of newcomer serves on this host. Deploy it first",
+        "no release of newcomer is live on this host. Deploy it first",
         "there is no app 'guestbok' in flask_apps. Available: guestbook, hello.",
         "words were lost (db current)",
     ]

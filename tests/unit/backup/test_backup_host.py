@@ -58,7 +58,7 @@ def test_ssh_is_told_whom_to_believe(repository: str, ends: str) -> None:
 def test_only_sftp_is_told_of_ssh_and_only_a_place_that_is_one() -> None:
     assert backup.sftp_options({"repository": "s3:https://s/b"}) == backup.sftp_options({}) == []
     for repository in ("sftp:host", "sftp://host", "sftp:a b:/x", "sftp:-oProxyCommand=x:/y z@h:/"):
-        with pytest.raises(backup.Refused, match="not to be understood"):
+        with pytest.raises(backup.Refused, match="is not a valid SFTP repository"):
             backup.sftp_options({"repository": repository})
 
 
@@ -389,7 +389,7 @@ def test_check_mode_on_a_bare_host_says_what_the_run_would_do(monkeypatch: pytes
     nothing = started(monkeypatch)
     assert (nothing["changed"], nothing["lines"], nothing["warnings"]) == (False, [], [backup.UNSET])
     alone = started(monkeypatch, passphrase=PASSPHRASE, timers=["full"])
-    assert (alone["changed"], alone["lines"]) == (True, ["The first backup would be made."])
+    assert (alone["changed"], alone["lines"]) == (True, ["The first backup would be started."])
     assert alone["warnings"] == [backup.ONLY_HERE]
     assert started(monkeypatch, passphrase=PASSPHRASE, repository="/elsewhere")["warnings"] == []
 
