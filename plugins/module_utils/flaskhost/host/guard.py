@@ -1,6 +1,6 @@
 """A change that is reverted automatically unless a new login confirms it.
 
-Firewall rules or settings of sshd can lock out the person who changes them, and nobody else is there to correct them.
+Firewall rules or settings of sshd can lock out the person who changes them, and then nobody can correct them.
 So the old state is saved first, and a systemd timer is started that restores it. Only then is the change made. A *new*
 SSH connection, made after the change, stops the timer. The connection that made the change proves nothing.
 

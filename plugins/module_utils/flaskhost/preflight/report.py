@@ -21,7 +21,7 @@ Place = tuple[Any, ...]
 _DEEPEST = 12
 #: More than any site needs. A few lines of YAML anchors can stand for a billion values.
 _MOST_VALUES = 20_000
-#: Larger numbers are no sizes in bytes (and Python refuses to print a number of 5,000 digits).
+#: Larger numbers cannot be sizes in bytes (and Python refuses to print a number of 5,000 digits).
 _LARGEST = 1 << 60
 #: Control characters except the line break.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
