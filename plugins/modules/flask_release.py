@@ -38,7 +38,7 @@ options:
   schema_before: {description: Schema revision that another host found., type: str, default: ""}
   schema_after: {description: Schema revision after its release command., type: str, default: ""}
   deploy: {description: "Set by the action plugin: ID of this run of the playbook.", type: str, default: ""}
-  by: {description: "Set by the action plugin: who runs it, as user@host.", type: str, default: ""}
+  by: {description: "Set by the action plugin: who runs it, as user@controller.", type: str, default: ""}
   controller: {description: "Set by the action plugin: the process that runs it.", type: dict, default: {}}
   stamp: {description: "Set by the action plugin: start time in seconds since 1970.", type: float, default: 0}
   takeover: {description: "Set by the action plugin: the dead run whose lock is taken over.", type: str, default: ""}

@@ -318,7 +318,7 @@ def test_a_restart_for_backups_that_are_switched_is_told_before(tmp_path: Path) 
     file = tmp_path / "15/main/conf.d/60-flaskhost.conf"
     file.parent.mkdir(parents=True)
     file.write_text("jit = 'off'\n", encoding="utf-8")
-    assert ask(secret)[0].startswith("db1: backups are switched on, for which this run restarts PostgreSQL once")
+    assert ask(secret)[0].startswith("db1: this run turns backups on, and restarts PostgreSQL once")
     assert ask("") == ask({"keep_days": 3}) == []
     file.write_text("archive_command = 'x'\narchive_mode = 'on'\n", encoding="utf-8")
     assert ask(secret) == []
