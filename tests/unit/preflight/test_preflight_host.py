@@ -323,7 +323,7 @@ def test_a_restart_for_backups_that_are_switched_is_told_before(tmp_path: Path) 
     file.write_text("archive_command = 'x'\narchive_mode = 'on'\n", encoding="utf-8")
     assert ask(secret) == []
     assert "turns backups off" in ask("")[0]
-    assert "are switched off" in ask({"passphrase": ""})[0]
+    assert "turns backups off" in ask({"passphrase": ""})[0]
     assert ask({"passphrase": preflight.Unreadable("'v' is undefined")}) == []
     assert warn([{}, secret], ["flask_apps", "backup"], {"skipped": True}, "db1") == []
 
