@@ -150,7 +150,8 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
             notes.tell(ONLY_HERE)
         return columns, notes
     except (ValueError, KeyError, TypeError, AttributeError):
-        notes.complain(f"backups: {clip(err or out) or f'flaskhost-backup status exited with {status}'}")
+        otherwise = f"the status cannot be read (exit code {status}): sudo flaskhost-backup status"
+        notes.complain(f"backups: {clip(err or out) or otherwise}")
         return {}, notes
 
 
