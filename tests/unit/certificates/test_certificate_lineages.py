@@ -1,4 +1,4 @@
-"""What certbot keeps: read, compared with what is wanted, deleted, and told when to renew."""
+"""What certbot keeps: read, compared with what is wanted, and deleted."""
 
 from __future__ import annotations
 
@@ -19,20 +19,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return host
 
 
-def made(host: Host, *domains: str, version: str = "5.8.0", days: float = 90, **params: str) -> Lineage:
+def made(host: Host, *domains: str, days: float = 90, **params: str) -> Lineage:
     known = {"server": URL, "authenticator": "webroot", "webroot_path": f"{host.config.webroot},"}
     pair = AUTHORITY.issue(domains or ("shop.test",), NOW, days)
-    write_lineage(host.config.letsencrypt, "flask-shop", pair, {**known, **params}, version)
+    write_lineage(host.config.letsencrypt, "flask-shop", pair, {**known, **params})
     return lineages.find(host.config, "flask-shop")
 
 
-def why(host: Host, lineage: Lineage, item: Certificate | None = None, version: tuple[int, ...] | None = None) -> str:
-    def ask() -> tuple[int, ...]:
-        assert version is not None, "certbot was started without need"
-        return version
-
+def why(host: Host, lineage: Lineage, item: Certificate | None = None) -> str:
     item = item or host.config.certificates[0]
-    return "; ".join(lineages.differences(host.config, item, lineage, NOW + DAY, ask))
+    return "; ".join(lineages.differences(host.config, item, lineage, NOW + DAY))
 
 
 def conf(host: Host) -> Path:
@@ -94,12 +90,18 @@ def test_an_expired_one_is_asked_for(host: Host) -> None:
     assert why(host, made(host, days=0.5)) == "it has expired"
 
 
-def test_a_certbot_without_profiles_is_not_asked_for_one_at_each_run(host: Host) -> None:
-    lineage = made(host, version="2.1.0")
+def test_the_preferred_profile_is_compared(host: Host) -> None:
+    assert why(host, made(host, preferred_profile="shortlived")) == "its profile is shortlived"
     host.config = replace(host.config, profile="shortlived")
-    assert why(host, lineage, version=(2, 1, 0)) == ""
-    assert why(host, lineage, version=(5, 8, 0)) == "its profile is the default"
     assert why(host, made(host, preferred_profile="shortlived")) == ""
+
+
+def test_a_lineage_of_the_distributions_certbot_is_what_is_wanted(host: Host) -> None:
+    """The pinned certbot takes it over, with the line that an earlier release of Flaskhost wrote into it."""
+    made(host)
+    text = conf(host).read_text(encoding="utf-8").replace("version = 5.8.0", "version = 2.1.0")
+    conf(host).write_text(f"renew_before_expiry = 30 days\n{text}", encoding="utf-8")
+    assert why(host, lineages.find(host.config, "flask-shop")) == ""
 
 
 # --- Damage --------------------------------------------------------------------------------------------------------
@@ -199,34 +201,3 @@ def test_a_certbot_that_refuses_to_delete_is_told(host: Host) -> None:
     with pytest.raises(CertificateError, match="certbot could not delete flask-shop: Another instance"):
         lineages.delete(lambda *_, **__: (1, "", busy), host.config, "flask-shop")
     assert lineages.find(host.config, "flask-shop").pair
-
-
-def test_lineages_of_others_are_known_by_their_names(host: Host) -> None:
-    made(host)
-    write_lineage(host.config.letsencrypt, "mail", AUTHORITY.issue(["mail.test"]), {})
-    assert lineages.foreign(host.config, ["flask-shop"]) == ["mail"]
-
-
-# --- When an older certbot renews ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("days", "expected"),
-    [(90, "30 days"), (89.99999, "30 days"), (45, "15 days"), (6, "72 hours"), (0.02, "14 minutes")],
-)
-def test_an_older_certbot_renews_by_the_share_of_the_lifetime(host: Host, days: float, expected: str) -> None:
-    lineage = made(host, days=days)
-    before = conf(host).read_text(encoding="utf-8")
-    assert lineages.keep_renewal_time(host.config, lineage, (2, 1, 0))
-    assert conf(host).read_text(encoding="utf-8") == f"renew_before_expiry = {expected}\n{before}"
-    assert not lineages.keep_renewal_time(host.config, lineage, (4, 0, 0))
-    assert lineages.find(host.config, "flask-shop").settings == lineage.settings
-
-
-def test_a_newer_certbot_decides_by_itself(host: Host) -> None:
-    lineage = made(host)
-    before = conf(host).read_text(encoding="utf-8")
-    assert not lineages.keep_renewal_time(host.config, lineage, (4, 1, 0))
-    lineages.keep_renewal_time(host.config, lineage, (2, 1, 0))
-    assert lineages.keep_renewal_time(host.config, lineage, (5, 8, 0))
-    assert conf(host).read_text(encoding="utf-8") == before

@@ -1,7 +1,6 @@
 """The authority and how it is asked: its directory, certbot's command line, and what certbot's failures mean.
 
-The texts of failures are those of certbot 5.8.0's source (they are the same in 2.1.0 and 4.0.0, but for "Domain:" in
-place of "Identifier:"), of Boulder, which Let's Encrypt runs, and of Pebble.
+The texts of failures are those of certbot 5.8.0's source, of Boulder, which Let's Encrypt runs, and of Pebble.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +23,6 @@ from urllib.parse import urlsplit
 from ansible.module_utils.flaskhost.host import atomic
 
 from flaskhost_certificates.config import Certificate, CertificateError, Config
-
-#: Runs a command: its exit status, output and error output. The program's own also takes ``env``.
-Run = Callable[[Sequence[str]], tuple[int, str, str]]
 
 #: What certbot runs once a lineage has a new certificate.
 DEPLOYED = "/usr/local/sbin/flaskhost-certificates deployed"
@@ -40,10 +35,6 @@ KEYS = {
     "rsa2048": ("--key-type", "rsa", "--rsa-key-size", "2048"),
     "rsa4096": ("--key-type", "rsa", "--rsa-key-size", "4096"),
 }
-#: The first certbot that knows --preferred-profile (its change log: 4.0.0).
-PROFILES_SINCE = (4, 0)
-#: The first certbot with IP addresses and --webroot together: 5.3.0 had them for --standalone and --manual only.
-ADDRESSES_SINCE = (5, 4)
 #: certbot's DNS plugins without a file of credentials and a time of propagation as arguments: route53 reads the
 #: environment and the host's own role in AWS, and waits for the change by itself.
 PLUGINS_WITHOUT_ARGUMENTS = frozenset({"route53"})
@@ -112,29 +103,7 @@ def directory(url: str, root: Path | None = None) -> dict[str, Any]:
     return {**found, "meta": {**meta, "caaIdentities": names}}
 
 
-def version(run: Run, certbot: Path) -> tuple[int, ...]:
-    """Tell certbot's version.
-
-    Args:
-        run: runs it.
-        certbot: its command.
-
-    Raises:
-        CertificateError: it does not run.
-    """
-    cure = "Run site.yml again, which installs it."
-    try:
-        status, out, err = run([str(certbot), "--version"])
-    except OSError as error:
-        raise CertificateError(f"{certbot} does not run: {error.strerror}.", cure) from None
-    # certbot wrote it to its error output when it still ran on Python 2.
-    match = re.search(r"^certbot (\d+(?:\.\d+)*)", f"{out}\n{err}", re.MULTILINE)
-    if status or match is None:
-        raise CertificateError(f"{certbot} does not run: it does not print its version.", cure)
-    return tuple(int(item) for item in match[1].split("."))
-
-
-def certonly(config: Config, certificate: Certificate, version: tuple[int, ...], *, force: bool = False) -> list[str]:
+def certonly(config: Config, certificate: Certificate, *, force: bool = False) -> list[str]:
     """Make the command that asks for a site's certificate.
 
     The authority's URL, the e-mail address, the consent to its terms and the external account are in cli.ini, as the
@@ -143,11 +112,10 @@ def certonly(config: Config, certificate: Certificate, version: tuple[int, ...],
     Args:
         config: all that is wanted.
         certificate: the one to ask for.
-        version: certbot's.
         force: to have a new one though the old one has the names and time left: its key type was changed, say.
 
     Raises:
-        CertificateError: it cannot be asked for with this certbot, or these settings.
+        CertificateError: it cannot be asked for with these settings.
     """
     where = certificate.variable
     command = [
@@ -160,7 +128,7 @@ def certonly(config: Config, certificate: Certificate, version: tuple[int, ...],
     ]
     if force:
         command.append("--force-renewal")
-    if config.profile and version >= PROFILES_SINCE:
+    if config.profile:
         command += ["--preferred-profile", config.profile]
     for domain in certificate.domains:
         if not _is_address(domain):
@@ -168,24 +136,9 @@ def certonly(config: Config, certificate: Certificate, version: tuple[int, ...],
         elif certificate.challenge == "dns":
             reason = f"{where}.domains has the address {domain}, which the dns challenge cannot validate."
             raise CertificateError(reason, f"Set {where}.tls.challenge to http, or remove the address.")
-        elif version < ADDRESSES_SINCE:
-            reason = (
-                f"{where}.domains has the address {domain}, but certbot {_dotted(version)} does not support addresses."
-            )
-            raise CertificateError(reason, "Set acme.certbot to pinned, or remove the address.")
         else:
             command += ["--ip-address", domain]
     return command
-
-
-def notes(config: Config, version: tuple[int, ...]) -> list[str]:
-    """Tell which settings this certbot has no use for, a sentence each."""
-    if config.profile and version < PROFILES_SINCE:
-        return [
-            f"certbot {_dotted(version)} does not support profiles, so acme.profile ({config.profile}) is not "
-            "requested. To request it, set acme.certbot to pinned."
-        ]
-    return []
 
 
 def renewal(config: Config) -> list[str]:
@@ -407,10 +360,16 @@ RULES = (
         "The CA took too long.",
         "The next run retries.",
     ),
+    # It is missing, or the Python that it was installed with is: after an upgrade of the distribution, say.
+    (
+        r"/bin/certbot: (?P<what>[^\n]+)|ModuleNotFoundError: (?P<module>[^\n]+)",
+        "certbot does not run: {what}{module}.",
+        "Run site.yml again, which installs it.",
+    ),
 )
 
 #: certbot's report of a failed challenge (auth_handler.py, ``_generate_failed_chall_msg``).
-REPORT = re.compile(r"^ *(?:Identifier|Domain): (\S+)\n +Type: +(\S+)\n +Detail: ([^\n]*)", re.MULTILINE)
+REPORT = re.compile(r"^ *Identifier: (\S+)\n +Type: +(\S+)\n +Detail: ([^\n]*)", re.MULTILINE)
 #: What a failed challenge means, by its type and words of its detail: the first that fits counts.
 CHALLENGES = (
     (
@@ -636,7 +595,3 @@ def _is_address(domain: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(str(item) for item in version)

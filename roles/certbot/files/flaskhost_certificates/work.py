@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.host.failures import defect, system_error
 
-from flaskhost_certificates import authority, state
+from flaskhost_certificates import state
 from flaskhost_certificates.config import Certificate, CertificateError, Config
 from flaskhost_certificates.lineages import Run
 from flaskhost_certificates.pairs import Pair
@@ -110,10 +110,6 @@ class Work:
         if isinstance(self._cache[key], CertificateError):
             raise self._cache[key]
         return self._cache[key]
-
-    def version(self) -> tuple[int, ...]:
-        """Return certbot's version."""
-        return self.once("version", lambda: authority.version(self.run, self.config.certbot))
 
 
 def store_of(item: Certificate) -> Store:
