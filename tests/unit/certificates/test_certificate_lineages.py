@@ -120,11 +120,34 @@ def test_a_file_that_certbot_has_not_finished_is_said_and_put_aside(host: Host) 
     lineages.set_aside(host.config, "flask-shop")  # a second time
 
 
-@pytest.mark.parametrize("text", ["nonsense\n", "version = 5.8.0\n", "\x00\x01"])
-def test_a_damaged_file_is_broken(host: Host, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nonsense\n",
+        b"version = 5.8.0\n",
+        b"\x00\x01",
+        b"version = \xff\n",
+        b"[renewalparams\n",
+        b"[renewalparams]\na=1\n",
+    ],
+)
+def test_a_damaged_file_is_broken(host: Host, text: bytes) -> None:
     made(host)
-    conf(host).write_text(text, encoding="utf-8")
+    conf(host).write_bytes(text)
+    lineage = lineages.find(host.config, "flask-shop")
+    assert lineage.broken
+    assert str(conf(host)) in lineage.trouble
+    conf(host).write_bytes(conf(host).read_bytes()[:-1])  # cut off within its last line
     assert lineages.find(host.config, "flask-shop").broken
+
+
+def test_a_file_that_cannot_be_read_is_broken(host: Host) -> None:
+    made(host)
+    conf(host).unlink()
+    conf(host).mkdir()
+    lineage = lineages.find(host.config, "flask-shop")
+    assert lineage.broken
+    assert lineage.trouble == f"certbot's file {conf(host)} is damaged."
 
 
 def test_files_without_a_settings_file_are_broken(host: Host) -> None:
@@ -156,18 +179,28 @@ def test_a_key_of_another_certificate_is_trouble(host: Host) -> None:
     assert "its key does not belong to its certificate" in lineage.trouble
 
 
-def test_a_file_of_configobjs_is_read_as_certbot_does(tmp_path: Path) -> None:
-    path = tmp_path / "x.conf"
-    path.write_text(
-        '# renew_before_expiry = 30 days\nversion = 5.8.0\n[renewalparams]  # of ours\nserver = "https://x/#a"\n'
-        "webroot_path = /a, /b # two\n[[webroot_map]]\n*.a.test = /x\n'b' = /y\n[acme_renewal_info]\nari = 1\n",
+@pytest.mark.parametrize("roots", ["{}", "{},", "/a, {} # two", '"{}"', "/100%(x)s, {}"])
+def test_a_file_of_settings_is_read_as_certbot_does(host: Host, roots: str) -> None:
+    made(host)
+    webroot = host.config.webroot
+    head = conf(host).read_text(encoding="utf-8").partition("[renewalparams]")[0]
+    conf(host).write_text(
+        f'# renew_before_expiry = 30 days\n{head}[renewalparams]  # of ours\nserver = "{URL}"  # and "another"\n'
+        f"authenticator = webroot\nwebroot_path = {roots.format(webroot)}\n[[webroot_map]]\n*.a.test = /x\n'b' = /y\n"
+        "[acme_renewal_info]\nserver = https://other.test\n",
         encoding="utf-8",
     )
-    assert lineages.read_conf(path) == {
-        "": {"version": "5.8.0"},
-        "renewalparams": {"server": "https://x/#a", "webroot_path": "/a, /b"},
-        "acme_renewal_info": {"ari": "1"},
-    }
+    lineage = lineages.find(host.config, "flask-shop")
+    assert why(host, lineage) == ""
+    host.config = replace(host.config, webroot=webroot / "other")
+    assert why(host, lineage) == "it was issued with webroot"
+
+
+def test_a_file_without_its_section_was_had_elsewhere(host: Host) -> None:
+    made(host)
+    text = conf(host).read_text(encoding="utf-8")
+    conf(host).write_text(text[: text.index("[renewalparams]")], encoding="utf-8")
+    assert "it is from an unknown authority" in why(host, lineages.find(host.config, "flask-shop"))
 
 
 # --- Deletion ------------------------------------------------------------------------------------------------------

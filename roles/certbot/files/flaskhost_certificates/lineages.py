@@ -1,19 +1,20 @@
 """What certbot keeps of a site's certificate: whether it is what is wanted, and how to be rid of it.
 
 certbot's own layout (certbot/_internal/storage.py, the same from 2.1 to 5.8): ``live/<lineage>/`` holds links into
-``archive/<lineage>/``, and ``renewal/<lineage>.conf`` says how it was had, in ConfigObj's format.
+``archive/<lineage>/``, and ``renewal/<lineage>.conf`` says how it was had. ConfigObj reads it, as in certbot.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.flaskhost.host import tree
+from configobj import ConfigObj, ConfigObjError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from flaskhost_certificates import pairs
@@ -26,8 +27,6 @@ Run = Callable[..., tuple[int, str, str]]
 KINDS = ("cert", "privkey", "chain", "fullchain")
 
 _CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
-_SECTION = re.compile(r"^\s*(\[+)\s*(?P<name>.*?)\s*(\]+)\s*(#.*)?$")
-_OPTION = re.compile(r"^\s*(?P<name>\"[^\"]*\"|'[^']*'|[^'\"=].*?)\s*=\s*(?P<value>.*)$")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Lineage:
         pair: certificate and key; None where there are none, or none that can be used.
         trouble: why it cannot be used, as a sentence; empty where it can, and where there is none.
         broken: whether certbot cannot use it either, and would make another one beside it, of another name.
-        settings: how it was had: the section renewalparams.
+        settings: how it was had: the section renewalparams, in which a value with commas is a list.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Lineage:
     pair: Pair | None = None
     trouble: str = ""
     broken: bool = False
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(config: Config, name: str) -> Lineage:
@@ -65,19 +64,20 @@ def find(config: Config, name: str) -> Lineage:
         trouble = f"certbot's files of {name} are incomplete: {conf} is missing." if left else ""
         return Lineage(name, live, trouble=trouble, broken=left)
     try:
-        sections = read_conf(conf)
+        written = _read(conf)
     except CertificateError as error:
         return Lineage(name, live, trouble=error.reason, broken=True)
     pair = None
     # certbot keeps the links of before while it sets new ones, and goes back to them (storage._fix_symlinks).
     mended = all((live / f"previous_{kind}.pem").exists() for kind in KINDS)
-    if missing := [kind for kind in KINDS if kind not in sections[""]]:
+    if missing := [kind for kind in KINDS if kind not in written.scalars]:
         trouble, mended = f"certbot's file {conf} does not name {missing[0]}.", False
     elif lost := [link for link in _links(live) if not (link.is_symlink() and link.exists())]:
         trouble = f"certbot's file {lost[0]} is missing."
     else:
         pair, trouble = _pair(live)
-    return Lineage(name, live, pair, trouble, bool(trouble) and not mended, sections.get("renewalparams", {}))
+    settings = written["renewalparams"] if "renewalparams" in written.sections else {}
+    return Lineage(name, live, pair, trouble, bool(trouble) and not mended, settings)
 
 
 def _links(live: Path) -> list[Path]:
@@ -131,11 +131,11 @@ def differences(config: Config, certificate: Certificate, lineage: Lineage, now:
     return found
 
 
-def _same_challenge(config: Config, certificate: Certificate, settings: dict[str, str]) -> bool:
+def _same_challenge(config: Config, certificate: Certificate, settings: Mapping[str, Any]) -> bool:
     authenticator = settings.get("authenticator", "")
     if certificate.challenge == "http":
-        roots = [item.strip() for item in settings.get("webroot_path", "").split(",")]
-        return authenticator == "webroot" and str(config.webroot) in roots
+        roots = settings.get("webroot_path", [])
+        return authenticator == "webroot" and str(config.webroot) in ([roots] if isinstance(roots, str) else roots)
     # Plugins of others may be called by more: certbot-plugin-x:dns-x.
     return authenticator.replace("_", "-").endswith(f"dns-{config.dns_plugin}".replace("_", "-"))
 
@@ -212,43 +212,20 @@ def delete(run: Run, config: Config, name: str) -> None:
         tree.remove_path(place)
 
 
-def read_conf(path: Path) -> dict[str, dict[str, str]]:
-    """Read a file of certbot's in ConfigObj's format, as far as certbot uses it.
-
-    Returns:
-        The options of each section by its name, a section's own sections left out; the file's first lines are in "".
+def _read(conf: Path) -> ConfigObj:
+    """Read a lineage's file of settings.
 
     Raises:
         CertificateError: it is empty, cut off, or no such file.
     """
-    sections: dict[str, dict[str, str]] = {"": {}}
-    present: dict[str, str] | None = sections[""]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        lines = []
-    for line in lines:
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if section := _SECTION.match(line):
-            # [[webroot_map]] is a section of a section.
-            present = sections.setdefault(section["name"], {}) if section[1] == "[" else None
-        elif option := _OPTION.match(line):
-            if present is not None:
-                present[option["name"].strip("'\"")] = _plain(option["value"])
-        else:
-            sections[""].clear()
-            break
-    if not sections[""]:
-        raise CertificateError(f"certbot's file {path} is damaged.", "Move it away, then run the same command again.")
-    return sections
-
-
-def _plain(value: str) -> str:
-    for quote in "\"'":
-        if value.startswith(quote) and quote in value[1:]:
-            return value[1 : value.index(quote, 1)]
-    return value.partition(" #")[0].strip()
+        # As certbot reads it, except that a percent sign has no meaning.
+        written = ConfigObj(str(conf), encoding="utf-8", file_error=True, interpolation=False)
+    except (ConfigObjError, OSError, ValueError):
+        written = ConfigObj()
+    if not written.scalars:
+        raise CertificateError(f"certbot's file {conf} is damaged.", "Move it away, then run the same command again.")
+    return written
 
 
 def last_line(text: str) -> str:
