@@ -303,7 +303,7 @@ def make_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
             raise authority.CertificateError(host.directory_down, "The next run asks again.")
         return {"meta": {"caaIdentities": ["ca.test"]}}
 
-    def missing(domains: Sequence[str], *_: Any, **__: Any) -> list[str]:
+    def missing(domains: Sequence[str], _own: Sequence[str], _probe: Any) -> list[str]:
         host.asked_dns.append(tuple(domains))
         return [host.missing_records[item] for item in domains if item in host.missing_records]
 

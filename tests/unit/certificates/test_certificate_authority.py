@@ -329,9 +329,8 @@ URL = "http://shop.example.com/.well-known/acme-challenge/TuK0hV5mJpXwWcDbqVnOqZ
          "lead to this host"),
         ("unauthorized", f"203.0.113.9: Invalid response from {URL}: 404", "another host or site responded",
          "lead to this host, and check the proxies in front of it"),
-        ("caa", "CAA record for shop.example.com prevents issuance", "a CAA record forbids", "CAA records of"),
-        ("dns", "CAA record for shop.example.com prevents issuance", "a CAA record forbids", "CAA records of"),
-        ("caa", "While processing CAA", "the CAA records of shop.example.com forbid it to issue", "CAA records of"),
+        ("dns", "While processing CAA for shop.example.com: DNS problem: SERVFAIL looking up CAA for example.com - the "
+         "domain's nameservers may be malfunctioning", "cannot resolve shop.example.com", "DNSSEC"),
         ("malformed", "something new", "could not validate shop.example.com: malformed (something new)", "port 80"),
     ],
 )  # fmt: skip
@@ -342,6 +341,56 @@ def test_a_failed_challenge(kind: str, detail: str, reason: str, cure: str) -> N
     assert "shop.example.com" in failure.reason
     assert cure in failure.cure
     assert failure.not_before == 0
+
+
+#: Boulder's texts (va/caa.go, ra/ra.go), as certbot prints them: of a challenge, at the end of an order, and of renew.
+REFUSED = "CAA record for example.com prevents issuance"
+PROCESSING = f"While processing CAA for shop.example.com: {REFUSED}"
+FINALIZING = "An unexpected error occurred:\nError finalizing order :: "
+RENEWING = (
+    "Failed to renew certificate flask-shop with error: urn:ietf:params:acme:error:caa :: Certification Authority "
+    "Authorization (CAA) records forbid the CA from issuing a certificate"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "reason"),
+    [
+        (report("caa", PROCESSING), "example.com",
+         "The CA reports: the CAA record of example.com forbids it to issue for shop.example.com."),
+        (report("caa", f"During secondary validation: {PROCESSING}"), "example.com",
+         "The CA reports: the CAA record of example.com forbids it to issue for shop.example.com."),
+        (report("caa", "no"), "shop.example.com",
+         "The CA reports: the CAA records of shop.example.com forbid it to issue (no)."),
+        (report("unauthorized", "CAA forbids"), "shop.example.com",
+         "The CA reports: the CAA records of shop.example.com forbid it to issue (CAA forbids)."),
+        (f"{FINALIZING}rechecking caa: {PROCESSING}", "example.com",
+         "The CAA record of example.com forbids the CA to issue the certificate."),
+        (f'{FINALIZING}Rechecking CAA for "shop.example.com" and 1 more identifiers failed. Refer to sub-problems for '
+         "more information", "shop.example.com",
+         "CAA records forbid the CA to issue the certificate: shop.example.com."),
+        (f"{RENEWING} :: Error finalizing order :: rechecking caa: {PROCESSING}", "example.com",
+         "The CAA record of example.com forbids the CA to issue the certificate."),
+        (RENEWING, "the domain", "CAA records forbid the CA to issue the certificate."),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_a_caa_record_that_forbids_is_named_with_the_one_that_allows(text: str, domain: str, reason: str) -> None:
+    failure = authority.explain(f"{text}\n{ADVICE}", NOW, identity=lambda: "letsencrypt.org")
+    assert failure.reason == reason
+    assert failure.cure.startswith(f'Add: {domain}. CAA 0 issue "letsencrypt.org" (for a wildcard: issuewild).')
+    # An authority that does not say its name.
+    unknown = authority.explain(f"{text}\n{ADVICE}", NOW)
+    assert unknown.reason == reason
+    assert unknown.cure.startswith(f"Add the CA to the CAA records of {domain}.")
+
+
+def test_the_name_in_caa_records_is_only_asked_for_where_one_forbids() -> None:
+    def unused() -> str:
+        raise AssertionError("the directory was fetched without need")
+
+    authority.explain(report("connection", "Connection refused"), NOW, identity=unused)
+    authority.explain(f"{FINALIZING}rejectedIdentifier", NOW, identity=unused)
 
 
 def test_failed_challenges_of_two_names_are_both_told() -> None:
@@ -482,6 +531,8 @@ def test_a_secret_that_certbot_quotes_is_not_passed_on(text: str) -> None:
 def test_each_rule_has_what_its_sentences_name() -> None:
     for pattern, reason, cure in authority.RULES:
         named = {field for _, field, _, _ in string.Formatter().parse(reason + cure) if field}
+        if "record" in named:
+            named = named - {"record"} | {"name"}
         assert named <= set(re.compile(pattern).groupindex), pattern
 
 

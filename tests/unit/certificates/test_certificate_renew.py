@@ -36,6 +36,20 @@ def test_a_renewal_that_fails_is_told_and_remembered_and_the_old_pair_serves_on(
     assert host.state("shop").error == ""
 
 
+@pytest.mark.parametrize("verb", ["apply", "renew"])
+def test_a_caa_record_is_told_with_the_name_that_the_authority_has_there(host: Host, verb: str) -> None:
+    said = "CAA record for shop.test prevents issuance"
+    if verb == "renew":
+        host.first_run()
+    host.refusals["flask-shop"] = said
+    problem = (host.first_run() if verb == "apply" else host.renew()).problems[0]
+    assert 'Add: shop.test. CAA 0 issue "ca.test"' in problem
+    # Nobody needs the directory for a renewal: where it is down, the cure is less exact.
+    if verb == "renew":
+        host.directory_down = "The authority cannot be reached."
+        assert "Add the CA to the CAA records of shop.test." in host.renew().problems[0]
+
+
 def test_what_has_other_names_is_asked_for_and_not_renewed_before(host: Host) -> None:
     host.first_run()
     host.due.add("flask-shop")

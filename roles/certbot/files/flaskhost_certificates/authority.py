@@ -14,6 +14,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +69,8 @@ def directory(url: str, root: Path | None = None) -> dict[str, Any]:
         root: the PEM file of a private authority's root, trusted beside the system's.
 
     Returns:
-        the directory; ``meta`` and its ``caaIdentities``, a list of names, are always there.
+        the directory; ``meta`` and its ``caaIdentities``, the authority's names in CAA records (section 9.7.6), are
+        always there.
 
     Raises:
         CertificateError: it cannot be had, or is none.
@@ -189,22 +191,23 @@ def ca_bundle(config: Config) -> Path | None:
     return path
 
 
-def explain(output: str, now: float, url: str = "") -> Failure:
+def explain(output: str, now: float, url: str = "", identity: Callable[[], str] = str) -> Failure:
     """Turn what certbot printed into a sentence and its cure.
 
     Args:
         output: its output and error output.
         now: seconds since the epoch.
         url: the authority's directory, so that it can be named.
+        identity: tells the authority's name in CAA records, "" if unknown; called only if such a record forbids it.
     """
-    failure = _explain(output, now)
+    failure = _explain(output, now, identity)
     named = f"The CA {_host(url)} " if _host(url) else "The CA "
     return replace(failure, reason=re.sub("^The CA ", lambda _match: named, failure.reason))
 
 
-def _explain(output: str, now: float) -> Failure:
+def _explain(output: str, now: float, identity: Callable[[], str]) -> Failure:
     text = re.sub(r"\x1b\[[0-9;]*m", "", output).replace("\r", "")
-    challenges = _challenges(text)
+    challenges = _challenges(text, identity)
     limit = _rate_limit(text, now)
     if challenges:
         reasons = list(dict.fromkeys(reason for reason, _ in challenges))
@@ -219,8 +222,20 @@ def _explain(output: str, now: float) -> Failure:
         if match:
             values = {key: _clean(value or "") for key, value in match.groupdict().items()}
             # Where nothing more was said, no colon is left behind.
-            return Failure(re.sub(r":? +\.$", ".", reason.format(**values)), cure.format(**values))
+            return Failure(re.sub(r":? +\.$", ".", reason.format(**values)), _cure(cure, values, identity))
     return Failure(f"certbot failed: {_last_lines(text)}.", "See /var/log/letsencrypt/letsencrypt.log.")
+
+
+def _cure(cure: str, values: dict[str, str], identity: Callable[[], str]) -> str:
+    """Fill in a cure. ``{record}`` in it stands for the CAA record that the domain ``name`` lacks."""
+    if "{record}" not in cure:
+        return cure.format(**values)
+    name, issuer = values["name"] or "the domain", _clean(identity())
+    if not issuer:
+        return f"Add the CA to the CAA records of {name}. The CA's documentation has its name in such records."
+    # Boulder does not say whether it is for a wildcard, for which issuewild counts (RFC 8659, section 4.3).
+    record = f'{name}. CAA 0 issue "{issuer}"'
+    return f"Add: {record} (for a wildcard: issuewild). If this record exists, check its parameters."
 
 
 #: What certbot prints, what it means, and what to do. The first that fits counts.
@@ -309,9 +324,15 @@ RULES = (
         "Set tls.challenge to dns for a wildcard, or to http for an address.",
     ),
     (
-        r"\bcaa\b[^\n]*(?:forbid|prevents issuance)|CAA record for (?P<name>\S+) prevents issuance",
-        "A CAA record forbids the CA to issue {name}.",
-        "Add the CA to the domain's CAA records.",
+        r"CAA record for (?P<name>\S+) prevents issuance",
+        "The CAA record of {name} forbids the CA to issue the certificate.",
+        "{record}",
+    ),
+    # Boulder's, of several names at once (ra.go, ``recheckCAA``), and certbot's description of the type.
+    (
+        r"Rechecking CAA for \"(?P<name>[^\"\s]+)\"|:error:caa\b|\(CAA\) records forbid",
+        "CAA records forbid the CA to issue the certificate: {name}.",
+        "{record}",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED\]? ?(?:certificate verify failed: )?(?P<what>[^(\n]*)",
@@ -372,17 +393,24 @@ RULES = (
 REPORT = re.compile(r"^ *Identifier: (\S+)\n +Type: +(\S+)\n +Detail: ([^\n]*)", re.MULTILINE)
 #: What a failed challenge means, by its type and words of its detail: the first that fits counts.
 CHALLENGES = (
+    # The record may be that of a parent domain.
     (
         r"",
-        r"\bCAA\b[^;]*(?:prevents|forbid)",
-        "a CAA record forbids it to issue for {name}",
-        "Add the CA to the CAA records of {name}.",
+        r"CAA record for (?P<place>\S+) prevents issuance",
+        "the CAA record of {place} forbids it to issue for {name}",
+        "{record}",
     ),
     (
         r"caa",
         r"",
         "the CAA records of {name} forbid it to issue ({detail})",
-        "Add the CA to the CAA records of {name}.",
+        "{record}",
+    ),
+    (
+        r"",
+        r"\bCAA\b[^;]*(?:prevents|forbid)",
+        "the CAA records of {name} forbid it to issue ({detail})",
+        "{record}",
     ),
     (
         r"",
@@ -442,13 +470,15 @@ LIMIT = re.compile(
 )
 
 
-def _challenges(text: str) -> list[tuple[str, str]]:
+def _challenges(text: str, identity: Callable[[], str]) -> list[tuple[str, str]]:
     found = []
     for name, kind, detail in REPORT.findall(text):
         for type_pattern, words, reason, cure in CHALLENGES:
-            if (not type_pattern or re.fullmatch(type_pattern, kind)) and re.search(words, detail):
-                said = {"name": name, "type": kind, "detail": _short(detail)}
-                found.append((f"The CA reports: {reason.format(**said)}.", cure.format(**said)))
+            match = re.search(words, detail)
+            if match and (not type_pattern or re.fullmatch(type_pattern, kind)):
+                said = {"name": name, "type": kind, "detail": _short(detail), **match.groupdict()}
+                place = {**said, "name": said.get("place", name)}
+                found.append((f"The CA reports: {reason.format(**said)}.", _cure(cure, place, identity)))
                 break
     return found
 

@@ -47,7 +47,7 @@ def _renew(work: Work, item: Certificate) -> None:
     command = [*authority.renewal(work.config), "--cert-name", item.lineage]
     code, out, err = run_certbot(work, command)
     if code:
-        failure = authority.explain(f"{out}\n{err}", work.now, work.config.directory)
+        failure = authority.explain(f"{out}\n{err}", work.now, work.config.directory, work.caa_identity)
         what = f"The certificate could not be renewed. {failure.reason} {failure.cure}".strip()
         record_failure(work, item, what, not_before=failure.not_before)
     else:

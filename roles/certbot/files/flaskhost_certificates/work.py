@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.host.failures import defect, system_error
 
-from flaskhost_certificates import state
+from flaskhost_certificates import authority, state
 from flaskhost_certificates.config import Certificate, CertificateError, Config
 from flaskhost_certificates.lineages import Run
 from flaskhost_certificates.pairs import Pair
@@ -110,6 +110,17 @@ class Work:
         if isinstance(self._cache[key], CertificateError):
             raise self._cache[key]
         return self._cache[key]
+
+    def directory(self) -> dict[str, Any]:
+        """Return the CA's directory."""
+        return self.once("directory", lambda: authority.directory(self.config.directory, self.config.root))
+
+    def caa_identity(self) -> str:
+        """Return the name of the CA in CAA records; empty if its directory has none, or cannot be fetched."""
+        try:
+            return next(iter(self.directory()["meta"]["caaIdentities"]), "")
+        except CertificateError:
+            return ""
 
 
 def store_of(item: Certificate) -> Store:
