@@ -175,9 +175,8 @@ class Tests:
         self.tests = [name for name in texts if re.fullmatch(r"tests/unit/\w+/test_\w+\.py", name)]
         helpers = [name for name in texts if name.startswith("tests/unit/")]
         modules = [name for name in texts if package_of(name)] + helpers
-        self.importers = {
-            name: [other for other in texts if _imports(texts[other], Path(name).stem)] for name in modules
-        }
+        named = {name: _names_modules(text) for name, text in texts.items()}
+        self.importers = {name: [other for other in texts if Path(name).stem in named[other]] for name in modules}
 
     def of(self, path: str) -> list[str]:
         """Return the test files, nearest first."""
@@ -191,9 +190,10 @@ class Tests:
         return found or (["tests/unit/project/test_module_contracts.py"] if path.startswith("plugins/modules/") else [])
 
 
-def _imports(text: str, module: str) -> bool:
-    """Check whether a text imports a module or contains its file name: some tests load it by path."""
-    return bool(re.search(rf"(?m)^\s*(?:from|import)\b.*\b{module}\b|^    {module},$|\b{module}\.py\b", text))
+def _names_modules(text: str) -> set[str]:
+    """Return the words of a text that can name a module: in an import, or before ``.py``, as some tests load files."""
+    lines = re.findall(r"(?m)^\s*(?:from|import)\b.*|^    \w+,$", text)
+    return set(re.findall(r"\w+", " ".join(lines))) | set(re.findall(r"\b(\w+)\.py\b", text))
 
 
 def judge(mutant: Mutant, copied: Path, tests: Sequence[str], python: str) -> bool:

@@ -230,6 +230,12 @@ def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: st
     ]
 
 
+def flask_certbot_warnings(values: Any, names: list[str]) -> list[str]:
+    """Warn about an option of ``acme`` that no longer has an effect; see :func:`preflight.certbot_warnings`."""
+    _apps, settings = _apps_and_settings(values, names)
+    return preflight.certbot_warnings(settings.get("acme"))
+
+
 def _apps_and_settings(values: Any, names: list[str]) -> tuple[Any, dict[str, Any]]:
     apps, *settings = (preflight.read_item(values, index) for index in range(len(names)))
     return apps, dict(zip(names[1:], settings, strict=True))
@@ -351,6 +357,7 @@ class FilterModule:
             "flask_app_select": flask_app_select,
             "flask_app_sizes": flask_app_sizes,
             "flask_backup_settings": flask_backup_settings,
+            "flask_certbot_warnings": flask_certbot_warnings,
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
             "flask_constant": flask_constant,

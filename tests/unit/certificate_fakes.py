@@ -71,7 +71,7 @@ def _name(domain: str) -> x509.GeneralName:
 AUTHORITY = Authority()
 
 
-def write_lineage(letsencrypt: Path, name: str, pair: Pair, params: Mapping[str, str], version: str = "5.8.0") -> Path:
+def write_lineage(letsencrypt: Path, name: str, pair: Pair, params: Mapping[str, str]) -> Path:
     """Write a lineage as certbot does: the next version in archive/, links in live/, and the file in renewal/."""
     live, archive = letsencrypt / "live" / name, letsencrypt / "archive" / name
     for folder in (live, archive, letsencrypt / "renewal"):
@@ -88,7 +88,7 @@ def write_lineage(letsencrypt: Path, name: str, pair: Pair, params: Mapping[str,
         (archive / f"{kind}{number}.pem").write_bytes(contents[kind])
         (live / f"{kind}.pem").unlink(missing_ok=True)
         (live / f"{kind}.pem").symlink_to(f"../../archive/{name}/{kind}{number}.pem")
-    lines = [f"version = {version}", f"archive_dir = {archive}", *(f"{kind} = {live}/{kind}.pem" for kind in KINDS)]
+    lines = ["version = 5.8.0", f"archive_dir = {archive}", *(f"{kind} = {live}/{kind}.pem" for kind in KINDS)]
     lines += ["", "# Options used in the renewal process", "[renewalparams]", "account = abc"]
     lines += [f"{key} = {value}" for key, value in params.items()] + ["[[webroot_map]]", "a.test = /elsewhere", ""]
     (letsencrypt / "renewal" / f"{name}.conf").write_text("\n".join(lines), encoding="utf-8")
@@ -119,7 +119,6 @@ class Host:
         self.due: set[str] = set()
         self.hook_works = True
         self.days = 90.0
-        self.version = "5.8.0"
         #: Before which command the program is killed.
         self.kill_at = ""
         #: What nginx has loaded: the leaf for each name.
@@ -230,8 +229,6 @@ class Host:
                     self.loaded[domain] = serving.der(self.installed(item.name))
 
     def _certbot(self, arguments: list[str]) -> tuple[int, str, str]:
-        if arguments == ["--version"]:
-            return 0, f"certbot {self.version}\n", ""
         name = arguments[arguments.index("--cert-name") + 1]
         if arguments[0] == "delete":
             for place in ("live", "archive"):
@@ -270,7 +267,7 @@ class Host:
         return self._deploy(name, AUTHORITY.issue(sorted(old.names), self.now, self.days), params)
 
     def _deploy(self, name: str, pair: Pair, params: Mapping[str, str]) -> tuple[int, str, str]:
-        live = write_lineage(self.config.letsencrypt, name, pair, params, self.version)
+        live = write_lineage(self.config.letsencrypt, name, pair, params)
         if self.kill_at == "after the order":
             raise KeyboardInterrupt
         if self.hook_works:
@@ -306,7 +303,7 @@ def make_host(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
             raise authority.CertificateError(host.directory_down, "The next run asks again.")
         return {"meta": {"caaIdentities": ["ca.test"]}}
 
-    def missing(domains: Sequence[str], *_: Any, **__: Any) -> list[str]:
+    def missing(domains: Sequence[str], _own: Sequence[str], _probe: Any) -> list[str]:
         host.asked_dns.append(tuple(domains))
         return [host.missing_records[item] for item in domains if item in host.missing_records]
 

@@ -1,6 +1,6 @@
 """What an authority needs in order to see that a name is ours, and what is said before it is asked in vain.
 
-What is said of a rate limit is among the unit tests: Pebble has none.
+What is said of a rate limit and of CAA records is among the unit tests: Pebble has no limit, and looks up no CAA.
 """
 
 import pytest
@@ -43,16 +43,6 @@ def test_aaaa_record_that_leads_nowhere_is_told(ca, trixie):
     assert "The AAAA record of hello.test is 2001:db8::1" in said
     assert orders(ca) == before
     update_records(ca, "delete hello.test. AAAA")
-
-
-@pytest.mark.usefixtures("right_address")
-def test_caa_record_that_forbids_is_told_before_the_authority_is_asked(ca, trixie):
-    before = orders(ca)
-    update_records(ca, 'add hello.test. 1 CAA 0 issue ";"')
-    said = about(trixie.program("apply"), "hello")
-    assert "The CAA record of hello.test" in said
-    assert orders(ca) == before
-    update_records(ca, "delete hello.test. CAA")
 
 
 @pytest.mark.usefixtures("right_address")

@@ -43,7 +43,7 @@ def test_the_smallest_server_runs_an_app() -> None:
         "pool": 0,
         "owner_connections": sizing.OWNER_CONNECTIONS,
     }
-    assert budget["postgres"]["max_connections"] == 2 * 8 * 2 + sizing.SPARE_CONNECTIONS
+    assert budget["postgres"]["connections"] == 2 * 8 * 2 + sizing.SPARE_CONNECTIONS
     assert budget["postgres"]["settings"]["shared_buffers"] == "120MB"
 
 
@@ -65,7 +65,7 @@ def test_processes_and_postgres_fit_into_the_memory(memory: int, cpus: int) -> N
         half = int(memory * sizing.POSTGRES_SHARE) // 2
         assert megabytes(settings["shared_buffers"]) <= half
         # Every connection of the slots that serve sorts once at the same time; 4 MB are PostgreSQL's own default.
-        working = (settings["max_connections"] - sizing.SPARE_CONNECTIONS) // 2
+        working = (budget["postgres"]["connections"] - sizing.SPARE_CONNECTIONS) // 2
         assert settings["work_mem"] == "4MB" or megabytes(settings["work_mem"]) * working <= half + 1
 
 
@@ -91,7 +91,7 @@ def test_a_process_counts_as_a_slot() -> None:
 def test_postgres_accepts_the_connections_of_the_processes() -> None:
     def connections(app_hosts: int, **options: Any) -> int:
         site = {"shop": {"workers": 2, "threads": 4, **options}}
-        return sizing.size_host(3900, 4, site, database=True, app_hosts=app_hosts)["postgres"]["max_connections"]
+        return sizing.size_host(3900, 4, site, database=True, app_hosts=app_hosts)["postgres"]["connections"]
 
     processes = {"worker": "w", "clock": "c", "off": ""}
     for hosts in (1, 2):
@@ -106,7 +106,7 @@ def test_postgres_accepts_every_connection_that_the_workers_can_open(app_hosts: 
     site = {"a": {"workers": 3, "threads": 4}, "b": {"worker_class": "sync"}, "c": {"database": False}, "d": {}}
     budget = sizing.size_host(3900, 4, site, database=True, app_hosts=app_hosts)
     opened = sum(budget["apps"][name]["workers"] * budget["apps"][name]["threads"] * 2 * app_hosts for name in "abd")
-    assert budget["postgres"]["max_connections"] == opened + sizing.SPARE_CONNECTIONS
+    assert budget["postgres"]["connections"] == opened + sizing.SPARE_CONNECTIONS
     assert budget["apps"]["b"]["threads"] == 1
 
 
@@ -157,7 +157,7 @@ def test_connections_are_those_of_the_hosts_that_run_the_apps() -> None:
     """The database's own host says nothing about them."""
 
     def accepted(**hosts: Any) -> int:
-        return sizing.size_host(1970, 1, apps(1), database=True, **hosts)["postgres"]["max_connections"]
+        return sizing.size_host(1970, 1, apps(1), database=True, **hosts)["postgres"]["connections"]
 
     large = sizing.size_host(31000, 16, apps(1), database=False)["apps"]["app0"]
     opened = large["workers"] * large["threads"] * 2
@@ -174,13 +174,22 @@ def test_queries_in_parallel_leave_cores_to_the_apps(cpus: int, gather: int) -> 
     assert settings["max_parallel_workers"] <= settings["max_worker_processes"]
 
 
+@pytest.mark.parametrize(("threads", "accepted"), [(1, 100), (19, 100), (20, 100), (21, 200), (45, 200), (46, 300)])
+def test_postgres_needs_no_restart_for_some_more_connections(threads: int, accepted: int) -> None:
+    """It accepts what the app can open (2 workers, 2 slots) and 20 spare ones, in whole hundreds."""
+    site = {"shop": {"workers": 2, "threads": threads}}
+    budget = sizing.size_host(3900, 4, site, database=True)["postgres"]
+    assert budget["connections"] == 4 * threads + 20
+    assert budget["settings"]["max_connections"] == accepted
+
+
 def test_a_pool_takes_few_connections_whatever_the_workers_are() -> None:
     site = {"shop": {"workers": 30, "threads": 8, "database_pool": True}}
     for hosts in (1, 4):
         budget = sizing.size_host(15000, 8, site, database=True, app_hosts=hosts)
         assert budget["apps"]["shop"]["pool"] == 17
         assert budget["apps"]["shop"]["connections"] == 17 + sizing.APP_SPARE_CONNECTIONS
-        assert budget["postgres"]["max_connections"] == 17 + sizing.SPARE_CONNECTIONS
+        assert budget["postgres"]["connections"] == 17 + sizing.SPARE_CONNECTIONS
 
 
 def test_no_app_no_error() -> None:

@@ -158,6 +158,14 @@ def test_nothing_is_asked_when_only_a_look_is_wanted(host: Host) -> None:
     assert not host.ran("reload")
 
 
+def test_the_dns_challenge_needs_no_address_and_no_port(host: Host) -> None:
+    host.configure(host.site("shop", "shop.test", "*.shop.test", challenge="dns"), dns_plugin="rfc2136")
+    assert not host.first_run().problems
+    assert host.orders == [("shop.test", "*.shop.test")]
+    assert host.asked_dns == []
+    assert not host.ran("ip")
+
+
 def test_nginx_that_does_not_run_is_not_asked(host: Host) -> None:
     host.running = False
     host.prepare()

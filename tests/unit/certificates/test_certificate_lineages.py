@@ -1,4 +1,4 @@
-"""What certbot keeps: read, compared with what is wanted, deleted, and told when to renew."""
+"""What certbot keeps: read, compared with what is wanted, and deleted."""
 
 from __future__ import annotations
 
@@ -19,20 +19,16 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return host
 
 
-def made(host: Host, *domains: str, version: str = "5.8.0", days: float = 90, **params: str) -> Lineage:
+def made(host: Host, *domains: str, days: float = 90, **params: str) -> Lineage:
     known = {"server": URL, "authenticator": "webroot", "webroot_path": f"{host.config.webroot},"}
     pair = AUTHORITY.issue(domains or ("shop.test",), NOW, days)
-    write_lineage(host.config.letsencrypt, "flask-shop", pair, {**known, **params}, version)
+    write_lineage(host.config.letsencrypt, "flask-shop", pair, {**known, **params})
     return lineages.find(host.config, "flask-shop")
 
 
-def why(host: Host, lineage: Lineage, item: Certificate | None = None, version: tuple[int, ...] | None = None) -> str:
-    def ask() -> tuple[int, ...]:
-        assert version is not None, "certbot was started without need"
-        return version
-
+def why(host: Host, lineage: Lineage, item: Certificate | None = None) -> str:
     item = item or host.config.certificates[0]
-    return "; ".join(lineages.differences(host.config, item, lineage, NOW + DAY, ask))
+    return "; ".join(lineages.differences(host.config, item, lineage, NOW + DAY))
 
 
 def conf(host: Host) -> Path:
@@ -94,12 +90,18 @@ def test_an_expired_one_is_asked_for(host: Host) -> None:
     assert why(host, made(host, days=0.5)) == "it has expired"
 
 
-def test_a_certbot_without_profiles_is_not_asked_for_one_at_each_run(host: Host) -> None:
-    lineage = made(host, version="2.1.0")
+def test_the_preferred_profile_is_compared(host: Host) -> None:
+    assert why(host, made(host, preferred_profile="shortlived")) == "its profile is shortlived"
     host.config = replace(host.config, profile="shortlived")
-    assert why(host, lineage, version=(2, 1, 0)) == ""
-    assert why(host, lineage, version=(5, 8, 0)) == "its profile is the default"
     assert why(host, made(host, preferred_profile="shortlived")) == ""
+
+
+def test_a_lineage_of_the_distributions_certbot_is_what_is_wanted(host: Host) -> None:
+    """The pinned certbot takes it over, with the line that an earlier release of Flaskhost wrote into it."""
+    made(host)
+    text = conf(host).read_text(encoding="utf-8").replace("version = 5.8.0", "version = 2.1.0")
+    conf(host).write_text(f"renew_before_expiry = 30 days\n{text}", encoding="utf-8")
+    assert why(host, lineages.find(host.config, "flask-shop")) == ""
 
 
 # --- Damage --------------------------------------------------------------------------------------------------------
@@ -118,11 +120,34 @@ def test_a_file_that_certbot_has_not_finished_is_said_and_put_aside(host: Host) 
     lineages.set_aside(host.config, "flask-shop")  # a second time
 
 
-@pytest.mark.parametrize("text", ["nonsense\n", "version = 5.8.0\n", "\x00\x01"])
-def test_a_damaged_file_is_broken(host: Host, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nonsense\n",
+        b"version = 5.8.0\n",
+        b"\x00\x01",
+        b"version = \xff\n",
+        b"[renewalparams\n",
+        b"[renewalparams]\na=1\n",
+    ],
+)
+def test_a_damaged_file_is_broken(host: Host, text: bytes) -> None:
     made(host)
-    conf(host).write_text(text, encoding="utf-8")
+    conf(host).write_bytes(text)
+    lineage = lineages.find(host.config, "flask-shop")
+    assert lineage.broken
+    assert str(conf(host)) in lineage.trouble
+    conf(host).write_bytes(conf(host).read_bytes()[:-1])  # cut off within its last line
     assert lineages.find(host.config, "flask-shop").broken
+
+
+def test_a_file_that_cannot_be_read_is_broken(host: Host) -> None:
+    made(host)
+    conf(host).unlink()
+    conf(host).mkdir()
+    lineage = lineages.find(host.config, "flask-shop")
+    assert lineage.broken
+    assert lineage.trouble == f"certbot's file {conf(host)} is damaged."
 
 
 def test_files_without_a_settings_file_are_broken(host: Host) -> None:
@@ -154,18 +179,28 @@ def test_a_key_of_another_certificate_is_trouble(host: Host) -> None:
     assert "its key does not belong to its certificate" in lineage.trouble
 
 
-def test_a_file_of_configobjs_is_read_as_certbot_does(tmp_path: Path) -> None:
-    path = tmp_path / "x.conf"
-    path.write_text(
-        '# renew_before_expiry = 30 days\nversion = 5.8.0\n[renewalparams]  # of ours\nserver = "https://x/#a"\n'
-        "webroot_path = /a, /b # two\n[[webroot_map]]\n*.a.test = /x\n'b' = /y\n[acme_renewal_info]\nari = 1\n",
+@pytest.mark.parametrize("roots", ["{}", "{},", "/a, {} # two", '"{}"', "/100%(x)s, {}"])
+def test_a_file_of_settings_is_read_as_certbot_does(host: Host, roots: str) -> None:
+    made(host)
+    webroot = host.config.webroot
+    head = conf(host).read_text(encoding="utf-8").partition("[renewalparams]")[0]
+    conf(host).write_text(
+        f'# renew_before_expiry = 30 days\n{head}[renewalparams]  # of ours\nserver = "{URL}"  # and "another"\n'
+        f"authenticator = webroot\nwebroot_path = {roots.format(webroot)}\n[[webroot_map]]\n*.a.test = /x\n'b' = /y\n"
+        "[acme_renewal_info]\nserver = https://other.test\n",
         encoding="utf-8",
     )
-    assert lineages.read_conf(path) == {
-        "": {"version": "5.8.0"},
-        "renewalparams": {"server": "https://x/#a", "webroot_path": "/a, /b"},
-        "acme_renewal_info": {"ari": "1"},
-    }
+    lineage = lineages.find(host.config, "flask-shop")
+    assert why(host, lineage) == ""
+    host.config = replace(host.config, webroot=webroot / "other")
+    assert why(host, lineage) == "it was issued with webroot"
+
+
+def test_a_file_without_its_section_was_had_elsewhere(host: Host) -> None:
+    made(host)
+    text = conf(host).read_text(encoding="utf-8")
+    conf(host).write_text(text[: text.index("[renewalparams]")], encoding="utf-8")
+    assert "it is from an unknown authority" in why(host, lineages.find(host.config, "flask-shop"))
 
 
 # --- Deletion ------------------------------------------------------------------------------------------------------
@@ -199,34 +234,3 @@ def test_a_certbot_that_refuses_to_delete_is_told(host: Host) -> None:
     with pytest.raises(CertificateError, match="certbot could not delete flask-shop: Another instance"):
         lineages.delete(lambda *_, **__: (1, "", busy), host.config, "flask-shop")
     assert lineages.find(host.config, "flask-shop").pair
-
-
-def test_lineages_of_others_are_known_by_their_names(host: Host) -> None:
-    made(host)
-    write_lineage(host.config.letsencrypt, "mail", AUTHORITY.issue(["mail.test"]), {})
-    assert lineages.foreign(host.config, ["flask-shop"]) == ["mail"]
-
-
-# --- When an older certbot renews ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("days", "expected"),
-    [(90, "30 days"), (89.99999, "30 days"), (45, "15 days"), (6, "72 hours"), (0.02, "14 minutes")],
-)
-def test_an_older_certbot_renews_by_the_share_of_the_lifetime(host: Host, days: float, expected: str) -> None:
-    lineage = made(host, days=days)
-    before = conf(host).read_text(encoding="utf-8")
-    assert lineages.keep_renewal_time(host.config, lineage, (2, 1, 0))
-    assert conf(host).read_text(encoding="utf-8") == f"renew_before_expiry = {expected}\n{before}"
-    assert not lineages.keep_renewal_time(host.config, lineage, (4, 0, 0))
-    assert lineages.find(host.config, "flask-shop").settings == lineage.settings
-
-
-def test_a_newer_certbot_decides_by_itself(host: Host) -> None:
-    lineage = made(host)
-    before = conf(host).read_text(encoding="utf-8")
-    assert not lineages.keep_renewal_time(host.config, lineage, (4, 1, 0))
-    lineages.keep_renewal_time(host.config, lineage, (2, 1, 0))
-    assert lineages.keep_renewal_time(host.config, lineage, (5, 8, 0))
-    assert conf(host).read_text(encoding="utf-8") == before

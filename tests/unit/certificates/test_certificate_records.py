@@ -29,7 +29,6 @@ from flaskhost_certificates import records
 from flaskhost_certificates.config import CertificateError
 
 OWN = ["198.51.100.4", "2001:db8::4"]
-LETSENCRYPT = ["letsencrypt.org"]
 
 
 class Nameserver:
@@ -104,10 +103,8 @@ def problems(server: Nameserver, zone: dict, probe: Probe) -> Any:
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers, resolver.port, resolver.timeout = ["127.0.0.1"], server.socket.getsockname()[1], 0.2
 
-    def ask(
-        *domains: str, challenge: str = "http", identities: list[str] = LETSENCRYPT, own: list[str] = OWN
-    ) -> list[str]:
-        return records.problems(domains, challenge, identities, own, probe, resolver=resolver)
+    def ask(*domains: str, own: list[str] = OWN) -> list[str]:
+        return records.problems(domains, own, probe, resolver=resolver)
 
     return ask
 
@@ -275,18 +272,12 @@ def test_a_resolver_that_is_silent_is_told(monkeypatch: pytest.MonkeyPatch, prob
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         resolver.nameservers, resolver.port = ["127.0.0.1"], silent.getsockname()[1]
-        (problem,) = records.problems(["shop.example.com"], "http", [], OWN, probe, resolver=resolver)
+        (problem,) = records.problems(["shop.example.com"], OWN, probe, resolver=resolver)
     assert problem.startswith("shop.example.com cannot be resolved: the resolver did not respond in time.")
 
 
 def test_a_wildcard_wants_the_other_challenge(problems: Any) -> None:
     assert "needs the dns challenge" in problems("*.shop.example.com")[0]
-
-
-def test_the_dns_challenge_needs_no_address_and_no_port(problems: Any, probe: Probe, server: Nameserver) -> None:
-    assert problems("shop.example.com", "*.shop.example.com", challenge="dns") == []
-    assert probe.asked == []
-    assert {kind for _, kind in server.asked} == {"CAA"}
 
 
 @pytest.mark.parametrize(
@@ -307,105 +298,13 @@ def test_an_address_as_a_name(  # noqa: PLR0917
     assert server.asked == [], "an address is not looked up"
 
 
-def caa(challenge: str, domain: str, problems: Any, zone: dict, **values: list[str]) -> list[str]:
-    zone.update({(name.replace("_", "."), "CAA"): texts for name, texts in values.items()})
-    zone["shop.example.com", "A"] = ["198.51.100.4"]
-    return problems(domain, challenge=challenge)
-
-
-@pytest.mark.parametrize(
-    "texts",
-    [
-        ['0 issue "letsencrypt.org"'],
-        ['0 issue "LetsEncrypt.org; accounturi=https://x/1"'],
-        ['0 issue "ca.example"', '0 issue "letsencrypt.org"'],
-        ['0 iodef "mailto:ops@example.com"'],
-        ['0 issue "letsencrypt.org; validationmethods=dns-01,http-01"'],
-        ['0 issuewild ";"'],
-        ['128 issue "letsencrypt.org"'],
-        ['0 tbs "unknown"', '0 issue "letsencrypt.org"'],
-    ],
-)
-def test_caa_that_allows(zone: dict, problems: Any, texts: list[str]) -> None:
-    assert caa("http", "shop.example.com", problems, zone, example_com=texts) == []
-
-
-@pytest.mark.parametrize(
-    ("texts", "words"),
-    [
-        (['0 issue "ca.example"'], 'of example.com lets only ca.example issue for shop.example.com. Add: example.com. '
-         'CAA 0 issue "letsencrypt.org".'),
-        (['0 issue ";"'], "of example.com lets nobody issue"),
-        (['0 issue "letsencrypt.org; validationmethods=dns-01"'], "lets letsencrypt.org, by dns-01 only, issue for"),
-        (['128 tbs "unknown"'], "the critical property tbs"),
-    ],
-)  # fmt: skip
-def test_caa_that_forbids(zone: dict, problems: Any, texts: list[str], words: str) -> None:
-    (problem,) = caa("http", "shop.example.com", problems, zone, example_com=texts)
-    assert words in problem
-
-
-def test_the_nearest_caa_counts(zone: dict, problems: Any) -> None:
-    assert not caa(
-        *("http", "shop.example.com", problems, zone),
-        shop_example_com=['0 issue "letsencrypt.org"'],
-        example_com=['0 issue ";"'],
-    )
-
-
-def test_caa_of_the_top_level_counts_where_nothing_nearer_does(zone: dict, problems: Any) -> None:
-    (problem,) = caa("http", "shop.example.com", problems, zone, com=['0 issue ";"'])
-    assert "The CAA record of com lets nobody" in problem
-
-
-def test_caa_behind_an_alias_counts(zone: dict, problems: Any) -> None:
-    zone["www.example.com", "CNAME"] = ["host.example.net."]
-    zone["host.example.net", "A"] = ["198.51.100.4"]
-    zone["host.example.net", "CAA"] = ['0 issue "ca.example"']
-    assert len(problems("www.example.com")) == 1
-
-
-def test_a_wildcard_has_rules_of_its_own(zone: dict, problems: Any) -> None:
-    texts = ['0 issue "letsencrypt.org"', '0 issuewild "ca.example"']
-    (problem,) = caa("dns", "*.shop.example.com", problems, zone, example_com=texts)
-    assert 'Add: example.com. CAA 0 issuewild "letsencrypt.org"' in problem
-    assert caa("dns", "shop.example.com", problems, zone, example_com=texts) == []
-    assert caa("dns", "*.shop.example.com", problems, zone, example_com=texts[:1]) == []
-    assert len(caa("dns", "*.shop.example.com", problems, zone, example_com=['0 issue "ca.example"'])) == 1
-
-
-def test_an_authority_without_a_name_for_caa_is_kept_out_by_nobody_only(zone: dict, problems: Any) -> None:
-    zone["example.com", "CAA"] = ['0 issue "ca.example"']
-    assert problems("shop.example.com", challenge="dns", identities=[]) == []
-    zone["example.com", "CAA"] = ['0 issue ";"']
-    assert len(problems("shop.example.com", challenge="dns", identities=[])) == 1
-
-
-def test_a_resolver_that_knows_no_caa_is_asked_once_and_keeps_nothing_back(
-    zone: dict, problems: Any, server: Nameserver
-) -> None:
-    for name in ("a.example.com", "b.example.com"):
-        zone[name, "A"] = ["198.51.100.4"]
-        zone[name, "CAA"] = dns.rcode.SERVFAIL
-    assert problems("a.example.com", "b.example.com") == []
-    assert {name for name, kind in server.asked if kind == "CAA"} == {"a.example.com"}
-
-
-def test_one_caa_record_is_told_once_for_each_name_and_looked_up_once(
-    zone: dict, problems: Any, server: Nameserver
-) -> None:
-    zone["example.com", "CAA"] = ['0 issue "ca.example"']
-    assert len(problems("a.example.com", "b.example.com", "a.example.com", challenge="dns")) == 2
-    assert server.asked.count(("example.com", "CAA")) == 1
-
-
 def test_a_host_without_resolver_is_told(monkeypatch: pytest.MonkeyPatch, probe: Probe) -> None:
     def missing() -> None:
         raise dns.resolver.NoResolverConfiguration
 
     monkeypatch.setattr(dns.resolver, "Resolver", missing)
     with pytest.raises(CertificateError, match=r"no DNS resolver. Name one in /etc/resolv.conf"):
-        records.problems(["shop.example.com"], "http", [], OWN, probe)
+        records.problems(["shop.example.com"], OWN, probe)
 
 
 def listing(*addresses: str) -> str:

@@ -25,6 +25,7 @@ from preflight_cases import (
     found,
     good_apps,
 )
+from rendering import load_filters
 
 #: The kind, where it is told, and the settings.
 SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
@@ -231,24 +232,11 @@ SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ),
     ("dns_without_plugin", A + "tls.challenge", {"tls": {"challenge": "dns"}}, {"acme_email": EMAIL}),
     ("address_without_profile", "acme.profile", {"domains": ["10.0.0.7"]}, {"acme_email": EMAIL}),
-    (
-        "address_without_pinned",
-        "acme.certbot",
-        {"domains": ["10.0.0.7"]},
-        {"acme_email": EMAIL, "acme": {"certbot": "package", "directory": "https://ca.test/directory"}},
-    ),
     ("half_account", "acme.external_account.hmac_key", {}, {"acme": {"external_account": {"key_id": "kid"}}}),
     ("half_account", "acme.external_account.key_id", {}, {"acme": {"external_account": {"hmac_key": SECRET}}}),
     ("dns_without_name", "acme.dns.plugin", {}, {"acme": {"dns": {"credentials": {"dns_x": SECRET}}}}),
     ("dns_without_hashes", "acme.dns.package", {}, {"acme": {"dns": {"plugin": "hetzner"}}}),
-    (
-        "package_without_pinned",
-        "acme.dns.package",
-        {},
-        {"acme": {"certbot": "package", "dns": {"plugin": "hetzner", "package": HETZNER}}},
-    ),
     ("http3_too_old", "http3", {}, {"http3": True}),
-    ("profile_too_old", "acme.profile", {}, {"acme": {"certbot": "package", "profile": "shortlived"}}),
 ]
 
 
@@ -272,21 +260,34 @@ def test_one_fault_between_an_app_and_the_site(
         ({"tls": {"mode": "selfsigned", "challenge": "dns"}, "domains": ["10.0.0.7"]}, {"acme": {}}),
         ({"tls": PAIR}, {"acme": {"dns": DNS | {"package": HETZNER, "propagation": 0}}}),
         ({}, {"tls_policy": "modern", "http3": False, "acme": {"strict": True, "dns": None}}),
-        ({}, {"acme": {"certbot": "package", "dns": {"plugin": "gandi"}}}),
+        ({"domains": ["10.0.0.7"]}, {"acme": {"certbot": "package", "profile": "shortlived"}}),
+        ({}, {"acme": {"certbot": "package", "dns": {"plugin": "hetzner", "package": HETZNER}}}),
         ({}, {"acme": {"dns": {"plugin": "hetzner", "package": UV_OUTPUT}}}),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_an_authority_that_is_in_order(project: Path, changes: dict[str, Any], site: dict[str, Any]) -> None:
     assert preflight.find_problems(good_apps(changes), {"acme_email": EMAIL} | site, GOOD_FACTS, project) == []
 
 
-@pytest.mark.parametrize("site", [{"http3": True}, {"acme": {"certbot": "package", "profile": "x"}}], ids=str)
-def test_what_a_web_host_lacks_is_told_of_web_hosts_alone(project: Path, site: dict[str, Any]) -> None:
+def test_what_a_web_host_lacks_is_told_of_web_hosts_alone(project: Path) -> None:
+    site = {"http3": True}
     assert len(preflight.find_problems(good_apps(), site, GOOD_FACTS, project)) == 1
     assert preflight.find_problems(good_apps(), site, GOOD_FACTS, project, web=False) == []
     newer = GOOD_FACTS | {"distribution_major_version": "13"}
     assert preflight.find_problems(good_apps(), site, newer, project) == []
+
+
+def test_the_distributions_certbot_is_no_problem_but_a_warning() -> None:
+    def warn(acme: Any) -> list[str]:
+        return list(load_filters()["flask_certbot_warnings"]([{}, acme], ["flask_apps", "acme"]))
+
+    (warning,) = warn({"certbot": "package"})
+    assert warning.startswith("acme.certbot: package no longer has an effect.")
+    assert "the pinned one is. Remove the line." in warning
+    for acme in ({"certbot": "pinned"}, {}, None, "package", {"certbot": ["package"]}, preflight.Unreadable("x")):
+        assert warn(acme) == []
+    assert load_filters()["flask_certbot_warnings"]([{}], ["flask_apps"]) == []
 
 
 @pytest.mark.parametrize("name", ["acme", "acme_email"])

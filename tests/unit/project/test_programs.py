@@ -12,7 +12,7 @@ from rendering import ROLES, load_filters
 
 PROGRAMS = {"flaskhost-backup": "backup", "flaskhost-certificates": "certbot"}
 #: Packages that the role installs for its program.
-PACKAGES = {"flaskhost-backup": set(), "flaskhost-certificates": {"cryptography", "dns"}}
+PACKAGES = {"flaskhost-backup": set(), "flaskhost-certificates": {"configobj", "cryptography", "dns"}}
 
 
 def texts(program: str) -> dict[Path, str]:

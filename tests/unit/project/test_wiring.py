@@ -384,7 +384,7 @@ def test_fail2ban_reads_what_the_host_writes(variables: dict[str, Any]) -> None:
 def test_a_site_without_an_authority_signs_its_certificates_itself(variables: dict[str, Any]) -> None:
     values = handed(variables, "certbot", flask_apps=SITES["one app"])
     assert [item["mode"] for item in values["certbot_certificates"]] == ["selfsigned"]
-    assert (values["certbot_email"], values["certbot_source"], values["certbot_strict"]) == ("", "pinned", False)
+    assert (values["certbot_email"], values["certbot_strict"]) == ("", False)
     assert (values["certbot_external_account"], values["certbot_dns"]) == ({}, {})
     # A variable that is there and empty is not set.
     empty = handed(variables, "certbot", flask_apps=SITES["one app"], acme_email=None, acme=None)
@@ -427,7 +427,6 @@ def test_what_a_site_says_of_its_authority_arrives(variables: dict[str, Any]) ->
         "certbot_key_type": "p384",
         "certbot_profile": "shortlived",
         "certbot_strict": True,
-        "certbot_source": "package",
         "certbot_dns": {
             "plugin": "rfc2136",
             "credentials": {"dns_rfc2136_port": "53"},

@@ -6,6 +6,7 @@ memory, and the connections that the workers can open and PostgreSQL has to acce
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,9 @@ POOL_MINIMUM = 8
 #: Connections that PostgreSQL accepts in addition to those of the apps: 3 reserved for superusers, one owner's, a
 #: deploy's, and the rest for maintenance, backups, monitoring and an operator's shell.
 SPARE_CONNECTIONS = 20
+#: ``max_connections`` is a multiple of this. PostgreSQL restarts for another value, which costs all visitors
+#: seconds: a step leaves room for more workers or a small app. 100 is PostgreSQL's own default.
+CONNECTIONS_STEP = 100
 
 
 def size_host(
@@ -63,7 +67,7 @@ def size_host(
         ``apps``: for each app ``workers``, ``threads``, ``memory_mb`` (the limit of one slot, or of one process),
         ``connections`` (connection limit of its role, for all hosts together), ``pool`` (number of PostgreSQL
         connections that its clients share; 0 without a pool) and ``owner_connections``; ``postgres``:
-        ``max_connections`` and ``settings`` (see :func:`postgres_settings`).
+        ``connections`` (number that it has to accept) and ``settings`` (see :func:`postgres_settings`).
     """
     share = POSTGRES_SHARE if apps_here else 1 - SYSTEM_MB / max(memory_mb, 2 * SYSTEM_MB)
     postgres_mb = int(memory_mb * share) if database else 0
@@ -88,7 +92,7 @@ def size_host(
     return {
         "apps": sizes,
         "postgres": {
-            "max_connections": connections + SPARE_CONNECTIONS,
+            "connections": connections + SPARE_CONNECTIONS,
             "settings": postgres_settings(memory_mb, cpus, postgres_mb, connections, alone=not apps_here),
         },
     }
@@ -144,7 +148,7 @@ def postgres_settings(
     # Keep at least the default of 2 workers for a query (8 in total), except on a single core.
     gather = _between(2, cpus // 2, 4) if cpus > 1 else 0
     return {
-        "max_connections": connections + SPARE_CONNECTIONS,
+        "max_connections": math.ceil((connections + SPARE_CONNECTIONS) / CONNECTIONS_STEP) * CONNECTIONS_STEP,
         "shared_buffers": f"{shared}MB",
         # Manual 20.7.2: PostgreSQL's own buffers plus the kernel's page cache. It reserves nothing.
         "effective_cache_size": f"{max(shared, memory_mb * 3 // 4 if alone else memory_mb // 2)}MB",

@@ -30,7 +30,7 @@ from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
 from .calendars import check_calendars, expressions
-from .certificates import check_certificates
+from .certificates import certbot_warnings, check_certificates
 from .databases import check_databases, databases_to_look_up
 from .disk import disk_warnings
 from .host import check_facts
@@ -45,6 +45,7 @@ from .settings import SETTINGS, check_settings
 __all__ = [
     "Problem",
     "Unreadable",
+    "certbot_warnings",
     "disk_warnings",
     "find_access_problems",
     "find_problems",

@@ -63,7 +63,7 @@ def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: d
 
 
 def _check_connections(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any]) -> None:
-    connections = budget["postgres"]["max_connections"]
+    connections = budget["postgres"]["connections"]
     if connections <= MAXIMUM_CONNECTIONS:
         return
     opened = {

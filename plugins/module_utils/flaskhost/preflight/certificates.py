@@ -10,7 +10,7 @@ from typing import Any
 
 from ..apps.names import is_address, is_wildcard
 from ..settings.acme import ACME_OPTIONS, DNS_PLUGINS
-from .report import Place, Report, get, path_text, show, snippet
+from .report import Place, Report, get, path_text, read_item, show, snippet
 from .rules.certificates import (
     EXAMPLE_ACCOUNT,
     EXAMPLE_CERTIFICATE,
@@ -20,8 +20,7 @@ from .rules.certificates import (
 )
 from .rules.domains import EXAMPLE_DOMAIN
 
-#: The release that lacks features of later ones: its nginx 1.22 has no HTTP/3 (added in 1.25), and its certbot 2.1 has
-#: no profiles (added in 4.0).
+#: The release whose nginx 1.22 has no HTTP/3 (added in 1.25).
 _OLD_RELEASE = "12"
 #: Seconds: https://hstspreload.org, "Submission Requirements".
 PRELOAD_MINIMUM = 31536000
@@ -72,7 +71,22 @@ def check_certificates(
     acme = get(settings, dict, "acme") or {}
     _check_authority(report, acme, acme_known and any(_addresses(app) for app in by_acme))
     if web:
-        _check_host(report, settings, acme, facts)
+        _check_host(report, settings, facts)
+
+
+def certbot_warnings(acme: Any) -> list[str]:
+    """Warn if ``acme.certbot`` still selects the distribution's certbot, which Flaskhost no longer uses.
+
+    Args:
+        acme: the user's setting, of any type. What cannot be evaluated is reported elsewhere.
+    """
+    if not isinstance(acme, Mapping) or "certbot" not in acme or read_item(acme, "certbot") != "package":
+        return []
+    return [
+        "acme.certbot: package no longer has an effect. The distribution's certbot is no longer used, the pinned one "
+        "is. Remove the line. If the distribution's certbot also has certificates of your own, they are no longer "
+        "renewed, because its timer stays masked: docs/certificates.md, section Debian's certbot, says what to do."
+    ]
 
 
 def _names(app: Any) -> list[tuple[int, str]]:
@@ -234,21 +248,14 @@ def _check_authority(report: Report, acme: Mapping[Any, Any], addresses: bool) -
     if any(dns.get(option) for option in ("credentials", "package")) and not dns.get("plugin"):
         problem = "The other options of dns are those of a plugin, and none is named."
         report.add("dns_without_name", ("acme", "dns", "plugin"), problem, _EXAMPLE_DNS)
-    debian = get(acme, str, "certbot") == "package"
     plugin = get(dns, str, "plugin")
     unknown = plugin and plugin not in DNS_PLUGINS and report.clean(("acme", "dns", "plugin"))
-    if unknown and not debian and not dns.get("package"):
+    if unknown and not dns.get("package"):
         problem = (
             f"{show(plugin)} is not one of the plugins that Flaskhost has hashes of: {', '.join(DNS_PLUGINS)}. "
             "For another one, name its packages with their hashes."
         )
         report.add("dns_without_hashes", ("acme", "dns", "package"), problem, plugin_packages_example(plugin))
-    if debian and get(dns, str, "package"):
-        problem = "With the distribution's certbot a plugin is a package of its own, and this has no effect."
-        report.add("package_without_pinned", ("acme", "dns", "package"), problem, "acme: {certbot: pinned}")
-    if addresses and debian:
-        problem = "The distribution's certbot asks for no certificates for IP addresses, and an app has one."
-        report.add("address_without_pinned", ("acme", "certbot"), problem, "acme: {certbot: pinned}")
     directory = get(acme, str, "directory") or ACME_OPTIONS["directory"].default
     if addresses and ".letsencrypt.org/" in directory and get(acme, str, "profile") != "shortlived":
         # https://letsencrypt.org/docs/profiles/: only the profile shortlived supports IP addresses.
@@ -256,7 +263,7 @@ def _check_authority(report: Report, acme: Mapping[Any, Any], addresses: bool) -
         report.add("address_without_profile", ("acme", "profile"), problem, "acme: {profile: shortlived}")
 
 
-def _check_host(report: Report, settings: Any, acme: Mapping[Any, Any], facts: Mapping[Any, Any]) -> None:
+def _check_host(report: Report, settings: Any, facts: Mapping[Any, Any]) -> None:
     """Check for features that the packages of the host's release do not have."""
     release = show(facts.get("distribution_major_version")).strip('"')
     if get(facts, str, "distribution") != "Debian" or release != _OLD_RELEASE:
@@ -264,9 +271,6 @@ def _check_host(report: Report, settings: Any, acme: Mapping[Any, Any], facts: M
     if get(settings, bool, "http3"):
         problem = "The host runs Debian 12, whose nginx (1.22) has no HTTP/3."
         report.add("http3_too_old", ("http3",), problem, "http3: false  # or a host with Debian 13")
-    if get(acme, str, "certbot") == "package" and get(acme, str, "profile"):
-        problem = "The host runs Debian 12, whose certbot (2.1) knows no profiles."
-        report.add("profile_too_old", ("acme", "profile"), problem, "acme: {certbot: pinned}")
 
 
 def same_name(name: str, bare: str) -> str:

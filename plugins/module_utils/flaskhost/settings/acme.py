@@ -73,7 +73,7 @@ ACME_OPTIONS: dict[str, Option] = {
     ),
     "certbot": Option(
         "str",
-        "Installation of certbot: the release that Flaskhost pins, or the distribution's package.",
+        "No longer has an effect. Flaskhost always installs the release of certbot that it pins.",
         "pinned",
         default="pinned",
         choices=("pinned", "package"),

@@ -1,7 +1,6 @@
 """The authority and how it is asked: its directory, certbot's command line, and what certbot's failures mean.
 
-The texts of failures are those of certbot 5.8.0's source (they are the same in 2.1.0 and 4.0.0, but for "Domain:" in
-place of "Identifier:"), of Boulder, which Let's Encrypt runs, and of Pebble.
+The texts of failures are those of certbot 5.8.0's source, of Boulder, which Let's Encrypt runs, and of Pebble.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +24,6 @@ from urllib.parse import urlsplit
 from ansible.module_utils.flaskhost.host import atomic
 
 from flaskhost_certificates.config import Certificate, CertificateError, Config
-
-#: Runs a command: its exit status, output and error output. The program's own also takes ``env``.
-Run = Callable[[Sequence[str]], tuple[int, str, str]]
 
 #: What certbot runs once a lineage has a new certificate.
 DEPLOYED = "/usr/local/sbin/flaskhost-certificates deployed"
@@ -40,10 +36,6 @@ KEYS = {
     "rsa2048": ("--key-type", "rsa", "--rsa-key-size", "2048"),
     "rsa4096": ("--key-type", "rsa", "--rsa-key-size", "4096"),
 }
-#: The first certbot that knows --preferred-profile (its change log: 4.0.0).
-PROFILES_SINCE = (4, 0)
-#: The first certbot with IP addresses and --webroot together: 5.3.0 had them for --standalone and --manual only.
-ADDRESSES_SINCE = (5, 4)
 #: certbot's DNS plugins without a file of credentials and a time of propagation as arguments: route53 reads the
 #: environment and the host's own role in AWS, and waits for the change by itself.
 PLUGINS_WITHOUT_ARGUMENTS = frozenset({"route53"})
@@ -77,7 +69,8 @@ def directory(url: str, root: Path | None = None) -> dict[str, Any]:
         root: the PEM file of a private authority's root, trusted beside the system's.
 
     Returns:
-        the directory; ``meta`` and its ``caaIdentities``, a list of names, are always there.
+        the directory; ``meta`` and its ``caaIdentities``, the authority's names in CAA records (section 9.7.6), are
+        always there.
 
     Raises:
         CertificateError: it cannot be had, or is none.
@@ -112,29 +105,7 @@ def directory(url: str, root: Path | None = None) -> dict[str, Any]:
     return {**found, "meta": {**meta, "caaIdentities": names}}
 
 
-def version(run: Run, certbot: Path) -> tuple[int, ...]:
-    """Tell certbot's version.
-
-    Args:
-        run: runs it.
-        certbot: its command.
-
-    Raises:
-        CertificateError: it does not run.
-    """
-    cure = "Run site.yml again, which installs it."
-    try:
-        status, out, err = run([str(certbot), "--version"])
-    except OSError as error:
-        raise CertificateError(f"{certbot} does not run: {error.strerror}.", cure) from None
-    # certbot wrote it to its error output when it still ran on Python 2.
-    match = re.search(r"^certbot (\d+(?:\.\d+)*)", f"{out}\n{err}", re.MULTILINE)
-    if status or match is None:
-        raise CertificateError(f"{certbot} does not run: it does not print its version.", cure)
-    return tuple(int(item) for item in match[1].split("."))
-
-
-def certonly(config: Config, certificate: Certificate, version: tuple[int, ...], *, force: bool = False) -> list[str]:
+def certonly(config: Config, certificate: Certificate, *, force: bool = False) -> list[str]:
     """Make the command that asks for a site's certificate.
 
     The authority's URL, the e-mail address, the consent to its terms and the external account are in cli.ini, as the
@@ -143,11 +114,10 @@ def certonly(config: Config, certificate: Certificate, version: tuple[int, ...],
     Args:
         config: all that is wanted.
         certificate: the one to ask for.
-        version: certbot's.
         force: to have a new one though the old one has the names and time left: its key type was changed, say.
 
     Raises:
-        CertificateError: it cannot be asked for with this certbot, or these settings.
+        CertificateError: it cannot be asked for with these settings.
     """
     where = certificate.variable
     command = [
@@ -160,7 +130,7 @@ def certonly(config: Config, certificate: Certificate, version: tuple[int, ...],
     ]
     if force:
         command.append("--force-renewal")
-    if config.profile and version >= PROFILES_SINCE:
+    if config.profile:
         command += ["--preferred-profile", config.profile]
     for domain in certificate.domains:
         if not _is_address(domain):
@@ -168,24 +138,9 @@ def certonly(config: Config, certificate: Certificate, version: tuple[int, ...],
         elif certificate.challenge == "dns":
             reason = f"{where}.domains has the address {domain}, which the dns challenge cannot validate."
             raise CertificateError(reason, f"Set {where}.tls.challenge to http, or remove the address.")
-        elif version < ADDRESSES_SINCE:
-            reason = (
-                f"{where}.domains has the address {domain}, but certbot {_dotted(version)} does not support addresses."
-            )
-            raise CertificateError(reason, "Set acme.certbot to pinned, or remove the address.")
         else:
             command += ["--ip-address", domain]
     return command
-
-
-def notes(config: Config, version: tuple[int, ...]) -> list[str]:
-    """Tell which settings this certbot has no use for, a sentence each."""
-    if config.profile and version < PROFILES_SINCE:
-        return [
-            f"certbot {_dotted(version)} does not support profiles, so acme.profile ({config.profile}) is not "
-            "requested. To request it, set acme.certbot to pinned."
-        ]
-    return []
 
 
 def renewal(config: Config) -> list[str]:
@@ -236,22 +191,23 @@ def ca_bundle(config: Config) -> Path | None:
     return path
 
 
-def explain(output: str, now: float, url: str = "") -> Failure:
+def explain(output: str, now: float, url: str = "", identity: Callable[[], str] = str) -> Failure:
     """Turn what certbot printed into a sentence and its cure.
 
     Args:
         output: its output and error output.
         now: seconds since the epoch.
         url: the authority's directory, so that it can be named.
+        identity: tells the authority's name in CAA records, "" if unknown; called only if such a record forbids it.
     """
-    failure = _explain(output, now)
+    failure = _explain(output, now, identity)
     named = f"The CA {_host(url)} " if _host(url) else "The CA "
     return replace(failure, reason=re.sub("^The CA ", lambda _match: named, failure.reason))
 
 
-def _explain(output: str, now: float) -> Failure:
+def _explain(output: str, now: float, identity: Callable[[], str]) -> Failure:
     text = re.sub(r"\x1b\[[0-9;]*m", "", output).replace("\r", "")
-    challenges = _challenges(text)
+    challenges = _challenges(text, identity)
     limit = _rate_limit(text, now)
     if challenges:
         reasons = list(dict.fromkeys(reason for reason, _ in challenges))
@@ -266,8 +222,20 @@ def _explain(output: str, now: float) -> Failure:
         if match:
             values = {key: _clean(value or "") for key, value in match.groupdict().items()}
             # Where nothing more was said, no colon is left behind.
-            return Failure(re.sub(r":? +\.$", ".", reason.format(**values)), cure.format(**values))
+            return Failure(re.sub(r":? +\.$", ".", reason.format(**values)), _cure(cure, values, identity))
     return Failure(f"certbot failed: {_last_lines(text)}.", "See /var/log/letsencrypt/letsencrypt.log.")
+
+
+def _cure(cure: str, values: dict[str, str], identity: Callable[[], str]) -> str:
+    """Fill in a cure. ``{record}`` in it stands for the CAA record that the domain ``name`` lacks."""
+    if "{record}" not in cure:
+        return cure.format(**values)
+    name, issuer = values["name"] or "the domain", _clean(identity())
+    if not issuer:
+        return f"Add the CA to the CAA records of {name}. The CA's documentation has its name in such records."
+    # Boulder does not say whether it is for a wildcard, for which issuewild counts (RFC 8659, section 4.3).
+    record = f'{name}. CAA 0 issue "{issuer}"'
+    return f"Add: {record} (for a wildcard: issuewild). If this record exists, check its parameters."
 
 
 #: What certbot prints, what it means, and what to do. The first that fits counts.
@@ -356,9 +324,15 @@ RULES = (
         "Set tls.challenge to dns for a wildcard, or to http for an address.",
     ),
     (
-        r"\bcaa\b[^\n]*(?:forbid|prevents issuance)|CAA record for (?P<name>\S+) prevents issuance",
-        "A CAA record forbids the CA to issue {name}.",
-        "Add the CA to the domain's CAA records.",
+        r"CAA record for (?P<name>\S+) prevents issuance",
+        "The CAA record of {name} forbids the CA to issue the certificate.",
+        "{record}",
+    ),
+    # Boulder's, of several names at once (ra.go, ``recheckCAA``), and certbot's description of the type.
+    (
+        r"Rechecking CAA for \"(?P<name>[^\"\s]+)\"|:error:caa\b|\(CAA\) records forbid",
+        "CAA records forbid the CA to issue the certificate: {name}.",
+        "{record}",
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED\]? ?(?:certificate verify failed: )?(?P<what>[^(\n]*)",
@@ -407,23 +381,36 @@ RULES = (
         "The CA took too long.",
         "The next run retries.",
     ),
+    # It is missing, or the Python that it was installed with is: after an upgrade of the distribution, say.
+    (
+        r"/bin/certbot: (?P<what>[^\n]+)|ModuleNotFoundError: (?P<module>[^\n]+)",
+        "certbot does not run: {what}{module}.",
+        "Run site.yml again, which installs it.",
+    ),
 )
 
 #: certbot's report of a failed challenge (auth_handler.py, ``_generate_failed_chall_msg``).
-REPORT = re.compile(r"^ *(?:Identifier|Domain): (\S+)\n +Type: +(\S+)\n +Detail: ([^\n]*)", re.MULTILINE)
+REPORT = re.compile(r"^ *Identifier: (\S+)\n +Type: +(\S+)\n +Detail: ([^\n]*)", re.MULTILINE)
 #: What a failed challenge means, by its type and words of its detail: the first that fits counts.
 CHALLENGES = (
+    # The record may be that of a parent domain.
     (
         r"",
-        r"\bCAA\b[^;]*(?:prevents|forbid)",
-        "a CAA record forbids it to issue for {name}",
-        "Add the CA to the CAA records of {name}.",
+        r"CAA record for (?P<place>\S+) prevents issuance",
+        "the CAA record of {place} forbids it to issue for {name}",
+        "{record}",
     ),
     (
         r"caa",
         r"",
         "the CAA records of {name} forbid it to issue ({detail})",
-        "Add the CA to the CAA records of {name}.",
+        "{record}",
+    ),
+    (
+        r"",
+        r"\bCAA\b[^;]*(?:prevents|forbid)",
+        "the CAA records of {name} forbid it to issue ({detail})",
+        "{record}",
     ),
     (
         r"",
@@ -483,13 +470,15 @@ LIMIT = re.compile(
 )
 
 
-def _challenges(text: str) -> list[tuple[str, str]]:
+def _challenges(text: str, identity: Callable[[], str]) -> list[tuple[str, str]]:
     found = []
     for name, kind, detail in REPORT.findall(text):
         for type_pattern, words, reason, cure in CHALLENGES:
-            if (not type_pattern or re.fullmatch(type_pattern, kind)) and re.search(words, detail):
-                said = {"name": name, "type": kind, "detail": _short(detail)}
-                found.append((f"The CA reports: {reason.format(**said)}.", cure.format(**said)))
+            match = re.search(words, detail)
+            if match and (not type_pattern or re.fullmatch(type_pattern, kind)):
+                said = {"name": name, "type": kind, "detail": _short(detail), **match.groupdict()}
+                place = {**said, "name": said.get("place", name)}
+                found.append((f"The CA reports: {reason.format(**said)}.", _cure(cure, place, identity)))
                 break
     return found
 
@@ -636,7 +625,3 @@ def _is_address(domain: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(str(item) for item in version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flaskhost_certificates import lineages, serving
+from flaskhost_certificates import serving
 from flaskhost_certificates.config import Certificate, Config
 from flaskhost_certificates.lineages import Run
 from flaskhost_certificates.pairs import Pair
@@ -10,6 +10,8 @@ from flaskhost_certificates.result import Result
 from flaskhost_certificates.state import State
 from flaskhost_certificates.work import Work, installed, utc, variables
 
+#: Seconds of lifetime under which certbot renews at half of it (renewal._default_renewal_time).
+SHORT_LIVED = 10 * 86400
 #: Seconds that a renewal may be late without a problem: the timer runs twice a day, with a random delay.
 GRACE = 18 * 3600
 
@@ -62,7 +64,7 @@ def lateness(pair: Pair, now: float) -> str:
     left = pair.not_after - now
     if left <= 0:
         return f"expired on {utc(pair.not_after)}."
-    third = pair.lifetime / 3 - (GRACE if pair.lifetime >= lineages.SHORT_LIVED else 0)
+    third = pair.lifetime / 3 - (GRACE if pair.lifetime >= SHORT_LIVED else 0)
     if pair.self_signed or left >= third:
         return ""
     amount = f"{left / 86400:.0f} days" if left >= 2 * 86400 else f"{left / 3600:.0f} hours"

@@ -83,7 +83,6 @@ class Config:
         letsencrypt: certbot's folder of accounts and lineages.
         state: the folder of what the program remembers, a file for each certificate.
         hooks: the folder of programs that want to know of a new certificate.
-        others: whether certbot's other certificates are renewed too, since the distribution's timer does not run.
     """
 
     certificates: tuple[Certificate, ...]
@@ -100,7 +99,6 @@ class Config:
     letsencrypt: Path = Path("/etc/letsencrypt")
     state: Path = Path("/var/lib/flaskhost/certificates")
     hooks: Path = Path("/etc/flaskhost/certificates.d")
-    others: bool = False
 
 
 def parse(text: str) -> Config:

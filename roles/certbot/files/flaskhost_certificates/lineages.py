@@ -1,19 +1,20 @@
 """What certbot keeps of a site's certificate: whether it is what is wanted, and how to be rid of it.
 
 certbot's own layout (certbot/_internal/storage.py, the same from 2.1 to 5.8): ``live/<lineage>/`` holds links into
-``archive/<lineage>/``, and ``renewal/<lineage>.conf`` says how it was had, in ConfigObj's format.
+``archive/<lineage>/``, and ``renewal/<lineage>.conf`` says how it was had. ConfigObj reads it, as in certbot.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ansible.module_utils.flaskhost.host import atomic, tree
+from ansible.module_utils.flaskhost.host import tree
+from configobj import ConfigObj, ConfigObjError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from flaskhost_certificates import pairs
@@ -24,17 +25,8 @@ from flaskhost_certificates.pairs import Pair
 Run = Callable[..., tuple[int, str, str]]
 #: What a lineage consists of (storage.ALL_FOUR).
 KINDS = ("cert", "privkey", "chain", "fullchain")
-#: From this release on certbot itself renews at a third of the lifetime (its changelog, 4.1.0).
-RENEWS_BY_LIFETIME = (4, 1)
-#: From this release on certbot knows profiles (its changelog, 4.0.0).
-KNOWS_PROFILES = (4, 0)
-#: Seconds of lifetime under which certbot renews at half of it (renewal._default_renewal_time).
-SHORT_LIVED = 10 * 86400
 
 _CURVES = {"secp256r1": "p256", "secp384r1": "p384", "secp521r1": "p521"}
-_SECTION = re.compile(r"^\s*(\[+)\s*(?P<name>.*?)\s*(\]+)\s*(#.*)?$")
-_OPTION = re.compile(r"^\s*(?P<name>\"[^\"]*\"|'[^']*'|[^'\"=].*?)\s*=\s*(?P<value>.*)$")
-_OWN_LINE = re.compile(r"^\s*renew_before_expiry\s*=")
 
 
 @dataclass(frozen=True)
@@ -47,8 +39,7 @@ class Lineage:
         pair: certificate and key; None where there are none, or none that can be used.
         trouble: why it cannot be used, as a sentence; empty where it can, and where there is none.
         broken: whether certbot cannot use it either, and would make another one beside it, of another name.
-        settings: how it was had: the section renewalparams.
-        version: the release of certbot that wrote it last; empty when not known.
+        settings: how it was had: the section renewalparams, in which a value with commas is a list.
     """
 
     name: str
@@ -56,8 +47,7 @@ class Lineage:
     pair: Pair | None = None
     trouble: str = ""
     broken: bool = False
-    settings: dict[str, str] = field(default_factory=dict)
-    version: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(config: Config, name: str) -> Lineage:
@@ -74,20 +64,20 @@ def find(config: Config, name: str) -> Lineage:
         trouble = f"certbot's files of {name} are incomplete: {conf} is missing." if left else ""
         return Lineage(name, live, trouble=trouble, broken=left)
     try:
-        sections = read_conf(conf)
+        written = _read(conf)
     except CertificateError as error:
         return Lineage(name, live, trouble=error.reason, broken=True)
     pair = None
     # certbot keeps the links of before while it sets new ones, and goes back to them (storage._fix_symlinks).
     mended = all((live / f"previous_{kind}.pem").exists() for kind in KINDS)
-    if missing := [kind for kind in KINDS if kind not in sections[""]]:
+    if missing := [kind for kind in KINDS if kind not in written.scalars]:
         trouble, mended = f"certbot's file {conf} does not name {missing[0]}.", False
     elif lost := [link for link in _links(live) if not (link.is_symlink() and link.exists())]:
         trouble = f"certbot's file {lost[0]} is missing."
     else:
         pair, trouble = _pair(live)
-    settings, version = sections.get("renewalparams", {}), _version(sections[""].get("version", ""))
-    return Lineage(name, live, pair, trouble, bool(trouble) and not mended, settings, version)
+    settings = written["renewalparams"] if "renewalparams" in written.sections else {}
+    return Lineage(name, live, pair, trouble, bool(trouble) and not mended, settings)
 
 
 def _links(live: Path) -> list[Path]:
@@ -105,13 +95,7 @@ def _pair(live: Path) -> tuple[Pair | None, str]:
     return pair, ""
 
 
-def differences(
-    config: Config,
-    certificate: Certificate,
-    lineage: Lineage,
-    now: float,
-    version: Callable[[], tuple[int, ...]],
-) -> list[str]:
+def differences(config: Config, certificate: Certificate, lineage: Lineage, now: float) -> list[str]:
     """Say why the authority has to be asked for a certificate; nothing where the lineage is what is wanted.
 
     Args:
@@ -119,7 +103,6 @@ def differences(
         certificate: what is wanted.
         lineage: what is there.
         now: seconds since 1970.
-        version: tells certbot's version; called only where it matters.
 
     Returns:
         Phrases, such as ``it lacks b.example.com``.
@@ -143,19 +126,16 @@ def differences(
         found.append(f"its key is {key_type(pair)}, not {config.key_type}")
     if not _same_challenge(config, certificate, settings):
         found.append(f"it was issued with {settings.get('authenticator') or 'an unknown challenge'}")
-    if settings.get("preferred_profile", "") != config.profile and (
-        # An older certbot knows no profiles, and is not given one: it would be asked at each run.
-        lineage.version >= KNOWS_PROFILES or version() >= KNOWS_PROFILES
-    ):
+    if settings.get("preferred_profile", "") != config.profile:
         found.append(f"its profile is {settings.get('preferred_profile') or 'the default'}")
     return found
 
 
-def _same_challenge(config: Config, certificate: Certificate, settings: dict[str, str]) -> bool:
+def _same_challenge(config: Config, certificate: Certificate, settings: Mapping[str, Any]) -> bool:
     authenticator = settings.get("authenticator", "")
     if certificate.challenge == "http":
-        roots = [item.strip() for item in settings.get("webroot_path", "").split(",")]
-        return authenticator == "webroot" and str(config.webroot) in roots
+        roots = settings.get("webroot_path", [])
+        return authenticator == "webroot" and str(config.webroot) in ([roots] if isinstance(roots, str) else roots)
     # Plugins of others may be called by more: certbot-plugin-x:dns-x.
     return authenticator.replace("_", "-").endswith(f"dns-{config.dns_plugin}".replace("_", "-"))
 
@@ -179,17 +159,6 @@ def key_type(pair: Pair) -> str:
     if isinstance(key, rsa.RSAPublicKey):
         return f"rsa{key.key_size}"
     return type(key).__name__.removesuffix("PublicKey").lower()
-
-
-def foreign(config: Config, ours: Iterable[str]) -> list[str]:
-    """The lineages that are not of this playbook, in order.
-
-    Args:
-        config: where certbot keeps them.
-        ours: the lineages that are.
-    """
-    known = set(ours)
-    return sorted(path.stem for path in (config.letsencrypt / "renewal").glob("*.conf") if path.stem not in known)
 
 
 def exists(config: Config, name: str) -> bool:
@@ -243,81 +212,20 @@ def delete(run: Run, config: Config, name: str) -> None:
         tree.remove_path(place)
 
 
-def keep_renewal_time(config: Config, lineage: Lineage, version: Sequence[int]) -> bool:
-    """Have an older certbot renew at a third of the lifetime, or at half of a short one, as newer ones do.
-
-    Before 4.1 certbot renews 30 days before the end, whatever the lifetime is: a certificate for 45 days would be
-    renewed after 15, one for six days twice a day. Newer ones decide by themselves, so the line is taken out again.
-
-    Args:
-        config: where certbot keeps its files.
-        lineage: a lineage of ours.
-        version: certbot's version.
-
-    Returns:
-        Whether the file was written.
-    """
-    _live, conf, _archive = _places(config, lineage.name)
-    if lineage.pair is None or not conf.exists():
-        return False
-    text = conf.read_text(encoding="utf-8")
-    section = re.search(r"^[ \t]*\[", text, re.MULTILINE)
-    head, tail = (text[: section.start()], text[section.start() :]) if section else (text, "")
-    lines = [line for line in head.splitlines(keepends=True) if not _OWN_LINE.match(line)]
-    if tuple(version) < RENEWS_BY_LIFETIME:
-        lines.insert(0, f"renew_before_expiry = {_interval(lineage.pair.lifetime)}\n")
-    wanted = "".join(lines) + tail
-    if wanted == text:
-        return False
-    atomic.write(conf, wanted, mode=conf.stat().st_mode & 0o777)
-    return True
-
-
-def _interval(lifetime: float) -> str:
-    """How long before the end to renew, in words that certbot reads (storage.add_time_interval)."""
-    if lifetime >= SHORT_LIVED:
-        return f"{max(1, round(lifetime / 3 / 86400))} days"
-    half = lifetime / 2
-    return f"{round(half / 3600)} hours" if half >= 3600 else f"{max(1, round(half / 60))} minutes"
-
-
-def read_conf(path: Path) -> dict[str, dict[str, str]]:
-    """Read a file of certbot's in ConfigObj's format, as far as certbot uses it.
-
-    Returns:
-        The options of each section by its name, a section's own sections left out; the file's first lines are in "".
+def _read(conf: Path) -> ConfigObj:
+    """Read a lineage's file of settings.
 
     Raises:
         CertificateError: it is empty, cut off, or no such file.
     """
-    sections: dict[str, dict[str, str]] = {"": {}}
-    present: dict[str, str] | None = sections[""]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        lines = []
-    for line in lines:
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if section := _SECTION.match(line):
-            # [[webroot_map]] is a section of a section.
-            present = sections.setdefault(section["name"], {}) if section[1] == "[" else None
-        elif option := _OPTION.match(line):
-            if present is not None:
-                present[option["name"].strip("'\"")] = _plain(option["value"])
-        else:
-            sections[""].clear()
-            break
-    if not sections[""]:
-        raise CertificateError(f"certbot's file {path} is damaged.", "Move it away, then run the same command again.")
-    return sections
-
-
-def _plain(value: str) -> str:
-    for quote in "\"'":
-        if value.startswith(quote) and quote in value[1:]:
-            return value[1 : value.index(quote, 1)]
-    return value.partition(" #")[0].strip()
+        # As certbot reads it, except that a percent sign has no meaning.
+        written = ConfigObj(str(conf), encoding="utf-8", file_error=True, interpolation=False)
+    except (ConfigObjError, OSError, ValueError):
+        written = ConfigObj()
+    if not written.scalars:
+        raise CertificateError(f"certbot's file {conf} is damaged.", "Move it away, then run the same command again.")
+    return written
 
 
 def last_line(text: str) -> str:
@@ -333,7 +241,3 @@ def _places(config: Config, name: str) -> tuple[Path, Path, Path]:
 
 def _is_filled(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(item) for item in re.findall(r"\d+", text)[:3])

@@ -24,7 +24,7 @@ def obtain(work: Work, item: Certificate) -> None:
         return
     outcome = work.outcomes[item.name]
     lineage = lineages.find(work.config, item.lineage)
-    why = differences(work, item, lineage)
+    why = lineages.differences(work.config, item, lineage, work.now)
     if not why and lineage.pair:
         install_issued(work, item, lineage.pair)
         return
@@ -40,11 +40,6 @@ def obtain(work: Work, item: Certificate) -> None:
         _order(work, item, lineage)
     except CertificateError as error:
         record_failure(work, item, str(error))
-
-
-def differences(work: Work, item: Certificate, lineage: Lineage) -> list[str]:
-    """List the reasons for a new order; empty if certbot's certificate is the configured one."""
-    return lineages.differences(work.config, item, lineage, work.now, work.version)
 
 
 def must_wait(work: Work, item: Certificate) -> bool:
@@ -66,29 +61,25 @@ def _order(work: Work, item: Certificate, lineage: Lineage) -> None:
         CertificateError: the CA cannot be contacted.
     """
     config, outcome = work.config, work.outcomes[item.name]
-    version = work.version()
-    found = work.once("directory", lambda: authority.directory(config.directory, config.root))
-    if missing := records.problems(
-        item.domains,
-        item.challenge,
-        found.get("meta", {}).get("caaIdentities", []),
-        *_addresses_and_probe(work, item),
-    ):
-        record_failure(work, item, *missing)
-        return
+    work.directory()
+    if item.challenge == "http":
+        own = work.once("addresses", lambda: records.own_addresses(work.run))
+        probe = work.once("probe", lambda: work.stack.enter_context(records.probing(config.webroot)))
+        if missing := records.problems(item.domains, own, probe):
+            record_failure(work, item, *missing)
+            return
     # certbot keeps a certificate with the same names, whatever else is new (main._handle_identical_cert_request).
     same = lineage.pair is not None and lineage.pair.names == lineages.normal(item.domains)
-    command = authority.certonly(config, item, version, force=same)
-    outcome.notes += authority.notes(config, version)
+    command = authority.certonly(config, item, force=same)
     if lineage.broken:
         moved = lineages.set_aside(config, item.lineage)
         outcome.notes.append(f"{lineage.trouble} Its files were renamed: {', '.join(map(str, moved))}.")
     work.remember(item, asked=item.domains, directory=config.directory)
     code, out, err = run_certbot(work, command)
     lineage = lineages.find(config, item.lineage)
-    why = differences(work, item, lineage)
+    why = lineages.differences(config, item, lineage, work.now)
     if code:
-        failure = authority.explain(f"{out}\n{err}", work.now, work.config.directory)
+        failure = authority.explain(f"{out}\n{err}", work.now, config.directory, work.caa_identity)
         record_failure(work, item, f"{failure.reason} {failure.cure}".strip(), not_before=failure.not_before)
     elif why:
         odd = sentence(f"certbot succeeded, but its certificate is not the requested one: {'; '.join(why)}")
@@ -96,23 +87,7 @@ def _order(work: Work, item: Certificate, lineage: Lineage) -> None:
     else:
         work.remember(item, error="", error_at=0, not_before=0)
     if lineage.pair and not why:
-        lineages.keep_renewal_time(config, lineage, version)
         install_issued(work, item, lineage.pair)
-
-
-def _addresses_and_probe(work: Work, item: Certificate) -> tuple[list[str], records.Probe]:
-    """Return this host's addresses, and a function that finds out who responds at others. DNS challenges need neither.
-
-    Args:
-        work: the run.
-        item: the certificate.
-    """
-    if item.challenge == "dns":
-        return [], lambda _address, _domain: ""
-    return (
-        work.once("addresses", lambda: records.own_addresses(work.run)),
-        work.once("probe", lambda: work.stack.enter_context(records.probing(work.config.webroot))),
-    )
 
 
 def run_certbot(work: Work, command: Sequence[str]) -> tuple[int, str, str]:

@@ -2,7 +2,8 @@
 
 An authority counts failures (Let's Encrypt: 5 an hour for an account and name), and says little about their cause. So
 what can be known beforehand is looked at here. Where this host cannot know, it says nothing and the authority decides:
-a problem that is none would keep a certificate back for ever.
+a problem that is none would keep a certificate back for ever. CAA records are the authority's to read: it names the one
+that forbids it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import dns.exception
@@ -44,9 +46,6 @@ PREFIX = "flaskhost-probe-"
 STALE = 600
 #: Seconds that one question to the resolver may take. dnspython's own default.
 LIFETIME = 5.0
-#: The properties of a CAA record that are no secret to an authority: RFC 8659 (issue, issuewild, iodef), RFC 9495
-#: (issuemail), and IANA's registry (issuevmc, contactemail, contactphone). An unknown critical one forbids all.
-PROPERTIES = frozenset("issue issuewild issuemail issuevmc iodef contactemail contactphone".split())
 #: Addresses that nobody out there reaches: RFC 1918, RFC 6598 (a provider's NAT), RFC 4193. ``is_private`` of
 #: ipaddress is wider: it also holds the addresses that documentation uses.
 PRIVATE = tuple(
@@ -127,23 +126,14 @@ def probing(webroot: Path, port: int = 80, tls_port: int = 443, timeout: float =
 
 
 def problems(
-    domains: Sequence[str],
-    challenge: str,
-    identities: Sequence[str],
-    own: Sequence[str],
-    probe: Probe,
-    *,
-    resolver: dns.resolver.Resolver | None = None,
+    domains: Sequence[str], own: Sequence[str], probe: Probe, *, resolver: dns.resolver.Resolver | None = None
 ) -> list[str]:
-    """Tell what keeps an authority from issuing for these names.
+    """Tell what keeps an authority from seeing that these names lead here, for the http challenge.
 
     Args:
         domains: names, wildcards and IP addresses.
-        challenge: http or dns.
-        identities: how the authority is called in CAA records: ``meta.caaIdentities`` of its directory (RFC 8555,
-            section 9.7.6); empty where it does not say.
         own: the host's addresses, of :func:`own_addresses`.
-        probe: of :func:`probing`; not used for the dns challenge.
+        probe: of :func:`probing`.
         resolver: what is asked; the system's when left out.
 
     Returns:
@@ -153,16 +143,11 @@ def problems(
         CertificateError: this host has no resolver.
     """
     host = _Host.of(own, probe)
-    names = _Names(_system_resolver() if resolver is None else resolver)
+    resolver = resolver or _system_resolver()
     found: list[str] = []
     for domain in domains:
         address = _address(domain)
-        if address is not None:
-            found += _address_problems(address, host)
-            continue
-        if challenge == "http":
-            found += _name_problems(domain, names, host)
-        found += _caa_problems(domain, challenge, [item.lower() for item in identities], names)
+        found += _address_problems(address, host) if address else _name_problems(domain, resolver, host)
     return list(dict.fromkeys(found))
 
 
@@ -195,71 +180,38 @@ class _LookupFailed(Exception):
     """The resolver gave no answer, neither yes nor no; the text says why."""
 
 
-@dataclass
-class _Names:
-    """The resolver, and what it does not need to be asked again."""
+def _look_up(resolver: dns.resolver.Resolver, domain: str, kind: str) -> tuple[list[Address], str]:
+    """Look up A or AAAA.
 
-    resolver: dns.resolver.Resolver
-    caa: dict[dns.name.Name, list[tuple[int, str, str]]] = field(default_factory=dict)
-    silent: bool = False
-
-    def addresses(self, domain: str, kind: str) -> tuple[list[Address], str]:
-        """Look up A or AAAA.
-
-        Returns:
-            the addresses, and the name that the domain is an alias of, or "".
-        """
-        name = dns.name.from_text(domain)
-        records, canonical = self._ask(name, kind)
-        found = [ipaddress.ip_address(record.address) for record in records]
-        return sorted(found, key=int), "" if canonical in (None, name) else canonical.to_text(True)
-
-    def policy(self, domain: str) -> tuple[str, list[tuple[int, str, str]]]:
-        """Look up the CAA records that hold for a name: its own, or those of its nearest parent (RFC 8659, section 3).
-
-        Returns:
-            the name that has them, and its flags, tags and values; empty where there are none, or they cannot be had:
-            the authority has a resolver of its own, and that of a host may know no CAA at all.
-        """
-        name = dns.name.from_text(domain)
-        while name != dns.name.root:
-            if name not in self.caa:
-                if self.silent:
-                    return "", []
-                try:
-                    records, _ = self._ask(name, "CAA")
-                except _LookupFailed:
-                    # Not for every name and parent again: each may take seconds.
-                    self.silent = True
-                    return "", []
-                self.caa[name] = [(item.flags, _text(item.tag).lower(), _text(item.value)) for item in records]
-            if self.caa[name]:
-                return name.to_text(True), self.caa[name]
-            name = name.parent()
-        return "", []
-
-    def _ask(self, name: dns.name.Name, kind: str) -> tuple[list, dns.name.Name | None]:
-        try:
-            answer = self.resolver.resolve(name, kind, raise_on_no_answer=False, lifetime=LIFETIME)
-            return list(answer.rrset or []), answer.canonical_name
-        except dns.resolver.NXDOMAIN as error:
-            return [], _canonical(error)
-        except dns.exception.Timeout:
-            raise _LookupFailed("the resolver did not respond in time") from None
-        except dns.resolver.NoNameservers:
-            raise _LookupFailed("the resolver returned a failure (SERVFAIL)") from None
-        except (dns.exception.DNSException, OSError) as error:
-            raise _LookupFailed(type(error).__name__) from None
+    Returns:
+        the addresses, and the name that the domain is an alias of, or "".
+    """
+    name = dns.name.from_text(domain)
+    records: list[Any] = []
+    canonical: dns.name.Name | None
+    try:
+        answer = resolver.resolve(name, kind, raise_on_no_answer=False, lifetime=LIFETIME)
+        records, canonical = list(answer.rrset or []), answer.canonical_name
+    except dns.resolver.NXDOMAIN as error:
+        canonical = _canonical(error)
+    except dns.exception.Timeout:
+        raise _LookupFailed("the resolver did not respond in time") from None
+    except dns.resolver.NoNameservers:
+        raise _LookupFailed("the resolver returned a failure (SERVFAIL)") from None
+    except (dns.exception.DNSException, OSError) as error:
+        raise _LookupFailed(type(error).__name__) from None
+    found = [ipaddress.ip_address(record.address) for record in records]
+    return sorted(found, key=int), "" if canonical is None or canonical == name else canonical.to_text(True)
 
 
-def _name_problems(domain: str, names: _Names, host: _Host) -> list[str]:
+def _name_problems(domain: str, resolver: dns.resolver.Resolver, host: _Host) -> list[str]:
     """What keeps a request for a name from arriving here."""
     if domain.startswith("*."):
         # RFC 8555, section 7.1.3, leaves it to the authority; all that there are want the dns challenge.
         return [f"{domain} is a wildcard, which needs the dns challenge. Set tls.challenge to dns, and set acme.dns."]
     try:
-        fours, alias = names.addresses(domain, "A")
-        sixes, _ = names.addresses(domain, "AAAA")
+        fours, alias = _look_up(resolver, domain, "A")
+        sixes, _ = _look_up(resolver, domain, "AAAA")
     except _LookupFailed as error:
         return [
             f"{domain} cannot be resolved: {error}. Run the same command again. If the problem persists, check the "
@@ -360,58 +312,6 @@ def _no_ipv6(domain: str, address: Address) -> str:
     )
 
 
-def _caa_problems(domain: str, challenge: str, identities: list[str], names: _Names) -> list[str]:
-    """What a CAA record forbids (RFC 8659, section 4)."""
-    wildcard = domain.startswith("*.")
-    place, records = names.policy(domain.removeprefix("*."))
-    if not records:
-        return []
-    critical = sorted({tag for flags, tag, _ in records if flags & 128 and tag not in PROPERTIES})
-    if critical:
-        return [
-            f"The CAA record of {place} contains the critical property {critical[0]}, which no CA may ignore. Remove "
-            "it, or its flag 128."
-        ]
-    tags = {tag for _, tag, _ in records}
-    tag = "issuewild" if wildcard and "issuewild" in tags else "issue"
-    # Only iodef and the like: nobody is kept from issuing.
-    if tag not in tags:
-        return []
-    allowed = [_issuer(value) for _, name, value in records if name == tag]
-    reason = _forbids(allowed, challenge, identities)
-    if not reason:
-        return []
-    cure = f'Add: {place}. CAA 0 {tag} "{identities[0] if identities else "<the CA>"}"'
-    if reason.endswith(" only,"):
-        cure = f"Add {challenge}-01 to its validationmethods, or change tls.challenge"
-    return [f"The CAA record of {place} lets {reason} issue for {domain}. {cure}."]
-
-
-def _forbids(allowed: list[tuple[str, set[str]]], challenge: str, identities: list[str]) -> str:
-    """Whom issuers and methods of CAA records let issue, where the authority is not among them; else ""."""
-    issuers = sorted({issuer for issuer, _ in allowed if issuer})
-    if not issuers:
-        return "nobody"
-    mine = [methods for issuer, methods in allowed if issuer in identities]
-    # An authority that does not say what it is called there may be any of them.
-    if not identities or any(not methods or f"{challenge}-01" in methods for methods in mine):
-        return ""
-    if not mine:
-        return f"only {' and '.join(issuers)}"
-    return f"{identities[0]}, by {' and '.join(sorted(set().union(*mine)))} only,"
-
-
-def _issuer(value: str) -> tuple[str, set[str]]:
-    """Read the value of issue or issuewild: the issuer, "" for nobody, and RFC 8657's methods, empty for any."""
-    issuer, *parameters = (item.strip() for item in value.split(";"))
-    methods: set[str] = set()
-    for parameter in parameters:
-        key, _, setting = parameter.partition("=")
-        if key.strip().lower() == "validationmethods":
-            methods |= {item.strip().lower() for item in setting.split(",") if item.strip()}
-    return issuer.lower().rstrip("."), methods
-
-
 @dataclass(frozen=True)
 class _Question:
     """What a probe asks for."""
@@ -509,7 +409,3 @@ def _address(domain: str) -> Address | None:
 
 def _private(address: Address) -> bool:
     return any(address in network for network in PRIVATE if network.version == address.version)
-
-
-def _text(value: bytes) -> str:
-    return value.decode("ascii", "replace")

@@ -111,9 +111,16 @@ class Work:
             raise self._cache[key]
         return self._cache[key]
 
-    def version(self) -> tuple[int, ...]:
-        """Return certbot's version."""
-        return self.once("version", lambda: authority.version(self.run, self.config.certbot))
+    def directory(self) -> dict[str, Any]:
+        """Return the CA's directory."""
+        return self.once("directory", lambda: authority.directory(self.config.directory, self.config.root))
+
+    def caa_identity(self) -> str:
+        """Return the name of the CA in CAA records; empty if its directory has none, or cannot be fetched."""
+        try:
+            return next(iter(self.directory()["meta"]["caaIdentities"]), "")
+        except CertificateError:
+            return ""
 
 
 def store_of(item: Certificate) -> Store:
