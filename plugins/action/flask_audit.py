@@ -138,7 +138,7 @@ class ActionModule(ActionBase):
         named = str(arguments["programs"].get("testssl", ""))
         program = outside.find_testssl(named)
         if named and not program:
-            return [not_run("testssl", "testssl.sh", f"{named} is no program on the controller (audit_testssl).")]
+            return [not_run("testssl", "testssl.sh", f"{named} is not a program on the control node (audit_testssl).")]
         if program and (place.address or int(arguments["https_port"]) != 443):
             where = place.address or str(arguments["address"]), int(arguments["https_port"])
             scans = [outside.scan_tls(program, name, *where, str(arguments["authority"])) for name in names]
@@ -148,8 +148,8 @@ class ActionModule(ActionBase):
                 asked["authority_pem"] = Path(str(arguments["authority"])).read_text(encoding="utf-8")
             answer = self._on_host(asked, task_vars)
             scans = [from_dict(scan) for scan in answer.get("scans") or []]
-            scans = scans or [not_run("testssl", "testssl.sh", str(answer.get("msg") or "The host did not answer."))]
-        reason = f"Only {most} names are looked at (audit_tls_most); all of them share one policy."
+            scans = scans or [not_run("testssl", "testssl.sh", str(answer.get("msg") or "The host did not respond."))]
+        reason = f"Only {most} names are checked (audit_tls_most); all of them share one policy."
         return scans + [not_run(testssl.scanner_name(name), f"testssl.sh {name}", reason) for name in others]
 
     def _on_host(self, arguments: Answer, task_vars: dict[str, Any] | None) -> Answer:
@@ -182,7 +182,10 @@ def write(arguments: Answer, now: datetime.datetime) -> Answer:
         _put(path.with_name(f"{path.name}.json"), json.dumps(found, indent=1, sort_keys=True) + "\n")
         _put(path.with_name(f"{path.name}.html"), page.render(found))
     except OSError as error:
-        return {"failed": True, "msg": f"The report could not be written: {error}. Cure: audit_reports names a folder."}
+        return {
+            "failed": True,
+            "msg": f"The report could not be written: {error}. Set audit_reports to a writable folder.",
+        }
     left = report.failures(found)
     return {"page": f"{path}.html", "json": f"{path}.json", "summary": report.summary(found), "left": left}
 

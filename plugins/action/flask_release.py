@@ -111,11 +111,11 @@ def _digest_folder(folder: Path, persistent: list[str]) -> str:
         ReleaseError: the folder does not exist, or cannot be read.
     """
     if not folder.is_dir():
-        raise ReleaseError("source.path", f"there is no folder {folder} on the controller.", "Correct source.path.")
+        raise ReleaseError("source.path", f"there is no folder {folder} on the control node.", "Correct source.path.")
     try:
         return folders.digest(folder, persistent)
     except OSError as error:
-        raise ReleaseError("source.path", f"{error.filename}: {error.strerror}.", "Let it be read.") from None
+        raise ReleaseError("source.path", f"{error.filename}: {error.strerror}.", "Make it readable.") from None
 
 
 def _digest_archive(archive: Path, checksum: str) -> str:
@@ -127,8 +127,8 @@ def _digest_archive(archive: Path, checksum: str) -> str:
     try:
         archives.verify(archive, checksum)
     except OSError as error:
-        reason = f"{archive} on the controller: {error.strerror}."
-        raise ReleaseError("source.archive", reason, "Correct source.archive, or make the archive.") from None
+        reason = f"{archive} on the control node: {error.strerror}."
+        raise ReleaseError("source.archive", reason, "Correct source.archive, or create the archive.") from None
     return archives.checksum_digest(checksum)
 
 

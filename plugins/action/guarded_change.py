@@ -116,18 +116,18 @@ class ActionModule(ActionBase):
             return {"changed": True, "armed": True, "proven": True, "reasons": []}
         way = self._way(int(arguments.get("port") or 0))
         ends = {
-            "ok": "The host has put the old state back, and answers again as before.",
-            "": f"Nor does the host answer as before, {WAY_BACK} seconds after it was to do so. It does "
-            "so at its next boot at the latest: use your provider's console, or reset it there.",
+            "ok": "The host has reverted the change, and responds as before.",
+            "": f"The host does not respond, {WAY_BACK} seconds after it should have reverted the change. It reverts "
+            "the change at its next boot at the latest: use your provider's console, or reset the host there.",
         }
-        end = ends.get(outcome, f"The host has put the old state back, but for: {outcome}")
+        end = ends.get(outcome, f"The host has reverted the change, except for: {outcome}")
         port = int(arguments.get("port") or 0)
         if port:
             end += f" The host's firewall keeps port {port} open until the next run that succeeds."
         message = (
-            f"The change of {arguments.get('name')} was taken back, for no new SSH connection could be made {way}: "
-            f"{refusal}\n{end}\nTry: {_command(way)}; and check that the provider's firewall lets this port in, that "
-            "known_hosts has the host's ed25519 key for this port, and that your key is one that sshd takes."
+            f"The change of {arguments.get('name')} was reverted, because no new SSH connection could be made {way}: "
+            f"{refusal}\n{end}\nTry: {_command(way)}; and check that the provider's firewall allows this port, that "
+            "known_hosts has the host's ed25519 key for this port, and that sshd accepts your key."
         )
         return {"failed": True, "changed": False, "msg": message, "old_state": outcome == "ok"}
 
@@ -182,7 +182,7 @@ class ActionModule(ActionBase):
         message = _said(answer)
         if answer.get("old_state") is None:
             return message
-        state = "The host is as it was." if answer["old_state"] else "The host is NOT as it was."
+        state = "The host is unchanged." if answer["old_state"] else "The host is NOT in its old state."
         return f"{arguments.get('name')} was not changed: {message}\n{state}"
 
 

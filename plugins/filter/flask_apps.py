@@ -225,8 +225,8 @@ def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: st
         return []
     turned = "off" if archives else "on"
     return [
-        f"{host}: backups are switched {turned}, for which this run restarts PostgreSQL once (archive_mode). All "
-        "connections end; requests that need the database in these seconds wait or fail."
+        f"{host}: this run turns backups {turned}, and restarts PostgreSQL once for that (archive_mode). All "
+        "connections end, and requests that need the database wait or fail for some seconds."
     ]
 
 

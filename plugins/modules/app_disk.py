@@ -24,7 +24,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Bound what the shop may hold
+- name: Limit the disk usage of the shop
   app_disk:
     apps: [{app: shop, root: /srv/shop, disk: 10G}]
 """

@@ -19,7 +19,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Run nginx with its present configuration
+- name: Run nginx with its current configuration
   configured_service:
     name: nginx.service
     reload_files: [/etc/nginx]
@@ -57,7 +57,7 @@ def main() -> None:
         status, out, err = module.run_command(options["test"])
         if status:
             module.fail_json(
-                msg=f"{name} was left as it is: {' '.join(options['test'])} says\n{tail(out + err)}", steps=[]
+                msg=f"{name} was not changed, because {' '.join(options['test'])} failed:\n{tail(out + err)}", steps=[]
             )
     settle(options["reload_files"] + options["restart_files"])
     for step in needed:

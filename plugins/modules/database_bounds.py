@@ -24,7 +24,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Keep a reserve for PostgreSQL, and bound the shop's database
+- name: Reserve space for PostgreSQL, and limit the shop's database
   database_bounds:
     cluster: 17/main
     databases: {shop: 10G}
@@ -79,15 +79,15 @@ def reserve(module: AnsibleModule, system: quotas.FileSystem) -> list[str]:
     found = re.search(r"^Reserved blocks gid: +(\d+)", out, re.MULTILINE)
     if found is None or int(found[1]) != group:
         options += ["-g", str(group)]
-        steps.append(f"{system.mount}: PostgreSQL may use the blocks reserved for root")
+        steps.append(f"{system.mount}: let PostgreSQL use the blocks reserved for root")
     if have["Reserved block count"] < wanted:
         options += ["-r", str(wanted)]
-        steps.append(f"{system.mount}: {wanted * have['Block size'] // 1024**2} MB are reserved")
+        steps.append(f"{system.mount}: reserve {wanted * have['Block size'] // 1024**2} MB")
     if not module.check_mode and options:
         module.run_command(["tune2fs", *options, system.device], check_rc=True)
     # The group in the superblock applies from the next mount on, and this mount option until then.
     if f"resgid={group}" not in system.options:
-        steps = steps or [f"{system.mount}: PostgreSQL may use the blocks reserved for root"]
+        steps = steps or [f"{system.mount}: let PostgreSQL use the blocks reserved for root"]
         if not module.check_mode:
             module.run_command(["mount", "-o", f"remount,resgid={group}", system.mount], check_rc=True)
     return steps
@@ -106,18 +106,18 @@ def bound(module: AnsibleModule, system: quotas.FileSystem, base: Path, found: d
     for version, data in postgres_server.clusters("main").items():
         if data != base.parent:
             folders = [folder for folder in (data / "base").glob("[0-9]*") if quotas.adopt(folder, 0, change)]
-            steps += [f"{folder} of PostgreSQL {version} counts for no app" for folder in folders]
+            steps += [f"{folder} of PostgreSQL {version} counts toward no limit" for folder in folders]
     for name, disk in module.params["databases"].items():
         if not disk or name not in found:
             continue
         number = quotas.project_of(name)
         limits.append((name, number, disk))
         if quotas.adopt(base / str(found[name]), number, change):
-            steps.append(f"{name}: {base / str(found[name])} counts as what it holds")
+            steps.append(f"{name}: {base / str(found[name])} counts toward its limit")
     for name, number in found.items():
         # Data that a restore has set aside belongs to the operator, and must not use up its app's quota.
         if name.rpartition("_before_")[0] in module.params["databases"] and quotas.adopt(base / str(number), 0, change):
-            steps.append(f"{name}: {base / str(number)} counts for no app")
+            steps.append(f"{name}: {base / str(number)} counts toward no limit")
     steps += quotas.hold(module.run_command, system.mount, limits, change)
     return steps + units(module, system, {number: quotas.wanted(disk, system.mount) for _name, number, disk in limits})
 

@@ -55,7 +55,7 @@ EXAMPLES = r"""
     scanners: [lynis]
   register: audit
 
-- name: Let Lynis look
+- name: Scan the host with Lynis
   flask_audit:
     step: inside
     scanner: lynis
@@ -169,7 +169,7 @@ def main() -> None:
         module.exit_json(changed=False)
     if params["step"] != "inside":
         module.fail_json(
-            msg=f"The step {params['step']} is the controller's: the action plugin flask_audit is missing."
+            msg=f"The step {params['step']} runs on the control node, but the action plugin flask_audit is missing."
         )
     host = inside.Host(Path(params["folder"]))
     if params["scanner"] == "nginx":

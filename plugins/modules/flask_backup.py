@@ -39,7 +39,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Make a full backup now
+- name: Create a full backup now
   flask_backup:
     state: ran
     arguments: [full]
@@ -144,9 +144,9 @@ def start(module: AnsibleModule) -> dict[str, object]:
         if answer.get("first"):
             # Do not let the play wait for the backup; the status shows its result.
             run(["systemctl", "start", "--no-block", "flaskhost-backup@full.service"])
-            lines.append("The first backup is being made: sudo journalctl -fu flaskhost-backup@full")
+            lines.append("The first backup is running: sudo journalctl -fu flaskhost-backup@full")
     elif answer.get("first"):
-        lines.append("The first backup would be made.")
+        lines.append("The first backup would be started.")
     changed = bool(answer.get("changed") or steps)
     return {"changed": changed, "lines": lines, "warnings": [*(answer.get("problems") or []), *warnings]}
 

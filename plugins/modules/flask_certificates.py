@@ -45,7 +45,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Ask the authority for what is missing
+- name: Request missing certificates from the CA
   flask_certificates:
     state: applied
 """

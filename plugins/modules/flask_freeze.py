@@ -27,7 +27,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Change nothing until the audit is over
+- name: Freeze all apps until the audit is over
   flask_freeze:
     reason: audit
     ends: 1796112000
@@ -75,7 +75,7 @@ def main() -> None:
             entries = freeze.lift(app, path, now)
         else:
             if not options["reason"].strip() or options["ends"] <= now:
-                module.fail_json(msg="A freeze needs a reason, and an end that lies ahead by this host's clock.")
+                module.fail_json(msg="A freeze needs a reason and an end in the future, by this host's clock.")
             entries = freeze.put(
                 app, reason=options["reason"], until=options["ends"], by=options["by"], path=path, now=now
             )
@@ -84,7 +84,7 @@ def main() -> None:
     before = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     after = freeze.render(entries)
     if options["state"] == "absent" and freeze.ALL in entries:
-        module.warn(f"{app} stays frozen, since all apps are: lift that freeze, without -e app={app}.")
+        module.warn(f"{app} stays frozen, because all apps are frozen. To lift that freeze, leave out -e app={app}.")
     if before != after and not module.check_mode:
         freeze.write(entries, path)
     result = {"changed": before != after, "frozen": entries}

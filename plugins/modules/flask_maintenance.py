@@ -37,7 +37,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show the page to everybody but the testers
+- name: Show the page to everybody except the testers
   flask_maintenance:
     sites: [{name: shop, folder: /srv/shop/maintenance}]
     maintenance: "on"

@@ -31,10 +31,10 @@ options:
   previous: {description: "With the phase return, the previous release; empty if there was none.", type: str,
              default: ""}
   force:
-    description: Whether to roll back although the release does not know the database's schema, or it cannot be read.
+    description: Whether to roll back even if the database's schema is unreadable, or unknown to the release.
     type: bool
     default: false
-  passes_freeze: {description: Whether to roll back although the app is frozen., type: bool, default: false}
+  passes_freeze: {description: Whether to roll back even if the app is frozen., type: bool, default: false}
   schema_before: {description: Schema revision that another host found., type: str, default: ""}
   schema_after: {description: Schema revision after its release command., type: str, default: ""}
   deploy: {description: "Set by the action plugin: ID of this run of the playbook.", type: str, default: ""}
@@ -52,7 +52,7 @@ options:
   source_checksum: {description: "Checksum of the archive, sha256:...", type: str, default: ""}
   archive: {description: "Set by the action plugin: the archive on the host.", type: str, default: ""}
   source_repo: {description: URL of a git repository., type: str, default: ""}
-  source_version: {description: Branch or tag or commit., type: str, default: ""}
+  source_version: {description: "Branch, tag or commit.", type: str, default: ""}
   source_key: {description: Private key that can read the repository., type: str, default: ""}
   source_known_hosts: {description: Host keys of its server., type: str, default: ""}
   source_subdir: {description: Folder of the app in the source., type: str, default: ""}
@@ -98,7 +98,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Bring the release into service
+- name: Deploy the release
   flask_release:
     app: shop
     user: shop

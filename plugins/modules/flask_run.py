@@ -34,7 +34,7 @@ options:
     description: Environment file with the login of the tables' owner; if empty, the command uses the app's role.
     type: str
     default: ""
-  force: {description: Whether to run it although the app is frozen., type: bool, default: false}
+  force: {description: Whether to run it even if the app is frozen., type: bool, default: false}
   freeze: {description: File of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
 
@@ -147,8 +147,8 @@ def live_release(options: dict[str, Any], run: Any) -> str:
     release = slots.release(slots.live())
     if not release:
         raise ReleaseError(
-            "Look for the live release",
-            f"no release of {options['app']} serves on this host.",
+            "Find the live release",
+            f"no release of {options['app']} is live on this host.",
             "Deploy it first: ansible-playbook playbooks/deploy.yml",
         )
     return release
@@ -168,7 +168,7 @@ def main() -> None:
     release = group = ""
     try:
         if options["timeout"] < 1:
-            raise ReleaseError("Read the options", "timeout has to be 1 or more.", "-e timeout=900")
+            raise ReleaseError("Read the options", "timeout must be 1 or more.", "-e timeout=900")
         release = live_release(options, run)
         if not options["force"]:
             freeze.check(options["app"], Path(options["freeze"]))
@@ -176,7 +176,7 @@ def main() -> None:
         if options["owner_file"] and not module.check_mode:
             group = as_owner(run, options["owner_file"], "Log in as the owner of the tables")
     except ReleaseError as error:
-        hint = "\nTo run the command all the same: -e force=true" if "frozen" in error.reason else ""
+        hint = "\nTo run the command anyway: -e force=true" if "frozen" in error.reason else ""
         module.fail_json(msg=f"{error.step}: {error.reason}\n{error.cure}{hint}", step=error.step, release=release)
     if module.check_mode:
         module.exit_json(changed=True, release=release, output="")
@@ -196,8 +196,8 @@ def main() -> None:
     output = "\n".join(text.rstrip("\n") for text in (out, err) if text.strip())
     if status:
         late = time.monotonic() - began >= options["timeout"]
-        how = f"was ended after {options['timeout']} s (timeout)" if late else f"ended with {status}"
-        said = f":\n{output}" if output else ", and said nothing."
+        how = f"was stopped after {options['timeout']} s (timeout)" if late else f"failed with exit code {status}"
+        said = f":\n{output}" if output else ", without output."
         module.fail_json(msg=f"'{options['command']}' {how}{said}", rc=status, release=release)
     module.exit_json(changed=True, release=release, output=output, rc=0)
 

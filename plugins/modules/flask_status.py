@@ -29,7 +29,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Find out what runs
+- name: Read the status of the shop
   flask_status:
     apps:
       - app: shop

@@ -69,9 +69,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-reasons: {description: Why something had to be done., type: list, returned: always}
+reasons: {description: Why a change was needed., type: list, returned: always}
 armed: {description: Whether the host waits for a confirmation., type: bool, returned: in the phase apply}
-left: {description: Seconds for which the host still waits., type: float, returned: when armed}
+left: {description: Seconds that the host still waits., type: float, returned: when armed}
 proven: {description: Whether a new SSH connection has confirmed the change., type: bool, returned: when changed}
 old_state: {description: Whether the host is in its previous state., type: bool, returned: on failure}
 """
@@ -151,7 +151,7 @@ def _apply(module: AnsibleModule, guard: Guard) -> None:
         module.exit_json(armed=False, **answer)
     nonce = module.params["nonce"]
     if not nonce:
-        module.fail_json(msg="guarded_change is run by its action plugin, and by nothing else.", reasons=[])
+        module.fail_json(msg="guarded_change works only with its action plugin, which is missing.", reasons=[])
     guard.apply(nonce)
     module.exit_json(armed=True, left=guard.left, **answer)
 

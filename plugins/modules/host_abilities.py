@@ -12,7 +12,7 @@ short_description: Detect what a host's kernel and privileges allow
 description:
   - Only reads, and changes nothing.
 options:
-  kernel_arguments: {description: Our file with kernel arguments; GRUB may not have read it yet., type: path,
+  kernel_arguments: {description: Flaskhost's file with kernel arguments; GRUB may not have read it yet., type: path,
                      default: /etc/default/grub.d/60-flaskhost.cfg}
   record: {description: File with the role hardening's records for a later downgrade; empty for none.,
            type: path, default: ""}
@@ -27,7 +27,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: See what the kernel can do
+- name: Detect what the kernel allows
   host_abilities: {}
   register: __example_can
 """

@@ -49,7 +49,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Dump no cores, and let nobody but root read the crontab
+- name: Disable core dumps, and make the crontab readable only for root
   host_files:
     files:
       - path: /etc/security/limits.d/60-flaskhost.conf

@@ -29,12 +29,12 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Refuse the last passwords
+- name: Reject recent passwords
   host_pam:
     profiles:
       - name: example-pwhistory
         content: |
-          Name: Refuse the last passwords
+          Name: Reject recent passwords
           Default: yes
           Priority: 1023
           Password-Type: Primary
@@ -124,7 +124,7 @@ def change(module: AnsibleModule, names: list[str], files: list[host_files.Chang
     after = common()
     missing = [line for profile in options["profiles"] for line in pam_stack.missing_lines(profile["content"], after)]
     if present and missing:
-        return f"pam-auth-update left out {', '.join(missing)}: {(out + err).strip() or 'it says nothing'}"
+        return f"pam-auth-update omitted {', '.join(missing)}: {(out + err).strip() or 'no output'}"
     if not present:
         for name in names:
             (PROFILES / name).unlink(missing_ok=True)
@@ -177,7 +177,7 @@ def main() -> None:
             raise
         if problem:
             restore(saved, names)
-            module.fail_json(msg=f"PAM is as it was. With the new profiles: {problem}", missing=missing)
+            module.fail_json(msg=f"PAM was not changed. Problem with the new profiles: {problem}", missing=missing)
     module.exit_json(changed=True, missing=missing, diff=diff)
 
 

@@ -68,9 +68,9 @@ def main() -> None:
     for key, by in found.overruled.items():
         # The distribution's own settings are nobody's mistake, so do not warn about them at every run.
         if not by.startswith(("/usr/lib/", "/lib/")):
-            module.warn(f"{key} is left as {by} has it: that file is read after {path}. Take it out there.")
+            module.warn(f"{key} keeps the value of {by}, which is read after {path}. Remove the setting there.")
     for key, reason in refused.items():
-        module.warn(f"The kernel did not take {key} = {each[key]}: {reason}")
+        module.warn(f"The kernel rejected {key} = {each[key]}: {reason}")
     diff = [host_files.diff(change) for change in changes]
     if found.differing:
         before = "".join(f"{key} = {now}\n" for key, now in found.differing.items())

@@ -58,7 +58,7 @@ options:
     type: dict
     default: {}
   untrusted_extensions:
-    description: Extensions that are allowed although PostgreSQL does not trust them.
+    description: Extensions to allow although PostgreSQL does not trust them.
     type: list
     elements: str
     default: []
@@ -274,10 +274,10 @@ def run(psql: Psql, steps: list[database_steps.Step]) -> None:
         return
     if database_steps.IN_THE_WAY.search(err):
         raise logic.InTheWay(
-            f"a transaction of an app holds a lock and does not end ({tail(err, 1)}). Find it in "
+            f"a transaction of an app keeps holding a lock ({tail(err, 1)}). Find the transaction in "
             "pg_stat_activity by xact_start (sudo -u postgres psql), then run the same command again."
         )
-    raise logic.DatabaseError(f"PostgreSQL says: {tail(err, 3)}\nCorrect this and run the same command again.")
+    raise logic.DatabaseError(f"PostgreSQL reported: {tail(err, 3)}\nCorrect this and run the same command again.")
 
 
 def main() -> None:
@@ -288,7 +288,7 @@ def main() -> None:
     for item in databases:
         module.no_log_values |= {item.password, *(login.password for login in item.logins)} - {""}
     try:
-        # Before the database changes, so that no password is lost that PostgreSQL already has.
+        # Before the database changes, so that no password of PostgreSQL is lost.
         steps = write_files({path: text for path, text in files.items() if text is not None}, module.check_mode)
         steps += converge(module, Psql(module.run_command, module.params["cluster"]), databases)
         steps += write_files({path: text for path, text in files.items() if text is None}, module.check_mode)

@@ -153,7 +153,7 @@ class Server:
     def systemctl(self, *arguments: str) -> str:
         """Run systemctl. Return its error, or an empty string."""
         status, out, err = self.module.run_command(["systemctl", *arguments])
-        return tail(out + err, 3) or "it says nothing" if status else ""
+        return tail(out + err, 3) or "no output" if status else ""
 
     def log(self) -> str:
         """Return the last lines of the unit's log."""
@@ -170,17 +170,17 @@ class Server:
         libraries = self.programs.parent / "lib"
         if missing := logic.missing_libraries(text, libraries):
             raise logic.ServerError(
-                f"PostgreSQL was not restarted: there is no library {', '.join(missing)} in {libraries}, without which "
-                "it would not start, or refuse connections. Its settings are unchanged.\n"
-                "Correct postgres_extra_settings, or name the package that brings the library in "
-                "postgres_extra_packages, and run the same command again."
+                f"PostgreSQL was not restarted: there is no library {', '.join(missing)} in {libraries}, and "
+                "without it, PostgreSQL would not start or would reject connections. Its settings are unchanged.\n"
+                "Correct postgres_extra_settings, or add the package of the library to postgres_extra_packages, and "
+                "run the same command again."
             )
         try:
             host_files.apply(changes, self.module.run_command)
         except host_files.HostFilesError as error:
             said = logic.refusals(str(error)) or str(error)
             raise logic.ServerError(
-                f"PostgreSQL does not take these settings, and goes on as before: {said}\nSee postgres_extra_settings."
+                f"PostgreSQL rejects these settings, and runs unchanged: {said}\nCorrect postgres_extra_settings."
             ) from error
         needed = self.service()
         if "start" not in needed:
@@ -188,9 +188,7 @@ class Server:
             problems = logic.file_problems(answer)
             if problems:
                 self.restore(changes)
-                raise logic.ServerError(
-                    "PostgreSQL does not take what was written, and goes on as before: " + "; ".join(problems)
-                )
+                raise logic.ServerError("PostgreSQL rejects the new files, and runs unchanged: " + "; ".join(problems))
             self.reasons = logic.restart_reasons(answer)
             needed = logic.service_steps(needed, self.reasons)
         for step in needed:
@@ -218,7 +216,7 @@ class Server:
         self.restore(changes)
         self.systemctl("daemon-reload")
         again = self.systemctl("restart", self.unit)
-        now = "It does not start with the former files either" if again else "It runs again with the former files"
+        now = "It does not start with the previous files either" if again else "It runs again with the previous files"
         raise logic.ServerError(f"{said}\n{now}. Correct postgres_extra_settings and run the same command again.")
 
     def restore(self, changes: list[host_files.Change]) -> None:
@@ -248,7 +246,7 @@ class Server:
             problem = tail(out + err, 3) if status else ""
         problem = self.systemctl("start", self.unit) or problem
         if problem:
-            raise logic.ServerError(f"the cluster has no checksums: {problem}\n{self.log()}")
+            raise logic.ServerError(f"checksums could not be enabled: {problem}\n{self.log()}")
         return True
 
 
@@ -278,8 +276,8 @@ def main() -> None:
         module.fail_json(msg=str(error), steps=server.steps, reasons=server.reasons)
     if not checksums and "checksums" not in server.steps:
         module.warn(
-            f"{module.params['cluster']} was made without checksums, so that nobody sees when the disk spoils a page. "
-            "postgres_enable_checksums: true adds them; PostgreSQL is stopped while all of its data is read."
+            f"{module.params['cluster']} has no checksums, so damage to the data on the disk is not detected. To "
+            "enable them, set postgres_enable_checksums: true; PostgreSQL is stopped while all of its data is read."
         )
     module.exit_json(
         changed=bool(changes or server.steps),

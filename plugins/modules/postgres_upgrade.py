@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""The module postgres_upgrade: move the data of a cluster to another major version, with a way back."""
+"""The module postgres_upgrade: move the data of a cluster to another major version, or return to the previous one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Upgrade:
         if status:
             state = self.module.run_command(["pg_lsclusters"])[1]
             raise logic.ServerError(
-                f"{what} has failed: {tail(out + err)}\nThe data of PostgreSQL {self.former} is untouched, in "
+                f"{what} failed: {tail(out + err)}\nThe data of PostgreSQL {self.former} is unchanged, in "
                 f"{self.found[self.former]}. The clusters now:\n{state}See docs/postgres.md, Another major version."
             )
 
@@ -87,22 +87,22 @@ class Upgrade:
         if not self.former:
             if self.version in self.found:
                 return False
-            raise logic.ServerError("there is no cluster with data to move on this host. Run site.yml.")
+            raise logic.ServerError("this host has no cluster with data to upgrade. Run site.yml.")
         ports = {version: logic.port(self.folder(version)) for version in self.found}
         if self.version in self.found:
             if logic.starts(self.folder(self.version)) and not logic.starts(self.folder(self.former)):
                 return False
             raise logic.ServerError(
                 f"there are two clusters with data, {self.former} on port {ports[self.former]} and {self.version} on "
-                f"port {ports[self.version]}: an upgrade was cut off, or gone back from. If what is in "
-                f"{self.version} is not needed, remove it, start the former one, and run this again: "
+                f"port {ports[self.version]}: an upgrade was interrupted or undone. If you do not need the data in "
+                f"{self.version}, remove that cluster, start the other one, and run this again: "
                 f"sudo pg_dropcluster --stop {self.version} {self.name}; "
                 f"sudo systemctl start postgresql@{self.former}-{self.name}"
             )
         if self.module.params["method"] == "dump":
             raise logic.ServerError(
-                "method=dump is not supported any more: it would load the apps' data as PostgreSQL's superuser, and "
-                "run their CHECK constraints and triggers as such. Use method=upgrade. Nothing was touched."
+                "method=dump is no longer supported: it would load the apps' data, and run their CHECK constraints and "
+                "triggers, as PostgreSQL's superuser. Use method=upgrade. Nothing has been changed."
             )
         self.room()
         self.closed()
@@ -129,8 +129,8 @@ class Upgrade:
         # A dump rebuilds the indexes, with additional files for sorting.
         if needed * 1.2 > free:
             raise logic.ServerError(
-                f"the data takes {needed} MB, its copy a fifth more, and {free} MB are free on {logic.DATA}. "
-                "Make room, or give it a larger disk. Nothing was touched."
+                f"the data takes {needed} MB and its copy needs a fifth more, but {free} MB are free on {logic.DATA}. "
+                "Free some space, or use a larger disk. Nothing has been changed."
             )
 
     def closed(self) -> None:
@@ -145,11 +145,11 @@ class Upgrade:
                 f"SELECT coalesce(json_agg(datname), '[]') FROM {closed}"  # noqa: S608 - a constant
             )[0]
         except PsqlError as error:
-            raise logic.ServerError(f"PostgreSQL {self.former} has to run to be moved. {error}") from error
+            raise logic.ServerError(f"PostgreSQL {self.former} must run before an upgrade. {error}") from error
         if names:
             raise logic.ServerError(
-                f"nobody may connect to {', '.join(names)}, which would not be moved. Open it, or drop it: "
-                f"ALTER DATABASE {names[0]} WITH ALLOW_CONNECTIONS true. Nothing was touched."
+                f"{', '.join(names)} allows no connections, so it would not be copied. Drop it, or allow connections: "
+                f"ALTER DATABASE {names[0]} WITH ALLOW_CONNECTIONS true. Nothing has been changed."
             )
 
     def back(self) -> bool:
@@ -160,7 +160,8 @@ class Upgrade:
         """
         if not self.former or self.version not in self.found:
             raise logic.ServerError(
-                f"there is nothing to go back to: this host has data of {', '.join(self.found) or 'no version'}."
+                "there is no previous cluster to return to: this host has data of "
+                f"{', '.join(self.found) or 'no version'}."
             )
         if logic.starts(self.folder(self.former)) and not logic.starts(self.folder(self.version)):
             return False
@@ -175,7 +176,7 @@ class Upgrade:
             (self.former, min(ports.values()), "auto"),
         ):
             self.run("pg_conftool", ["pg_conftool", version, self.name, "set", "port", str(port)])
-            # As the user postgres, who owns the folder: root would write through a link that somebody put there.
+            # As the user postgres, who owns the folder: root would follow a link in it.
             self.run("tee", as_postgres(["tee", str(self.folder(version) / "start.conf")]), data=f"{start}\n")
         self.run("systemctl daemon-reload", ["systemctl", "daemon-reload"])
         self.run("systemctl start", ["systemctl", "start", f"postgresql@{self.former}-{self.name}.service"])

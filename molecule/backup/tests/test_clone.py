@@ -56,4 +56,4 @@ def test_data_comes_over_scrubbed_and_what_was_there_stays(host, visitor, invent
 def test_production_is_never_overwritten(inventories):
     command = {"source": str(inventories["staging"]), "app": "guestbook", "scrub": "none", "confirm": "guestbook"}
     output = run("clone", inventories["production"], good=False, **command, clone_target=True)
-    assert "production is never overwritten" in output
+    assert "production cannot be the target of a clone" in output

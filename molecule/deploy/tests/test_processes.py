@@ -234,7 +234,7 @@ def test_timer_that_systemd_does_not_understand_is_refused_before_anything_is_to
     status, output = run("deploy", host, app="guestbook", **options(code, timers=bad))
     assert status != 0, output
     assert "flask_apps.guestbook.timers.tick.on_calendar" in output
-    assert '"Funday 03:00" is not a time that systemd can read' in " ".join(output.split())
+    assert '"Funday 03:00" is not a calendar event of systemd' in " ".join(output.split())
     assert (serving(host, "guestbook"), host.run(state).stdout) == before
     assert beat(host, "worker")["pid"] == pid
 

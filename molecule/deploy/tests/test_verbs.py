@@ -133,7 +133,7 @@ def test_status_tells_what_serves_although_a_host_is_down(host, first, second, t
         host.run_expect([0], "rm --recursive /srv/guestbook/maintenance")
     assert [(row["host"], row["app"]) for row in found] == [(name, "guestbook"), (name, "hello"), ("down", "-")]
     row, _hello, down = found
-    assert down["notes"].startswith("unreachable: is it up, and is ansible_port")
+    assert down["notes"].startswith("unreachable: is the host up, and is ansible_port")
     record = json.loads(host.file(f"/srv/guestbook/releases/{second}/release.json").content_string)
     served = json.loads(host.file("/srv/guestbook/history.json").content_string)[-1]
     certificate = host.run(
@@ -214,9 +214,9 @@ def test_freeze_is_refused_where_it_is_not_clear(host):
         start("freeze", host, "-e", "reason=big sale", app="guestbook", hours=1),
     )
     wanted = [
-        "reason: say why",
-        "there is no app 'guestbok'. There are: guestbook, hello",
-        "Put quotes into the quotes",
+        "reason: missing",
+        "there is no app 'guestbok'. Available: guestbook, hello",
+        "Quote the value twice",
     ]
     for (status, output), text in zip(found, wanted, strict=True):
         assert status != 0, output
@@ -240,9 +240,9 @@ def test_run_gives_the_command_the_live_release_and_tells_how_it_ended(host, sec
         start("run", host, app="guestbook", command="flask db current"),
     )
     assert status != 0
-    assert "ended with 7: " in output
+    assert "failed with exit code 7: " in output
     for text in (f"release {second}", f" {len(TOKEN)} ", "0002 (head)", " guestbook ", "Read-only file system"):
-        assert text in output.partition("ended with 7: ")[2], output
+        assert text in output.partition("failed with exit code 7: ")[2], output
     assert f"/srv/guestbook/releases/{second}/" in output
     assert "an error" in output
     assert TOKEN not in output
@@ -261,8 +261,8 @@ def test_run_says_what_is_missing(host):
         start("run", host, "-e", "command=flask db current", app="guestbook"),
     )
     wanted = [
-        "no release of newcomer serves on this host. Deploy it first",
-        "there is no app 'guestbok' in flask_apps. There are: guestbook, hello.",
+        "no release of newcomer is live on this host. Deploy it first",
+        "there is no app 'guestbok' in flask_apps. Available: guestbook, hello.",
         "words were lost (db current)",
     ]
     for (status, output), text in zip(found, wanted, strict=True):

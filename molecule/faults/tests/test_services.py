@@ -81,7 +81,7 @@ def test_settings_with_which_postgresql_does_not_start(host, visitor, request):
         )
         assert "could not map anonymous shared memory" in said
         assert (
-            "It runs again with the former files. Correct postgres_extra_settings and run the same command again."
+            "It runs again with the previous files. Correct postgres_extra_settings and run the same command again."
             in said
         )
     assert fault.seconds < 30, fault.report.text()

@@ -231,7 +231,7 @@ def test_only_so_many_names_are_looked_at_and_the_others_are_told(graded, name):
     for other in ("staging.test", "office.test"):
         found = graded[name].asked(f"testssl-{other}")
         assert not found["ran"]
-        assert found["why_not"].startswith("Only 1 names are looked at (audit_tls_most)")
+        assert found["why_not"].startswith("Only 1 names are checked (audit_tls_most)")
 
 
 def test_testssl_that_is_not_there_is_named(web, tmp_path):

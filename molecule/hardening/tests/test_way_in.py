@@ -34,9 +34,9 @@ def test_rules_that_would_cut_ssh_are_taken_back(webs):
     with watched(*webs) as outages:
         status, output = play("--tags", "firewall", **CUT)
     assert status != 0
-    assert output.count("The change of firewall was taken back, for no new SSH connection could be made") >= len(webs)
-    assert output.count("The host has put the old state back, and answers again as before.") >= len(webs)
-    assert "check that the provider's firewall lets this port in" in output
+    assert output.count("The change of firewall was reverted, because no new SSH connection could be made") >= len(webs)
+    assert output.count("The host has reverted the change, and responds as before.") >= len(webs)
+    assert "check that the provider's firewall allows this port" in output
     for outage in outages:
         # It was cut, and is open again as soon as docs/access.md promises.
         assert 0 < outage.seconds < 60, outage.seen
@@ -53,10 +53,10 @@ def test_settings_that_would_refuse_the_operators_key_are_taken_back(webs):
     before = [web.sshd() for web in webs]
     status, output = play("--tags", "hardening", ansible_user="olga", ansible_ssh_private_key_file=str(OLD_KEY))
     assert status != 0
-    words = "The change of sshd was taken back, for no new SSH connection could be made as olga"
+    words = "The change of sshd was reverted, because no new SSH connection could be made as olga"
     assert output.count(words) >= len(webs)
     assert "Permission denied (publickey)" in output
-    assert output.count("The host has put the old state back, and answers again as before.") >= len(webs)
+    assert output.count("The host has reverted the change, and responds as before.") >= len(webs)
     for web, old in zip(webs, before, strict=True):
         assert web.log_in("olga", key=OLD_KEY)[0]
         assert web.sshd() == old

@@ -67,7 +67,7 @@ def test_a_port_that_cannot_be_reached_is_not_moved_to(webs, moved):
     status, output = play("--tags", "firewall,hardening", **{**MOVED, "ssh_port": UNREACHABLE})
     assert status != 0
     assert output.count(f"no new SSH connection could be made as debian to 127.0.0.1, port {UNREACHABLE}") >= len(webs)
-    assert output.count("The host has put the old state back, and answers again as before.") >= len(webs)
+    assert output.count("The host has reverted the change, and responds as before.") >= len(webs)
     # What the firewall has opened beforehand the next run closes, which the end of this file sees to.
     for web in webs:
         assert web.log_in(port=web.known["other_ssh_port"])[0]

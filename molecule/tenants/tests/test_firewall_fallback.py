@@ -68,7 +68,7 @@ def test_it_is_said_aloud(host: Any, broken: float) -> None:
     assert "The firewall's rules did not load: this host blocks everything but SSH." in lines
     status, output = playbook("status", host)
     assert status != 0, output
-    assert "firewall rules failed to load, all but SSH is blocked" in output
+    assert "firewall rules failed to load, all ports but SSH are blocked" in output
 
 
 def test_the_next_run_mends_it(host: Any, broken: float) -> None:

@@ -27,7 +27,7 @@ def test_an_account_of_the_host_is_no_apps(host: Any, neighbors: None) -> None:
     status, output = playbook("site", host, flask_apps=apps)
     assert status != 0
     # The apps of the host itself have their own accounts, of which nothing is said.
-    assert "Preflight has found 2 problems" in output, output
+    assert "Preflight found 2 problems" in output, output
     assert "flask_apps.carol What is wrong: The host has a user carol with the home folder" in output
     assert "flask_apps.couriers What is wrong: The host has a group couriers that is not this app's" in output
     assert "Nothing has been changed" in output
@@ -63,7 +63,7 @@ def test_a_role_or_a_database_of_postgresql_is_no_apps(host: Any, strangers: Non
     apps = {**APPS, **{name: APPS["alice"] | {"domains": [f"{name}.test"]} for name in names}}
     status, output = playbook("site", host, "--tags", "postgres", flask_apps=apps)
     assert status != 0
-    assert "Preflight has found 3 problems" in output, output
+    assert "Preflight found 3 problems" in output, output
     assert "flask_apps.shop What is wrong: PostgreSQL already has the database shop (owner: carol)" in output
     assert "flask_apps.books What is wrong: PostgreSQL already has the role books, which" in output
     assert 'PostgreSQL already has the role mallory-former (of the app "mallory")' in output

@@ -1,17 +1,17 @@
 #!/usr/bin/python3
-"""End the sessions of an app that take from all apps what PostgreSQL has only once for all databases.
+"""End sessions of an app that use up resources of PostgreSQL that all databases share.
 
-These are its table of locks (and that of predicate locks), and the queue of NOTIFY. PostgreSQL bounds neither by
+These are the lock table, the table of predicate locks, and the NOTIFY queue. PostgreSQL does not limit them by
 database: one session can fill a table, and every new connection to every database then fails with "out of shared
 memory".
 
-The program looks once a second, over one connection of the superuser's to the database ``postgres``. While a table is
-full, that connection can take no new lock either. So what it executes is prepared and has run before, asks functions
-only and no catalog, and its transaction holds the locks that reading a catalog again would need. A session is ended by
-SIGTERM to its process, as pg_terminate_backend() does it, which would have to read a catalog first.
+The program checks once a second, over one connection of the superuser to the database ``postgres``. While a table is
+full, that connection cannot take new locks either. So its statements are prepared and have run before, they call only
+functions and read no catalog, and its transaction holds the locks that reading a catalog would need. The program ends a
+session with SIGTERM to its process, like pg_terminate_backend(), which would have to read a catalog first.
 
-A session that connects again needs some 20 ms to fill the table again. After a session was ended, the program therefore
-looks 100 times a second for a while, and ends every session of a database that does it again within that time.
+A session that connects again needs about 20 ms to fill the table again. So after ending a session, the program checks
+100 times a second for a while, and ends all sessions of a database that fills the table again within that time.
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: Seconds between two looks, and between two of them after a session was ended.
+#: Seconds between two checks, normally and after a session was ended.
 LOOK, FAST_LOOK = 1.0, 0.01
-#: Seconds for which it then looks fast, and within which another offense of a database counts as a second one.
+#: Seconds of fast checks, and within which another offense of a database counts as its second one.
 ALERT = 120.0
 #: Seconds for which every session of a database is ended after a second offense.
 BAR = 60.0
 #: Seconds between two readings of the names of roles and databases.
 NAMES = 60.0
-#: The share of the queue of NOTIFY from which on old transactions are ended: their age, in seconds.
+#: For a used share of the NOTIFY queue, the age in seconds from which transactions are ended.
 QUEUE = ((1 / 4, 5.0), (1 / 32, 60.0))
-#: Seconds for which nothing can be asked because the table is full, before all sessions of apps are ended.
+#: Seconds with a full table and without a successful query, after which all sessions of apps are ended.
 HELPLESS = 5.0
-#: Seconds without a look after which it says so, and between two such lines.
+#: Seconds without a check after which the program reports this, and between two such reports.
 BLIND = 60.0
-#: Seconds for which a process is known that was told to end.
+#: Seconds for which a process counts as ending after its SIGTERM.
 ENDING = 10.0
-#: Seconds for an answer.
+#: Time limit for a query in seconds.
 ANSWER = 10.0
-#: Lines in a minute.
+#: Maximum number of log lines per minute.
 LINES = 6
-#: What the roles of the backup program's sessions begin with (roles/backup).
+#: Prefix of the session roles of the backup program (roles/backup).
 BACKUP = "flaskhost_session_"
-#: PostgreSQL's word for a full table, as a code and in English.
+#: PostgreSQL's error for a full table, as SQLSTATE and as text.
 FULL = ("53200", "out of shared memory")
 SOCKETS = Path("/run/postgresql")
 
-#: What the connection must not take from anybody's settings; no statement of it is in a log or in the statistics.
+#: Settings that no other role or database can override. They also keep its statements out of logs and statistics.
 SETTINGS = {
     "search_path": "",
     "role": "none",
@@ -81,8 +81,8 @@ SETTINGS = {
     "session_preload_libraries": "",
     "statement_timeout": "5s",
 }
-#: Each session of a client, with its entries in the two tables, and the age of its transaction. PostgreSQL would show
-#: the sessions of the transaction's first look again, unless it is told to forget them.
+#: Each client session, with its entries in the two tables and the age of its transaction. Without clearing the
+#: snapshot, PostgreSQL would return the sessions of the transaction's first query again.
 LOOK_SQL = """
 PREPARE fresh AS SELECT pg_catalog.pg_stat_clear_snapshot();
 PREPARE look AS
@@ -96,8 +96,8 @@ LEFT JOIN (SELECT pid, pg_catalog.count(*) FILTER (WHERE NOT fastpath AND mode <
   FROM pg_catalog.pg_lock_status() GROUP BY pid) l ON l.pid = a.pid
 WHERE a.datid <> 0 AND a.usesysid IS NOT NULL AND a.backend_type IN ('client backend', 'parallel worker');
 """
-#: How many entries PostgreSQL plans for in each table (NLOCKENTS in lock.c, MaxBackends in postinit.c). Of locks there
-#: is room for half as many again and some hundred more: for each it plans two entries of who holds it.
+#: The number of entries that PostgreSQL plans for in each table (NLOCKENTS in lock.c, MaxBackends in postinit.c). The
+#: lock table has room for half as many more and some hundred: for each lock, it plans two entries for the holders.
 SIZES_SQL = """
 SELECT pg_catalog.json_build_array(
   pg_catalog.current_setting('max_locks_per_transaction')::bigint * n,
@@ -110,8 +110,8 @@ NAMES_SQL = """
 SELECT pg_catalog.json_build_array('role', oid::bigint, rolname, rolsuper) FROM pg_catalog.pg_authid;
 SELECT pg_catalog.json_build_array('database', oid::bigint, datname) FROM pg_catalog.pg_database;
 """
-#: What PostgreSQL reads when it has to build its caches anew, which another session can make it do. A transaction that
-#: has read a catalog has its lock, and those of its indexes.
+#: The catalogs that PostgreSQL reads when it rebuilds its caches, which another session can trigger. A transaction that
+#: has read a catalog holds its lock and those of its indexes.
 CATALOGS = """
 pg_authid pg_auth_members pg_database pg_db_role_setting pg_class pg_attribute pg_index pg_proc pg_type pg_namespace
 pg_operator pg_opclass pg_opfamily pg_amop pg_amproc pg_am pg_cast pg_collation pg_aggregate pg_language pg_rewrite
@@ -121,26 +121,26 @@ HOLD_SQL = "BEGIN;" + "".join(f"SELECT FROM pg_catalog.{name} WHERE false;" for 
 
 
 class Gone(Exception):
-    """The connection has ended, or there was none to be had; the text is what psql says."""
+    """The connection has ended or could not be opened; the text is psql's message."""
 
 
 class Refused(Exception):
-    """PostgreSQL does not do what it was asked; the text is its SQLSTATE."""
+    """PostgreSQL rejected a statement; the text is its SQLSTATE."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A session, as PostgreSQL shows it.
+    """A session, as PostgreSQL reports it.
 
     Attributes:
-        pid: its process.
-        database: its database, as a number.
-        role: its role, as a number.
-        client: whether it is a client's; else it is a worker of a client's query.
-        locks: its entries in the table of locks.
+        pid: its process ID.
+        database: the OID of its database.
+        role: the OID of its role.
+        client: whether it is a client's session; otherwise a parallel worker of a client's query.
+        locks: its entries in the lock table.
         predicates: its entries in the table of predicate locks.
-        age: the seconds since its transaction began; 0 without one.
-        queue: the share of the queue of NOTIFY that is in use.
+        age: the age of its transaction in seconds; 0 without one.
+        queue: the used share of the NOTIFY queue.
     """
 
     pid: int
@@ -155,13 +155,13 @@ class Session:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of PostgreSQL's shared memory.
+    """A table in PostgreSQL's shared memory.
 
     Attributes:
-        name: what a person calls it.
-        column: the attribute of a session that counts its entries.
-        setting: the setting that makes it larger.
-        size: how many entries PostgreSQL plans for.
+        name: its name in messages.
+        column: the attribute of a session with the number of its entries.
+        setting: the setting that determines its size.
+        size: the number of entries that PostgreSQL plans for.
     """
 
     name: str
@@ -170,13 +170,13 @@ class Table:
     size: int
 
     def held(self, sessions: Iterable[Session]) -> int:
-        """The entries of some sessions together."""
+        """Return the total number of entries of some sessions."""
         return sum(getattr(session, self.column) for session in sessions)
 
 
 @dataclass
 class Names:
-    """The names of roles and databases, by their numbers.
+    """The names of roles and databases, by OID.
 
     Attributes:
         roles: the roles.
@@ -190,7 +190,7 @@ class Names:
 
     @classmethod
     def of(cls, rows: Iterable[list[Any]]) -> Names:
-        """The names in the rows of NAMES_SQL."""
+        """Build the names from the rows of NAMES_SQL."""
         rows = list(rows)
         return cls(
             {row[1]: row[2] for row in rows if row[0] == "role"},
@@ -199,26 +199,26 @@ class Names:
         )
 
     def knows(self, sessions: Iterable[Session]) -> bool:
-        """Whether it has all roles of some sessions."""
+        """Check whether the names of all roles of some sessions are known."""
         return {session.role for session in sessions} <= self.roles.keys()
 
     def role(self, number: int) -> str:
-        """The name of a role."""
+        """Return the name of a role."""
         return self.roles.get(number, f"number {number}")
 
     def database(self, number: int) -> str:
-        """The name of a database."""
+        """Return the name of a database."""
         return self.databases.get(number, f"number {number}")
 
 
 @dataclass
 class Judge:
-    """Decides which sessions are ended, and says why.
+    """Decides which sessions are ended, and gives the reasons.
 
     Attributes:
-        tables: the tables of PostgreSQL's shared memory.
+        tables: the tables in PostgreSQL's shared memory.
         names: the names.
-        alert: until when it looks fast.
+        alert: the end of the fast checks.
     """
 
     tables: tuple[Table, ...]
@@ -230,14 +230,14 @@ class Judge:
     _next_of_queue: float = 0.0
 
     def judge(self, sessions: Iterable[Session], now: float) -> tuple[list[int], list[str]]:
-        """Decide what to end.
+        """Decide which sessions to end.
 
         Args:
-            sessions: all sessions of clients.
-            now: the seconds of a clock that never goes back.
+            sessions: all client sessions.
+            now: seconds of a monotonic clock.
 
         Returns:
-            The processes to end, and the lines for the journal.
+            The IDs of the processes to end, and the lines for the journal.
         """
         tenants = [session for session in sessions if session.role not in self.names.superusers]
         self._ended = {pid: at for pid, at in self._ended.items() if now - at < ENDING}
@@ -254,7 +254,7 @@ class Judge:
         return sorted({*pids}), lines
 
     def pause(self, now: float) -> float:
-        """The seconds until the next look."""
+        """Return the seconds until the next check."""
         return FAST_LOOK if now < self.alert else LOOK
 
     def _is_backup(self, session: Session) -> bool:
@@ -264,13 +264,13 @@ class Judge:
         return session.client and now < self._barred.get(session.database, 0.0) and not self._is_backup(session)
 
     def _too_many(self, table: Table, tenants: list[Session], now: float) -> tuple[list[int], str]:
-        """The sessions of the database that holds the most of a table, if that is too much."""
+        """Return the sessions to end of the database with the most entries in a table, if these are too many."""
         by_database: dict[int, list[Session]] = {}
         for session in tenants:
             by_database.setdefault(session.database, []).append(session)
         most = max(by_database.values(), key=table.held, default=[])
         bound, together, held = table.size, table.size * 5 // 4, table.held(most)
-        # Several apps can fill the table together without one of them passing the bound.
+        # Several apps can fill the table together, although none of them exceeds its limit.
         if held <= bound and table.held(tenants) <= together:
             return [], ""
         victims, left = [], held
@@ -278,7 +278,7 @@ class Judge:
             if left > bound // 2 and session.client:
                 victims.append(session)
                 left -= getattr(session, table.column)
-        # One that was told a moment ago may still be at it.
+        # A session that got its SIGTERM a moment ago can still be running.
         new = [session for session in victims if session.pid not in self._ended]
         if not new:
             return [session.pid for session in victims], ""
@@ -294,7 +294,7 @@ class Judge:
         )
 
     def _offense(self, victims: list[Session], now: float) -> bool:
-        """Note an offense; tell whether its database is barred now."""
+        """Record an offense. Return whether its database is barred now."""
         self.alert = max(self.alert, now + ALERT)
         apps = [session for session in victims if not self._is_backup(session)]
         if not apps:
@@ -305,18 +305,18 @@ class Judge:
         if barred:
             self._barred[database] = now + BAR
             self.alert = now + BAR + ALERT
-        # What comes after the bar counts as again.
+        # An offense right after the bar counts as another one.
         self._offenses[database] = now + BAR if barred else now
         return barred
 
     def _queue(self, tenants: list[Session], now: float) -> tuple[list[int], str]:
-        """The session with the oldest transaction, if the queue of NOTIFY is filling: no view shows who listens."""
+        """Return the session with the oldest transaction, if the NOTIFY queue fills up. No view shows who listens."""
         used = max((session.queue for session in tenants), default=0.0)
         limit = next((age for share, age in QUEUE if used > share), None)
         old = [session for session in tenants if session.client and limit is not None and session.age > limit]
         if not old or now < self._next_of_queue:
             return [], ""
-        # The backup program's sessions are long, and do not listen.
+        # The backup program's sessions take long, but do not listen.
         victim = min(old, key=lambda session: (self._is_backup(session), -session.age))
         self._next_of_queue = now + LOOK
         return [victim.pid], (
@@ -328,7 +328,7 @@ class Judge:
 
 
 class Journal:
-    """Writes lines to standard output, a few a minute.
+    """Writes lines to standard output, a few per minute.
 
     Args:
         write: writes a line.
@@ -340,7 +340,7 @@ class Journal:
         self.left_out = 0
 
     def say(self, line: str, now: float) -> None:
-        """Write a line, or count it where there were many."""
+        """Write a line, or only count it if there were too many."""
         while self.times and now - self.times[0] > 60:
             self.times.popleft()
         if len(self.times) >= LINES:
@@ -350,7 +350,7 @@ class Journal:
             line += f" ({self.left_out} earlier messages were left out.)"
             self.left_out = 0
         self.times.append(now)
-        # The level of a warning, sd-daemon(3).
+        # The priority of a warning, see sd-daemon(3).
         self.write(f"<4>{line}")
 
 
@@ -359,15 +359,15 @@ class Server:
 
     Args:
         cluster: such as ``17/main``.
-        port: names the socket.
+        port: the port in the name of the socket.
     """
 
     def __init__(self, cluster: str, port: int) -> None:
-        # What ends an answer.
+        # Marks the end of a result.
         self.mark = f"--end-{secrets.token_hex(8)}--"
         version = cluster.partition("/")[0]
         names = {**SETTINGS, **({"transaction_timeout": "0"} if int(version) >= 17 else {})}
-        self.process = subprocess.Popen(  # noqa: S603 - no argument of anybody's
+        self.process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
             [f"/usr/lib/postgresql/{version}/bin/psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -389,10 +389,10 @@ class Server:
         )
 
     def ask(self, sql: str) -> list[list[Any]]:
-        """Ask a question whose rows are JSON.
+        """Run a query whose rows are JSON.
 
         Raises:
-            Refused: PostgreSQL refuses.
+            Refused: PostgreSQL rejects it.
             Gone: there is no connection.
         """
         assert self.process.stdin and self.process.stdout  # noqa: S101 - for mypy
@@ -416,20 +416,20 @@ class Server:
         raise Gone(" ".join(" ".join(lines).split()) or "psql has ended")
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self.process.kill()
         self.process.communicate()
 
 
 def children(parent: int, processes: Path = Path("/proc")) -> Iterator[int]:
-    """The processes that another one has started."""
+    """Return the child processes of a process."""
     for folder in processes.iterdir():
         if folder.name.isdecimal() and is_child(int(folder.name), parent, processes):
             yield int(folder.name)
 
 
 def is_child(pid: int, parent: int, processes: Path = Path("/proc")) -> bool:
-    """Whether a process runs that another one has started."""
+    """Check whether a process runs and is a child of another one."""
     try:
         status = (processes / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -438,28 +438,28 @@ def is_child(pid: int, parent: int, processes: Path = Path("/proc")) -> bool:
 
 
 def is_of_an_app(title: str, superusers: Iterable[str]) -> bool:
-    """Whether the title of one of PostgreSQL's processes is that of a client that is no superuser."""
+    """Check by its title whether a process of PostgreSQL serves a client that is not a superuser."""
     found = re.match(r"postgres: (?:\d+/\S+: )?(\S+) (\S+) (?:\[local\]|\S+\(\d+\))", title)
     return found is not None and found[1] not in {"walsender", *superusers}
 
 
 class Watch:
-    """Looks at a cluster for as long as the program runs.
+    """Watches a cluster while the program runs.
 
     Args:
         cluster: such as ``17/main``.
-        journal: where it says what it does.
+        journal: receives the log lines.
     """
 
     def __init__(self, cluster: str, journal: Journal) -> None:
         self.cluster, self.journal = cluster, journal
         self.names = Names(superusers=frozenset(), roles={10: "postgres"})
-        #: Since when nothing could be asked because a table is full; and when it last looked, or said that it cannot.
+        #: Since when queries fail because a table is full; and the time of the last check, or of the last report.
         self.full_since: float | None = None
         self.looked = time.monotonic()
 
     def run(self) -> None:
-        """Look, and connect anew whenever PostgreSQL has ended the connection."""
+        """Check, and reconnect whenever the connection has ended."""
         while True:
             server = None
             try:
@@ -473,11 +473,11 @@ class Watch:
                     server.close()
 
     def serve(self, server: Server) -> None:
-        """Look for as long as the connection lives.
+        """Check while the connection exists.
 
         Raises:
-            Gone: it has ended.
-            Refused: PostgreSQL refuses what has to be asked at the start.
+            Gone: the connection has ended.
+            Refused: PostgreSQL rejects one of the first queries.
         """
         [sizes] = server.ask(SIZES_SQL)
         judge = Judge(
@@ -491,7 +491,7 @@ class Watch:
         while True:
             now = time.monotonic()
             if not held or now - last > NAMES:
-                # What has been read is locked until the transaction ends, so it does not last: somebody may wait.
+                # The catalogs stay locked until the transaction ends, so renew it regularly: others can wait for them.
                 held, last = self.hold(server), now
             judge.names = self.names
             try:
@@ -509,7 +509,7 @@ class Watch:
             time.sleep(judge.pause(now))
 
     def hold(self, server: Server) -> bool:
-        """Read the names, and lock the catalogs; tell whether it could be done."""
+        """Read the names, and lock the catalogs. Return whether that succeeded."""
         with contextlib.suppress(Refused):
             server.ask("ROLLBACK;")
             server.ask(HOLD_SQL)
@@ -520,10 +520,10 @@ class Watch:
         return False
 
     def look(self, server: Server) -> list[Session]:
-        """Look at all sessions.
+        """Read all sessions.
 
         Raises:
-            Refused: PostgreSQL refuses.
+            Refused: PostgreSQL rejects the query.
         """
         server.ask("EXECUTE fresh;")
         sessions = [Session(*row) for row in server.ask("EXECUTE look;")]
@@ -541,7 +541,7 @@ class Watch:
                     os.kill(pid, signal.SIGTERM)
 
     def trouble(self, said: str) -> None:
-        """Note that nothing could be asked; if a table has been full for long, end all sessions of apps."""
+        """Handle a failed query. If a table has been full for a while, end all sessions of apps."""
         now = time.monotonic()
         if now - self.looked > BLIND:
             self.looked = now
@@ -568,18 +568,14 @@ class Watch:
 
 
 def port(cluster: str) -> int:
-    """The port of a cluster, by the one file in which Debian's tools write it.
-
-    Raises:
-        ValueError: it is not there.
-    """
+    """Return the port of a cluster from its postgresql.conf, where Debian's tools write it; 5432 if it is not there."""
     text = Path("/etc/postgresql", cluster, "postgresql.conf").read_text(encoding="utf-8", errors="replace")
     found = re.findall(r"^\s*port\s*=?\s*'?(\d+)", text, re.MULTILINE)
     return int(found[-1]) if found else 5432
 
 
 def postmaster(cluster: str) -> int:
-    """The first process of a cluster; 0 if it does not run."""
+    """Return the ID of a cluster's main process; 0 if it does not run."""
     try:
         return int((SOCKETS / f"{cluster.replace('/', '-')}.pid").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
@@ -587,7 +583,7 @@ def postmaster(cluster: str) -> int:
 
 
 def title(pid: int) -> str:
-    """The title of a process; empty if it has ended."""
+    """Return the title of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").rstrip("\0 ")
     except OSError:
@@ -595,7 +591,7 @@ def title(pid: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the program for the cluster that is named, such as ``17-main``."""
+    """Run the program for the named cluster, such as ``17-main``."""
     version, _dash, name = arguments[0].partition("-")
     Watch(f"{version}/{name}", Journal(lambda line: print(line, flush=True))).run()
 

@@ -1,8 +1,8 @@
-"""Run one module, and turn a refusal on the way to it into a result instead of an end.
+"""Run one module, and return a failed connection or login as a result instead of ending the run.
 
-Ansible stops a host that cannot be reached, or whose sudo refuses, with a message of its own, and under
-``any_errors_fatal`` even ``ignore_unreachable`` ends the whole run without another word (measured on 2.19). Here the
-play goes on, and can report this problem together with all others.
+Ansible stops a host that is unreachable, or on which sudo fails, with its own message. With ``any_errors_fatal``, even
+``ignore_unreachable`` ends the whole run without further output (measured on 2.19). Here the play continues, and can
+report this problem together with all others.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ansible.plugins.action import ActionBase
 class ActionModule(ActionBase):
     """The action ``preflight_attempt``: ``module`` is the module to run, ``arguments`` its arguments.
 
-    The result never counts as failed. It has the module's facts, and ``attempt``: where the log-in went (``address``,
-    ``port``, ``user``), whether with ``become``, whether the host was reached (``connected``), and ``refusal``, what
-    was said against it; empty when all went well. ``answers`` is the module's own, where it has some.
+    The result never counts as failed. It has the module's facts, and ``attempt``: the target of the login (``address``,
+    ``port``, ``user``), whether ``become`` was used, whether the host was reached (``connected``), and ``refusal``, the
+    error; empty on success. ``answers`` is the module's own, if it has any.
     """
 
     TRANSFERS_FILES = False
@@ -36,12 +36,12 @@ class ActionModule(ActionBase):
         except AnsibleConnectionFailure as error:
             connected, refusal = False, self._reason(error)
         except AnsibleError as error:
-            # A wrong sudo password; without become it is this machine that cannot even begin (no sshpass).
+            # A wrong sudo password; without become, the control node itself lacks something (sshpass).
             connected, refusal = self._connection.become is not None, str(error)
         else:
             facts, answers = result.get("ansible_facts") or {}, result.get("answers") or {}
             if result.get("failed"):
-                # What the host said; Ansible's own words only where it said nothing.
+                # The host's own output; Ansible's message only if there is none.
                 said = (str(result.get(key) or "").strip() for key in ("module_stderr", "module_stdout", "msg"))
                 refusal = next(filter(None, said), "no reason was given")
         attempt = {
@@ -55,11 +55,11 @@ class ActionModule(ActionBase):
         return {"changed": False, "ansible_facts": facts, "attempt": attempt, "answers": answers}
 
     def _reason(self, error: AnsibleConnectionFailure) -> str:
-        """Why the host was not reached, in the words of SSH.
+        """Return SSH's reason why the host was not reached.
 
-        Where SSH is ending while Ansible still sends it the module, Ansible says that the host cannot be reached "over
-        SSH" and no more (with a reason it is "over ssh: ..."); whether that happens depends on how busy this machine
-        is. Without data SSH says why.
+        If SSH ends while Ansible still sends the module to it, Ansible only reports that the host cannot be reached
+        "over SSH" (with a reason, it is "over ssh: ..."). Whether that happens depends on the load of the control node.
+        Without data to send, SSH reports the reason.
         """
         if "can be reached over SSH" in str(error):
             try:

@@ -1,4 +1,4 @@
-"""Print warnings, as Ansible prints its own: once for all hosts, and without a change or a failure."""
+"""Print warnings like Ansible's own: once for all hosts, and without a change or a failure."""
 
 from __future__ import annotations
 

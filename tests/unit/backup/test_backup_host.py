@@ -58,7 +58,7 @@ def test_ssh_is_told_whom_to_believe(repository: str, ends: str) -> None:
 def test_only_sftp_is_told_of_ssh_and_only_a_place_that_is_one() -> None:
     assert backup.sftp_options({"repository": "s3:https://s/b"}) == backup.sftp_options({}) == []
     for repository in ("sftp:host", "sftp://host", "sftp:a b:/x", "sftp:-oProxyCommand=x:/y z@h:/"):
-        with pytest.raises(backup.Refused, match="not to be understood"):
+        with pytest.raises(backup.Refused, match="is not a valid SFTP repository"):
             backup.sftp_options({"repository": repository})
 
 
@@ -220,15 +220,15 @@ def test_files_are_restored_beside_the_database_or_alone() -> None:
         ({"app": "shop"}, "confirm: this replaces the data of shop on production1, production2."),
         ({"app": "shpo", "confirm": "shpo"}, "app: there is no app 'shpo'"),
         ({"to": "2026-11-21", "_raw_params": "10:15"}, "to: words were lost"),
-        ({"to": "2026-11-21", "release": "20261121T101500Z-1a2b3c4"}, "release: it says another point than to"),
+        ({"to": "2026-11-21", "release": "20261121T101500Z-1a2b3c4"}, "release: to already names the point"),
         ({"what": "everything"}, "what: 'everything' is not one of"),
-        ({"what": "files"}, "app: say whose files"),
-        ({"what": "files", "app": "shop", "beside": True}, "what: files are restored"),
-        ({"release": "v1.4"}, "release: 'v1.4' is no release's name"),
-        ({"release": "20261121T101500Z-1a2b3c4"}, "app: say whose release"),
-        ({"label": "newest"}, "label: 'newest' is no backup's name"),
+        ({"what": "files"}, "app: files are restored for one app"),
+        ({"what": "files", "app": "shop", "beside": True}, "what: files can only be restored"),
+        ({"release": "v1.4"}, "release: 'v1.4' is not a release name"),
+        ({"release": "20261121T101500Z-1a2b3c4"}, "app: name the app of the release"),
+        ({"label": "newest"}, "label: 'newest' is not a backup label"),
         ({"from": "third"}, "from: 'third' is not one of"),
-        ({"timeout": "an hour", "beside": True}, "timeout: it is a number"),
+        ({"timeout": "an hour", "beside": True}, "timeout: not a number"),
     ],
 )
 def test_a_restore_that_is_not_clear_touches_nothing(given: dict[str, Any], says: str) -> None:
@@ -243,12 +243,12 @@ CLONE = {"app": "shop", "source": "inventories/production", "scrub": "s.sql", "c
 @pytest.mark.parametrize(
     ("given", "inventory", "allowed", "says"),
     [
-        ({}, "/x/inventories/production", True, "production is never overwritten"),
+        ({}, "/x/inventories/production", True, "production cannot be the target"),
         ({}, "/x/inventories/staging", False, "clone_target: staging does not allow"),
-        ({"app": ""}, "/x/inventories/staging", True, "app: say which one"),
-        ({"app": "shpo", "confirm": "shpo"}, "/x/inventories/staging", True, "There are: blog, shop."),
-        ({"source": ""}, "/x/inventories/staging", True, "source: say where"),
-        ({"source": "inventories/staging/"}, "/x/inventories/staging", True, "is the environment that is overwritten"),
+        ({"app": ""}, "/x/inventories/staging", True, "app: name one app"),
+        ({"app": "shpo", "confirm": "shpo"}, "/x/inventories/staging", True, "Available: blog, shop."),
+        ({"source": ""}, "/x/inventories/staging", True, "source: name the inventory"),
+        ({"source": "inventories/staging/"}, "/x/inventories/staging", True, "is also the target"),
         ({"scrub": ""}, "/x/inventories/staging", True, "scrub: name the SQL"),
         ({"confirm": ""}, "/x/inventories/staging", True, "-e confirm=shop"),
         ({"_raw_params": "x"}, "/x/inventories/staging", True, "words were lost"),
@@ -389,7 +389,7 @@ def test_check_mode_on_a_bare_host_says_what_the_run_would_do(monkeypatch: pytes
     nothing = started(monkeypatch)
     assert (nothing["changed"], nothing["lines"], nothing["warnings"]) == (False, [], [backup.UNSET])
     alone = started(monkeypatch, passphrase=PASSPHRASE, timers=["full"])
-    assert (alone["changed"], alone["lines"]) == (True, ["The first backup would be made."])
+    assert (alone["changed"], alone["lines"]) == (True, ["The first backup would be started."])
     assert alone["warnings"] == [backup.ONLY_HERE]
     assert started(monkeypatch, passphrase=PASSPHRASE, repository="/elsewhere")["warnings"] == []
 

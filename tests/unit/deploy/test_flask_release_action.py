@@ -141,7 +141,7 @@ def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path, kind: str) -> Non
     result = controller.run()
     assert result["failed"] is True
     assert str(path) in result["msg"]
-    assert "on the controller" in result["msg"]
+    assert "on the control node" in result["msg"]
     assert controller.done == []
 
 
@@ -218,7 +218,7 @@ def test_an_archive_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     controller = Controller({"source_archive": str(path), "source_checksum": "sha256:" + "0" * 64})
     result = controller.run()
     assert result["failed"] is True
-    assert f"{path} on the controller: No such file" in result["msg"]
+    assert f"{path} on the control node: No such file" in result["msg"]
     assert controller.done == []
 
 

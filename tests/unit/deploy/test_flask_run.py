@@ -102,7 +102,7 @@ def test_it_is_confined_to_the_apps_user_and_data(host: Host) -> None:
 
 def test_as_the_owner_of_the_tables_it_has_the_owners_variables(host: Host, tmp_path: Path) -> None:
     owner = tmp_path / "database_owner.env"
-    assert "has not been made here" in host.run("true", owner_file=str(owner))["msg"]
+    assert "does not exist on this host" in host.run("true", owner_file=str(owner))["msg"]
     owner.write_text('PGPASSWORD="sesame"\n')
     host.calls.clear()
     host.run("true", owner_file=str(owner))
@@ -158,15 +158,15 @@ def test_a_failure_is_told_with_status_and_output(host: Host) -> None:
     told = host.run("echo out; echo err >&2; exit 3")
     assert told["failed"]
     assert told["rc"] == 3
-    assert told["msg"] == "'echo out; echo err >&2; exit 3' ended with 3:\nout\nerr"
-    assert host.run("exit 4")["msg"] == "'exit 4' ended with 4, and said nothing."
+    assert told["msg"] == "'echo out; echo err >&2; exit 3' failed with exit code 3:\nout\nerr"
+    assert host.run("exit 4")["msg"] == "'exit 4' failed with exit code 4, without output."
 
 
 def test_a_command_that_takes_too_long_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 901.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     host.wrapped = lambda _args, **_options: (1, "", "")
-    assert "was ended after 900 s" in host.run("sleep 1000")["msg"]
+    assert "was stopped after 900 s" in host.run("sleep 1000")["msg"]
 
 
 def test_check_mode_runs_nothing(host: Host) -> None:
@@ -178,7 +178,7 @@ def test_without_a_live_release_nothing_is_run(host: Host) -> None:
     (host.root / "live.sock").unlink()
     told = host.run("true")
     assert told["failed"]
-    assert "no release of shop serves" in told["msg"]
+    assert "no release of shop is live" in told["msg"]
     assert "deploy.yml" in told["msg"]
     assert host.calls == []
 

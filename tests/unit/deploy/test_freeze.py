@@ -205,16 +205,16 @@ def test_what_is_given_arrives(given: dict[str, Any], option: str, value: Any) -
         ({"freeze": "maybe"}, "freeze", "on or off"),
         ({"reason": ""}, "reason", "hours=12"),
         ({"reason": "  "}, "reason", "hours=12"),
-        ({"hours": ""}, "hours or until", "none is given"),
-        ({"until": "2026-12-01 08:00"}, "hours or until", "both are given"),
+        ({"hours": ""}, "hours or until", "none is set"),
+        ({"until": "2026-12-01 08:00"}, "hours or until", "both are set"),
         ({"hours": "0"}, "hours", "number of hours"),
         ({"hours": "-1"}, "hours", "number of hours"),
         ({"hours": "nan"}, "hours", "number of hours"),
         ({"hours": "12h"}, "hours", "number of hours"),
         ({"hours": "2161"}, "hours", "90 days"),
         ({"hours": "", "until": "tomorrow"}, "until", "tomorrow"),
-        ({"hours": "", "until": "2026-11-21 12:00"}, "until", "ended already"),
-        ({"hours": "", "until": "2020-01-01"}, "until", "ended already"),
+        ({"hours": "", "until": "2026-11-21 12:00"}, "until", "end in the past"),
+        ({"hours": "", "until": "2020-01-01"}, "until", "end in the past"),
         ({"hours": "", "until": "2027-03-01"}, "until", "90 days"),
         ({"lost": "sale"}, "'sale'", "reason='big sale'"),
     ],
@@ -233,15 +233,15 @@ def test_what_is_not_clear_is_named(given: dict[str, Any], variable: str, word: 
     [
         ({}, "All apps are frozen until 2026-"),
         ({"app": "shop"}, "shop is frozen until 2026-"),
-        ({"freeze": "off"}, "All apps are not frozen any more."),
-        ({"freeze": "off", "app": "shop"}, "shop is not frozen any more."),
+        ({"freeze": "off"}, "All apps are no longer frozen."),
+        ({"freeze": "off", "app": "shop"}, "shop is no longer frozen."),
     ],
 )
 def test_a_freeze_repeats_until_when(given: dict[str, Any], says: str) -> None:
     found = ask(**given)["says"]
     assert found.startswith(says)
     if not given.get("freeze"):
-        assert " UTC: audit. Lift it earlier: ansible-playbook playbooks/freeze.yml -e freeze=off" in found
+        assert " UTC: audit. To lift the freeze: ansible-playbook playbooks/freeze.yml -e freeze=off" in found
         assert found.endswith(" -e app=shop") is ("app" in given)
 
 

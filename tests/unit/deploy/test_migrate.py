@@ -51,7 +51,7 @@ def test_the_release_command_alone_owns_the_tables(site: Site, tmp_path: Path) -
 
 def test_without_an_owner_on_the_host_no_release_command_is_run(site: Site, tmp_path: Path) -> None:
     refused = site.refused(release_command="true", owner_file=str(tmp_path / "database_owner.env"))
-    assert "the owner of the app's tables has not been made here" in refused.reason
+    assert "the owner of the app's tables does not exist on this host" in refused.reason
     assert "site.yml" in refused.cure
     assert not any("/bin/sh" in call for call in site.host.calls)
 

@@ -293,7 +293,7 @@ def test_a_confirmation_whose_answer_was_lost_counts(host: Host) -> None:
 def test_a_file_that_its_program_refuses_is_not_put_in_place(host: Host) -> None:
     item = File(host.sshd, "bad\n", validate=("/usr/sbin/sshd", "-t", "-f", "%s"))
     guard = Guard(lambda command: (255, "", f"{command[3]}: bad"), Change("sshd", (item,), "ssh.service"))
-    with pytest.raises(GuardError, match=r"sshd refuses .*00-flaskhost.conf: bad") as caught:
+    with pytest.raises(GuardError, match=r"sshd rejects .*00-flaskhost.conf: bad") as caught:
         guard.validate()
     assert caught.value.old_state
 
@@ -328,11 +328,11 @@ def test_what_could_not_be_put_back_is_named(host: Host) -> None:
     outcome = guard.returned(NONCE)
     assert outcome.startswith("restore 0.old")
     assert (host.state / "sshd").exists()
-    with pytest.raises(GuardError, match="Not everything could be put back"):
+    with pytest.raises(GuardError, match="Not everything could be reverted"):
         guard.recover()
     # What stood in the way is gone, and the next run goes on.
     away.rename(host.state / "sshd" / "0.old")
-    assert "the old state was put back first" in guard.recover()
+    assert "that change was reverted first" in guard.recover()
     assert host.has() == "old"
 
 
@@ -344,9 +344,9 @@ CHECK = {"command": ["sshd", "-T"], "lines": ["port 2222", "permitrootlogin no"]
     [
         ("port 2222\npermitrootlogin no\n", ""),
         ("Port 2222\nPermitRootLogin  NO\nlogingracetime 60\n", ""),
-        ("port 2222\npermitrootlogin yes\n", "says permitrootlogin yes, not permitrootlogin no"),
+        ("port 2222\npermitrootlogin yes\n", "reports permitrootlogin yes, not permitrootlogin no"),
         # A Port in another file is one more, not none.
-        ("port 2222\nport 22\npermitrootlogin no\n", "says port 22, not port 2222"),
+        ("port 2222\nport 22\npermitrootlogin no\n", "reports port 22, not port 2222"),
         ("permitrootlogin no\n", "nothing about port"),
     ],
 )

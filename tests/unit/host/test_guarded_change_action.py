@@ -156,9 +156,9 @@ def test_a_change_that_cannot_be_confirmed_ends_with_the_old_state_and_says_so()
     assert result["old_state"]
     assert result["changed"] is False
     for words in (
-        "sshd was taken back",
+        "sshd was reverted",
         "as debian to 203.0.113.9, port 2222: Connection refused",
-        "put the old state back",
+        "has reverted the change",
         "ssh -o ControlPath=none -p 2222 debian@203.0.113.9",
         "provider's firewall",
         "keeps port 2222 open until the next run that succeeds",
@@ -186,7 +186,7 @@ def test_a_host_that_does_not_come_back_is_not_said_to_be_well() -> None:
 def test_what_could_not_be_put_back_is_said() -> None:
     controller = Controller(confirm=[REFUSED], returned=[{**RETURNED, "outcome": "systemctl start ssh.socket; "}])
     result = controller.run()
-    assert "but for: systemctl start ssh.socket" in result["msg"]
+    assert "except for: systemctl start ssh.socket" in result["msg"]
     assert not result["old_state"]
 
 
@@ -213,9 +213,9 @@ def test_a_change_that_cuts_its_own_connection_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old_state", "end"), [(True, "The host is as it was."), (False, "The host is NOT as it was.")]
+    ("old_state", "end"), [(True, "The host is unchanged."), (False, "The host is NOT in its old state.")]
 )
 def test_a_change_that_was_not_made_says_how_the_host_is(old_state: bool, end: str) -> None:
-    controller = Controller(apply=[{"failed": True, "msg": "sshd refuses it", "old_state": old_state}])
-    assert controller.run()["msg"] == f"sshd was not changed: sshd refuses it\n{end}"
+    controller = Controller(apply=[{"failed": True, "msg": "sshd rejects it", "old_state": old_state}])
+    assert controller.run()["msg"] == f"sshd was not changed: sshd rejects it\n{end}"
     assert controller.phases == ["apply"]

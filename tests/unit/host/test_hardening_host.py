@@ -42,7 +42,7 @@ def test_a_file_is_written_once(tmp_path: Path) -> None:
 def test_what_the_checker_refuses_is_not_put_in_place(tmp_path: Path) -> None:
     path = tmp_path / "b.conf"
     path.write_text("good\n")
-    with pytest.raises(host_files.HostFilesError, match=r"left as it is.*\nline 1: bad"):
+    with pytest.raises(host_files.HostFilesError, match=r"was not changed.*\nline 1: bad"):
         host_files.apply(host_files.plan_files([file(path, "bad\n", validate=["check", "%s"])]), run)
     assert path.read_text() == "good\n"
     assert list(tmp_path.iterdir()) == [path]

@@ -49,19 +49,19 @@ def test_a_good_stack_has_no_faults(auth: str) -> None:
 
 @pytest.mark.parametrize("jump", ["success=2", "success=9"])
 def test_a_jump_that_locks_out_is_found(jump: str) -> None:
-    assert pam_stack.faults(AUTH.replace("success=3", jump), ACCOUNT) == ["common-auth refuses a right password"]
+    assert pam_stack.faults(AUTH.replace("success=3", jump), ACCOUNT) == ["common-auth rejects a correct password"]
 
 
 def test_an_account_stack_that_refuses_all_is_found() -> None:
     """SSH asks it for log-ins by key, too."""
     found = pam_stack.faults(AUTH, ACCOUNT.replace("success=1", "success=0"))
     assert len(found) == 1
-    assert "every log-in by SSH" in found[0]
+    assert "every login over SSH" in found[0]
 
 
 def test_an_open_stack_is_found() -> None:
     found = pam_stack.faults(AUTH.replace("[default=die]", "optional").replace("requisite", "optional"), ACCOUNT)
-    assert found == ["common-auth takes a wrong password"]
+    assert found == ["common-auth accepts a wrong password"]
 
 
 def test_an_argument_is_taken_from_its_module_alone() -> None:

@@ -92,7 +92,9 @@ def test_a_new_bound_is_set_and_only_told_in_check_mode(monkeypatch: pytest.Monk
 def test_a_bound_below_what_is_held_is_refused_with_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quotas, "wanted", lambda _limit, _mount: Bound(1024, 100))
     run = Quotas()
-    with pytest.raises(quotas.QuotaError, match=r"shop holds 2 MB on /; limits.disk is 1M.*\n.*flask_apps.shop.limits"):
+    with pytest.raises(
+        quotas.QuotaError, match=r"shop uses 2 MB on /; its limits.disk is 1M.*\n.*flask_apps.shop.limits"
+    ):
         quotas.hold(run, "/", [("shop", 1234567890, "1M")])
     assert run.set == []
 
@@ -200,7 +202,7 @@ def test_folders_in_each_other_do_not_end_the_run(
             assert quotas.adopt(top, 7) is True
             assert len(given) == 3001
         else:
-            with pytest.raises(quotas.QuotaError, match=f"In {top} there are more than 1000 folders in each other"):
+            with pytest.raises(quotas.QuotaError, match=f"{top} has more than 1000 nested folders"):
                 quotas.adopt(top, 7)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 1024
         assert len([*Path("/proc/self/fd").iterdir()]) == open_before
@@ -250,7 +252,7 @@ def test_preflight_warns_if_nothing_bounds_a_disk(
     assert len(said) == bool(named)
     for line in said:
         assert line.startswith("web1: limits.disk")
-        assert f"The disk of {named} has no project quotas" in line
+        assert f"The file system of {named} has no project quotas" in line
         assert "docs/isolation.md" in line
 
 

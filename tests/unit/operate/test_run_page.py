@@ -168,7 +168,7 @@ def test_check_mode_says_what_would_be_done(host: Host) -> None:
 
 
 def test_a_name_that_could_be_a_path_is_refused(host: Host) -> None:
-    with pytest.raises(ReleaseError, match="names no run"):
+    with pytest.raises(ReleaseError, match="is not a valid run name"):
         host.pages("../x")
 
 

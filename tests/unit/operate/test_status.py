@@ -166,7 +166,7 @@ def test_a_live_release_is_told_with_all_there_is_to_know(site: Site, serving: t
     ("failed", "rules", "note"),
     [
         (False, True, ""),
-        (True, True, "firewall rules failed to load, all but SSH is blocked"),
+        (True, True, "firewall rules failed to load, all ports but SSH are blocked"),
         (True, False, "FIREWALL NOT LOADED, every port is open"),
         # Somebody has deleted all tables: systemd does not notice.
         (False, False, "FIREWALL NOT LOADED, every port is open"),
@@ -192,7 +192,7 @@ def test_nothing_is_changed(site: Site, serving: type[Answer]) -> None:
     [
         ((500, b""), {}, "500, not 200"),
         ((302, b""), {}, "302, not 200"),
-        ((200, b"starting"), {"body": "ready"}, "200 bad"),
+        ((200, b"starting"), {"body": "ready"}, "200, wrong body"),
         ((204, b""), {"status": 204}, "204 ok"),
     ],
 )
@@ -205,7 +205,7 @@ def test_bad_health_is_told(
 
 
 def test_a_socket_that_nobody_listens_on_is_no_answer(site: Site) -> None:
-    assert site.row()["health"] == "no answer"
+    assert site.row()["health"] == "no response"
 
 
 def test_where_nothing_is_deployed_there_is_nothing_to_tell(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_record_that_cannot_be_read_is_told(site: Site) -> None:
     (site.store.path(LIVE) / "release.json").write_text("{")
     row = site.row()
     assert (row["release"], row["commit"], row["version"]) == (LIVE, "", "")
-    assert "its release.json cannot be read" in row["notes"]
+    assert "release.json of the live release cannot be read" in row["notes"]
 
 
 @pytest.mark.parametrize(
@@ -300,18 +300,18 @@ def test_a_slot_that_is_not_as_it_should_be_is_noted(site: Site) -> None:
     site.active, site.enabled = {"flask-shop@green.service"}, set()
     assert site.row()["notes"] == [
         "slot not running",
-        "slot not enabled: a reboot would not bring it back",
+        "slot not enabled: the app would not start after a reboot",
         "green slot runs too",
     ]
 
 
 def test_a_live_link_that_somebody_has_removed_is_noted(site: Site) -> None:
     (site.root / "live.sock").unlink()
-    assert site.row()["notes"] == ["no release serves: ansible-playbook playbooks/deploy.yml -e app=shop"]
+    assert site.row()["notes"] == ["no release is live: ansible-playbook playbooks/deploy.yml -e app=shop"]
     (site.root / "current").symlink_to(f"releases/{LIVE}")
     row = site.row()
     assert (row["slot"], row["release"], row["health"]) == ("blue", LIVE, "")
-    assert row["notes"] == ["live.sock is missing, visitors get 502: deploy.yml restores it"]
+    assert row["notes"] == ["live.sock is missing, visitors get 502: ansible-playbook playbooks/deploy.yml -e app=shop"]
 
 
 def test_a_process_that_is_down_is_noted(site: Site) -> None:
@@ -349,7 +349,7 @@ def test_the_page_of_a_restore_is_no_page_of_an_operators(site: Site, serving: t
     page.parent.mkdir()
     page.touch()
     row = site.row()
-    assert row["notes"] == ["maintenance page of the restore 20261121T101500Z-7, which ends with it"]
+    assert row["notes"] == ["maintenance page of restore 20261121T101500Z-7, removed when the restore ends"]
     assert row["problems"] == row["notes"]
 
 
@@ -363,14 +363,14 @@ def test_what_an_operator_has_chosen_is_no_problem(site: Site, serving: type[Ans
 
 
 def test_a_site_that_does_not_answer_is_a_problem(site: Site) -> None:
-    assert site.row()["problems"] == ["health: no answer"]
+    assert site.row()["problems"] == ["health: no response"]
     site.active = set()
     assert "slot not running" in site.row()["problems"]
 
 
 def test_a_site_that_has_lost_its_link_is_a_problem(site: Site) -> None:
     (site.root / "live.sock").unlink()
-    assert site.row()["problems"] == ["no release serves: ansible-playbook playbooks/deploy.yml -e app=shop"]
+    assert site.row()["problems"] == ["no release is live: ansible-playbook playbooks/deploy.yml -e app=shop"]
 
 
 def backups(site: Site, **answer: Any) -> dict[str, Any]:
@@ -414,9 +414,9 @@ def test_what_is_put_aside_is_listed_once_for_each_host(site: Site, serving: typ
     row = {"host": "web1", **backups(site, aside=[ASIDE])}
     rows = [row, {**row, "app": "blog"}]
     lines = status_request.table(rows).splitlines()
-    assert [line for line in lines if line.startswith("Put aside")] == [
-        "Put aside by a restore on web1: /srv/shop/data.before-x, 2.0 MB, 2026-11-18 11:06 UTC. When it is not needed "
-        "any more: sudo rm -r /srv/shop/data.before-x"
+    assert [line for line in lines if line.startswith("Kept by")] == [
+        "Kept by a restore on web1: /srv/shop/data.before-x, 2.0 MB, 2026-11-18 11:06 UTC. To delete it: "
+        "sudo rm -r /srv/shop/data.before-x"
     ]
     found = status_request.report(rows, NOW)
     assert (found["ok"], found["aside"]) == (True, [{"host": "web1", **ASIDE}])
@@ -492,10 +492,14 @@ def test_a_host_that_cannot_be_asked_is_a_row() -> None:
         {"host": "web2", "notes": [status_request.UNREACHABLE], "host_problems": [status_request.UNREACHABLE]},
         {
             "host": "web3",
-            "notes": ["cannot be asked: sudo: a password is required"],
-            "host_problems": ["cannot be asked: sudo: a password is required"],
+            "notes": ["status not available: sudo: a password is required"],
+            "host_problems": ["status not available: sudo: a password is required"],
         },
-        {"host": "web4", "notes": ["cannot be asked: no answer"], "host_problems": ["cannot be asked: no answer"]},
+        {
+            "host": "web4",
+            "notes": ["status not available: no result"],
+            "host_problems": ["status not available: no result"],
+        },
     ]
 
 

@@ -126,12 +126,12 @@ def test_a_bare_cluster_gets_everything() -> None:
         "create the role shop",
         "shop: statement_timeout = 60s",
         "create the role shop-owner",
-        "shop-owner: another password",
+        "shop-owner: change the password",
         "create the database shop",
-        "nobody else connects to shop",
-        "shop connects to its database",
-        "shop: the app uses what shop-owner makes",
-        "shop: the extension citext",
+        "revoke the rights of PUBLIC on shop",
+        "shop: allow connections to its database",
+        "shop: grant rights on new objects of shop-owner",
+        "shop: install the extension citext",
     ]
     text = database_steps.script(found)
     assert PASSWORD not in text, "PostgreSQL is given what it stores, and not the password"
@@ -141,16 +141,16 @@ def test_a_bare_cluster_gets_everything() -> None:
 @pytest.mark.parametrize(
     ("name", "change", "step"),
     [
-        ("shop", {"rolsuper": True}, "shop: logs in, not super"),
-        ("shop", {"rolcreatedb": True}, "shop: logs in, not createdb"),
-        ("shop-owner", {"rolbypassrls": True}, "shop-owner: logs in, not bypassrls"),
-        ("shop", {"rolcanlogin": False}, "shop: logs in"),
-        ("shop", {"comment": ""}, "shop: marked as a role of the app shop"),
-        ("shop-owner", {"comment": "Ask Carol"}, "shop-owner: marked as a role of the app shop"),
-        ("shop", {"limit": -1}, "shop: 35 connections, not -1"),
+        ("shop", {"rolsuper": True}, "shop: allow logins, remove super"),
+        ("shop", {"rolcreatedb": True}, "shop: allow logins, remove createdb"),
+        ("shop-owner", {"rolbypassrls": True}, "shop-owner: allow logins, remove bypassrls"),
+        ("shop", {"rolcanlogin": False}, "shop: allow logins"),
+        ("shop", {"comment": ""}, "mark shop as a role of the app shop"),
+        ("shop-owner", {"comment": "Ask Carol"}, "mark shop-owner as a role of the app shop"),
+        ("shop", {"limit": -1}, "shop: connection limit 35, was -1"),
         ("shop", {"settings": []}, "shop: statement_timeout = 60s"),
-        ("shop", {"settings": ["statement_timeout=60s", "lock_timeout=1s"]}, "shop: no lock_timeout"),
-        ("shop-owner", {"password": postgres_scram.verifier("another")}, "shop-owner: another password"),
+        ("shop", {"settings": ["statement_timeout=60s", "lock_timeout=1s"]}, "shop: reset lock_timeout"),
+        ("shop-owner", {"password": postgres_scram.verifier("another")}, "shop-owner: change the password"),
     ],
 )
 def test_a_role_that_was_changed_is_set_right(name: str, change: dict[str, Any], step: str) -> None:
@@ -170,24 +170,24 @@ def test_what_the_operator_has_given_the_apps_role_stays(mine: dict[str, Any]) -
 def test_a_database_that_is_open_to_everybody_is_closed(name: str) -> None:
     cluster, inside = settled()
     cluster["databases"][name]["rights"] += OPEN
-    assert says(WANTED, cluster, inside) == [f"nobody else connects to {name}"]
+    assert says(WANTED, cluster, inside) == [f"revoke the rights of PUBLIC on {name}"]
 
 
 def test_the_app_is_no_member_of_its_owner() -> None:
     cluster, inside = settled()
     cluster["members"] = [["shop-owner", "shop"], ["reporting", "shop"]]
-    assert says(WANTED, cluster, inside) == ["shop is no longer shop-owner"]
+    assert says(WANTED, cluster, inside) == ["remove shop from shop-owner"]
 
 
 @pytest.mark.parametrize(
     ("change", "step"),
     [
-        ({"public_create": True}, "shop: not everybody creates tables"),
-        ({"usage": True}, "shop: the app finds its tables"),
-        ({"defaults": DEFAULTS[1:]}, "shop: the app uses what shop-owner makes"),
-        ({"bare": 3}, "shop: the app uses what shop-owner has made"),
-        ({"extensions": ["plpgsql"]}, "shop: the extension citext"),
-        ({"foreign": 1}, "shop: hand the database and what is in it over to shop-owner"),
+        ({"public_create": True}, "shop: PUBLIC may not create tables"),
+        ({"usage": True}, "shop: grant the app USAGE on the schema public"),
+        ({"defaults": DEFAULTS[1:]}, "shop: grant rights on new objects of shop-owner"),
+        ({"bare": 3}, "shop: grant rights on all objects of shop-owner"),
+        ({"extensions": ["plpgsql"]}, "shop: install the extension citext"),
+        ({"foreign": 1}, "shop: transfer the database and its objects to shop-owner"),
     ],
 )
 def test_what_is_in_a_database_is_set_right(change: dict[str, Any], step: str) -> None:
@@ -200,7 +200,7 @@ def test_a_database_of_the_app_is_handed_over_whole_or_not_at_all() -> None:
     cluster["roles"].pop("shop-owner")
     cluster["databases"]["shop"] = database("shop", OPEN)
     steps = all_steps(WANTED, cluster, {**inside, "foreign": 7, "bare": 7, "defaults": []})
-    (handing,) = [step for step in steps if "hand the database" in step.says]
+    (handing,) = [step for step in steps if "transfer the database" in step.says]
     assert handing.together
     assert 'REASSIGN OWNED BY "shop" TO "shop-owner";' in handing.sql
     assert "GRANT" in handing.sql, "in the same transaction, so that the app never finds itself without"
@@ -220,10 +220,10 @@ def test_the_way_back_to_one_role() -> None:
     cluster, inside = settled()
     found = says(logic.Database("shop", "shop", connections=35, settings=WANTED.settings), cluster, inside)
     assert found == [
-        "shop-owner: does not log in",
-        "shop-owner: any number of connections, not 5",
-        "shop-owner: no password",
-        "shop: hand the database and what is in it over to shop",
+        "shop-owner: forbid logins",
+        "shop-owner: connection limit none, was 5",
+        "shop-owner: remove the password",
+        "shop: transfer the database and its objects to shop",
     ]
 
 
@@ -232,7 +232,7 @@ def test_a_plain_database_is_its_apps_own() -> None:
     assert says(SHARED, cluster, database_questions.FRESH) == [
         "create the role shop",
         "create the database shop",
-        "nobody else connects to shop",
+        "revoke the rights of PUBLIC on shop",
     ]
     cluster["roles"]["shop"] = role()
     cluster["databases"]["shop"] = database("shop", [])
@@ -245,10 +245,10 @@ def test_a_login_of_the_network_is_the_apps_role_and_can_be_taken_away() -> None
     wanted = logic.Database(**{**WANTED.__dict__, "logins": (login,)})
     assert says(wanted, cluster, inside) == [
         "create the role shop-a",
-        "shop-a: another password",
+        "shop-a: change the password",
         "shop-a: statement_timeout = 60s",
         'shop-a: role = "shop"',
-        "shop-a is then shop",
+        "make shop-a a member of shop",
     ]
     cluster["roles"]["shop-a"] = role(
         limit=35, password=postgres_scram.verifier(PASSWORD), settings=["statement_timeout=60s", "role=shop"]
@@ -256,7 +256,7 @@ def test_a_login_of_the_network_is_the_apps_role_and_can_be_taken_away() -> None
     cluster["members"] = [["shop", "shop-a"]]
     assert says(wanted, cluster, inside) == []
     gone = logic.Database(**{**WANTED.__dict__, "logins": (logic.Login("shop-a"),)})
-    assert says(gone, cluster, inside) == ["shop-a: does not log in", "shop-a: no password"]
+    assert says(gone, cluster, inside) == ["shop-a: forbid logins", "shop-a: remove the password"]
 
 
 # --- What cannot be --------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_what_cannot_be_is_told_before_anything_is_changed() -> None:
     assert len(database_steps.problems([wanted], cluster, ["file_fdw"])) == 1
     cluster["databases"]["shop"]["encoding"] = "SQL_ASCII"
     assert "SQL_ASCII" in database_steps.problems([WANTED], cluster)[0]
-    assert "only reads" in database_steps.problems([WANTED], {**cluster, "recovery": True})[0]
+    assert "read-only" in database_steps.problems([WANTED], {**cluster, "recovery": True})[0]
 
 
 def test_a_name_cannot_end_what_it_is_in() -> None:
@@ -378,4 +378,4 @@ def test_without_a_bound_a_limit_that_was_set_goes() -> None:
     steps = database_steps._role(
         "shop", "shop", {"shop": present}, login=True, limit=-1, settings=WANTED.temporary_files(20)
     )
-    assert [step.says for step in steps] == ["shop: no temp_file_limit"]
+    assert [step.says for step in steps] == ["shop: reset temp_file_limit"]

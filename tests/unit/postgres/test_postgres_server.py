@@ -85,7 +85,7 @@ def test_data_of_another_version_stops_with_the_ways_out() -> None:
             [],
             ["wrok_mem: unrecognized configuration parameter"],
         ),
-        ([["", "syntax error"]], [], ["a file of settings: syntax error"]),
+        ([["", "syntax error"]], [], ["a settings file: syntax error"]),
     ],
 )
 def test_what_waits_for_a_restart_is_no_fault(settings: list[Any], reasons: list[str], problems: list[str]) -> None:
@@ -239,7 +239,7 @@ def test_settings_with_which_it_does_not_start_are_taken_back(host: Host) -> Non
     host.answer, host.fails = {**FINE, "settings": [["shared_buffers", logic.WAITS]]}, {"restart"}
     result = host.run(settings_file={"path": str(host.settings), "content": "shared_buffers = '900GB'\n"})
     assert "FATAL: it says why" in result["msg"]
-    assert "runs again with the former files" in result["msg"]
+    assert "runs again with the previous files" in result["msg"]
     assert host.settings.read_text() == "work_mem = '8MB'\n"
     # What is written before it stops need not be written while nobody is served.
     assert host.calls == ["checkpoint", "restart", "daemon-reload", "restart"]
@@ -266,7 +266,7 @@ def test_checksums_are_added_while_it_is_stopped_and_it_starts_again(host: Host)
     assert host.calls == ["stop", "pg_checksums", "start"]
     host.calls.clear()
     host.fails = {"pg_checksums"}
-    assert "no checksums" in host.run(enable_checksums=True)["msg"]
+    assert "checksums could not be enabled" in host.run(enable_checksums=True)["msg"]
     assert host.calls == ["stop", "pg_checksums", "start"], "PostgreSQL does not stay stopped"
 
 
@@ -276,7 +276,7 @@ def test_the_guard_alone_changes_nothing(host: Host) -> None:
     }  # fmt: skip
     cluster(host.folder, "15")
     (host.folder / "lib/17/main/PG_VERSION").unlink()
-    assert "Nothing was touched" in host.run(only_guard=True)["msg"]
+    assert "Nothing has been changed" in host.run(only_guard=True)["msg"]
 
 
 # -- who may log in until a release does without ----------------------------------------------------------------------

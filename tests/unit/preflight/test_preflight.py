@@ -258,7 +258,7 @@ def test_the_message() -> None:
         {"kind": "b", "path": "flask_apps", "problem": "It is empty.", "example": "flask_apps:\n  shop: {}"},
     ]
     assert preflight.render(problems, "web1").splitlines() == [
-        "Preflight has found 2 problems on the way to web1.",
+        "Preflight found 2 problems for web1.",
         "",
         "1. flask_apps.shop.wsgi",
         "   What is wrong: It is missing.",
@@ -271,7 +271,7 @@ def test_the_message() -> None:
         "",
         "Nothing has been changed on web1. Correct these and run the same command again.",
     ]
-    assert "1 problem on" in preflight.render(problems[:1], "web1")
+    assert "1 problem for" in preflight.render(problems[:1], "web1")
 
 
 # --- The parts that Ansible sees -------------------------------------------------------------------------------------

@@ -54,9 +54,9 @@ def test_hints(project: Path) -> None:
     assert "Modules there: app." in told(
         bare | {"requirements": "requirements/base.txt", "wsgi": "x:a"}, "wsgi_not_found"
     )
-    assert "Files that it may be there: requirements.txt." in told({"requirements": "r.txt"}, "requirements_not_found")
-    assert "A ~ is not your home folder" in told({"source": {"path": "~/shop"}}, "source_not_found")
-    assert "A ~ is not your home folder" in told({"source": ARCHIVE | {"archive": "~/a.tar"}}, "archive_not_found")
+    assert "Possible files there: requirements.txt." in told({"requirements": "r.txt"}, "requirements_not_found")
+    assert "~ is not expanded" in told({"source": {"path": "~/shop"}}, "source_not_found")
+    assert "~ is not expanded" in told({"source": ARCHIVE | {"archive": "~/a.tar"}}, "archive_not_found")
     assert "path and archive" in told({"source": ARCHIVE | {"path": "sample_app"}}, "two_sources")
     assert f"sha256:{EMPTY[7:]}" in told({"source": ARCHIVE | {"checksum": EMPTY[7:]}}, "malformed")
     wrong = told({"source": ARCHIVE | {"checksum": "sha256:" + "0" * 64}}, "wrong_checksum")
@@ -64,9 +64,9 @@ def test_hints(project: Path) -> None:
     assert "is sha256:000" in wrong
     assert "has no package" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
     assert "pip download" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
-    assert "home folder" not in told({"source": {"path": "nowhere"}}, "source_not_found")
+    assert "not expanded" not in told({"source": {"path": "nowhere"}}, "source_not_found")
     assert "config: production" in told({"env": {"FLASK_CONFIG": "x"}}, "own_variable")
-    assert "a strong one is then made" in told({"secrets": {"SECRET_KEY": "dev"}}, "placeholder_secret")
+    assert "generates a strong one" in told({"secrets": {"SECRET_KEY": "dev"}}, "placeholder_secret")
 
 
 @pytest.mark.parametrize(("zone", "near"), [("stockholm", "Europe/Stockholm"), ("Europe/Stokholm", "Europe/Stockholm")])
@@ -83,8 +83,8 @@ def test_the_time_zone_that_was_meant(project: Path, zone: str, near: str) -> No
         (f"{KEY}\n{KEY}", "more than one line"),
         (KEY[:40], "damaged, cut off"),
         ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI... ada@laptop", "only an example"),
-        ("AAAAC3Nza", "begins with ssh-ed25519"),
-        ("-----BEGIN RSA PRIVATE KEY-----\nabc", "make a new pair"),
+        ("AAAAC3Nza", "starts with ssh-ed25519"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nabc", "create a new pair"),
     ],
 )
 def test_hints_about_keys(project: Path, key: str, hint: str) -> None:
@@ -97,8 +97,8 @@ def test_hints_about_keys(project: Path, key: str, hint: str) -> None:
     [
         (KEY, "public half"),
         ("~/.ssh/id_ed25519", "name of a file"),
-        ("a secret", "no private SSH key"),
-        (private_key(line=" "), "joined to one"),
+        ("a secret", "Not a private SSH key"),
+        (private_key(line=" "), "joined into one"),
         (private_key(b"aes256-ctr"), "has a passphrase"),
         (f"-----BEGIN ENCRYPTED PRIVATE KEY-----\n{SECRET}\n-----END ENCRYPTED PRIVATE KEY-----", "has a passphrase"),
         (
@@ -118,11 +118,11 @@ def test_hints_about_deploy_keys(project: Path, key: str, hint: str) -> None:
     ("tls", "hint"),
     [
         ({"certificate": "/etc/ssl/shop.pem"}, "name of a file"),
-        ({"certificate": LEAF.replace("\n", " ")}, "joined to one"),
-        ({"certificate": PAIR["key"]}, "Take the key out"),
+        ({"certificate": LEAF.replace("\n", " ")}, "joined into one"),
+        ({"certificate": PAIR["key"]}, "Remove the key"),
         ({"key": own_pair("a.test", password=b"sesame")["key"]}, "has a passphrase"),
-        ({"key": private_key()}, "a key of SSH's"),
-        ({"key": LEAF}, "It is a certificate"),
+        ({"key": private_key()}, "an SSH key"),
+        ({"key": LEAF}, "This is a certificate"),
         ({"certificate": own_pair("a.test", "*.b.test")["certificate"]}, "is not that of the first certificate"),
         (own_pair("a.test", "*.b.test"), "is for *.b.test, a.test."),
     ],

@@ -69,7 +69,11 @@ REFUSALS: list[tuple[str, str, dict[str, Any]]] = [
     ("no_python", "apt-get install python3", {"connected": True, "refusal": "/bin/sh: 1: /usr/bin/python3: not found"}),
     ("no_facts", "ssh -p 1 op@192.0.2.7", {"connected": True, "refusal": "MemoryError"}),
     ("no_root", "-K", {"connected": True, "become": True, "refusal": "Missing sudo password"}),
-    ("no_root", "the right password of op", {"connected": True, "become": True, "refusal": "Incorrect sudo password"}),
+    (
+        "no_root",
+        "the correct password of op",
+        {"connected": True, "become": True, "refusal": "Incorrect sudo password"},
+    ),
     ("no_root", "usermod", {"connected": True, "become": True, "refusal": "op is not in the sudoers file."}),
     ("no_root", "apt-get install sudo", {"connected": True, "become": True, "refusal": "/bin/sh: 1: sudo: not found"}),
 ]
@@ -274,7 +278,7 @@ def test_an_app_that_runs_and_is_no_longer_in_the_inventory_is_warned_about(tmp_
         return list(load_filters()["flask_host_warnings"]({"answers": {"others": found}}, "web1"))
 
     (text,) = warnings(["shop"])
-    assert text.startswith("web1: the app old runs here and is not in flask_apps")
+    assert text.startswith("web1: the app old runs on this host but is not in flask_apps")
     stop = "sudo systemctl disable --now flask-old@blue.service flask-old@blue.socket flask-old_timer@nightly.timer"
     assert text.endswith(stop)
     asked.clear()
@@ -314,12 +318,12 @@ def test_a_restart_for_backups_that_are_switched_is_told_before(tmp_path: Path) 
     file = tmp_path / "15/main/conf.d/60-flaskhost.conf"
     file.parent.mkdir(parents=True)
     file.write_text("jit = 'off'\n", encoding="utf-8")
-    assert ask(secret)[0].startswith("db1: backups are switched on, for which this run restarts PostgreSQL once")
+    assert ask(secret)[0].startswith("db1: this run turns backups on, and restarts PostgreSQL once")
     assert ask("") == ask({"keep_days": 3}) == []
     file.write_text("archive_command = 'x'\narchive_mode = 'on'\n", encoding="utf-8")
     assert ask(secret) == []
-    assert "are switched off" in ask("")[0]
-    assert "are switched off" in ask({"passphrase": ""})[0]
+    assert "turns backups off" in ask("")[0]
+    assert "turns backups off" in ask({"passphrase": ""})[0]
     assert ask({"passphrase": preflight.Unreadable("'v' is undefined")}) == []
     assert warn([{}, secret], ["flask_apps", "backup"], {"skipped": True}, "db1") == []
 

@@ -49,16 +49,16 @@ def test_a_run_that_is_refused_tells_each_host_everything(refused_run: subproces
     assert refused_run.returncode == 2, refused_run.stdout + refused_run.stderr
     for host in ("web1", "web2"):
         message = refused_run.stdout.partition(f"fatal: [{host}]")[2].partition("Nothing has been changed on")[0]
-        assert f"Preflight has found 6 problems on the way to {host}." in message
+        assert f"Preflight found 6 problems for {host}." in message
         for part in (
-            "There is no log-in as op to 127.0.0.1, port 1",
+            "Login failed as op to 127.0.0.1, port 1",
             "Connection refused",
             "sites.shop.source.path",
             "sites.shop.secrets.TOKEN",
             "the variable vault_token is not defined",
             "the variable vault_zone is not defined",
             "backup.passphrase",
-            f"backup.second.repository What is wrong: {'web2' if host == 'web1' else 'web1'} would use it too.",
+            f"backup.second.repository What is wrong: {'web2' if host == 'web1' else 'web1'} would use the same",
             "/flaskhost/{{ inventory_hostname }}",
         ):
             assert part in " ".join(message.split()), part

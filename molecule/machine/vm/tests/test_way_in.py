@@ -29,8 +29,8 @@ def test_rules_that_would_cut_ssh_are_taken_back(host):
     before, file = loaded(host), host.file(RULES).sha256sum
     play = subprocess.run(firewall_play(**CUT), cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False)
     assert play.returncode != 0
-    assert "The change of firewall was taken back, for no new SSH connection could be made" in play.stdout
-    assert "The host has put the old state back, and answers again as before." in play.stdout
+    assert "The change of firewall was reverted, because no new SSH connection could be made" in play.stdout
+    assert "The host has reverted the change, and responds as before." in play.stdout
     assert log_in(host, "sudo --non-interactive whoami").stdout == "root\n"
     assert (loaded(host), host.file(RULES).sha256sum) == (before, file)
 

@@ -376,7 +376,7 @@ class Host:
             words = testssl_words(program, name, "127.0.0.1", report, authority=str(root) if authority else "")
             _status, out, errors = self.run(words, 900, cwd=self.work, env=env)
             scan = read_testssl(report, name, errors or out[-500:])
-            scan.notes.append("It ran on the host itself: the controller has no testssl.sh.")
+            scan.notes.append("It ran on the host itself: the control node has no testssl.sh.")
             scans.append(scan)
         return scans
 
@@ -496,7 +496,7 @@ def system() -> str:
     """Describe the operating system in a few words."""
     said = f"{os_release('PRETTY_NAME') or 'An unknown system'}, kernel {os.uname().release}"
     if lacks(abilities()):
-        said += ", which it shares with others: nobody can set here what the kernel does or how disks are mounted"
+        said += ", shared with other systems: this host cannot change kernel settings or mount options"
     return said
 
 

@@ -105,7 +105,7 @@ def judge(found: Collection[int], expected: Collection[int]) -> Scan:
     """Compare the open ports with the expected ones."""
     if not found:
         # Ansible did connect, so this says something about the route and nothing about the host.
-        reason = "No port answered, not even SSH's: from here the host is not reached directly (audit_address?)."
+        reason = "No port responded, not even SSH: the control node cannot reach the host directly. Set audit_address."
         return not_run("ports", TITLE, reason)
     findings = []
     for port in sorted({*found, *expected}):
@@ -115,12 +115,12 @@ def judge(found: Collection[int], expected: Collection[int]) -> Scan:
             advice = "Close it in the firewall, or stop what listens there (ss -tlnp on the host)."
             findings.append(Finding(f"tcp/{port}", f"TCP {port} is open to everybody", FAILED, "high", "", advice))
         else:
-            advice = "Does its service run, and does the firewall let it in from here?"
-            title = f"TCP {port} should be open and does not answer"
+            advice = "Check that its service runs, and that the firewall allows it from the control node."
+            title = f"TCP {port} should be open but does not respond"
             findings.append(Finding(f"tcp/{port}", title, FAILED, "medium", "", advice))
     odd = len(set(found) - set(expected))
     return Scan(
         "ports", TITLE, score=float(odd),
         score_text="open: " + " ".join(str(port) for port in sorted(found)), findings=findings,
-        notes=["TCP only: an open UDP port cannot be told from a silent one from outside; see Listening services."],
+        notes=["TCP only: from outside, an open UDP port looks like a silent one; see Listening services."],
     )  # fmt: skip

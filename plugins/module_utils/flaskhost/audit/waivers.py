@@ -81,16 +81,16 @@ def _problem(waiver: Any) -> str:
         return "it is not a mapping with scanner, id and reason."
     missing = [name for name in REQUIRED if not str(waiver.get(name) or "").strip()]
     if missing:
-        return f"it says nothing of {' and '.join(missing)}."
+        return f"missing keys: {', '.join(missing)}."
     if len(str(waiver["reason"]).split()) < LEAST_WORDS:
-        return f"{waiver['id']}: the reason ({waiver['reason']}) is too short for anybody to dispute."
+        return f"{waiver['id']}: the reason ({waiver['reason']}) is too short: write at least {LEAST_WORDS} words."
     if not isinstance(waiver.get("out_of_reach", False), bool):
-        return f"{waiver['id']}: out_of_reach is neither true nor false: {waiver['out_of_reach']}"
+        return f"{waiver['id']}: out_of_reach must be true or false, not {waiver['out_of_reach']}"
     if waiver.get("until"):
         try:
             _day(waiver["until"])
         except ValueError:
-            return f"{waiver['id']}: until is no day such as 2027-06-30: {waiver['until']}"
+            return f"{waiver['id']}: until must be a date such as 2027-06-30, not {waiver['until']}"
     return ""
 
 

@@ -62,7 +62,7 @@ def describe(entry: Mapping[str, Any]) -> str:
 
 
 def utc(seconds: float) -> str:
-    """Format a time for people."""
+    """Format a time for messages."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 

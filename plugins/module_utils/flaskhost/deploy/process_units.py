@@ -85,7 +85,7 @@ def timer(user: str, name: str, on_calendar: str) -> str:
     Args:
         user: the app's system user.
         name: the name of the timer.
-        on_calendar: when the timer is due, as systemd.time(7) has it.
+        on_calendar: its schedule, in the format of systemd.time(7).
     """
     return _TIMER.format(head=_HEAD, user=user, name=name, on_calendar=on_calendar)
 
@@ -115,11 +115,11 @@ def _service(
         unit: the unit's name before the ``@`` of the slots.
         user: the app's system user and group.
         root: the app's folder under /srv.
-        data: the only folder that the app may write.
+        data: the only folder that the app can write.
         secret_env: an optional environment file, read before the release's own.
         memory_mb: memory limit of each process, in MB.
-        drain: seconds that a process gets to finish its current work.
-        outbound: whether the app may connect to other hosts.
+        drain: seconds that a process has to finish its current work.
+        outbound: whether the app can connect to other hosts.
     """
     current = root / "current"
     service = "\n".join(f"{key}={value}" for key, value in lines.items())

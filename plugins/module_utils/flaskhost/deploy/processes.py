@@ -1,8 +1,8 @@
-"""The processes and timers of an app: workers and scheduled commands, as sandboxed units of the release that serves.
+"""The processes and timers of an app: workers and scheduled commands, as sandboxed units of the live release.
 
 Each release has a small script for each of them (:mod:`procfile`). The units (:mod:`process_units`) are the same for
-all releases, and find the script through the link ``current`` when they start. After the switch a restart is enough,
-and after a reboot they run the live release. An app without processes and timers has no such unit.
+all releases, and find the script through the link ``current`` when they start. After the switch, a restart is enough,
+and after a reboot they run the live release. An app without processes and timers has no such units.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 
-#: Where systemd looks for units of the administrator's.
+#: systemd's folder for the administrator's units.
 UNITS_DIR = Path("/etc/systemd/system")
 _PROPERTIES = "Id,ActiveState,SubState,UnitFileState,NRestarts"
 _CURE = "Correct the release and run the same command again."
 
 
 def check_timers(run: Run, timers: Mapping[str, Mapping[str, str]], app: str = "<app>") -> None:
-    """Ask the host's systemd whether it understands when the timers are due. To be called before the flip.
+    """Validate the schedules of the timers with the host's systemd. Call this before the flip.
 
     Args:
         run: runs a command.
@@ -30,7 +30,7 @@ def check_timers(run: Run, timers: Mapping[str, Mapping[str, str]], app: str = "
         app: the app's name, for the message.
 
     Raises:
-        ReleaseError: it does not.
+        ReleaseError: systemd rejects a schedule.
     """
     for name, timer in timers.items():
         status, out, err = run(["systemd-analyze", "calendar", "--", timer["on_calendar"]])
@@ -44,12 +44,12 @@ def check_timers(run: Run, timers: Mapping[str, Mapping[str, str]], app: str = "
 
 
 def down(run: Run, unit: str, folder: Path = UNITS_DIR) -> list[str]:
-    """Say which processes of an app should run and do not.
+    """Find the processes of an app that should run but do not.
 
     Args:
         run: runs a command.
         unit: the unit's name before the ``@`` of the slots.
-        folder: where systemd looks for units of the administrator's.
+        folder: systemd's folder for the administrator's units.
 
     Returns:
         Their names.
@@ -61,12 +61,12 @@ def down(run: Run, unit: str, folder: Path = UNITS_DIR) -> list[str]:
 
 
 def _enabled(folder: Path, unit: str, kind: str, suffix: str) -> list[str]:
-    """The units that a reboot starts, read from systemd's own links."""
+    """Return the units that start at boot, from systemd's own links."""
     return sorted({path.name for path in folder.glob(f"*.wants/{unit}_{kind}@?*{suffix}")})
 
 
 def _show(run: Run, units: list[str]) -> dict[str, dict[str, str]]:
-    """What systemd knows of units, by their names."""
+    """Return the properties of units, by name."""
     if not units:
         return {}
     blocks = run(["systemctl", "show", f"--property={_PROPERTIES}", *units])[1].split("\n\n")
@@ -82,12 +82,12 @@ class Units:
         unit: the unit's name before the ``@`` of the slots.
         user: the app's system user and group.
         root: the app's folder under /srv.
-        data: the only folder that the app may write.
-        secret_env: an environment file that need not be there, read before the release's own.
-        memory_mb: MB that each process may take.
-        drain: seconds that a process gets to finish what it is at.
-        outbound: whether it may connect to other hosts.
-        folder: where systemd looks for units of the administrator's.
+        data: the only folder that the app can write.
+        secret_env: an optional environment file, read before the release's own.
+        memory_mb: memory limit of each process, in MB.
+        drain: seconds that a process has to finish its current work.
+        outbound: whether it can connect to other hosts.
+        folder: systemd's folder for the administrator's units.
     """
 
     def __init__(
@@ -107,32 +107,31 @@ class Units:
         self.run, self.unit, self.user, self.folder = run, unit, user, folder
         self.root, self.data, self.secret_env = root, data, secret_env
         self.memory_mb, self.drain, self.outbound = memory_mb, drain, outbound
-        # The release that the units were last brought in order for; written at the end. Without it nobody could tell,
-        # after a run that was killed, that the processes still run the release before, or that systemd has not read a
-        # unit. NeedDaemonReload does not tell it: systemd 257 says yes of every unit once any was enabled with
-        # --no-reload, by whomever.
+        # The release for which the units were last updated, written at the end. After a killed run, it shows whether
+        # the processes still run the previous release, or systemd has not read a unit. NeedDaemonReload does not show
+        # that: once any unit of the host was enabled with --no-reload, systemd 257 reports "yes" for every unit.
         self.marker = root / ".processes"
 
     def process(self, name: str) -> str:
-        """The unit of a process."""
+        """Return the unit of a process."""
         return f"{self.unit}_process@{name}.service"
 
     def timer(self, name: str) -> str:
-        """The unit of a timer."""
+        """Return the unit of a timer."""
         return f"{self.unit}_timer@{name}.timer"
 
     def switch(self, processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> bool:
-        """Have the processes and timers of the release that ``current`` leads to, and no others.
+        """Run exactly the processes and timers of the release in ``current``.
 
         Args:
             processes: the commands by name.
             timers: ``command`` and ``on_calendar`` by name.
 
         Returns:
-            Whether anything changed; a restart is a change.
+            Whether anything changed. A restart counts as a change.
 
         Raises:
-            ReleaseError: systemd refuses a unit, or cannot start it.
+            ReleaseError: systemd rejects a unit, or cannot start it.
         """
         texts = self._texts(processes, timers)
         gone = self._leftovers(processes, timers)
@@ -154,7 +153,7 @@ class Units:
         return changed
 
     def in_order(self, processes: Mapping[str, str], timers: Mapping[str, Mapping[str, str]]) -> bool:
-        """Whether :meth:`switch` has nothing to do: the units are as they should be and run, and no others are there.
+        """Check whether :meth:`switch` has nothing to do: exactly the requested units exist and run.
 
         Args:
             processes: the commands by name.
@@ -175,10 +174,10 @@ class Units:
         )
 
     def failures(self) -> list[str]:
-        """Say which processes do not run, or have been restarted by systemd since :meth:`switch`.
+        """Find the processes that do not run, or that systemd has restarted since :meth:`switch`.
 
         Returns:
-            A message for each, with its state and its last log lines; empty when all run.
+            A message for each, with its state and its last log lines; empty if all run.
         """
         units = self._enabled("process", ".service")
         states = self._show(units)
@@ -194,14 +193,14 @@ class Units:
         return messages
 
     def remove(self) -> None:
-        """Stop everything of this app that this class has started, and take its units away."""
+        """Stop all processes and timers of this app, and remove their units."""
         self.switch({}, {})
         self.run(["systemctl", "stop", f"{self.unit}_timer@*.service"])
 
     # -- the host ---------------------------------------------------------------------------------------------------
 
     def _files(self) -> list[Path]:
-        """The unit files of this app that are there; an app's name has no underscore, so they are nobody else's."""
+        """Return this app's existing unit files. App names have no underscore, so no other app's files match."""
         patterns = (f"{self.unit}_process@*.service", f"{self.unit}_timer@*.service", f"{self.unit}_timer@*.timer")
         return sorted(path for pattern in patterns for path in self.folder.glob(pattern))
 
@@ -209,13 +208,13 @@ class Units:
         return _enabled(self.folder, self.unit, kind, suffix)
 
     def _leftovers(self, processes: Iterable[str], timers: Iterable[str]) -> list[str]:
-        """Units of this app that are enabled, or run, and are not wanted."""
+        """Return the units of this app that are enabled or run although they should not."""
         present = set(self._enabled("process", ".service")) | set(self._enabled("timer", ".timer"))
         if self._files():
             patterns = [f"{self.unit}_process@*.service", f"{self.unit}_timer@*.timer"]
             listing = ["systemctl", "list-units", "--all", "--full", "--plain", "--no-legend", *patterns]
             lines = self.run(listing)[1].splitlines()
-            # LOAD is not-found for what only another unit mentions; ACTIVE comes third.
+            # LOAD is not-found for a unit that only another unit mentions. ACTIVE is the third column.
             present |= {words[0] for words in map(str.split, lines) if len(words) > 2 and words[2] != "inactive"}
         return sorted(present - {*map(self.process, processes), *map(self.timer, timers)})
 
@@ -232,22 +231,22 @@ class Units:
     def _disable(self, units: list[str]) -> None:
         if not units:
             return
-        # What has gone already is an error to systemctl, which does the rest all the same.
+        # systemctl reports an error for missing units, but processes the others.
         self.run(["systemctl", "disable", "--quiet", *units])
         self.run(["systemctl", "stop", *units])
-        # A timer that is gone leaves no failed job behind: it may have been due after the flip, when the release that
-        # serves brings no script for it any more.
+        # Also reset the jobs of removed timers: a timer can have been due after the flip, when the live release no
+        # longer has a script for it.
         jobs = [unit.removesuffix(".timer") + ".service" for unit in units if unit.endswith(".timer")]
         for unit in (*units, *jobs):
             self.run(["systemctl", "reset-failed", unit])
 
     def _start_timers(self, units: list[str]) -> bool:
-        """Enable the timers, and start those that do not wait yet or wait for another time; tell whether any did."""
+        """Enable the timers, and start those that are stopped or have a new schedule. Return whether any was."""
         if not units:
             return False
         before = self._show(units)
         self._do("enable", units)
-        # A timer that runs goes on with the time that it had, unless it is restarted; that costs nothing.
+        # A running timer keeps its old schedule until it is restarted, which has no side effects.
         self._do("restart", units)
         return any(before.get(unit, {}).get("ActiveState") != "active" for unit in units)
 
@@ -255,9 +254,9 @@ class Units:
         if not units:
             return
         self._do("enable", units)
-        # Sets NRestarts to zero, which failures() reads; it fails for what has never run.
+        # Resets NRestarts, which failures() reads. It fails for units that have never run.
         self.run(["systemctl", "reset-failed", *units])
-        # All at once: each may take its time to finish what it is at.
+        # All at once, because each can take a while to finish its current work.
         self._do("restart", units)
 
     def _do(self, verb: str, units: list[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
-#: Names in a Procfile that are no background processes: the slots run ``web``, and a deploy runs ``release``.
+#: Names in a Procfile that are not background processes: the slots run ``web``, and a deploy runs ``release``.
 NOT_PROCESSES = frozenset({"web", "release"})
 #: Prefix of the timers' scripts in a release's folder ``processes``. No process may have a name with it.
 TIMER_PREFIX = "timer-"
@@ -44,7 +44,7 @@ def wanted(options_processes: Mapping[str, str], procfile: Mapping[str, str]) ->
     Args:
         options_processes: the app's ``processes``. They override lines of the Procfile with the same name. An empty
             command removes the line.
-        procfile: what :func:`read_procfile` returns.
+        procfile: the result of :func:`read_procfile`.
 
     Returns:
         The commands by name, sorted, without those in :data:`NOT_PROCESSES`.

@@ -119,7 +119,7 @@ def installed_version(environment: Path, package: str) -> str:
 
 
 def is_whole(environment: Path) -> bool:
-    """Check whether an environment is complete: it has the mark, and both belong to root, so that nobody forged it."""
+    """Check whether an environment is complete: it has the mark, and both belong to root, so the mark is not forged."""
     try:
         mark = (environment / MARK).stat(follow_symlinks=False)
     except OSError:

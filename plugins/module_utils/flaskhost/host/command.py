@@ -59,7 +59,7 @@ def run(
             **(identity or {}),
         )
     except subprocess.TimeoutExpired as error:
-        # Its errors until then say why.
+        # Its error output until then explains why.
         return TIMED_OUT, "", f"{_text(error.stderr)}\n{Path(command[0]).name} timed out after {timeout:g} s.".strip()
     except OSError as error:
         return MISSING, "", f"{command[0]}: {error.strerror}"

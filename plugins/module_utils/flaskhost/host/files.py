@@ -58,7 +58,7 @@ def numbers(owner: str, group: str) -> tuple[int, int]:
     try:
         return pwd.getpwnam(owner).pw_uid, grp.getgrnam(group).gr_gid
     except KeyError as error:
-        raise HostFilesError(f"{owner}:{group} is nobody here: {error}") from error
+        raise HostFilesError(f"the user {owner} or the group {group} does not exist: {error}") from error
 
 
 def read(path: str) -> str | None:
@@ -177,7 +177,7 @@ def write(change: Change, run: Run) -> None:
         status, out, err = run([part.replace("%s", str(new)) for part in change.validate])
         if status:
             command = " ".join(change.validate)
-            raise HostFilesError(f"{change.path} was left as it is: {command} says\n{(out + err).strip()}")
+            raise HostFilesError(f"{change.path} was not changed, because {command} failed:\n{(out + err).strip()}")
 
     atomic.write(path, change.after or "", mode=change.mode, owner=change.owner, judge=judge, errors="surrogateescape")
 

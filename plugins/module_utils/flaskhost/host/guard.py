@@ -1,23 +1,23 @@
-"""A change that takes itself back unless somebody who has come in after it says that it is good.
+"""A change that is reverted automatically unless a new login confirms it.
 
-The rules of a firewall or the settings of sshd can cut off whoever changes them, and then nobody is there to put them
-right. So the old state is put aside first, and a timer of systemd is started that brings it back. Only then the change
-is made. A *new* SSH connection, made after it, stops the timer; the connection that made the change proves nothing.
+Firewall rules or settings of sshd can lock out the person who changes them, and then nobody can correct them.
+So the old state is saved first, and a systemd timer is started that restores it. Only then is the change made. A *new*
+SSH connection, made after the change, stops the timer. The connection that made the change proves nothing.
 
-What is kept on the host, in ``/var/lib/flaskhost/guard/<name>``, from the arming to the decision:
+The files in ``/var/lib/flaskhost/guard/<name>`` on the host, from the arming to the decision:
 
 ========================  ===========================================================================================
-``put-back``              the script that brings the old state back; shell, since it must not need anything
-``0.old``, ``1.old``      the files as they were
-``nonce``                 names the run that armed the guard
-``applied``               when the change had been made, in seconds since boot
-``decision``              a link to ``confirmed`` or ``put-back``, made once, atomically: who makes it has decided
-``outcome``               what the script has done: ``ok``, or the commands that failed
+``put-back``              the script that restores the old state, in shell because it must not depend on anything
+``0.old``, ``1.old``      the old files
+``nonce``                 the run that armed the guard
+``applied``               when the change was complete, in seconds since boot
+``decision``              a link to ``confirmed`` or ``put-back``; created once, atomically
+``outcome``               the result of the script: ``ok``, or the commands that failed
 ========================  ===========================================================================================
 
-The folder is put in place by one rename, before anything is changed: there is no moment with a change and without a
-way back. A timer that systemd-run makes does not outlive a reboot; ``flaskhost-guard.service`` does. It runs the
-script early at boot, before the firewall, the network and sshd.
+The folder is put in place by one rename, before anything is changed, so every change can be reverted at any time. A
+timer of systemd-run does not survive a reboot, but ``flaskhost-guard.service`` does. It runs the script early at boot,
+before the firewall, the network and sshd.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ansible.module_utils.flaskhost.host.ssh_connection import PROC, connected_s
 from ansible.module_utils.flaskhost.host.wanted import File
 
 UNITS = Path("/etc/systemd/system")
-#: Seconds that systemd and a loaded host may need beyond the timer's own.
+#: Additional seconds that systemd can need on a loaded host, after the timer has elapsed.
 GRACE = 30
 UNIT = "flaskhost-guard"
 
@@ -50,12 +50,12 @@ class Guard:
 
     Args:
         run: runs a command.
-        change: what is to be so.
+        change: the change.
         state: the folder of all guards.
         units: systemd's folder of units.
-        proc: where the kernel shows processes.
-        pause: waits some seconds.
-        clock: seconds since boot.
+        proc: the mount point of proc(5).
+        pause: sleeps for a number of seconds.
+        clock: returns the seconds since boot.
     """
 
     def __init__(
@@ -79,23 +79,23 @@ class Guard:
 
     @property
     def left(self) -> float:
-        """Seconds until the timer that :meth:`apply` has started puts the old state back."""
+        """Seconds until the timer that :meth:`apply` started reverts the change."""
         return self._deadline - self.clock()
 
-    # -- what there is to do ----------------------------------------------------------------------------------------
+    # -- the plan ---------------------------------------------------------------------------------------------------
 
     def reasons(self) -> list[str]:
-        """Why something has to be done; empty when the host is as it should be."""
-        found = [f"{file.path} is another" for file in self.change.files if not file.is_there()]
+        """Return why a change is needed; empty if the host is in the requested state."""
+        found = [f"{file.path} differs" for file in self.change.files if not file.is_there()]
         found += [f"{self.change.service}: {step}" for step in self._steps()]
         if self._socket_is_on():
             found.append(f"{self.change.socket} holds the ports of {self.change.service}")
         if not found and self.change.live and self._live() != _text(self.loaded):
-            found.append(f"{self.change.service} has something else loaded than what was confirmed")
+            found.append(f"{self.change.service} has loaded a configuration that was not confirmed")
         return found
 
     def diff(self) -> list[dict[str, str]]:
-        """The files that change, as Ansible shows them."""
+        """Return the changes of the files, in the form of Ansible's diffs."""
         return [file.diff() for file in self.change.files if not file.is_there()]
 
     def validate(self) -> None:
@@ -117,10 +117,10 @@ class Guard:
     # -- the change -------------------------------------------------------------------------------------------------
 
     def recover(self) -> str:
-        """Bring a guard that another run has left to its end.
+        """Finish a guarded change that an earlier run left unfinished.
 
         Returns:
-            What had to be done; empty when there was nothing.
+            What was unfinished; empty if nothing was.
         """
         if not self.folder.exists():
             return ""
@@ -130,20 +130,20 @@ class Guard:
             waited += 1
         if self._decision() == "confirmed":
             self._clean()
-            return "a run before this one was killed after its change had been confirmed"
+            return "an earlier run was killed after its change was confirmed"
         if self._put_back() != "ok":
             raise GuardError(self._broken(), old_state=False)
         self._clean()
-        return "a run before this one was killed before its change had been confirmed; the old state was put back first"
+        return "an earlier run was killed before its change was confirmed; that change was reverted first"
 
     def apply(self, nonce: str) -> None:
-        """Arm the guard, make the change, and leave it to be confirmed.
+        """Arm the guard and make the change, which then needs a confirmation.
 
         Args:
-            nonce: names this run.
+            nonce: the name of this run.
 
         Raises:
-            GuardError: it did not work; the old state is back, or was never left.
+            GuardError: the change failed, and was reverted if it had begun.
         """
         self._arm(nonce)
         try:
@@ -164,24 +164,24 @@ class Guard:
         """Keep the change.
 
         Args:
-            nonce: the one that :meth:`apply` was given.
+            nonce: the nonce of :meth:`apply`.
             process: a process of the connection that confirms.
-            direct: that no SSH connection can be asked for, since the way to the host is another one.
+            direct: whether the connection to the host is not SSH, so that no new SSH connection can confirm.
 
         Raises:
-            GuardError: it is too late, or it is the old connection that asks.
+            GuardError: it is too late, or the connection is older than the change.
         """
         if _text(self.confirmed) == nonce:
-            # The answer to the first time was lost on its way.
+            # The response to the first confirmation was lost.
             return
         if _text(self.folder / "nonce") != nonce:
-            raise GuardError("it is too late: the host has already put the old state back", old_state=True)
+            raise GuardError("it is too late: the host has already reverted the change", old_state=True)
         since = connected_since(process, self.proc)
         applied = float(_text(self.folder / "applied") or "inf")
         if not direct and since is not None and since < applied:
-            raise GuardError("this connection was there before the change, and proves nothing", old_state=False)
+            raise GuardError("this connection was made before the change, so it proves nothing", old_state=False)
         if not self._decide("confirmed"):
-            raise GuardError("it is too late: the host is putting the old state back", old_state=True)
+            raise GuardError("it is too late: the host is reverting the change", old_state=True)
         self._stop_timer()
         if self.change.live:
             _write(File(self.loaded, self._live() or "", 0o600))
@@ -189,14 +189,14 @@ class Guard:
         self._clean()
 
     def returned(self, nonce: str) -> str:
-        """Wait until the host has put the old state back.
+        """Wait until the host has reverted the change.
 
         Args:
-            nonce: the one that :meth:`apply` was given.
+            nonce: the nonce of :meth:`apply`.
 
         Returns:
-            ``ok``, the commands that failed, or ``confirmed`` where the change was kept after all: the connection that
-            confirmed it may be cut before it has the answer.
+            ``ok``, the commands that failed, or ``confirmed`` if the change was kept after all: the connection that
+            confirmed it can break before it receives the response.
         """
         if self._is_confirmed(nonce):
             return "confirmed"
@@ -206,7 +206,7 @@ class Guard:
             waited += 1
         if not self.folder.exists():
             return "ok"
-        # A timer that is gone without having run: systemd was told to stop it.
+        # The timer is gone but has not run: somebody has stopped it.
         outcome = self._put_back()
         if outcome == "ok":
             self._clean()
@@ -237,7 +237,7 @@ class Guard:
                 f"--unit={self.unit}",
                 f"--description=Revert the change of {self.change.name}",
                 f"--on-active={self.change.seconds}s",
-                # systemd's own default may be a minute late.
+                # With systemd's default, the timer can be a minute late.
                 "--timer-property=AccuracySec=1s",
                 "/bin/sh",
                 str(self.folder / "put-back"),
@@ -246,7 +246,7 @@ class Guard:
         if status:
             self._clean()
             raise GuardError(
-                f"the timer cannot be started, so nothing was changed: {tail(out + err, 3)}", old_state=True
+                f"the timer could not be started, so nothing was changed: {tail(out + err, 3)}", old_state=True
             )
 
     def _install_boot_unit(self) -> None:
@@ -258,12 +258,12 @@ class Guard:
             self._must("systemctl", "enable", "--quiet", f"{UNIT}.service")
 
     def _script_body(self, folder: Path) -> list[str]:
-        """The lines that bring everything back, and copies of the files in a folder."""
+        """Copy the old files into a folder, and return the lines of the script that revert the change."""
         service, socket = shlex.quote(self.change.service), shlex.quote(self.change.socket)
         before = self._show(self.change.service)
         was_on, was_enabled = before["ActiveState"] in ("active", "reloading"), _is_enabled(before)
         lines: list[str] = []
-        # A unit that is to go is stopped while its file, which says how, is still there.
+        # Stop a unit that will be removed while its file still exists, because the file defines how.
         if not was_on:
             lines.append(f"running && try systemctl stop {service}")
         if not was_enabled:
@@ -283,11 +283,11 @@ class Guard:
         if self._socket_is_on():
             if self._socket_is_enabled():
                 lines.append(f"try systemctl enable --quiet {socket}")
-            # A socket cannot take its ports while the service that it is for has them.
+            # A socket cannot bind its ports while its service has them.
             lines.append(f"running && try systemctl stop {service}")
             lines.append(f"running && try systemctl start {socket}")
             if was_on:
-                # Not only with the next connection: until then sshd has not even the folder that it tries a file in.
+                # Do not wait for the next connection: without its runtime folder, sshd cannot even validate a file.
                 lines.append(f"running && try systemctl start {service}")
         elif was_on:
             lines.append(f"running && {{ systemctl reload-or-restart {service} || try systemctl restart {service}; }}")
@@ -315,17 +315,17 @@ class Guard:
         return _is_enabled(self._show(self.change.socket))
 
     def _load(self) -> None:
-        """Have the service take the files in."""
+        """Load the files into the service."""
         handed_over = self._socket_is_on()
         if handed_over:
             self._must("systemctl", "disable", "--quiet", "--now", self.change.socket)
         settle(self._loaded_files())
         needed = self._steps()
         if handed_over or (self.change.socket and "enable" in needed):
-            # sshd keeps what the socket has given it over a reload. And it has to stop before it is enabled: with that
-            # its other name, sshd.service, comes back, which systemd has in mind as a unit that is not there; it takes
-            # that one's state for both, forgets the process, and starts another that finds the port taken. Whoever is
-            # logged in stays so: sshd's unit stops nobody but the process that listens.
+            # sshd keeps the socket's descriptors over a reload. It has to stop before it is enabled: enabling brings
+            # back its alias sshd.service, which systemd remembers as a missing unit. systemd then uses that state for
+            # both names, forgets the process, and starts another one, which finds the port in use. Sessions stay
+            # logged in: stopping the unit of sshd ends only the listening process.
             self._must("systemctl", "stop", self.change.service)
             needed = [step for step in needed if step not in ("reload", "start", "restart")] + ["start"]
         elif not {"reload", "start", "restart"} & set(needed):
@@ -353,45 +353,45 @@ class Guard:
         return _text(self.confirmed) == nonce or self._decision() == "confirmed"
 
     def _decide(self, what: str) -> bool:
-        """Make the decision, if nobody has; whether it is this one now."""
+        """Record a decision if there is none yet. Return whether it is the one in force."""
         with suppress(FileExistsError, FileNotFoundError):
             (self.folder / "decision").symlink_to(what)
             atomic.sync(self.folder)
         return self._decision() == what
 
     def _is_waiting(self) -> bool:
-        """Whether the timer, or what it has started, is still to be waited for."""
+        """Return whether the timer, or the script that it started, has not finished yet."""
         if (self.folder / "outcome").exists() or not self.folder.exists():
             return False
         units = [f"{self.unit}.timer", f"{self.unit}.service"]
-        # Of several units one that is active, or on its way, is enough; the script is "activating" or "active".
+        # One active unit is enough. While the script runs, its unit is "activating" or "active".
         shown = self.run(["systemctl", "show", "--property=ActiveState", *units])[1]
         return any(state in shown for state in ("=active", "=activating", "=reloading"))
 
     def _put_back(self) -> str:
-        """Bring the old state back now, if nobody has, and say how it went."""
+        """Revert the change now, unless that is done already, and return the outcome."""
         if (_text(self.folder / "outcome") or "ok").strip() != "ok":
-            # What stood in the way may be gone by now; a host that has failed once would never be changed again.
+            # Try again, as the obstacle can be gone. Otherwise, a host that failed once could never be changed again.
             (self.folder / "outcome").unlink()
         _status, out, err = self.run(["/bin/sh", str(self.folder / "put-back")])
-        # Not before: should this be killed, the timer goes on with it. Two of the script wait for each other.
+        # Not earlier: if this process is killed, the timer continues. Two runs of the script wait for each other.
         self._stop_timer()
-        return (_text(self.folder / "outcome") or tail(out + err, 5) or "the script did not end").strip()
+        return (_text(self.folder / "outcome") or tail(out + err, 5) or "the script did not finish").strip()
 
     def _stop_timer(self) -> None:
         self.run(["systemctl", "stop", f"{self.unit}.timer"])
 
     def _broken(self) -> str:
         failed = (_text(self.folder / "outcome") or "").strip()
-        return f"Not everything could be put back: {failed or 'the script did not run'}. Copies are in {self.folder}"
+        return f"Not everything could be reverted: {failed or 'the script did not run'}. Old files: {self.folder}"
 
     def _clean(self) -> None:
-        """Take the folder away in one step, then what is in it."""
+        """Move the folder away in one step, then delete it."""
         gone = Path(tempfile.mkdtemp(prefix=f".{self.change.name}.", dir=self.state))
         with suppress(FileNotFoundError):
             self.folder.rename(gone)
             atomic.sync(self.state)
-        # And what runs that were killed here have left.
+        # Also delete what killed runs left behind.
         for path in self.state.glob(f".{self.change.name}.*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -408,6 +408,6 @@ def _text(path: Path) -> str | None:
 
 
 def _write(file: File) -> None:
-    """Put a file in place, and have its name on the disk too: the host may be reset the next moment."""
+    """Put a file in place, and sync its folder too, because the host can be reset at any moment."""
     file.write()
     atomic.sync(file.path.parent)

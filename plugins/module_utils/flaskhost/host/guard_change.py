@@ -12,7 +12,7 @@ from ansible.module_utils.flaskhost.host.wanted import File
 
 
 class GuardError(Exception):
-    """A guarded change was not made, or was put back.
+    """A guarded change was not made, or was reverted.
 
     Args:
         reason: what went wrong.

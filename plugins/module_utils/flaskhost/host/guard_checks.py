@@ -28,7 +28,7 @@ def validate(run: Run, change: Change) -> None:
             path.write_text(file.text, encoding="utf-8")
             status, out, err = run([word.replace("%s", str(path)) for word in file.validate])
         if status:
-            raise GuardError(f"{file.validate[0]} refuses {file.path}: {tail(out + err)}", old_state=True)
+            raise GuardError(f"{file.validate[0]} rejects {file.path}: {tail(out + err)}", old_state=True)
 
 
 def check(run: Run, change: Change) -> None:
@@ -42,7 +42,7 @@ def check(run: Run, change: Change) -> None:
         command = list(item["command"])
         status, out, err = run(command)
         if status:
-            raise GuardError(f"{' '.join(command)} says: {tail(err or out)}", old_state=True)
+            raise GuardError(f"{' '.join(command)} failed: {tail(err or out)}", old_state=True)
         lines = [" ".join(line.lower().split()) for line in out.splitlines()]
         wanted = [" ".join(line.lower().split()) for line in item["lines"]]
         for line in wanted:
@@ -53,7 +53,7 @@ def check(run: Run, change: Change) -> None:
             if line not in lines or extra:
                 says = "; ".join(extra or really) or f"nothing about {key}"
                 cure = f"\n{item['cure']}" if item.get("cure") else ""
-                raise GuardError(f"{' '.join(command)} says {says}, not {line}{cure}", old_state=True)
+                raise GuardError(f"{' '.join(command)} reports {says}, not {line}{cure}", old_state=True)
 
 
 def _make_runtime_folders(run: Run, service: str) -> None:

@@ -1,4 +1,4 @@
-"""The script that puts the old state back, and the unit that runs it early at boot."""
+"""The script that reverts a guarded change, and the unit that runs it early at boot."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 #: The folder of all guards.
 STATE = Path("/var/lib/flaskhost/guard")
 
-#: Runs at every boot. It does nothing, unless the host was booted within the minute of a guarded change.
+#: Runs at every boot. It does nothing unless the host was booted within the minute of a guarded change.
 BOOT_UNIT = f"""\
-# Written by the module guarded_change of flaskhost. Brings back the old state when the host was booted before a change
-# to SSH or to the firewall had been confirmed: the timer that would have done so did not outlive the boot.
+# Written by the module guarded_change of flaskhost. Reverts a change to SSH or the firewall if the host booted before
+# the change was confirmed. The timer that would have reverted it does not survive a boot.
 [Unit]
 Description=Revert changes that were not confirmed before the boot
 DefaultDependencies=no
@@ -31,10 +31,10 @@ WantedBy=sysinit.target
 """
 _SCRIPT = """\
 #!/bin/sh
-# Brings back what was there before the guarded change "{name}". Run by a timer, early at boot ($1 is then "boot": the
-# services come up by themselves, with the old files), or by the next run. It may be killed and run again.
+# Reverts the guarded change "{name}". Run by a timer, by the next run of the playbook, or early at boot. At boot, $1 is
+# "boot", because the services start by themselves with the old files. It can be killed and run again.
 cd {folder} || exit 1
-# On a full disk no link can be made: only a decision against this stops it.
+# A full disk allows no link: only a confirmed change stops the script.
 ln -sT put-back decision 2>/dev/null || [ "$(readlink decision)" != confirmed ] || exit 0
 exec 9<nonce && flock 9
 [ -e outcome ] && exit 0
@@ -55,6 +55,6 @@ def script(name: str, folder: Path, body: Iterable[str]) -> str:
     Args:
         name: the name of the guarded change.
         folder: the folder of the guard.
-        body: the lines that put the old state back. They may use ``try``, ``restore`` and ``running``.
+        body: the lines that revert the change. They can use ``try``, ``restore`` and ``running``.
     """
     return _SCRIPT.format(name=name, folder=shlex.quote(str(folder)), body="\n".join(body))

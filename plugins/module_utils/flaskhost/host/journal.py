@@ -1,8 +1,8 @@
 """The journal of each app: a namespace of systemd-journald with its own size limit.
 
-journald rotates by size, so the noisiest writer displaces everyone's lines. Its rate limits count lines, not bytes. In
-a namespace, an app displaces only its own lines. The lines that systemd writes about an app's units ("Started", "Failed
-with result") stay in the host's journal, so both journals are read together.
+journald rotates by size, so the noisiest writer displaces the lines of all others. Its rate limits count lines, not
+bytes. In a namespace, an app displaces only its own lines. The lines that systemd writes about an app's units
+("Started", "Failed with result") stay in the host's journal, so both journals are read together.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def require_journal(namespace: str, step: str, config_dir: Path = CONFIG_DIR) ->
     if not (config_dir / f"journald@{namespace}.conf").is_file():
         raise ReleaseError(
             step,
-            f"an earlier version of Flaskhost has set up this app: {namespace} has no journal of its own here.",
+            f"an earlier version of Flaskhost set up this app: {namespace} has no journal of its own on this host.",
             "Run site.yml first: ansible-playbook site.yml",
         )
 
@@ -164,7 +164,7 @@ class Journals:
         status, out, err = self.run(["systemctl", step, *units])
         if status:
             what = " ".join(["systemctl", step, *units])
-            raise ReleaseError("Prepare the journals", f"{what} says: {tail(err or out, 3)}", "See systemctl status.")
+            raise ReleaseError("Prepare the journals", f"{what} failed: {tail(err or out, 3)}", "See systemctl status.")
 
     def _is_unread(self, namespace: str, states: Mapping[str, Mapping[str, str]]) -> bool:
         sockets, service = states.get(socket_unit(namespace), {}), states.get(service_unit(namespace), {})

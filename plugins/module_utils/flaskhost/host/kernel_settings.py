@@ -135,10 +135,10 @@ def examine(settings: Mapping[str, str], own: str, root: Path = Path("/")) -> Re
         overruling |= {key: (value, path) for key, value in parse(path.read_text(errors="replace")).items()}
     for key, value in expanded(settings, root).items():
         if advertised and _ADVERTISEMENTS.fullmatch(key):
-            result.left[key] = "this host has its IPv6 routes from a router's advertisements"
+            result.left[key] = "this host gets its IPv6 routes from router advertisements"
             continue
         if forwards and _FORWARDING.fullmatch(key):
-            result.left[key] = "this host forwards for the networks of other programs"
+            result.left[key] = "this host forwards packets for the networks of other programs"
             continue
         other, by = overruling.get(key.replace("/", "."), ("", Path()))
         if other and other != words(value):

@@ -107,13 +107,13 @@ def faults(auth: str, account: str) -> list[str]:
     found = []
     stack = parse(auth, "auth")
     if not play(stack, answers(password_right=True)):
-        found.append("common-auth refuses a right password")
+        found.append("common-auth rejects a correct password")
     if play(stack, answers(password_right=False)):
-        found.append("common-auth takes a wrong password")
+        found.append("common-auth accepts a wrong password")
     if not play(parse(account, "account"), answers(password_right=True)):
-        found.append("common-account refuses an account that is in order, and with it every log-in by SSH")
+        found.append("common-account rejects a valid account, which would block every login over SSH")
     if play(parse(account, "account"), answers(password_right=True, account_good=False)):
-        found.append("common-account takes an account that has expired")
+        found.append("common-account accepts an expired account")
     return found
 
 

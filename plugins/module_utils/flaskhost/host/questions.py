@@ -68,8 +68,9 @@ def _others(run, apps, root):
         its = [unit for unit in units if re.match(rf"flask-{re.escape(name)}(_process|_timer)?@", unit)]
         if its:
             found.append(
-                f"the app {name} runs here and is not in flask_apps: its processes and timers go on. If it has a new "
-                f"name, that app begins without any data. To stop it: sudo systemctl disable --now {' '.join(its)}"
+                f"the app {name} runs on this host but is not in flask_apps. Its processes and timers keep running. If "
+                "you renamed it, the app with the new name starts without data. To stop it: "
+                f"sudo systemctl disable --now {' '.join(its)}"
             )
     return found
 
@@ -101,7 +102,7 @@ def _calendars(run, expressions):
     for expression in expressions:
         status, _out, err = run([*command, expression])
         # 127 and similar: the program does not exist, which says nothing about the expression.
-        found[expression] = _first_line(err) or "it gives no reason" if status == 1 else ""
+        found[expression] = _first_line(err) or "no reason given" if status == 1 else ""
     return found
 
 

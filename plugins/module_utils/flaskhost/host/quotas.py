@@ -215,8 +215,8 @@ def _adopt_below(top: int, project: int, name: Path, known: bool = False) -> Non
             stack.append((below, iter(os.listdir(below))))  # noqa: PTH208 - by a descriptor
             if len(stack) > _DEEPEST:
                 raise QuotaError(
-                    f"In {name} there are more than {_DEEPEST} folders in each other, so limits.disk cannot be set.\n"
-                    f"Stop the app, find out where, and remove them: find {name} -mindepth {_DEEPEST} | head -n 1"
+                    f"{name} has more than {_DEEPEST} nested folders, so limits.disk cannot be set.\n"
+                    f"Stop the app, find the folders, and remove them: find {name} -mindepth {_DEEPEST} | head -n 1"
                 )
     finally:
         for here, _names in stack:
@@ -281,7 +281,7 @@ def bounds(run: Run, mount: str) -> dict[int, Bound]:
     # Without -v, -P omits projects without any usage, which can still have a quota.
     status, out, err = run(["repquota", "-P", "-n", "-v", "-O", "csv", mount])
     if status:
-        raise QuotaError(f"repquota -P {mount} does not answer: {tail(err or out, 3)}\nSee: quotaon -p -P {mount}")
+        raise QuotaError(f"repquota -P {mount} failed: {tail(err or out, 3)}\nCheck: quotaon -p -P {mount}")
     found = {}
     for row in csv.DictReader(io.StringIO(out)):
         number = (row.get("Project") or row.get("User") or "").lstrip("#")
@@ -313,14 +313,14 @@ def hold(run: Run, mount: str, limits: Iterable[tuple[str, int, str]], change: b
             continue
         if now.used > want.blocks:
             raise QuotaError(
-                f"{name} holds {now.used // 1024} MB on {mount}; limits.disk is {limit}, {want.blocks // 1024} MB.\n"
-                f"Give it more (flask_apps.{name}.limits.disk), or remove what it does not need: du -xh /srv/{name}"
+                f"{name} uses {now.used // 1024} MB on {mount}; its limits.disk is {limit}, {want.blocks // 1024} MB.\n"
+                f"Raise flask_apps.{name}.limits.disk, or delete data that the app does not need: du -xh /srv/{name}"
             )
         if change:
             numbers = ("0", str(want.blocks), "0", str(want.files), mount)
             status, out, err = run(["setquota", "-P", str(number), *numbers])
             if status:
-                raise QuotaError(f"setquota -P {number} {mount} ended with {status}: {tail(err or out, 3)}")
+                raise QuotaError(f"setquota -P {number} {mount} failed with exit code {status}: {tail(err or out, 3)}")
         done.append(f"{name}: {limit} of {mount}")
     return done
 
@@ -347,12 +347,12 @@ def start_units(unit: str, ready: str, mount: str, limits: Mapping[int, Bound]) 
     return {
         f"{folder}/{unit}.d/70-flaskhost-bounds.conf": "\n".join(
             [
-                "# Written by Flaskhost: a recovery must not meet the bounds of the disk that apps have.",
+                "# Written by Flaskhost: the disk limits of the apps must not stop a recovery.",
                 "[Unit]",
                 f"Wants={bounds_unit}",
                 "[Service]",
                 *lift,
-                "# A recovery after a crash of one connection still meets the bounds; the next start does not.",
+                "# After the crash of a connection, it recovers within the limits. The next start lifts them.",
                 "Restart=on-failure",
                 "RestartSec=2",
                 "",
@@ -360,7 +360,7 @@ def start_units(unit: str, ready: str, mount: str, limits: Mapping[int, Bound]) 
         ),
         f"{folder}/{bounds_unit}": "\n".join(
             [
-                f"# Written by Flaskhost: the bounds of the disk, once {unit} has recovered.",
+                f"# Written by Flaskhost: sets the disk limits again once {unit} has recovered.",
                 "[Unit]",
                 f"Description=Limit the apps' disk use on {mount} after {unit} is ready",
                 f"After={unit}",

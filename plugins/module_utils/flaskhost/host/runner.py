@@ -196,12 +196,13 @@ def as_owner(run: Run, owner_file: str, what: str) -> str:
     if not Path(owner_file).is_file():
         raise ReleaseError(
             what,
-            f"the owner of the app's tables has not been made here: there is no {owner_file}.",
+            f"the owner of the app's tables does not exist on this host: {owner_file} is missing.",
             "Run site.yml first: ansible-playbook site.yml --tags postgres",
         )
     status, out, err = run(["groupadd", "--system", "--force", OWNERS_GROUP])
     if status:
-        raise ReleaseError(what, f"the group {OWNERS_GROUP} cannot be made: {tail(out + err, 3)}", "See getent group.")
+        reason = f"the group {OWNERS_GROUP} could not be created: {tail(out + err, 3)}"
+        raise ReleaseError(what, reason, "See getent group.")
     return OWNERS_GROUP
 
 

@@ -115,7 +115,7 @@ def regular_file(name: str | Path, parent: int | None = None) -> Iterator[int]:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=parent)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file", str(name))
+            raise OSError(errno.EINVAL, "is not a regular file", str(name))
         yield descriptor
     finally:
         os.close(descriptor)

@@ -55,7 +55,7 @@ class File:
             return False
 
     def write(self) -> None:
-        """Put the file in place atomically, so that nobody reads a part of it, or reads it before its mode is set."""
+        """Put the file in place atomically, so that no reader sees a partial file or a wrong mode."""
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         atomic.write(self.path, self.text, mode=self.mode, owner=self._owner())
 

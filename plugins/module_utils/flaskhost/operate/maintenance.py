@@ -125,12 +125,12 @@ def _read_switch(value: Any, problems: list[str]) -> bool:
     if isinstance(value, str) and not value.strip():
         value = None
     if value is None:
-        problems.append("maintenance is missing. Say on or off: -e maintenance=on")
+        problems.append("maintenance is missing. Set it to on or off: -e maintenance=on")
         return False
     # In YAML, on is true, and JSON has true; on a command line, all of them are strings.
     word = str(value).strip().lower()
     if word not in _SAYS_ON + _SAYS_OFF:
-        problems.append(f"maintenance is {_shown(value)}, neither on nor off. Say one of both: -e maintenance=on")
+        problems.append(f"maintenance is {_shown(value)}, which is not on or off. Example: -e maintenance=on")
     return word in _SAYS_ON
 
 
@@ -138,12 +138,12 @@ def _read_app(value: Any, sites: list[Site], problems: list[str]) -> tuple[Site,
     ordered = tuple(sorted(sites, key=lambda site: site.name))
     names = [site.name for site in ordered]
     if not names:
-        problems.append("flask_apps names no app, so there is none to show a page for.")
+        problems.append("flask_apps is empty, so no app has a maintenance page. Add an app to flask_apps first.")
         return ()
     if value is None or value == "":
         if len(names) > 1:
             problems.append(
-                f"app is missing, and there are several: {', '.join(names)}. Name one: -e app={names[0]} "
+                f"app is missing, and there are several apps: {', '.join(names)}. Name one: -e app={names[0]} "
                 "(or all of them: -e app=all)"
             )
         return ordered
@@ -153,15 +153,15 @@ def _read_app(value: Any, sites: list[Site], problems: list[str]) -> tuple[Site,
         return ordered
     like = difflib.get_close_matches(str(value), names, 1, 0.6)
     problems.append(
-        f"app is {_shown(value)}, and no app has that name; there are: {', '.join(names)}. "
-        f"Name one: -e app={(like or names)[0]}"
+        f"app is {_shown(value)}, and no app has that name. Available: {', '.join(names)}. "
+        f"Example: -e app={(like or names)[0]}"
     )
     return ()
 
 
 def _read_message(value: Any, problems: list[str]) -> str:
     if isinstance(value, (list, tuple, dict, set)):
-        problems.append('message is not a text. Write one: -e message="Back at 9"')
+        problems.append('message is not a string. Example: -e message="Back at 9"')
         return MESSAGE
     # A text can contain invalid UTF-8 and control characters; the page must not.
     text = "" if value is None else str(value).replace("\r\n", "\n").encode("utf-8", "replace").decode()
@@ -175,8 +175,8 @@ def _read_retry_after(value: Any, problems: list[str]) -> int:
     if re.fullmatch(r"[0-9]{1,9}", text) and 0 < int(text) <= LONGEST_RETRY:
         return int(text)
     problems.append(
-        f"retry_after is {_shown(value)}, not a whole number of seconds from 1 to {LONGEST_RETRY}. "
-        "Write for ten minutes: -e retry_after=600"
+        f"retry_after is {_shown(value)}, which is not a whole number of seconds from 1 to {LONGEST_RETRY}. "
+        "Example, for ten minutes: -e retry_after=600"
     )
     return RETRY_AFTER
 
@@ -193,13 +193,13 @@ def _read_allow(value: Any, problems: list[str]) -> tuple[str, ...]:
         network = _network(item)
         if network is None:
             problems.append(
-                f"allow holds {_shown(item)}, which is no address and no network. "
-                """Write for instance: -e '{"allow": ["203.0.113.7", "2001:db8::/32"]}'"""
+                f"allow contains {_shown(item)}, which is not an IP address or network. "
+                """Example: -e '{"allow": ["203.0.113.7", "2001:db8::/32"]}'"""
             )
         elif network.prefixlen == 0:
             problems.append(
-                f"allow holds {_shown(item)}, which is everybody: nobody would get the page. "
-                "Name the testers' addresses, or leave the page off."
+                f"allow contains {_shown(item)}, which is every address: no visitor would get the page. "
+                "List the testers' addresses instead, or leave allow out."
             )
         else:
             networks.add(network)
@@ -312,13 +312,13 @@ class Maintenance:
         return self.outcome
 
     def _look_for_the_site(self, site: Site) -> None:
-        """Check that nginx would find the page: a page that nobody sees is worse than none."""
+        """Check that nginx is configured for the page. Without that, the page would have no effect."""
         known = self.nginx_conf.read_text(encoding="utf-8") if self.nginx_conf.is_file() else ""
         if f"{site.folder}/{PAGE}" not in known:
             raise ReleaseError(
-                "Look for the site",
-                f"nginx on this host does not know the maintenance page of {site.name}.",
-                "Bring its settings up to date first: ansible-playbook site.yml --tags nginx",
+                "Check nginx's configuration",
+                f"nginx on this host is not configured for the maintenance page of {site.name}.",
+                "Update its configuration first: ansible-playbook site.yml --tags nginx",
             )
 
     def _load_settings(self, request: Request) -> None:
@@ -335,13 +335,13 @@ class Maintenance:
         test = ["/usr/sbin/nginx", "-t", "-q"]
         status, out, err = self.run(test)
         if status:
-            # Without a rollback, the next start of nginx would fail because of settings that nobody needs.
+            # Put the old settings back. With the rejected ones, the next start of nginx would fail.
             for site, texts in before.items():
                 self._put_settings(site, texts)
             raise ReleaseError(
                 "Test nginx's settings",
-                f"{' '.join(test)} says\n{tail(out + err)}",
-                "Visitors get what they got before. Correct the file that is named, and run the same command again.",
+                f"{' '.join(test)} failed:\n{tail(out + err)}",
+                "Nothing has changed for visitors. Correct the named file, and run the same command again.",
             )
         status, out, err = self.run(["systemctl", "reload", "nginx.service"])
         if status:
@@ -350,8 +350,8 @@ class Maintenance:
             raise ReleaseError(
                 "Reload nginx",
                 f"systemctl reload nginx.service failed: {tail(out + err, 3)}",
-                "Visitors get what they got before. See sudo journalctl -u nginx.service, and run the same command "
-                "again.",
+                "Nothing has changed for visitors. Read the log on the host (sudo journalctl -u nginx.service), and "
+                "run the same command again.",
             )
 
     def _reload_is_needed(self, request: Request) -> bool:
@@ -374,7 +374,7 @@ class Maintenance:
             self._put(site, name, texts[name])
 
     def _put(self, site: Site, name: str, text: str | None) -> None:
-        """Write a file, or remove it if the text is ``None``, with a rename, so that nobody reads a part of it."""
+        """Write a file, or remove it if the text is ``None``, with a rename, so that no reader sees a partial file."""
         path = site.folder / name
         before = _read(path)
         # A link is the page of a run (run_page.py): replace it, because the operator's page must outlast the run.
@@ -398,7 +398,7 @@ class Maintenance:
 
 
 def put_text(path: Path, text: str) -> None:
-    """Write a file that nginx's workers can read, with a rename, so that nobody reads a part of it.
+    """Write a file that nginx's workers can read, with a rename, so that no reader sees a partial file.
 
     Args:
         path: the file.

@@ -1,7 +1,7 @@
 """The maintenance page of a run: it stays up during the run, and ends on the host itself, without a control node.
 
 ``page.html`` of an app is a link into a folder below ``/run`` that systemd creates for a unit, and removes when the
-unit ends for any reason. nginx treats a dangling link as no page. So nobody has to take the page down, even if the
+unit ends for any reason. nginx treats a dangling link as no page. So the page always goes away by itself, even if the
 control node's process is killed or the host reboots.
 
 The unit runs during a restore on this host, and afterwards for a lease, which each step of the run renews.
@@ -89,7 +89,8 @@ class RunPages(Maintenance):
     ) -> None:
         super().__init__(run, lambda _app: None, check, nginx_conf)
         if not _NAME.fullmatch(name):
-            raise ReleaseError("Read the variables", f"run: {name!r} names no run.", "Use letters, digits and hyphens.")
+            reason = f"run: {name!r} is not a valid run name."
+            raise ReleaseError("Read the variables", reason, "Use letters, digits and hyphens.")
         self.name = name
         self.unit, self.pages = f"{PREFIX}{name}.service", folder / f"{PREFIX}{name}"
 
@@ -150,7 +151,7 @@ class RunPages(Maintenance):
             raise ReleaseError(
                 "Show the page",
                 f"systemd did not start {self.unit}: {tail(out + err, 3)}",
-                "Nothing has been changed. Look at the host: systemctl --failed, and run the same command again.",
+                "Nothing has been changed. Run systemctl --failed on the host, then run the same command again.",
             )
 
     def _link(self, site: Site, text: str) -> None:

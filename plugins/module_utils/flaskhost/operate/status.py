@@ -114,7 +114,7 @@ def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> Notes:
     if run(list(RULES))[0]:
         notes.complain(f"FIREWALL NOT LOADED, every port is open: sudo systemctl restart {FIREWALL}")
     elif not run(["systemctl", "is-failed", "--quiet", FIREWALL])[0]:
-        notes.complain(f"firewall rules failed to load, all but SSH is blocked: sudo journalctl -u {FIREWALL}")
+        notes.complain(f"firewall rules failed to load, all ports but SSH are blocked: sudo journalctl -u {FIREWALL}")
     return notes
 
 
@@ -150,7 +150,8 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
             notes.tell(ONLY_HERE)
         return columns, notes
     except (ValueError, KeyError, TypeError, AttributeError):
-        notes.complain(f"backups: {clip(err or out) or f'the program ended with {status}'}")
+        otherwise = f"the status cannot be read (exit code {status}): sudo flaskhost-backup status"
+        notes.complain(f"backups: {clip(err or out) or otherwise}")
         return {}, notes
 
 
@@ -181,10 +182,10 @@ def _health(app: Mapping[str, Any]) -> str:
     health = app["health"]
     status, body = probe(app["live_socket"], health["path"], app["host"], PROBE_SECONDS)
     if not status:
-        return "no answer"
+        return "no response"
     if is_good(status, body, health):
         return f"{status} ok"
-    return f"{status} bad" if status == health["status"] else f"{status}, not {health['status']}"
+    return f"{status}, wrong body" if status == health["status"] else f"{status}, not {health['status']}"
 
 
 def _row(run: Run, app: Mapping[str, Any], answer: str, units_dir: Path, now: float) -> dict[str, Any]:
@@ -242,9 +243,9 @@ def _certificate_notes(run: Run, program: Path) -> dict[str, list[str]]:
         for item in json.loads(out)["certificates"]:
             notes[item["name"]] = [clip(problem) for problem in item["problems"]]
     except (ValueError, KeyError, TypeError):
-        notes[""] = ["the certificates cannot be checked: sudo flaskhost-certificates check says why"]
+        notes[""] = ["certificates could not be checked; for the reason: sudo flaskhost-certificates check"]
     if not run(["systemctl", "is-failed", "--quiet", RENEWAL])[0]:
-        notes.setdefault("", []).append(f"renewal of certificates failed: sudo journalctl -u {RENEWAL}")
+        notes.setdefault("", []).append(f"certificate renewal failed: sudo journalctl -u {RENEWAL}")
     return notes
 
 
@@ -254,26 +255,27 @@ def _notes(run: Run, app: Mapping[str, Any], answer: str, *, freeze_file: Path, 
     if live:
         release = slots.release(live)
         if not store.record(release):
-            notes.complain("its release.json cannot be read")
+            notes.complain("release.json of the live release cannot be read")
         if slots.is_lost():
-            notes.complain("live.sock is missing, visitors get 502: deploy.yml restores it")
+            deploy = f"ansible-playbook playbooks/deploy.yml -e app={app['app']}"
+            notes.complain(f"live.sock is missing, visitors get 502: {deploy}")
         if not slots.is_active(live):
             notes.complain("slot not running")
         if not slots.is_enabled(live):
-            notes.complain("slot not enabled: a reboot would not bring it back")
+            notes.complain("slot not enabled: the app would not start after a reboot")
         if slots.is_active(slots.idle()):
             notes.tell(f"{slots.idle()} slot runs too")
         notes.complain(*(f"process {name} down" for name in processes.down(run, app["unit"], units_dir)))
         notes.tell(*_taken_back(store, release))
         if not answer.endswith(" ok"):
             # The health has a column of its own, so it is not a note.
-            notes.problems.append(f"health: {answer or 'no answer'}")
+            notes.problems.append(f"health: {answer or 'no response'}")
     elif store.all_records():
-        notes.complain(f"no release serves: ansible-playbook playbooks/deploy.yml -e app={app['app']}")
+        notes.complain(f"no release is live: ansible-playbook playbooks/deploy.yml -e app={app['app']}")
     folder = Path(app["maintenance"])
     restore = run_page.run_of(folder)
     if restore:
-        notes.complain(f"maintenance page of the restore {restore}, which ends with it")
+        notes.complain(f"maintenance page of restore {restore}, removed when the restore ends")
     elif (folder / "page.html").exists():
         notes.tell("maintenance")
     return notes + _frozen(app["app"], freeze_file, now)

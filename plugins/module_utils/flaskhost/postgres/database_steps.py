@@ -32,7 +32,7 @@ SAFE_EXTENSIONS = frozenset(
 )
 #: The attributes of each role, as SQL.
 WORDS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
-#: psql's messages if somebody holds a lock.
+#: psql's messages if another session holds a lock.
 IN_THE_WAY = re.compile(
     r"lock timeout|deadlock detected|tuple concurrently (?:updated|deleted)|being accessed by other"
 )
@@ -56,7 +56,7 @@ class Step:
 
 
 def problems(databases: Iterable[Database], cluster: Mapping[str, Any], allowed: Iterable[str] = ()) -> list[str]:
-    """List the reasons against the changes, before any is made.
+    """List the problems that prevent the changes, before any is made.
 
     Args:
         databases: the databases as they should be.
@@ -65,9 +65,7 @@ def problems(databases: Iterable[Database], cluster: Mapping[str, Any], allowed:
     """
     found, allowed = [], set(allowed)
     if cluster["recovery"]:
-        return [
-            "this PostgreSQL only reads, since it recovers or follows another one. Run this on the one that writes."
-        ]
+        return ["this PostgreSQL server is read-only, because it is a standby or in recovery. Run this on the primary."]
     for database in databases:
         present = cluster["databases"].get(database.name)
         aside = [name for name in cluster["before"] if name.rpartition("_before_")[0] == database.name]
@@ -75,27 +73,27 @@ def problems(databases: Iterable[Database], cluster: Mapping[str, Any], allowed:
             rename = f'ALTER DATABASE "{aside[-1]}" RENAME TO "{database.name}"'
             let_in = f'ALTER DATABASE "{database.name}" WITH CONNECTION LIMIT -1 ALLOW_CONNECTIONS true'
             found.append(
-                f"there is no database {database.name}, but there is {' and '.join(aside)}, which a restore has put "
-                "aside. An empty one in its place would hide its rows. Bring it back: sudo -u postgres psql "
-                f"-c '{rename}' -c '{let_in}'. Or drop it, if an empty one is what you want."
+                f"there is no database {database.name}, but a restore kept {' and '.join(aside)}. A new empty database "
+                f"would hide its rows. To get it back: sudo -u postgres psql -c '{rename}' -c '{let_in}'. To start "
+                "with an empty database, drop it."
             )
         if present and present["encoding"] != "UTF8":
             found.append(
-                f"the database {database.name} has the encoding {present['encoding']}, not UTF8. Dump it, drop it and "
-                "load it again, as postgres: pg_dump -Fc, dropdb, run this again, pg_restore."
+                f"the database {database.name} has the encoding {present['encoding']}, not UTF8. To "
+                "convert it, as postgres: pg_dump -Fc, dropdb, run this again, pg_restore."
             )
         for extension in database.extensions:
             trusted = cluster["extensions"].get(extension)
             if trusted is None:
                 found.append(
-                    f"{database.name}: there is no extension {extension} on this host. Name its package in "
+                    f"{database.name}: there is no extension {extension} on this host. Add its package to "
                     f"postgres_extra_packages (apt-cache search postgresql-{cluster['version'] // 10000}-), or "
-                    "take it out."
+                    "remove the extension."
                 )
             elif not trusted and extension not in SAFE_EXTENSIONS | allowed:
                 found.append(
-                    f"{database.name}: PostgreSQL does not trust the extension {extension}: who uses it may reach "
-                    "files, programs or other servers. Name it in postgres_untrusted_extensions if that is meant."
+                    f"{database.name}: PostgreSQL does not trust the extension {extension}: its users can access "
+                    "files, programs or other servers. To allow it, add it to postgres_untrusted_extensions."
                 )
     return found
 
@@ -131,17 +129,17 @@ def role_steps(databases: Iterable[Database], cluster: Mapping[str, Any]) -> lis
             )
             if (wanted.name, login.name) not in members:
                 sql = f"GRANT {identifier(wanted.name)} TO {identifier(login.name)};"
-                steps.append(Step(f"{login.name} is then {wanted.name}", sql))
+                steps.append(Step(f"make {login.name} a member of {wanted.name}", sql))
         # A membership of one in another would bypass their separation.
         ours = {wanted.owner, wanted.former, wanted.name}
         for group, member in sorted(members):
             if group in ours and member in ours:
                 sql = f"REVOKE {identifier(group)} FROM {identifier(member)};"
-                steps.append(Step(f"{member} is no longer {group}", sql))
+                steps.append(Step(f"remove {member} from {group}", sql))
         steps += _database(wanted, cluster)
     for name in CLOSED:
         if _everybodys(cluster["databases"].get(name)):
-            steps.append(Step(f"nobody else connects to {name}", f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;"))
+            steps.append(Step(f"revoke the rights of PUBLIC on {name}", f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;"))
     return steps
 
 
@@ -161,26 +159,26 @@ def _role(
     comment = postgres_names.marking(present["comment"] if present else "", app)
     mark = f"COMMENT ON ROLE {quoted} IS {literal(comment)};"
     if present is None:
-        # In one transaction: without its mark, preflight could take the role for somebody else's.
+        # In one transaction: preflight could treat a role without its mark as somebody else's.
         sql = f"CREATE ROLE {quoted} {can} {WORDS} CONNECTION LIMIT {limit};\n{mark}"
         steps.append(Step(f"create the role {name}", sql, together=True))
         present = {"limit": limit, "password": None, "settings": []}
     else:
         if postgres_names.marked(present["comment"]) != app:
-            steps.append(Step(f"{name}: marked as a role of the app {app}", mark))
+            steps.append(Step(f"mark {name} as a role of the app {app}", mark))
         wrong = [item for item in ATTRIBUTES if present[item]]
         if wrong or not present["rolinherit"] or present["rolcanlogin"] != login:
-            more = f", not {', '.join(item.removeprefix('rol') for item in wrong)}" if wrong else ""
+            more = f", remove {', '.join(item.removeprefix('rol') for item in wrong)}" if wrong else ""
             sql = f"ALTER ROLE {quoted} {can} {WORDS};"
-            steps.append(Step(f"{name}: {'logs in' if login else 'does not log in'}{more}", sql))
+            steps.append(Step(f"{name}: {'allow' if login else 'forbid'} logins{more}", sql))
         if present["limit"] != limit:
-            says = f"{name}: {limit if limit >= 0 else 'any number of'} connections, not {present['limit']}"
+            says = f"{name}: connection limit {limit if limit >= 0 else 'none'}, was {present['limit']}"
             steps.append(Step(says, f"ALTER ROLE {quoted} CONNECTION LIMIT {limit};"))
     if secret and not postgres_scram.fits(secret, present["password"]):
         sql = f"ALTER ROLE {quoted} PASSWORD {literal(postgres_scram.verifier(secret))};"
-        steps.append(Step(f"{name}: another password", sql))
+        steps.append(Step(f"{name}: change the password", sql))
     elif secret == "" and present["password"] is not None:
-        steps.append(Step(f"{name}: no password", f"ALTER ROLE {quoted} PASSWORD NULL;"))
+        steps.append(Step(f"{name}: remove the password", f"ALTER ROLE {quoted} PASSWORD NULL;"))
     now = dict(item.split("=", 1) for item in present["settings"])
     for key, value in (settings or {}).items():
         if value and now.get(key) != value:
@@ -190,7 +188,7 @@ def _role(
                 continue
             steps.append(Step(f"{name}: {key} = {value}", sql))
         elif not value and key in now:
-            steps.append(Step(f"{name}: no {key}", f"ALTER ROLE {quoted} RESET {key};"))
+            steps.append(Step(f"{name}: reset {key}", f"ALTER ROLE {quoted} RESET {key};"))
     return steps
 
 
@@ -214,16 +212,16 @@ def _database(wanted: Database, cluster: Mapping[str, Any]) -> list[Step]:
         rights = {tuple(item) for item in present["rights"]}
     if any(grantee == "" for grantee, _right in rights):
         sql = f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;"
-        steps.append(Step(f"nobody else connects to {wanted.name}", sql))
+        steps.append(Step(f"revoke the rights of PUBLIC on {wanted.name}", sql))
     if not wanted.shared:
         # If the app's role is still the owner, the new owner takes over these rights with the database.
         its = {right for grantee, right in rights if grantee == wanted.name}
         if {"CONNECT", "TEMPORARY"} - its:
             sql = f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {identifier(wanted.name)};"
-            steps.append(Step(f"{wanted.name} connects to its database", sql))
+            steps.append(Step(f"{wanted.name}: allow connections to its database", sql))
         if "CREATE" in its and present and present["owner"] != wanted.name:
             sql = f"REVOKE CREATE ON DATABASE {name} FROM {identifier(wanted.name)};"
-            steps.append(Step(f"{wanted.name} creates no schemas", sql))
+            steps.append(Step(f"{wanted.name}: revoke the creation of schemas", sql))
     return steps
 
 
@@ -243,10 +241,10 @@ def content_steps(wanted: Database, cluster: Mapping[str, Any], inside: Mapping[
     if hand_over or owned_by != wanted.owner:
         steps.append(_handing_over(wanted, owned_by, inside["foreign"]))
     if inside["public_create"]:
-        steps.append(Step(f"{name}: not everybody creates tables", "REVOKE CREATE ON SCHEMA public FROM PUBLIC;", name))
+        steps.append(Step(f"{name}: PUBLIC may not create tables", "REVOKE CREATE ON SCHEMA public FROM PUBLIC;", name))
     if inside["usage"]:
         sql = f"GRANT USAGE ON SCHEMA public TO {app};"
-        steps.append(Step(f"{name}: the app finds its tables", sql, name))
+        steps.append(Step(f"{name}: grant the app USAGE on the schema public", sql, name))
     if not wanted.shared:
         has: dict[str, set[str]] = {}
         for kind, right in inside["defaults"]:
@@ -257,9 +255,9 @@ def content_steps(wanted: Database, cluster: Mapping[str, Any], inside: Mapping[
             if set(rights) - has.get(kind, set())
         ]
         if missing:
-            steps.append(Step(f"{name}: the app uses what {wanted.owner} makes", "\n".join(missing), name, True))
+            steps.append(Step(f"{name}: grant rights on new objects of {wanted.owner}", "\n".join(missing), name, True))
         if inside["bare"] and not hand_over:
-            steps.append(Step(f"{name}: the app uses what {wanted.owner} has made", _grants(wanted), name, True))
+            steps.append(Step(f"{name}: grant rights on all objects of {wanted.owner}", _grants(wanted), name, True))
     return steps + extension_steps(name, wanted.extensions, inside["extensions"])
 
 
@@ -267,7 +265,7 @@ def extension_steps(database: str, wanted: Iterable[str], present: Iterable[str]
     """Plan to install the missing extensions of a database, with those that they need."""
     return [
         Step(
-            f"{database}: the extension {extension}",
+            f"{database}: install the extension {extension}",
             f"CREATE EXTENSION IF NOT EXISTS {identifier(extension)} SCHEMA public CASCADE;",
             database,
         )
@@ -294,7 +292,7 @@ def _handing_over(wanted: Database, owned_by: str, count: int) -> Step:
         sql.append(f"REASSIGN OWNED BY {former} TO {owner};")
     if not wanted.shared:
         sql += [f"GRANT CONNECT, TEMPORARY ON DATABASE {app} TO {app};", _grants(wanted, everything=True)]
-    says = f"{wanted.name}: hand the database and what is in it over to {wanted.owner}"
+    says = f"{wanted.name}: transfer the database and its objects to {wanted.owner}"
     return Step(says, "\n".join(sql), wanted.name, True)
 
 

@@ -1,8 +1,8 @@
 """The apps' databases and roles in PostgreSQL, as they should be, and how SQL quotes their names.
 
 Each database has an owner, which creates and changes its tables, and the role of the app, which reads and writes rows
-and may do nothing else. If both are the same role, the app does all of it. Nobody else connects: the rights on a
-database that PostgreSQL grants everybody (PUBLIC) are revoked.
+and nothing else. If both are the same role, the app does all of it. No other role can connect: the rights on a
+database that PostgreSQL grants to everybody (PUBLIC) are revoked.
 
 :mod:`database_questions` reads what exists, and :mod:`database_steps` plans the changes. Both only produce SQL. Nothing
 here talks to PostgreSQL.
@@ -32,7 +32,7 @@ class DatabaseError(Exception):
 
 
 class InTheWay(DatabaseError):
-    """Somebody holds a lock, which may be released a little later."""
+    """Another session holds a lock, so a later attempt can succeed."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ OPTIONS = (
     " -c standard_conforming_strings=on -c client_min_messages=warning -c log_statement=none"
     " -c log_min_error_statement=panic"
     " -c log_min_duration_statement=-1 -c statement_timeout=0 -c idle_in_transaction_session_timeout=60s"
-    # Give up on a lock soon, so that nobody has to wait behind our statement. It is retried later.
+    # Give up on a lock soon, so that no other session waits behind our statement. It is retried later.
     " -c lock_timeout=2s -c deadlock_timeout=100ms"
 )
 
@@ -65,5 +65,5 @@ class Psql:
         """
         status, out, err = self.run(sql)
         if status:
-            raise PsqlError(f"PostgreSQL says: {tail(err, 3) or 'nothing'}\nSee that it runs: pg_lsclusters")
+            raise PsqlError(f"PostgreSQL reported: {tail(err, 3) or 'nothing'}\nCheck that it runs: pg_lsclusters")
         return answers(out)

@@ -116,9 +116,9 @@ def guard(version: str, found: Mapping[str, Path], started: Iterable[str]) -> No
         return
     other = ([item for item in others if item in started] or others)[-1]
     raise ServerError(
-        f"this host has its data in PostgreSQL {other} ({found[other]}), and {version} is wanted. Nothing was touched."
-        f'\nTo stay with it: postgres_version: "{other}" in the inventory.'
-        "\nTo move the data, with a way back: ansible-playbook playbooks/upgrade_postgres.yml"
+        f"this host has its data in PostgreSQL {other} ({found[other]}), not in {version}. Nothing has been changed."
+        f'\nTo keep {other}: postgres_version: "{other}" in the inventory.'
+        "\nTo upgrade the data (you can undo this): ansible-playbook playbooks/upgrade_postgres.yml"
     )
 
 
@@ -196,7 +196,7 @@ def file_problems(answer: Mapping[str, Any]) -> list[str]:
     """
     access = [f"line {number} of pg_hba.conf: {error}" for number, error in answer["access"] if error != WAITS_TLS]
     return access + [
-        f"{name or 'a file of settings'}: {error}"
+        f"{name or 'a settings file'}: {error}"
         for name, error in answer["settings"]
         if error != WAITS and not WAITS_REMOVED.search(error)
     ]

@@ -153,7 +153,7 @@ def render(problems: list[Problem], host: str) -> str:
         Plain text: the number of problems, a block for each, and the next step.
     """
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    blocks = [f"Preflight has found {count} on the way to {host}."]
+    blocks = [f"Preflight found {count} for {host}."]
     for number, problem in enumerate(problems, 1):
         lines = [f"{number}. {problem['path']}", f"What is wrong: {problem['problem']}"]
         first, *rest = problem["example"].splitlines() or [""]

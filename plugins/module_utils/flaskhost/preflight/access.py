@@ -11,37 +11,37 @@ from .report import Problem, make_problem
 _NO_PYTHON = re.compile(r"interpreter .* was not found|python[\d.]*: (?:command )?not found")
 #: The fix by SSH's error message. ``{login}`` is the command to try by hand, ``{target}`` the argument of ssh-copy-id.
 _SSH_CURES = (
-    (r"Connection refused", "{login} (when sshd runs there and listens on this port; ansible_port names another one)"),
+    (r"Connection refused", "{login} (does sshd run and listen on this port? ansible_port sets another one)"),
     (
         r"timed? ?out",
-        "ansible_host: the server's address; ansible_port: the port of SSH, if it has moved (is it running, and "
-        "does its provider's firewall let SSH in?)",
+        "ansible_host: the server's address; ansible_port: its SSH port, if it has changed (is the server running, and "
+        "does the provider's firewall allow SSH?)",
     ),
-    (r"not resolve|not known", "ansible_host: a name that the DNS knows, or the server's IP address"),
-    (r"No route|unreachable", "ansible_host: the server's address (and is this machine's own network up?)"),
+    (r"not resolve|not known", "ansible_host: a name that DNS resolves, or the server's IP address"),
+    (r"No route|unreachable", "ansible_host: the server's address (is the control node's own network up?)"),
     (
         r"IDENTIFICATION HAS CHANGED",
-        "ssh-keygen -R {address}, if you have installed the server anew; else find out why",
+        "ssh-keygen -R {address}, if you have reinstalled the server; otherwise, find out why first",
     ),
-    (r"Host key verification", "{login} (once by hand: compare the fingerprint with your provider's, and say yes)"),
-    (r"Permission denied|Too many auth", "ssh-copy-id {target}, or ansible_user and ansible_ssh_private_key_file"),
-    (r"sshpass", "ssh-copy-id {target}, for a key instead of a password; or apt-get install sshpass on this machine"),
+    (r"Host key verification", "{login} (once by hand: compare the fingerprint with your provider's, then answer yes)"),
+    (r"Permission denied|Too many auth", "ssh-copy-id {target}, or set ansible_user and ansible_ssh_private_key_file"),
+    (r"sshpass", "ssh-copy-id {target}, to log in with a key; or install sshpass on the control node"),
     (r"no such identity|bad permissions|UNPROTECTED", "ansible_ssh_private_key_file: a file that only you can read"),
 )
 #: The fix by sudo's error message.
 _SUDO_CURES = (
     (
         r"Missing|password is required",
-        "the same command with -K, which asks for the password of {user} on the host; or ansible_become_password in\n"
-        "vault.yml; or no password at all, by this line in /etc/sudoers.d on the host: {user} ALL=(ALL) NOPASSWD:ALL",
+        "the same command with -K, which prompts for the sudo password of {user}; or ansible_become_password in\n"
+        "vault.yml; or sudo without a password, with this line in /etc/sudoers.d: {user} ALL=(ALL) NOPASSWD:ALL",
     ),
     (
         r"Incorrect|try again",
-        "the right password of {user}, after -K or in ansible_become_password (try: {login} -t sudo -v)",
+        "the correct password of {user}, after -K or in ansible_become_password (try: {login} -t sudo -v)",
     ),
     (r"not in the sudoers|not allowed", "usermod -aG sudo {user}, run as root on the host"),
     (r"sudo: (?:command )?not found|sudo: No such file", "apt-get install sudo, run as root on the host"),
-    (r"(?i)timed? ?out", "{login} -t sudo -v (when it answers at once: sudo may be waiting for a name server)"),
+    (r"(?i)timed? ?out", "{login} -t sudo -v (if it is slow, sudo may be waiting for DNS)"),
 )
 
 
@@ -79,16 +79,16 @@ def _access_problem(attempt: Mapping[Any, Any], host: str) -> Problem:
     there = f"as {user or 'the user of ~/.ssh/config, or your own,'} to {address or host}, port {port}"
     refusal = refusal_text(str(attempt["refusal"]))
     cures: tuple[tuple[str, str], ...] = ()
-    cure = "{login} (when that works, run this again)"
+    cure = "{login} (once that works, run the same command again)"
     if _NO_PYTHON.search(refusal) and "sudo:" not in refusal:
-        kind, problem = "no_python", f"The log-in works ({there}), but Ansible finds no Python on the host"
+        kind, problem = "no_python", f"The login works ({there}), but Ansible found no Python on the host"
         cure = "{login} -t sudo apt-get install python3"
     elif attempt.get("become"):
-        kind, problem, cures = "no_root", f"The log-in works ({there}), but sudo gives no rights of root", _SUDO_CURES
+        kind, problem, cures = "no_root", f"The login works ({there}), but sudo did not give root access", _SUDO_CURES
     elif attempt.get("connected"):
-        kind, problem = "no_facts", f"The log-in works ({there}), but the host's facts cannot be read"
+        kind, problem = "no_facts", f"The login works ({there}), but the host's facts could not be read"
     else:
-        kind, problem, cures = "unreachable", f"There is no log-in {there}", _SSH_CURES
+        kind, problem, cures = "unreachable", f"Login failed {there}", _SSH_CURES
     cure = next((better for pattern, better in cures if re.search(pattern, refusal)), cure)
     return make_problem(kind, f"host {host}", f"{problem}: {refusal}", cure.format(**words))
 

@@ -41,13 +41,13 @@ def check_accounts(report: Report, variable: str, apps: Mapping[Any, Any], accou
         home, own = get(known, str, "home"), f"/srv/{name}/data"
         if home is not None and home != own:
             problem = (
-                f"The host has a user {name} with the home folder {show(home)}, and this app's would be {own}. The app "
-                "would run as that user and with its rights."
+                f"The host has a user {name} with the home folder {show(home)}, but the app's would be {own}. The app "
+                "would run as that user, with its permissions."
             )
             cure = f"{name}-app (or deluser {name} on the host, if nothing needs that user)"
             report.add("account_exists", (variable, name), problem, cure)
         elif get(known, bool, "group"):
-            problem = f"The host has a group {name} that is not this app's. The app would run with the group's rights."
+            problem = f"The host has a group {name} that is not this app's. The app would run with its permissions."
             cure = f"{name}-app (or delgroup {name} on the host, if nothing needs that group)"
             report.add("account_exists", (variable, name), problem, cure)
 
@@ -65,5 +65,7 @@ def check_builders(report: Report, variable: str, apps: Mapping[Any, Any], setti
     for index, user in enumerate(get(settings, list, "admin_users") or []):
         name, place = get(user, str, "name"), ("admin_users", index, "name")
         if name in accounts and report.clean(place):
-            problem = f"{variable}.{accounts[name]} is built as the user {name}, whom sshd always refuses."
+            problem = (
+                f"{variable}.{accounts[name]} is built as the user {name}, and sshd rejects all logins as that user."
+            )
             report.add("admin_is_builder", place, problem, f"{name}-admin (or another name for the app)")

@@ -44,10 +44,10 @@ def check_apps(report: Report, variable: str, apps: Any, project_dir: Path) -> N
     if isinstance(apps, Unreadable):
         return
     if apps is None or apps in ("", {}, []):
-        report.add("no_apps", (variable,), f"{variable} is not set, or empty: there is no app to serve.", example)
+        report.add("no_apps", (variable,), f"{variable} is not set or empty, so there is no app to deploy.", example)
         return
     if not isinstance(apps, dict):
-        problem = f"It has to be a mapping of apps by their names, and is {type_name(apps)}."
+        problem = f"Must be a mapping of app names to apps, but is {type_name(apps)}."
         report.add("not_a_mapping", (variable,), problem, example)
         return
     report.apps = list(apps)
@@ -57,23 +57,23 @@ def check_apps(report: Report, variable: str, apps: Any, project_dir: Path) -> N
         if isinstance(app, dict):
             _check_app(report, place, app, project_dir)
         elif not isinstance(app, Unreadable):
-            problem = f"It has to be a mapping of options, and is {type_name(app)}."
+            problem = f"Must be a mapping of options, but is {type_name(app)}."
             report.add("not_a_mapping", place, problem, example)
 
 
 def _check_name(report: Report, place: Place, name: Any) -> None:
     if not isinstance(name, str):
-        hint = "YAML reads yes, no, on, off and digits as something else: write it in quotes, or choose another one."
-        report.add("bad_app_name", place, f"The app's name is {type_name(name)}. {hint}", "shop")
+        hint = "YAML reads yes, no, on, off and digits as other types: write the name in quotes, or choose another one."
+        report.add("bad_app_name", place, f"An app's name must be a string, but is {type_name(name)}. {hint}", "shop")
     elif not _APP_NAME.fullmatch(name):
         better = re.sub(r"[^a-z0-9]+", "-", name.lower()).lstrip("-0123456789")[:31].strip("-")
         problem = (
-            f"{show(name)} cannot be an app's name, which names a user, folders and a database: "
-            "lower-case letters, digits and hyphens, a letter first and no hyphen last, at most 31."
+            f"{show(name)} is not a valid app name, because it also names a user, folders and a database. Use at most "
+            "31 lower-case letters, digits and hyphens, starting with a letter and not ending with a hyphen."
         )
         report.add("bad_app_name", place, problem, better or "shop")
     elif name in RESERVED_NAMES:
-        problem = f"{name} is a user, group, database or folder of the system's own. Choose another name."
+        problem = f"{name} is reserved for a user, group, database or folder of the system. Choose another name."
         report.add("reserved_app_name", place, problem, f"{name}-app")
 
 
@@ -87,7 +87,7 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
     _check_persistent(report, place, app)
     _check_front(report, place, app)
     if get(app, int, "threads") not in (None, 1) and get(app, str, "worker_class") == "sync":
-        problem = "A worker of the class sync has one thread, so that this has no effect."
+        problem = "Workers of the class sync have one thread, so threads has no effect."
         report.add("threads_without_gthread", (*place, "threads"), problem, "worker_class: gthread")
 
 
@@ -120,8 +120,10 @@ def _check_secrets_in_commands(report: Report, place: Place, app: dict[Any, Any]
     for where, command in commands.items():
         found = [name for name, value in secrets.items() if isinstance(command, str) and value in command]
         if found:
-            problem = f"It holds the value of secrets.{found[0]}. The process list and the journal show commands."
-            cure = f'the command with "${found[0]}" in its place, or code that reads {found[0]} from the environment'
+            problem = (
+                f"The command contains the value of secrets.{found[0]}, and the process list and the journal show it."
+            )
+            cure = f'the command with "${found[0]}" instead, or code that reads {found[0]} from the environment'
             report.add("secret_in_command", (*place, *where), problem, cure)
 
 
@@ -140,11 +142,11 @@ def _check_front(report: Report, place: Place, app: dict[Any, Any]) -> None:
     for name in get(app, dict, "headers") or {}:
         known = seen.setdefault(name.lower(), name) if isinstance(name, str) else name
         if known != name and report.clean((*place, "headers", name)):
-            report.add("bad_header", (*place, "headers", name), f"It is there already, as {known}.", EXAMPLE_HEADERS)
+            report.add("bad_header", (*place, "headers", name), f"Already set, as {known}.", EXAMPLE_HEADERS)
     methods = get(app, list, "methods")
     # Health checks use GET, and so does every browser.
     if methods is not None and "GET" not in methods and report.clean((*place, "methods")):
-        problem = "GET is not among them, by which every page is asked for."
+        problem = "GET is missing. Browsers and health checks use it for every page."
         report.add("methods_without_get", (*place, "methods"), problem, "methods: [GET, HEAD, POST]")
 
 
@@ -159,13 +161,15 @@ def _check_persistent(report: Report, place: Place, app: dict[Any, Any]) -> None
         if not parts or not report.clean(here):
             continue
         if static and _holds(parts, static):
-            problem = f"{show(folder)} holds the static files, which belong to the code and change with each release."
+            problem = (
+                f"{show(folder)} contains the static files, which are part of the code and change with each release."
+            )
             report.add("persistent_over_static", here, problem, _EXAMPLE_PERSISTENT)
         elif _holds(parts, module) or _holds(parts, ("src", *module)):
-            problem = f"{show(folder)} holds the app's code, which would be hidden by the data folder."
+            problem = f"{show(folder)} contains the app's code, which the data folder would hide."
             report.add("persistent_over_code", here, problem, _EXAMPLE_PERSISTENT)
         elif any(_holds(parts, other) or _holds(other, parts) for other in earlier):
-            problem = f"{show(folder)} and another one of them lie in each other. Name the outer one alone."
+            problem = f"{show(folder)} and another entry contain each other. Keep only the outer folder."
             report.add("persistent_overlap", here, problem, _EXAMPLE_PERSISTENT)
         earlier.append(parts)
 
@@ -188,13 +192,13 @@ def check_between_apps(report: Report, variable: str, apps: dict[Any, Any], sett
     owners: dict[str, Place] = {}
     for name, app in apps.items():
         if isinstance(name, str) and name in admins:
-            problem = "The app has the name of an administrator in admin_users, and would run as that user."
+            problem = "An administrator in admin_users has the same name, so the app would run as that user."
             report.add("app_name_is_admin", (variable, name), problem, f"{name}-app")
         for index, domain in enumerate(get(app, list, "domains") or []):
             bare = same_name(domain, bare_domain(domain)) if isinstance(domain, str) else ""
             place = (variable, name, "domains", index)
             first = owners.setdefault(bare, place) if bare else place
             if first[1] != name:
-                problem = f"{show(domain)} leads to another app already, at {path_text(first)}. It can lead to one."
+                problem = f"{show(domain)} already belongs to another app, at {path_text(first)}. A domain has one app."
                 works = bare_domain(name) if isinstance(name, str) else "shop.localhost"
                 report.add("shared_domain", place, problem, snippet(("domains",), [works]))

@@ -14,11 +14,13 @@ from .schema import check_options, wrong_type
 
 #: Minimum characters. Anyone who copies the repository has unlimited time to guess: 20 from openssl are 120 bits.
 PASSPHRASE_MINIMUM = 20
-_EXAMPLE = 'backup: {passphrase: "{{ vault_backup_passphrase }}"}  # in vault.yml: what openssl rand -base64 32 prints'
+_EXAMPLE = (
+    'backup: {passphrase: "{{ vault_backup_passphrase }}"}  # in vault.yml; to create it: openssl rand -base64 32'
+)
 _EXAMPLE_SECOND = (
     "backup: {second: {repository: sftp:backup@203.0.113.20:/flaskhost/production1, "
     'ssh_key: "{{ vault_backup_ssh_key }}",\n'
-    "         known_hosts: what ssh-keyscan 203.0.113.20 prints, once you have compared it}}"
+    "         known_hosts: the output of ssh-keyscan 203.0.113.20, after you have compared it}}"
 )
 _EXAMPLE_S3 = (
     "backup: {second: {repository: s3:https://s3.example.com/bucket/production1,\n"
@@ -51,30 +53,34 @@ def check_backup_setting(report: Report, value: Any) -> None:
     _check_second(report, value)
     for name, query in (get(value, dict, "assertions") or {}).items():
         if not isinstance(query, (str, Unreadable)):
-            problem = f"It is {type_name(query)}, and has to be a query."
+            problem = f"Must be a query, but is {type_name(query)}."
             report.add("wrong_type", ("backup", "assertions", name), problem, "SELECT count(*) > 0 FROM entry")
     hook = get(value, str, "hook")
     if hook:
         try:
             shlex.split(hook)
         except ValueError:
-            report.add("malformed", ("backup", "hook"), "A quote in it is not closed.", "hook: /usr/local/bin/tell")
+            report.add(
+                "malformed", ("backup", "hook"), "The command has an unclosed quote.", "hook: /usr/local/bin/tell"
+            )
 
 
 def _check_passphrase(report: Report, value: dict[Any, Any]) -> None:
     place, passphrase = ("backup", "passphrase"), get(value, str, "passphrase")
     if not passphrase:
         if value.get("passphrase") in (None, "") and len(value) > (1 if "passphrase" in value else 0):
-            problem = "It is not set, and without it nothing is backed up, whatever else is set here."
+            problem = "The passphrase is missing. Without it, nothing is backed up."
             report.add("missing", place, problem, _EXAMPLE)
         return
     if len(passphrase) < PASSPHRASE_MINIMUM:
-        problem = f"It has {len(passphrase)} characters and needs {PASSPHRASE_MINIMUM}: it can be guessed at leisure."
+        problem = (
+            f"The passphrase has {len(passphrase)} characters and needs {PASSPHRASE_MINIMUM}: it is easy to guess."
+        )
         report.add("short_passphrase", place, problem, _EXAMPLE)
     elif len(set(passphrase)) < 6 or any(word in passphrase.lower() for word in _PLACEHOLDERS[:2]):
-        report.add("placeholder_secret", place, "It is a placeholder, or one that anybody tries first.", _EXAMPLE)
+        report.add("placeholder_secret", place, "The passphrase is a placeholder, or easy to guess.", _EXAMPLE)
     elif passphrase.strip() != passphrase:
-        report.add("malformed", place, "It begins or ends with a space, which pgBackRest leaves out.", _EXAMPLE)
+        report.add("malformed", place, "The passphrase starts or ends with a space, which pgBackRest strips.", _EXAMPLE)
 
 
 def _check_second(report: Report, value: dict[Any, Any]) -> None:
@@ -83,31 +89,31 @@ def _check_second(report: Report, value: dict[Any, Any]) -> None:
     for name, item in (get(second, dict, "environment") or {}).items():
         # Messages never show the value.
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            problem = "It is not the name of an environment variable: letters, digits and _, no digit first."
+            problem = "Not a valid variable name. Use letters, digits and _, and do not start with a digit."
             report.add("bad_variable_name", (*place, "environment", name), problem, _EXAMPLE_S3)
         elif isinstance(item, (dict, list)) or (isinstance(item, str) and re.search(r"[\x00-\x1f\x7f]", item)):
-            problem = "It has to be a text or a number on one line."
+            problem = "Must be a string or a number, on one line."
             report.add("bad_variable_value", (*place, "environment", name), problem, _EXAMPLE_S3)
     if not repository:
         if second and "repository" not in second:
-            report.add("missing", (*place, "repository"), "It is missing: where is the second one?", _EXAMPLE_SECOND)
+            report.add("missing", (*place, "repository"), "The second repository is missing.", _EXAMPLE_SECOND)
         return
     if repository.startswith("sftp:"):
         try:
             sftp_options({"repository": repository})
         except Refused:
-            problem = f"{show(repository)} is not to be understood."
+            problem = f"{show(repository)} is not a valid SFTP repository."
             cure = "sftp:USER@HOST:/PATH, or with a port: sftp://USER@HOST:PORT//PATH"
             report.add("malformed", (*place, "repository"), problem, cure)
         if not get(second, str, "known_hosts") and not isinstance(second.get("known_hosts"), Unreadable):
-            problem = "It is missing: without the other host's key nobody knows who gets the backups."
+            problem = "The host key is missing. Without it, the host cannot verify where its backups go."
             report.add("missing", (*place, "known_hosts"), problem, _EXAMPLE_SECOND)
     elif repository.startswith(tuple(_LOGINS)):
         _check_login(report, repository, second)
     elif repository.startswith("/"):
         path = get(value, str, "path") or str(BACKUP_OPTIONS["path"].default)
         if repository == path or repository.startswith(f"{path}/"):
-            problem = "It is within the first one: what takes one takes both."
+            problem = "The second repository is inside the first: a failure that destroys one destroys both."
             report.add("malformed", (*place, "repository"), problem, _EXAMPLE_SECOND)
 
 
@@ -116,7 +122,7 @@ def _check_login(report: Report, repository: str, second: dict[Any, Any]) -> Non
     place, kind = ("backup", "second"), repository.partition(":")[0] + ":"
     example = _EXAMPLE_S3 if kind == "s3:" else _EXAMPLE_REST
     if "@" in repository.partition("://")[2].partition("/")[0]:
-        problem = "There is a password in the address, which is shown by --diff, and stays in your inventory's history."
+        problem = "The URL contains a password, which --diff shows and your inventory's history keeps."
         report.add("secret_in_repo", (*place, "repository"), problem, example)
         return
     given = get(second, dict, "environment") or {}
@@ -124,7 +130,7 @@ def _check_login(report: Report, repository: str, second: dict[Any, Any]) -> Non
     # A private REST server can authenticate by certificate or by network instead.
     wanted = kind == "s3:" or len(absent) == 1
     if absent and wanted and not isinstance(second.get("environment"), Unreadable):
-        problem = f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: the store lets nobody in."
+        problem = f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing: the login would fail."
         report.add("missing", (*place, "environment"), problem, example)
 
 
@@ -161,7 +167,7 @@ def check_own_repository(report: Report, others: Iterable[str]) -> None:
         others: the hosts with the same repository, from :func:`hosts_with_repository`.
     """
     if names := ", ".join(others):
-        problem = f"{names} would use it too. Hosts that make one repository at the same moment destroy it."
+        problem = f"{names} would use the same repository. Hosts that create one at the same time destroy it."
         cure = "repository: sftp:backup@203.0.113.20:/flaskhost/{{ inventory_hostname }}"
         report.add("shared_repository", ("backup", "second", "repository"), problem, cure)
 

@@ -41,24 +41,24 @@ def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: d
     # A process needs as much as one slot, and an app has two.
     needed = len(apps) * sizing.SLOT_MINIMUM_MB + processes * sizing.SLOT_MINIMUM_MB // sizing.SLOTS_AT_ONCE
     if free < needed:
-        beside = f" and {processes} processes beside them need {needed} MB" if processes else ""
+        beside = f" and {processes} background processes need {needed} MB" if processes else ""
         each = beside or f" need {sizing.SLOT_MINIMUM_MB} MB each"
         problem = (
-            f"{len(apps)} apps{each}, and of the host's {memory} MB there are {free} beside the system and PostgreSQL."
+            f"{len(apps)} apps{each}, but after the system and PostgreSQL, {free} of the host's {memory} MB are left."
         )
-        fewer = "fewer processes" if processes else f"{max(1, free // sizing.SLOT_MINIMUM_MB)} of them"
+        fewer = "fewer processes" if processes else f"{max(1, free // sizing.SLOT_MINIMUM_MB)} of these apps"
         cure = f"{fewer} on this host, or a host with more memory"
         report.add("too_many_apps", (variable,), problem, cure)
     for name, app in apps.items():
         limit = budget["apps"][name]["memory_mb"]
         if (app["limits"]["memory"] or 0) > free:
-            problem = f"A slot of the app may take {limit} MB, and there are {free} beside the system and PostgreSQL."
+            problem = f"A slot of the app can use {limit} MB, but after the system and PostgreSQL, {free} MB are left."
             place = (variable, name, "limits", "memory")
             report.add("memory_limit", place, problem, snippet(place[2:], free // sizing.SLOTS_AT_ONCE))
         needed = sizing.MASTER_MB + (app["workers"] or 0) * sizing.WORKER_MB
         if app["workers"] and needed > limit:
             most = max(1, (limit - sizing.MASTER_MB) // sizing.WORKER_MB)
-            problem = f"{app['workers']} workers take about {needed} MB, and a slot of the app may take {limit} MB."
+            problem = f"{app['workers']} workers need about {needed} MB, but a slot of the app can use {limit} MB."
             report.add("too_many_workers", (variable, name, "workers"), problem, snippet(("workers",), most))
 
 
@@ -71,16 +71,16 @@ def _check_connections(report: Report, variable: str, apps: dict[str, Any], budg
     }
     most = sorted(opened, key=lambda name: (-opened[name], name))[:3]
     problem = (
-        f"All apps together may open {connections} connections to the database (workers times threads times "
-        f"{sizing.SLOTS_AT_ONCE} slots, and {sizing.PROCESS_CONNECTIONS} for each process), and PostgreSQL serves at "
-        f"most {MAXIMUM_CONNECTIONS} well. "
-        f"Most of them: {', '.join(f'{name} {opened[name]}' for name in most)}."
+        f"All apps together can open {connections} database connections (workers times threads times "
+        f"{sizing.SLOTS_AT_ONCE} slots, plus {sizing.PROCESS_CONNECTIONS} for each process), but the maximum is "
+        f"{MAXIMUM_CONNECTIONS}. "
+        f"The apps with the most: {', '.join(f'{name} {opened[name]}' for name in most)}."
     )
     report.add("too_many_connections", (variable,), problem, f"{most[0]}: {{workers: 2, threads: 8}}")
 
 
 def _is_within(value: int, option: Option) -> bool:
-    """Whether a number is one that its option takes."""
+    """Check whether a number is in the range of its option."""
     least, most = option.minimum, option.maximum
     return (least is None or least <= value) and (most is None or value <= most)
 

@@ -32,14 +32,14 @@ def fault(value: str) -> str:
     """
     words = value.split()
     if not words:
-        return "It is empty."
+        return "The calendar event is empty."
     for index, word in enumerate(words):
         if _NUMBERS.fullmatch(word) or (index == 0 and (_DAYS.fullmatch(word) or word.lower() in _SHORTHAND)):
             continue
         zones = _zones()
         if index and index == len(words) - 1 and (word in zones if zones else _ZONE.fullmatch(word)):
             continue
-        return f"{show(value)} is not a time that systemd can read: it does not know {show(word)}."
+        return f"{show(value)} is not a calendar event of systemd: {show(word)} is unknown."
     return ""
 
 
@@ -73,9 +73,9 @@ def check_calendars(report: Report, variable: str, apps: Any, settings: Any, ans
     for place, value in expressions(variable, apps, settings):
         said = get(answers, str, value)
         if said and report.clean(place):
-            problem = f"systemd on the host cannot read this time: {said}."
+            problem = f"systemd on the host rejects this calendar event: {said}."
             example = snippet(place, "*-*-* 03:00") if place[0] == "backup" else EXAMPLE_TIMER
-            report.add("bad_calendar", place, problem, f"{example}  # to try one: systemd-analyze calendar")
+            report.add("bad_calendar", place, problem, f"{example}  # to check one: systemd-analyze calendar")
 
 
 @cache

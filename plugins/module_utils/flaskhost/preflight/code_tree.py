@@ -34,29 +34,29 @@ def check_source(report: Report, place: Place, app: dict[Any, Any], project_dir:
     named = [key for key in ("path", "repo", "archive") if key in given]
     if not named:
         problem = (
-            "It names no code. Write path, a folder on this machine, or repo and version, a git repository, or archive "
-            "and checksum."
+            "The source is missing. Set path (a folder on the control node), repo and version (a git repository), or "
+            "archive and checksum."
         )
         report.add("no_source", here, problem, _EXAMPLE_PATH)
     if len(named) > 1:
-        problem = f"It names {len(named)} sources, {' and '.join(named)}. Keep the one to be run."
+        problem = f"Only one source is allowed, but there are {len(named)}: {' and '.join(named)}. Keep one of them."
         report.add("two_sources", here, problem, example)
     else:
         _check_companions(report, here, given, example)
     if "repo" in given and "version" not in given:
-        problem = "It names a repo without a version: the branch, tag or commit to run."
+        problem = "The version is missing: the branch, tag or commit of repo to deploy."
         report.add("repo_without_version", (*here, "version"), problem, example)
     repo, version = get(source, str, "repo") or "", get(source, str, "version") or ""
     if version and report.clean((*here, "repo")) and git.needs_commit(repo, version):
         problem = (
             f"{repo.partition(':')[0]}:// is not encrypted: anyone on the network path can serve other code as "
-            f"{show(version)}. Use https:// or SSH, or name a whole commit (40 digits), which git verifies."
+            f"{show(version)}. Use https:// or SSH, or a full commit hash (40 digits), which git verifies."
         )
         works = f"source: {{repo: {re.sub('^[a-z]+', 'https', repo)}, version: {version}}}"
         report.add("forgeable_version", (*here, "version"), problem, works)
     if repo and report.clean((*here, "repo")) and not re.match(r"(?i)ssh://|[^/]+@", repo):
         for key in sorted(given & {"key", "known_hosts"}):
-            problem = f"{key} is for a repository that is read over SSH, and the URL of repo is of another kind."
+            problem = f"{key} only works with a repository over SSH, but repo is another kind of URL."
             cure = 'source: {repo: "git@github.com:ada/shop.git", version: v1.4.0}  # and the key'
             report.add("key_without_ssh", (*here, key), problem, cure)
     if archive := get(source, str, "archive"):
@@ -71,13 +71,13 @@ def _check_companions(report: Report, here: Place, given: set[Any], example: str
     """Check that options of one kind of source are not combined with another kind."""
     if "repo" not in given:
         if "version" in given:
-            problem = "A version belongs to a repo; a folder or an archive has only the one that is there."
+            problem = "version only works with repo. A folder or an archive has no versions."
             report.add("version_without_repo", (*here, "version"), problem, example)
         for key in sorted(given & {"key", "known_hosts"}):
-            problem = f"{key} belongs to a repo that is read over SSH. Take it out."
+            problem = f"{key} only works with a repo over SSH. Remove it."
             report.add("key_without_repo", (*here, key), problem, example)
     if "checksum" in given and "archive" not in given:
-        problem = "A checksum belongs to an archive. Take it out."
+        problem = "checksum only works with archive. Remove it."
         report.add("checksum_without_archive", (*here, "checksum"), problem, example)
 
 
@@ -85,17 +85,17 @@ def _check_archive(report: Report, here: Place, archive: str, checksum: str, pro
     """Check that an archive has a checksum and, if it is on the control node, that it exists and matches."""
     example = snippet(("source",), EXAMPLE_ARCHIVE)
     if not checksum and report.clean((*here, "checksum")):
-        problem = "An archive needs its checksum, so that it is the one that you mean. 'sha256sum ARCHIVE' prints it."
+        problem = "An archive needs a checksum that the host can verify. 'sha256sum ARCHIVE' prints it."
         report.add("archive_without_checksum", (*here, "checksum"), problem, example)
     if archives.is_url(archive) or not report.clean((*here, "archive")):
         return
     path = project_dir / archive
     if not _exists(path):
-        hint = " A ~ is not your home folder here: write the path in full." if "~" in path.parts else ""
-        problem = f"There is no file {path} on this machine.{hint}"
+        hint = " ~ is not expanded here: write the full path." if "~" in path.parts else ""
+        problem = f"There is no file {path} on the control node.{hint}"
         report.add("archive_not_found", (*here, "archive"), problem, example)
     elif _is_folder(path):
-        problem = f"{path} is a folder. Name an archive, or write path instead of archive."
+        problem = f"{path} is a folder. Name an archive, or use path instead of archive."
         report.add("archive_is_a_folder", (*here, "archive"), problem, example)
     elif checksum and report.clean((*here, "checksum")):
         try:
@@ -106,18 +106,18 @@ def _check_archive(report: Report, here: Place, archive: str, checksum: str, pro
             return
         if got != checksum.partition(":")[2].lower():
             problem = (
-                f"{path} has the checksum sha256:{got}, and {path_text((*here, 'checksum'))} is {checksum}. Find out "
-                "which of the two is right."
+                f"{path} has the checksum sha256:{got}, but {path_text((*here, 'checksum'))} is {checksum}. Find out "
+                "which one is correct."
             )
-            works = f"checksum: sha256:{got}  # if the archive is the right one"
+            works = f"checksum: sha256:{got}  # if the archive is correct"
             report.add("wrong_checksum", (*here, "checksum"), problem, works)
 
 
 def _find_code(report: Report, here: Place, top: Path, subdir: str) -> tuple[Path, Path] | None:
     if not _exists(top):
-        hint = " A ~ is not your home folder here: write the path in full." if "~" in top.parts else ""
+        hint = " ~ is not expanded here: write the full path." if "~" in top.parts else ""
         report.add(
-            "source_not_found", (*here, "path"), f"There is no folder {top} on this machine.{hint}", _EXAMPLE_PATH
+            "source_not_found", (*here, "path"), f"There is no folder {top} on the control node.{hint}", _EXAMPLE_PATH
         )
     elif not _is_folder(top):
         report.add("source_not_a_folder", (*here, "path"), f"{top} is a file. Name the app's folder.", _EXAMPLE_PATH)
@@ -125,7 +125,7 @@ def _find_code(report: Report, here: Place, top: Path, subdir: str) -> tuple[Pat
         if _is_folder(top / subdir):
             return top / subdir, top
         problem = f"There is no folder {subdir} in {top}. {_there('Folders', _names(top, folders=True))}"
-        report.add("subdir_not_found", (*here, "subdir"), problem, "source without subdir, for an app at the top")
+        report.add("subdir_not_found", (*here, "subdir"), problem, "source without subdir, if the app is at the top")
     return None
 
 
@@ -162,11 +162,11 @@ def _check_requirements(report: Report, place: Place, named: str, code: Path, to
     cure = "uv lock, or pip freeze > requirements.txt, in the app's folder"
     if named:
         files = [name for name in _names(code) if re.search(r"req|lock|toml", name)]
-        problem = f"There is no file {named} in {code}. {_there('Files that it may be', files)}"
+        problem = f"There is no file {named} in {code}. {_there('Possible files', files)}"
         report.add("requirements_not_found", place, problem, cure)
     else:
         wanted = ", ".join(virtualenv.CANDIDATES[:-1]) + f" or {virtualenv.CANDIDATES[-1]} with dependencies"
-        problem = f"Nothing in {code} says which packages the app needs: there is no {wanted}."
+        problem = f"{code} does not pin the packages of the app: there is no {wanted}."
         report.add("no_requirements", place, problem, cure)
 
 
@@ -177,7 +177,9 @@ def _check_wheelhouse(report: Report, place: Place, named: str, code: Path, top:
         problem = f"In {code}: {error.reason} {_there('Folders', _names(code, folders=True))}"
         report.add("wheelhouse_not_found", place, problem, error.cure)
     except (OSError, ValueError) as error:
-        report.add("wheelhouse_not_found", place, f"It cannot be read: {error}.", "a folder of the code with wheels")
+        report.add(
+            "wheelhouse_not_found", place, f"It cannot be read: {error}.", "a folder in the source that contains wheels"
+        )
 
 
 def _check_module(report: Report, place: Place, wsgi: str, code: Path) -> None:

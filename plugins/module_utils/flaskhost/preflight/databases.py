@@ -61,19 +61,19 @@ def check_databases(report: Report, variable: str, apps: Mapping[Any, Any], answ
         if not things:
             continue
         problem = (
-            f"PostgreSQL already has {_listed(things)}, which Flaskhost did not create for this app. The app would get "
-            "the data and the rights that are there, and those who use them now would lose theirs."
+            f"PostgreSQL already has {_listed(things)}, which Flaskhost did not create for this app. The app would "
+            "take over the data and the privileges, and the current users would lose theirs."
         )
         cure = f'{name}-app (or hand them over to Flaskhost: docs/postgres.md, "A name that is taken")'
         report.add("database_exists", (variable, name), problem, cure)
     silent = get(answer, str, "silent")
     if silent:
         problem = (
-            f"PostgreSQL {silent} does not answer, and there are databases in it. Preflight cannot tell whether one of "
-            "them has the name of an app and is not that app's own."
+            f"PostgreSQL {silent} has databases but does not respond. Preflight cannot check whether one of them has "
+            "the name of an app but does not belong to it."
         )
         unit = f"postgresql@{silent.replace('/', '-')}"
-        cure = f"sudo systemctl start {unit} on the host (sudo journalctl -u {unit} says why it stopped)"
+        cure = f"sudo systemctl start {unit} on the host (sudo journalctl -u {unit} shows why it stopped)"
         report.add("database_silent", ("host", "postgresql"), problem, cure)
 
 

@@ -26,7 +26,7 @@ def disk_warnings(facts: Any, host: str, *, runs_apps: bool, runs_database: bool
     if not open_:
         return []
     return [
-        f"{host}: limits.disk does not hold here. The disk of {' and '.join(open_)} has no project quotas, so one "
+        f"{host}: limits.disk has no effect. The file system of {' and '.join(open_)} has no project quotas, so one "
         "app can fill it. docs/isolation.md, The disk, shows how to turn them on."
     ]
 

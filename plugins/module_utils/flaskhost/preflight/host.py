@@ -37,17 +37,17 @@ def check_facts(report: Report, facts: Mapping[Any, Any]) -> None:
         cure = f"a server with {' or '.join(ARCHITECTURES)}"
         report.add("unsupported_architecture", ("host", "architecture"), problem, cure)
     if manager and manager != "systemd":
-        problem = f"The host's services are run by {manager}, not by systemd: is it a container without an init?"
-        cure = "a server, or a container, whose first process is systemd"
+        problem = f"The host's service manager is {manager}, not systemd. Is it a container without an init system?"
+        cure = "a server or a container that runs systemd as its first process"
         report.add("not_systemd", ("host", "service_mgr"), problem, cure)
     version = get_number(facts, "python", "version", "major"), get_number(facts, "python", "version", "minor")
     if None not in version and version < OLDEST_PYTHON:
         oldest = ".".join(map(str, OLDEST_PYTHON))
-        problem = f"Ansible uses Python {version[0]}.{version[1]} on the host, and the modules need {oldest}."
+        problem = f"Ansible uses Python {version[0]}.{version[1]} on the host, but the modules need {oldest}."
         report.add("old_python", ("host", "python"), problem, "ansible_python_interpreter: /usr/bin/python3")
     memory = get_number(facts, "memtotal_mb")
     if memory is not None and memory < MINIMUM_MEMORY_MB:
-        problem = f"The host has {memory} MB of memory, and an app with its database needs {MINIMUM_MEMORY_MB}."
+        problem = f"The host has {memory} MB of memory, but an app with its database needs {MINIMUM_MEMORY_MB}."
         report.add("too_little_memory", ("host", "memory"), problem, "a server with 1 GB or more")
     _check_disk(report, get(facts, list, "mounts") or [])
 
@@ -63,7 +63,7 @@ def _check_distribution(report: Report, facts: Mapping[Any, Any]) -> None:
     elif release is not None and show(release).strip('"') not in DISTRIBUTIONS[distribution]:
         kind, shown = "unsupported_release", f"{distribution} {show(release)}"
     if kind:
-        problem = f"The host runs {shown}. Flaskhost is made for {supported}, and tested on nothing else."
+        problem = f"The host runs {shown}. Flaskhost supports {supported}."
         report.add(kind, ("host", "distribution"), problem, f"a server with {supported}")
 
 
@@ -82,7 +82,7 @@ def _check_disk(report: Report, mounts: list[Any]) -> None:
     for mount, places in low.items():
         problem = (
             f"{free[mount] / 1024**3:.1f} GB are free on {mount}, which holds {' and '.join(places)}, "
-            f"and {MINIMUM_DISK // 1024**3} GB are needed for packages, releases, databases and logs."
+            f"but packages, releases, databases and logs need {MINIMUM_DISK // 1024**3} GB."
         )
-        cure = "a larger disk, or less on it: apt-get clean; du -xh --max-depth=2 / | sort -h | tail"
+        cure = "a larger disk, or more free space: apt-get clean; du -xh --max-depth=2 / | sort -h | tail"
         report.add("too_little_disk", ("host", "disk"), problem, cure)

@@ -41,9 +41,9 @@ def warnings(names: Iterable[str], known: Iterable[str], wired: Iterable[str], p
             found.append(f"The variable {name} is not a setting, and nothing reads it. Did you mean {near}?")
         elif name.startswith(begins):
             close = next(iter(difflib.get_close_matches(name, known, 1, 0.7)), "")
-            hint = f" The most similar one is {close}." if close else ""
+            hint = f" The most similar option is {close}." if close else ""
             found.append(
-                f"The variable {name} begins like an option of the role {name.partition('_')[0]}, which has no such "
-                f"option.{hint} If the variable is your own, choose a name with another beginning."
+                f"The variable {name} starts like an option of the role {name.partition('_')[0]}, which has no such "
+                f"option.{hint} If the variable is your own, choose a name with another prefix."
             )
     return found

@@ -46,23 +46,23 @@ def index_fault(value: str) -> str:
     except ValueError:
         return f"{show(value)} is not a URL."
     if "@" in url.netloc:
-        return "The URL has a user name or password in it, which ends up in process lists and logs. Write it without."
+        return "The URL contains a user name or password, which ends up in process lists and logs. Remove it."
     server = url.netloc.rpartition(":")[0] if port is not None else url.netloc
     # A valid URL contains nothing that pip could parse as an option, or that is special in a shell, unit or INI file.
     for wrong, problem in (
         (url.scheme not in ("http", "https"), "is not the URL of a package index, which begins with https://."),
         (
             not _CHARACTERS.fullmatch(value),
-            "has a space, a quote, a line end or another character that no URL has.",
+            "contains a space, a quote, a line break or another character that is not allowed in a URL.",
         ),
         (not _HOST.fullmatch(server), f"does not name a server after {url.scheme}://."),
         (
             url.scheme == "http" and not _is_loopback(host),
-            "has no encryption: anyone on the way can replace packages that root installs. Use https.",
+            "is not encrypted: anyone on the network path can replace packages that root installs. Use https.",
         ),
         (
             PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(host),
-            "is a placeholder. Write the index's own URL, or leave the setting out.",
+            "is a placeholder. Use the URL of your index, or leave the setting out.",
         ),
     ):
         if wrong:
@@ -91,11 +91,11 @@ def check_private_address(report: Report, value: Any) -> None:
     try:
         address = ipaddress.ip_address(value)
     except ValueError:
-        hint = " Write one address, without the length of its network." if "/" in value else ""
+        hint = " Write a single address, without a prefix length." if "/" in value else ""
         report.add("bad_address", place, f"{show(value)} is not an IP address.{hint}", EXAMPLE_ADDRESS)
         return
     if address.is_unspecified or address.is_multicast or address.is_loopback or "%" in value:
-        problem = f"{show(value)} is not an address by which other hosts can reach this one."
+        problem = f"{show(value)} is not an address at which other hosts can reach this one."
         report.add("bad_address", place, problem, EXAMPLE_ADDRESS)
 
 

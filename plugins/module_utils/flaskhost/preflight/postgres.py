@@ -15,11 +15,11 @@ EXAMPLE_LOGINS = 'postgres_logins: {shop: {a: "{{ vault_shop_database_a }}"}}'
 EXAMPLE_ELSEWHERE = 'secrets: {DATABASE_URL: "{{ vault_shop_database_url }}"}'
 #: Settings that Flaskhost depends on, and the consequence of a change.
 OWN_SETTINGS = {
-    "config_file": "Debian's programs look for it where it is.",
-    "data_directory": "Debian's programs look for it where it is.",
-    "external_pid_file": "Debian's programs look for it where it is.",
-    "hba_file": "The rules of who may log in would not be read.",
-    "ident_file": "Debian's programs look for it where it is.",
+    "config_file": "Debian's tools expect it in its place.",
+    "data_directory": "Debian's tools expect it in its place.",
+    "external_pid_file": "Debian's tools expect it in its place.",
+    "hba_file": "PostgreSQL would not read the rules for logins.",
+    "ident_file": "Debian's tools expect it in its place.",
     "port": "The apps would not find PostgreSQL.",
     "unix_socket_directories": "The apps would not find PostgreSQL.",
     "fsync": "A power failure would destroy the data.",
@@ -50,13 +50,13 @@ def check_extra_settings(report: Report, value: Any) -> None:
         if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+(?:\.[a-z_]+)?", name):
             report.add("bad_setting", place, f"{show(name)} is not the name of a setting.", EXAMPLE_SETTINGS)
         elif name in OWN_SETTINGS:
-            report.add("bad_setting", place, f"This one cannot be set. {OWN_SETTINGS[name]}", EXAMPLE_SETTINGS)
+            report.add("bad_setting", place, f"This setting cannot be changed. {OWN_SETTINGS[name]}", EXAMPLE_SETTINGS)
         elif isinstance(item, Unreadable):
             continue
         elif not isinstance(item, str | int | float):
             report.add("wrong_type", place, wrong_type(item, "str"), EXAMPLE_SETTINGS)
         elif isinstance(item, str) and re.search(r"[\x00-\x1f\x7f]", item):
-            problem = "It holds a line end or another control character; it has to be one line."
+            problem = "Contains a line break or another control character. Write it on one line."
             report.add("control_character", place, problem, EXAMPLE_SETTINGS)
 
 
@@ -75,9 +75,7 @@ def check_logins(report: Report, value: Any) -> None:
         for word, password in words.items():
             here = (*place, word)
             if not isinstance(word, str) or not re.fullmatch(r"[a-z][a-z0-9]{0,15}", word):
-                problem = (
-                    f"{show(word)} cannot be the last word of a role's name: up to 16 lower-case letters and digits."
-                )
+                problem = f"{show(word)} cannot end a role's name. Use up to 16 lower-case letters and digits."
                 report.add("bad_login", here, problem, EXAMPLE_LOGINS)
             elif isinstance(password, Unreadable) or password in (None, ""):
                 continue
@@ -85,9 +83,9 @@ def check_logins(report: Report, value: Any) -> None:
                 report.add("wrong_type", here, wrong_type(password, "str"), EXAMPLE_LOGINS)
             elif not re.fullmatch(rf"[\x21-\x7e]{{{SHORTEST_PASSWORD},256}}", password):
                 problem = (
-                    f"The password has to be of {SHORTEST_PASSWORD} letters, digits and signs at least, without spaces."
+                    f"The password must have at least {SHORTEST_PASSWORD} letters, digits and symbols, without spaces."
                 )
-                report.add("bad_login", here, problem, "openssl rand -base64 32 makes one; put it into the vault")
+                report.add("bad_login", here, problem, "the output of openssl rand -base64 32, in ansible-vault")
 
 
 def check_database_elsewhere(report: Report, variable: str, apps: dict[Any, Any]) -> None:
@@ -102,8 +100,8 @@ def check_database_elsewhere(report: Report, variable: str, apps: dict[Any, Any]
         given = {*(get(app, dict, "env") or {}), *(get(app, dict, "secrets") or {})}
         if isinstance(app, dict) and get(app, bool, "database") is not False and not given & {*DATABASE_VARIABLES}:
             problem = (
-                "This host runs the app and is not in the group db, so that it has no PostgreSQL of its own. "
-                "Say where the database is (docs/postgres.md), or that there is none."
+                "This host runs the app but is not in the group db, so it has no PostgreSQL of its own. "
+                "Set the URL of the database (docs/postgres.md), or database: false."
             )
             report.add("database_elsewhere", (variable, name, "secrets"), problem, EXAMPLE_ELSEWHERE)
 
@@ -123,9 +121,9 @@ def check_role_names(report: Report, variable: str, apps: dict[Any, Any], settin
         for word in sorted(word for word in words if isinstance(word, str)):
             other = f"{name}-{word}"
             if other in apps:
-                problem = f"The app {name} has a role of that name in PostgreSQL. Choose another name."
+                problem = f"The app {name} has a PostgreSQL role with this name. Choose another name."
                 report.add("app_name_is_role", (variable, other), problem, f"{other}-app")
     for name in logins:
         if name not in apps:
-            problem = f"There is no app of the name {show(name)} in {variable}."
+            problem = f"There is no app {show(name)} in {variable}."
             report.add("unknown_app", ("postgres_logins", name), problem, EXAMPLE_LOGINS)

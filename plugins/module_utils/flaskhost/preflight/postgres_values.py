@@ -83,14 +83,14 @@ def check_values(report: Report, settings: Any, packages: Any, answers: Any) -> 
                 if library in known or unread or library.startswith("/"):
                     continue
                 near = closest(library, known & CONTRIB) or closest(library, known)
-                hint = f" Did you mean {near}?" if near else " If a package brings it: postgres_extra_packages."
-                where = "on the host" if installed else "in PostgreSQL, and no package is named that could bring it"
-                problem = f"There is no library {show(library)} {where}: PostgreSQL would not start.{hint}"
+                hint = f" Did you mean {near}?" if near else " Add its package to postgres_extra_packages."
+                where = "on the host" if installed else "in PostgreSQL, and postgres_extra_packages is empty"
+                problem = f"There is no library {show(library)} {where}, so PostgreSQL would not start.{hint}"
                 report.add("unknown_library", place, problem, _EXAMPLE_LIBRARIES)
                 break
         elif (refusal := get(said, str, name)) is not None:
             if refusal:
-                report.add("bad_setting_value", place, f"PostgreSQL on the host refuses it: {refusal}", _example(name))
+                report.add("bad_setting_value", place, f"PostgreSQL on the host rejects it: {refusal}", _example(name))
         elif problem := _form_fault(name, value):
             report.add("bad_setting_value", place, problem, _example(name))
 
@@ -101,8 +101,8 @@ def _form_fault(name: str, value: str) -> str:
         return ""
     near = next((known for known in _UNITS if known.lower() == unit[1].lower()), "") or closest(unit[1], _UNITS)
     hint = f" Did you mean {near}?" if near else ""
-    return f"{show(value)}: {unit[1]} is not a unit of PostgreSQL (B, kB, MB, GB, TB; us, ms, s, min, h, d).{hint}"
+    return f"{show(value)}: {unit[1]} is not a PostgreSQL unit (B, kB, MB, GB, TB; us, ms, s, min, h, d).{hint}"
 
 
 def _example(name: str) -> str:
-    return f"{EXAMPLE}  # what {name} takes: https://www.postgresql.org/docs/current/runtime-config.html"
+    return f"{EXAMPLE}  # valid values of {name}: https://www.postgresql.org/docs/current/runtime-config.html"

@@ -21,7 +21,7 @@ Place = tuple[Any, ...]
 _DEEPEST = 12
 #: More than any site needs. A few lines of YAML anchors can stand for a billion values.
 _MOST_VALUES = 20_000
-#: Larger numbers are no sizes in bytes (and Python refuses to print a number of 5,000 digits).
+#: Larger numbers cannot be sizes in bytes (and Python refuses to print a number of 5,000 digits).
 _LARGEST = 1 << 60
 #: Control characters except the line break.
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -131,8 +131,8 @@ def read(report: Report, place: Place, value: Any, depth: int = 0) -> Any:
         return _plain(value)
     if depth > _DEEPEST or report.values > _MOST_VALUES:
         if report.clean(place[:2]):
-            shown = "is nested too deeply, or holds itself" if depth > _DEEPEST else "holds too many values"
-            report.add("too_deep", place, f"It {shown}.", "the same without YAML anchors (& and *)")
+            shown = "is nested too deeply, or contains itself" if depth > _DEEPEST else "contains too many values"
+            report.add("too_deep", place, f"The value {shown}.", "the same without YAML anchors (& and *)")
         return Unreadable()
     steps = list(value) if isinstance(value, Mapping) else range(len(value))
     items = ((_plain(step), read(report, (*place, _plain(step)), read_item(value, step), depth + 1)) for step in steps)
@@ -146,18 +146,18 @@ def _plain(value: Any) -> Any:
 
 def _add_unreadable(report: Report, place: Place, reason: str) -> None:
     if re.search("decrypt|vault exception", reason):
-        problem = "It is encrypted by ansible-vault, and the password to read it is missing or wrong."
-        cure = "the same command with --ask-vault-pass, or with --vault-password-file and the file that holds it"
+        problem = "The value is encrypted with ansible-vault, and the vault password is missing or wrong."
+        cure = "the same command with --ask-vault-pass, or with --vault-password-file FILE"
         report.add("vault_locked", place, problem, cure)
         return
     guarded = any(step in ("secrets", "env", "source", "tls") for step in place[2:3]) or place[:1] == ("acme",)
     if guarded and not _HARMLESS_REASON.fullmatch(reason):
-        reason = "its template fails, and the reason is not shown since it may hold the value"
-    cure = "a value, or a template that gives one"
+        reason = "its template fails; the reason is not shown, because it could contain the value"
+    cure = "a value, or a template that works"
     if name := re.match(r"'(\w+)' is undefined", reason):
         reason = f"the variable {name[1]} is not defined"
-        cure = f"{name[1]}: its value, in the inventory's group_vars/all (a secret in vault.yml, by ansible-vault)"
-    report.add("undefined", place, f"Its value cannot be worked out: {reason}.", cure)
+        cure = f"{name[1]}: its value, in the inventory's group_vars/all (secrets: in vault.yml, with ansible-vault)"
+    report.add("undefined", place, f"The value cannot be evaluated: {reason}.", cure)
 
 
 def get(value: Any, wanted: type, *steps: str) -> Any:
@@ -193,14 +193,14 @@ def closest(value: Any, known: Iterable[Any]) -> str:
 
 
 def type_name(value: Any) -> str:
-    """Return the type of a value in a user's words."""
+    """Return the type of a value in words for a message."""
     if value is None:
         return "empty"
     names = {
         bool: "true or false",
         int: "a whole number",
         float: "a number",
-        str: "a text",
+        str: "a string",
         list: "a list",
         dict: "a mapping",
     }

@@ -143,8 +143,8 @@ def _check_control(report: Report, place: Place, name: str, value: str, spec: Ma
     several = name in _MULTILINE
     if not (_CONTROL_OF_LINES if several else _CONTROL).search(value):
         return True
-    shown = "a control character" if several else "a line end or another control character; it has to be one line"
-    report.add("control_character", place, f"It holds {shown}.", _example(name, spec))
+    shown = "a control character." if several else "a line break or another control character. Write it on one line."
+    report.add("control_character", place, f"Contains {shown}", _example(name, spec))
     return False
 
 
@@ -205,15 +205,15 @@ def _sysctl_fault(name: Any, value: Any) -> str:
     if not isinstance(name, str) or not re.fullmatch(f"{dotted}|{slashed}", name):
         return f"{show(name)} is not the name of a kernel setting. 'sysctl -a' lists them."
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        return f"It has to be a number or a text, and is {type_name(value)}. The kernel's yes and no are 1 and 0."
+        return f"Must be a number or a string, but is {type_name(value)}. For yes and no, the kernel uses 1 and 0."
     if isinstance(value, str) and not re.fullmatch(r"[\x20-\x7e]+", value):
-        return "It is empty, or has a line end or a letter in it that no kernel setting has."
+        return "Empty, or contains a line break or another character that no kernel setting has."
     return ""
 
 
 def _restart_fault(value: str) -> str:
     """Return what is wrong with an expression that Perl evaluates as root between the brackets of qr(...)."""
-    words = f"{show(value)} is not a regular expression for names of services"
+    words = f"{show(value)} is not a valid regular expression for service names"
     allowed = r"(?:\\[.@\\|()$+*?^/\[\]dDwWsSbB-]|[A-Za-z0-9_.:,/^*+?|()\[\]-]|\$(?=$|[|)]))+"
     bare = re.sub(r"\\.", "", value)
     depth = 0
@@ -222,9 +222,9 @@ def _restart_fault(value: str) -> str:
         if depth < 0:
             break
     if "@" in bare:
-        return f"{words}: write \\@ for an @, which is an array to Perl."
+        return f"{words}: write \\@ instead of @, which Perl reads as an array."
     if not re.fullmatch(allowed, value) or depth or re.search(r"\(\?(?!:)", bare):
-        return f"{words}: letters, digits, . * + ? | ^ $ and brackets in pairs."
+        return f"{words}: use letters, digits, . * + ? | ^ $ and balanced brackets."
     try:
         re.compile(value)
     except re.error as error:
@@ -251,19 +251,19 @@ def _audit_fault(value: str) -> str:
     watch = first == "-w"
     problem = ""
     if first not in ("-w", "-a", "-A"):
-        hint = " hardening_audit_immutable is the setting for -e 2." if first == "-e" else ""
-        problem = f"it does not add a rule, which begins with -w, -a or -A.{hint}"
+        hint = " For -e 2, set hardening_audit_immutable." if first == "-e" else ""
+        problem = f"a rule starts with -w, -a or -A.{hint}"
     elif len(rest) % 2 == 0:
         problem = "each flag needs one value."
     elif watch and not re.fullmatch(_PATH, rest[0]):
-        problem = "-w takes a path that begins with a slash."
+        problem = "-w needs an absolute path."
     elif not watch and not re.fullmatch(_AUDIT_LIST, rest[0]):
         problem = f"{rest[0]} is not a list and an action, such as always,exit."
     else:
         for flag, given in zip(rest[1::2], rest[2::2], strict=True):
             pattern = _AUDIT_VALUES.get(flag) if not watch or flag in ("-p", "-k") else None
             if not pattern or not re.fullmatch(pattern, given):
-                problem = f"{flag} {given} cannot be in a rule that begins with {first}."
+                problem = f"{flag} {given} is not valid in a rule that starts with {first}."
                 break
     return f"{show(value)}: {problem}" if problem else ""
 
@@ -284,7 +284,7 @@ RULES: dict[str, Rule] = {
     "hardening_cron_users": Rule(_ACCOUNT, "the name of a user", ["root"]),
     "hardening_kernel_arguments": Rule(
         r"[A-Za-z0-9_.-]+(?:=[A-Za-z0-9_.,:/@+%~=-]*)?",
-        "one argument of the kernel, without spaces and quotes",
+        "a kernel argument without spaces and quotes",
         ["slab_nomerge"],
     ),
     "hardening_su_group": Rule(_ACCOUNT, "the name of a group", "sugroup"),
@@ -306,9 +306,9 @@ RANGES: dict[str, Range] = {
     "fail2ban_bantime": Range(1, 31536000, "a number of seconds", 600),
     "fail2ban_bantime_max": Range(1, 31536000, "a number of seconds", 604800),
     "fail2ban_findtime": Range(1, 31536000, "a number of seconds", 600),
-    "fail2ban_maxretry": Range(1, 10000, "a number of failed log-ins", 5),
+    "fail2ban_maxretry": Range(1, 10000, "a number of failed logins", 5),
     "fail2ban_web_ports": Range(1, 65535, "a port", 443),
-    "firewall_ssh_rate": Range(0, 100000, "a number of connections a minute, or 0 for no limit", 30),
+    "firewall_ssh_rate": Range(0, 100000, "a number of connections per minute, or 0 for no limit", 30),
     "hardening_password_length": Range(6, 128, "a number of characters", 15),
     "hardening_password_tries": Range(1, 1000, "a number of wrong passwords", 3),
     "hardening_shell_timeout": Range(0, 31536000, "a number of seconds, or 0 for no limit", 600),

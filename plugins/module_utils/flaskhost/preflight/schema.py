@@ -15,9 +15,9 @@ from .rules.source import EXAMPLE_REPO
 from .rules.ssh_keys import EXAMPLE_ADMIN
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-#: The schema's types in Python, and in a user's words.
+#: The schema's types in Python, and in words for messages.
 _TYPES: dict[str, tuple[Any, str]] = {
-    "str": (str, "a text"),
+    "str": (str, "a string"),
     "int": (int, "a whole number"),
     "bool": (bool, "true or false"),
     "list": (list, "a list"),
@@ -82,7 +82,7 @@ def wrong_type(value: Any, wanted: str) -> str:
         hint = " Write it without quotes." if re.fullmatch(r"\s*(?:\d+|true|false|yes|no)\s*", value, re.I) else ""
     elif wanted == "list" and isinstance(value, str):
         hint = " Write it in square brackets, or as lines that begin with a dash."
-    return f"It has to be {_TYPES[wanted][1]}, and is {type_name(value)}.{hint}"
+    return f"Must be {_TYPES[wanted][1]}, but is {type_name(value)}.{hint}"
 
 
 def _check_value(report: Report, place: Place, where: Place, value: Any, option: Option) -> None:
@@ -107,7 +107,7 @@ def _check_list(report: Report, place: Place, where: Place, value: list[Any], op
             first = seen.setdefault(item.strip().casefold(), index)
             if first != index:
                 kind = "duplicate_domain" if where == ("domains",) else "duplicate_item"
-                report.add(kind, here, f"It is there already, at [{first}].", "the list without this entry")
+                report.add(kind, here, f"Already listed, at [{first}].", "the list without this entry")
         elif not isinstance(item, Unreadable):
             report.add("wrong_type", here, wrong_type(item, "str"), _example(where, option))
 
@@ -126,11 +126,11 @@ def _check_scalar(report: Report, place: Place, where: Place, value: Any, option
     kind, problem, example = "", "", _example(where, option)
     if isinstance(value, str) and _CONTROL.search(value) and where not in _MULTILINE:
         kind = "control_character"
-        problem = "It holds a line end or another control character; it has to be one line."
+        problem = "Contains a line break or another control character. Write it on one line."
     elif (rule := RULES.get(where)) and (fault := rule(value)):
         kind, problem, example = fault.kind, fault.problem, fault.example or example
     elif option.pattern and not re.fullmatch(option.pattern, value):
-        kind, problem = "malformed", f"{show(value)} is not what this can be. {option.description}"
+        kind, problem = "malformed", f"{show(value)} is not valid. {option.description}"
     elif option.choices and value not in option.choices:
         near = closest(value, option.choices)
         hint = f" Did you mean {near}?" if near else ""
@@ -148,10 +148,10 @@ def _unknown_key(key: Any, where: Place, options: dict[str, Option]) -> tuple[st
     """Return the problem and an example for a key that the schema does not contain."""
     known = f"one of: {', '.join(options)}"
     if not isinstance(key, str):
-        return "There is no such option; the name of an option is a text.", known
+        return "There is no such option. The name of an option is a string.", known
     for name, option in options.items():
         if key in option.options:
-            return f"It belongs into {name}.", snippet((*where, name, key), option.options[key].example)
+            return f"This option belongs in {name}.", snippet((*where, name, key), option.options[key].example)
     near = closest(key, options)
     if near:
         return f"There is no such option. Did you mean {near}?", _example((*where, near), options[near])

@@ -42,7 +42,7 @@ def check_settings(report: Report, settings: Any) -> None:
     if settings is None or isinstance(settings, Unreadable):
         return
     if not isinstance(settings, dict):
-        problem = f"The settings have to be a mapping of names to values, and are {type_name(settings)}."
+        problem = f"The settings must be a mapping of names to values, but are {type_name(settings)}."
         report.add("not_a_mapping", ("settings",), problem, _EXAMPLE_TIMEZONE)
         return
     for name, value in settings.items():
@@ -59,7 +59,7 @@ def _check_admin_users(report: Report, value: Any) -> None:
     for index, user in _entries(report, "admin_users", value, ADMIN_OPTIONS, EXAMPLE_ADMIN):
         first = seen.setdefault(get(user, str, "name") or index, index)
         if first != index:
-            problem = f"The user is there already, at [{first}]. Put all keys into one entry."
+            problem = f"The user is already listed, at [{first}]. Put all keys into one entry."
             report.add("duplicate_admin", ("admin_users", index, "name"), problem, EXAMPLE_ADMIN)
 
 
@@ -69,7 +69,7 @@ def _check_firewall_allow(report: Report, value: Any) -> None:
         port, protocol = get(rule, int, "port"), get(rule, str, "protocol") or "tcp"
         first = seen.setdefault((port, protocol) if port else index, index)
         if first != index:
-            problem = f"The port is there already, at [{first}]. Put all networks into one entry."
+            problem = f"The port is already listed, at [{first}]. Put all networks into one entry."
             report.add("duplicate_port", ("firewall_allow", index, "port"), problem, EXAMPLE_RULE)
 
 
@@ -119,10 +119,9 @@ def _check_ssh_port(report: Report, value: Any) -> None:
 
 def _check_reboot_time(report: Report, value: Any) -> None:
     if not isinstance(value, str):
-        problem = f"{wrong_type(value, 'str')} Put the time into quotes."
-        report.add("wrong_type", ("reboot_time",), problem, _EXAMPLE_REBOOT)
+        report.add("wrong_type", ("reboot_time",), wrong_type(value, "str"), _EXAMPLE_REBOOT)
     elif not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
-        problem = f"{show(value)} is not a time of the day as HH:MM, from 00:00 to 23:59."
+        problem = f"{show(value)} is not a time of day as HH:MM, from 00:00 to 23:59."
         report.add("bad_time", ("reboot_time",), problem, _EXAMPLE_REBOOT)
 
 
@@ -145,7 +144,7 @@ def _check_swap_mb(report: Report, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         report.add("wrong_type", ("swap_mb",), wrong_type(value, "int"), _EXAMPLE_SWAP)
     elif value < 0 or 0 < value < 64:
-        problem = f"{show(value)} is no size of a swap file in megabytes: 64 or more, or 0 for none."
+        problem = f"{show(value)} is not a valid size of the swap file in MB: 64 or more, or 0 for none."
         report.add("bad_size", ("swap_mb",), problem, _EXAMPLE_SWAP)
 
 

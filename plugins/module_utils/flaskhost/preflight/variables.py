@@ -46,42 +46,42 @@ def check_variables(report: Report, place: Place, app: dict[Any, Any]) -> None:
             if fault:
                 report.add(fault.kind, here, fault.problem, fault.example)
             if option == "secrets" and name in env:
-                problem = "It is in env too. Keep the one in secrets, and take the other one out."
+                problem = "The variable is also in env. Keep it in secrets, and remove it from env."
                 report.add("variable_twice", here, problem, "env without it")
 
 
 def _name_fault(option: str, name: Any) -> Fault | None:
     if not isinstance(name, str) or not _VARIABLE_NAME.fullmatch(name):
-        problem = "It is not the name of an environment variable: letters, digits and _, no digit first."
-        return Fault("bad_variable_name", problem, snippet((option, "MAIL_FROM"), "a text"))
+        problem = "Not a valid variable name. Use letters, digits and _, and do not start with a digit."
+        return Fault("bad_variable_name", problem, snippet((option, "MAIL_FROM"), "some text"))
     if name == "FLASK_CONFIG":
         return Fault(
             "own_variable", "Flaskhost sets FLASK_CONFIG itself, from the option config.", "config: production"
         )
     if name in OWN_VARIABLES:
-        return Fault("own_variable", f"Flaskhost sets {name} itself. Leave it out.", f"{option} without {name}")
+        return Fault("own_variable", f"Flaskhost sets {name} itself. Remove it.", f"{option} without {name}")
     return None
 
 
 def _value_fault(option: str, name: str, value: Any) -> Fault | None:
     """Return what is wrong with the value of a variable. The message never shows the value."""
-    example = snippet((option, name), "a text")
+    example = snippet((option, name), "some text")
     if isinstance(value, (dict, list)):
-        problem = f"An environment variable is a text or a number, and this is {type_name(value)}."
+        problem = f"Must be a string or a number, but is {type_name(value)}."
         return Fault("bad_variable_value", problem, example)
     if isinstance(value, str) and "\0" in value:
-        return Fault("bad_variable_value", "It holds a NUL byte, which no environment variable can.", example)
+        return Fault("bad_variable_value", "Contains a NUL byte, which is not allowed.", example)
     if option == "secrets":
         return _secret_fault(name, value)
     if value is None:
-        problem = 'It has no value. Write "" for an empty text, or take the line out.'
+        problem = 'The variable has no value. Write "" for an empty string, or remove the line.'
         return Fault("bad_variable_value", problem, snippet((option, name), ""))
     if isinstance(value, str) and value:
         problem = ""
         if _SECRET_NAME.fullmatch(name):
-            problem = "By its name it is a secret, and what is in env may be read in files and logs."
+            problem = "Its name looks like a secret, and the values of env can end up in files and logs."
         elif PASSWORD_IN_URL.fullmatch(value):
-            problem = "It is a URL with a password in it, and what is in env may be read in files and logs."
+            problem = "The URL contains a password, and the values of env can end up in files and logs."
         if problem:
             return Fault("secret_in_env", f"{problem} Move it to secrets.", _secret_example(name))
     return None
@@ -93,12 +93,12 @@ def _secret_fault(name: str, value: Any) -> Fault | None:
     weak = word in _WEAK_SECRETS or len(set(word)) == 1 or (word.isdigit() and word in "012345678901234567890")
     cure = _secret_example(name)
     if name == "SECRET_KEY":
-        cure = "secrets without SECRET_KEY: a strong one is then made on the host, and kept"
+        cure = "secrets without SECRET_KEY: the host then generates a strong one and keeps it"
     if not text or weak or _PLACEHOLDER.fullmatch(text):
-        shown = "a placeholder, or one of those that anybody tries first" if text else "empty"
-        return Fault("placeholder_secret", f"The secret is {shown}. Write the real one, with ansible-vault.", cure)
+        shown = "a placeholder, or easy to guess" if text else "empty"
+        return Fault("placeholder_secret", f"The secret is {shown}. Use the real one, with ansible-vault.", cure)
     if name == "SECRET_KEY" and len(text) < SECRET_KEY_MINIMUM:
-        problem = f"It has {len(text)} characters and needs {SECRET_KEY_MINIMUM}: who guesses it can sign sessions."
+        problem = f"It needs {SECRET_KEY_MINIMUM} characters, not {len(text)}. Anyone who guesses it can sign sessions."
         return Fault("short_secret_key", problem, cure)
     return None
 

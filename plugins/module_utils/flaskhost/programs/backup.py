@@ -116,7 +116,7 @@ def sftp_options(second: Mapping[str, Any]) -> list[str]:
     ) or re.fullmatch(r"sftp:(?:([\w.-]+)@)?([\w.-]+)():.+", repository)
     if not found:
         raise Refused(
-            f"backup.second.repository: {repository} is not to be understood. "
+            f"backup.second.repository: {repository} is not a valid SFTP repository. "
             "Write sftp:USER@HOST:/PATH, or sftp://USER@HOST:PORT//PATH."
         )
     user, host, port = found.groups()
@@ -189,7 +189,7 @@ def ask(run: Run, arguments: Sequence[str], before: Sequence[str] = ()) -> dict[
         return answer
     problems = answer.get("problems") if isinstance(answer, dict) else None
     text = "\n".join(problems) if problems else tail(err or out, 12).strip()
-    raise Refused(text or f"{PROGRAM} ended with status {status} and said nothing.")
+    raise Refused(text or f"{PROGRAM} failed with exit code {status}, without output.")
 
 
 def is_enabled(config: Path = Path(CONFIG)) -> bool:

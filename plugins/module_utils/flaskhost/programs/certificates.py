@@ -129,7 +129,7 @@ def ask(run: Run, command: Sequence[str], own: Sequence[Mapping[str, Any]] = ())
         answer = None
     if isinstance(answer, dict) and not status:
         return answer
-    raise Refused(tail(err or out, 12).strip() or f"{command[0]} ended with status {status} and said nothing.")
+    raise Refused(tail(err or out, 12).strip() or f"{command[0]} failed with exit code {status}, without output.")
 
 
 def warnings(answer: Mapping[str, Any], host: str = "") -> list[str]:

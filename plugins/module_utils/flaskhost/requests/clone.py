@@ -34,25 +34,25 @@ def _problems(given: Mapping[str, Any], apps: Any, inventory: str, allowed: Any)
     values = {name: str(given.get(name) or "").strip() for name in ("app", "source", "scrub", "confirm")}
     target, names = PurePath(inventory), sorted(apps) if isinstance(apps, Mapping) else []
     if target.name in PROTECTED:
-        yield f"{target.name} is never overwritten by a clone. Name the environment that is: -i inventories/staging"
+        yield f"{target.name} cannot be the target of a clone. Choose another environment: -i inventories/staging"
     if str(allowed).lower() not in ("true", "yes", "1"):
         yield (
-            f"clone_target: {target.name} does not allow that its data is overwritten. "
-            f"If it may be: clone_target: true in {target.name}/group_vars/all/settings.yml."
+            f"clone_target: {target.name} does not allow a clone to overwrite its data. "
+            f"To allow it, set clone_target: true in {target.name}/group_vars/all/settings.yml."
         )
     if str(given.get("_raw_params") or "").strip():
-        yield "words were lost, since -e ends a value at a space: quote the value twice."
+        yield "words were lost, because -e ends a value at a space. Quote the value twice: -e \"scrub='my file.sql'\""
     if not values["app"] or values["app"] not in names:
-        yield f"app: say which one: -e app=NAME. There are: {', '.join(names) or 'none'}."
+        yield f"app: name one app: -e app=NAME. Available: {', '.join(names) or 'none'}."
     if not values["source"]:
-        yield "source: say where the data is: -e source=inventories/production"
+        yield "source: name the inventory to copy from: -e source=inventories/production"
     if PurePath(values["source"]).name == target.name:
-        yield f"source: {values['source']} is the environment that is overwritten. Name the other one."
+        yield f"source: {values['source']} is also the target. Name another inventory: -e source=inventories/production"
     if not values["scrub"]:
-        yield "scrub: name the SQL that takes out what must not leave production: -e scrub=FILE; or -e scrub=none"
+        yield "scrub: name the SQL file that removes confidential data: -e scrub=FILE (to keep all data: -e scrub=none)"
     if values["confirm"] != values["app"]:
         name = values["app"]
-        yield f"confirm: this replaces the database of {name} in {target.name}. If that is meant: -e confirm={name}"
+        yield f"confirm: this replaces the database of {name} in {target.name}. To confirm: -e confirm={name}"
 
 
 def source(text: str, group: str = "flaskhost_clone_source") -> dict[str, Any]:
@@ -71,7 +71,7 @@ def source(text: str, group: str = "flaskhost_clone_source") -> dict[str, Any]:
     found = json.loads(text)
     hosts = _hosts(found, "db")
     if not hosts:
-        raise ValueError("source: this inventory has no host in the group db. Name another one.")
+        raise ValueError("source: this inventory has no host in the group db. Name another inventory.")
     known = found.get("_meta", {}).get("hostvars", {}).get(hosts[0], {})
     variables = {name: known[name] for name in _CONNECTION if name in known}
     return {"name": f"clone_source_{hosts[0]}", "groups": group, "ansible_host": hosts[0], **variables}

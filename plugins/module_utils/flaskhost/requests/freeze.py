@@ -54,27 +54,27 @@ def _says(options: Mapping[str, Any]) -> str:
     who, option = ("All apps", "") if options["app"] == ALL else (options["app"], f" -e app={options['app']}")
     verb = "are" if options["app"] == ALL else "is"
     if options["state"] == "absent":
-        return f"{who} {verb} not frozen any more."
+        return f"{who} {verb} no longer frozen."
     until = f"until {utc(options['ends'])}: {options['reason'].rstrip('.')}"
-    return f"{who} {verb} frozen {until}. Lift it earlier: {PLAYBOOK} -e freeze=off{option}"
+    return f"{who} {verb} frozen {until}. To lift the freeze: {PLAYBOOK} -e freeze=off{option}"
 
 
 def _request(given: Mapping[str, Any], apps: list[str], now: float) -> dict[str, Any]:
     if given.get("lost"):
         # The shell strips the quotes of -e reason="big sale", and Ansible then ends the value at the space.
         raise ValueError(
-            f"{given['lost']!r} belongs to no variable, since -e ends a value at a space. "
-            "Put quotes into the quotes: -e \"reason='big sale'\"."
+            f"{given['lost']!r} belongs to no variable, because -e ends a value at a space. "
+            "Quote the value twice: -e \"reason='big sale'\"."
         )
     app = str(given.get("app") or "all").strip()
     app = ALL if app in ("all", ALL) else app
     if app != ALL and app not in apps:
-        raise ValueError(f"app: there is no app {app!r}. There are: {', '.join(apps)}; without app all are meant.")
+        raise ValueError(f"app: there is no app {app!r}. Available: {', '.join(apps)}. Leave app out for all apps.")
     if not _switch(given.get("freeze", "")):
         return {"app": app, "state": "absent", "reason": "", "ends": 0.0}
     reason = " ".join(str(given.get("reason") or "").split())
     if not reason:
-        raise ValueError(f"reason: say why, for whoever is refused a deploy: {_EXAMPLE}")
+        raise ValueError(f"reason: missing. Deploys that are refused show it. Example: {_EXAMPLE}")
     return {"app": app, "state": "present", "reason": reason, "ends": _end(given, now)}
 
 
@@ -84,26 +84,26 @@ def _switch(value: Any) -> bool:
         return True
     if word in ("off", "false", "no"):
         return False
-    raise ValueError(f"freeze: it is {value!r}, and can be on or off: {PLAYBOOK} -e freeze=off")
+    raise ValueError(f"freeze: {value!r} is not on or off. Example: {PLAYBOOK} -e freeze=off")
 
 
 def _end(given: Mapping[str, Any], now: float) -> float:
     """Return the end of the freeze in seconds since 1970, rounded up to the minute for ``hours``."""
     hours, until = (str(given.get(name) if given.get(name) is not None else "").strip() for name in ("hours", "until"))
     if bool(hours) == bool(until):
-        said = "both are given" if hours else "none is given"
-        raise ValueError(f"hours or until: one of them says when the freeze ends, and {said}: {_EXAMPLE_UNTIL}")
+        said = "both are set" if hours else "none is set"
+        raise ValueError(f"hours or until: set one of them to end the freeze; {said}. Example: {_EXAMPLE_UNTIL}")
     name, end = ("hours", _after(hours, now)) if hours else ("until", _time(until))
     if end <= now:
-        raise ValueError(f"{name}: the freeze would have ended already, at {utc(end)}; it is {utc(now)}.")
+        raise ValueError(f"{name}: the freeze would end in the past, at {utc(end)}. Name a time after {utc(now)}.")
     if end > now + LONGEST_DAYS * 86400:
-        raise ValueError(f"{name}: the freeze would end at {utc(end)}, and may last {LONGEST_DAYS} days at most.")
+        raise ValueError(f"{name}: the freeze would end at {utc(end)}. The maximum is {LONGEST_DAYS} days from now.")
     return end
 
 
 def _after(hours: str, now: float) -> float:
     if not re.fullmatch(r"\d{1,5}(?:\.\d{1,4})?", hours) or not float(hours):
-        raise ValueError(f"hours: {hours!r} is not a number of hours: -e hours=12")
+        raise ValueError(f"hours: {hours!r} is not a number of hours. Example: -e hours=12")
     return math.ceil((now + float(hours) * 3600) / 60) * 60.0
 
 
@@ -113,5 +113,5 @@ def _time(text: str) -> float:
         # Times without an offset are UTC, as in everything that Flaskhost prints.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        problem = f"until: {text!r} is not a time: {_EXAMPLE_UNTIL} (UTC), or with +01:00 at the end."
+        problem = f"until: {text!r} is not a time. Example: {_EXAMPLE_UNTIL} (UTC), or with an offset such as +01:00."
         raise ValueError(problem) from None

@@ -72,45 +72,45 @@ def _problems(
 ) -> Iterator[str]:
     if str(given.get("_raw_params") or "").strip():
         yield (
-            "to: words were lost, since -e ends a value at a space. Quote the value twice: "
-            "-e \"to='2026-11-21 10:15:00'\", or write a T in the place of the space."
+            "to: words were lost, because -e ends a value at a space. Quote the value twice: "
+            "-e \"to='2026-11-21 10:15:00'\", or write a T instead of the space."
         )
     points = [name for name in ("to", "release", "label") if values[name]]
     if len(points) > 1:
-        yield f"{points[1]}: it says another point than {points[0]}. Name one of them."
+        yield f"{points[1]}: {points[0]} already names the point to restore to. Set only one of them."
     app, what = values["app"], values["what"] or "database"
     known = ", ".join(names) or "none"
     if app and app not in names:
-        yield f"app: there is no app {app!r} in flask_apps. There are: {known}."
+        yield f"app: there is no app {app!r} in flask_apps. Available: {known}."
     if what not in ("database", "files", "both"):
         yield f"what: {what!r} is not one of database, files, both."
     if what != "database" and not app:
-        yield f"app: say whose files: -e app=NAME. There are: {known}."
+        yield f"app: files are restored for one app. Name it: -e app=NAME. Available: {known}."
     if what != "database" and (flags["beside"] or values["release"] or values["label"]):
-        yield "what: files are restored to a time, into their place: leave beside, release and label out."
+        yield "what: files can only be restored in place and to a time (-e to). Leave out beside, release and label."
     if values["release"] and not _RELEASE.fullmatch(values["release"]):
-        yield f"release: {values['release']!r} is no release's name, such as 20261121T101500Z-1a2b3c4; see status.yml."
+        yield f"release: {values['release']!r} is not a release name such as 20261121T101500Z-1a2b3c4. See status.yml."
     if values["release"] and not app and len(names) != 1:
-        yield f"app: say whose release it is: -e app=NAME. There are: {known}."
+        yield f"app: name the app of the release: -e app=NAME. Available: {known}."
     if values["label"] and not _LABEL.fullmatch(values["label"]):
-        yield f"label: {values['label']!r} is no backup's name. What there is, on the host: sudo flaskhost-backup list"
+        yield f"label: {values['label']!r} is not a backup label. To list them on the host: sudo flaskhost-backup list"
     if values["from"] not in ("", "local", "second"):
         yield f"from: {values['from']!r} is not one of local, second."
     if values["timeout"] and not (values["timeout"].isdigit() and int(values["timeout"])):
-        yield "timeout: it is a number of seconds: -e timeout=3600"
+        yield "timeout: not a number of seconds. Example: -e timeout=3600"
     yield from _unconfirmed(values, what, hosts, beside=flags["beside"])
 
 
 def _unconfirmed(values: dict[str, str], what: str, hosts: Sequence[str], *, beside: bool) -> Iterator[str]:
     if what != "files" and not hosts:
-        yield "hosts: no host of the group db is in this run. Name one in the inventory, or in --limit."
+        yield "hosts: this run has no host of the group db. Add one to the inventory, or to --limit."
     elif not beside and values["confirm"] not in ([values["app"]] if values["app"] else hosts):
         wanted = values["app"] or hosts[0]
         cluster = f"the whole PostgreSQL cluster of {wanted}, with every database"
         data = f"the data of {wanted}{'' if what == 'files' else ' on ' + ', '.join(hosts)}"
         yield (
-            f"confirm: this replaces {data if values['app'] else cluster}. What is there now is put aside, and nothing "
-            f"of it deleted. If that is meant: -e confirm={wanted}. To look first: -e beside=true"
+            f"confirm: this replaces {data if values['app'] else cluster}. The current data is kept, and "
+            f"nothing is deleted. To confirm: -e confirm={wanted}. To look at the data first: -e beside=true"
         )
 
 

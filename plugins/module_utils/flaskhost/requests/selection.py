@@ -35,17 +35,18 @@ def problem(given: Mapping[str, Any], apps: Any, verb: str) -> str:
         # The shell strips the quotes of -e version="v1 x", and Ansible then ends the value at the space: do not deploy
         # half of a version. The words are not shown, because they could belong to a secret.
         name = _EXAMPLES.get(verb, "app")
-        return f"{name}: words were lost, since -e ends a value at a space. Quote the value twice: -e \"{name}='...'\""
+        cure = f"Quote the value twice: -e \"{name}='...'\""
+        return f"{name}: words were lost, because -e ends a value at a space. {cure}"
     app, version, release = (str(given.get(name) or "").strip() for name in ("app", "version", "release"))
     if app and app not in apps:
-        return f"app: there is no app {app!r} in flask_apps. There are: {names}."
+        return f"app: there is no app {app!r} in flask_apps. Available: {names}."
     if not app and len(apps) != 1 and (verb in SINGLE or version or release):
         why = "version belongs to one app" if version else "release belongs to one app" if release else "one at a time"
-        return f"app: say which one ({why}): -e app=NAME. There are: {names}."
+        return f"app: name one app ({why}): -e app=NAME. Available: {names}."
     if version:
         return _version_problem(version, app or next(iter(apps)), apps)
     if release and not _RELEASE.fullmatch(release):
-        return f"release: {release!r} is no release's name, such as 20261121T101500Z-1a2b3c4; see status.yml."
+        return f"release: {release!r} is not a release name such as 20261121T101500Z-1a2b3c4. See status.yml."
     return ""
 
 
@@ -53,15 +54,15 @@ def _version_problem(version: str, app: str, apps: Mapping[str, Any]) -> str:
     repo = str((apps[app].get("source") or {}).get("repo") or "")
     if not repo:
         return (
-            f"version: {app} does not come from a git repository, so that it has no versions. "
-            "Leave version out, or give the app a source.repo."
+            f"version: {app} does not come from a git repository, so it has no versions. "
+            f"Leave version out, or set flask_apps.{app}.source.repo."
         )
     if not re.fullmatch(APP_OPTIONS["source"].options["version"].pattern, version):
-        return f"version: {version!r} is no branch, tag or commit: -e version=v1.4.0"
+        return f"version: {version!r} is not a branch, tag or commit. Example: -e version=v1.4.0"
     if git.needs_commit(repo, version):
         return (
-            f"version: {app} is read over {repo.partition(':')[0]}://, where anyone on the network path can serve "
-            f"other code as {version!r}. Name a whole commit (40 digits), or use https:// or SSH in "
+            f"version: {app} is read over {repo.partition(':')[0]}://, so anyone on the network path can serve "
+            f"other code as {version!r}. Name a full commit hash (40 digits), or use https:// or SSH in "
             f"flask_apps.{app}.source.repo."
         )
     return ""

@@ -28,7 +28,7 @@ COLUMNS = {
     "notes": "notes",
 }
 #: The note for a host that Ansible cannot log in to. A changed SSH port is the cause that is most often overlooked.
-UNREACHABLE = "unreachable: is it up, and is ansible_port in the inventory the port that SSH is on?"
+UNREACHABLE = "unreachable: is the host up, and is ansible_port in the inventory its SSH port?"
 #: The text of an empty cell.
 NOTHING = "-"
 
@@ -78,8 +78,8 @@ def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
         if isinstance(answer.get("rows"), Sequence):
             found += [{"host": str(host), **row} for row in answer["rows"]]
             continue
-        reason = clip(str(answer.get("msg") or "no answer"))
-        note = UNREACHABLE if answer.get("unreachable") else f"cannot be asked: {reason}"
+        reason = clip(str(answer.get("msg") or "no result"))
+        note = UNREACHABLE if answer.get("unreachable") else f"status not available: {reason}"
         found.append({"host": str(host), "notes": [note], "host_problems": [note]})
     return found
 
@@ -128,14 +128,14 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     widths = [max(len(line[index]) for line in lines) for index in range(len(COLUMNS))]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     aside = report(rows, 0.0)["aside"]
-    below = [f"Put aside by a restore on {_plain(item['host'])}: {_plain(_aside(item))}" for item in aside]
+    below = [f"Kept by a restore on {_plain(item['host'])}: {_plain(_aside(item))}" for item in aside]
     return "\n".join([*(line.rstrip() for line in padded), *([""] if below else []), *below])
 
 
 def _aside(item: Mapping[str, Any]) -> str:
     megabytes = float(item["bytes"]) / 1e6
     size = f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
-    return f"{item['name']}, {size}, {utc(item['at'])}. When it is not needed any more: {item['remove']}"
+    return f"{item['name']}, {size}, {utc(item['at'])}. To delete it: {item['remove']}"
 
 
 def _cell(row: Mapping[str, Any], key: str) -> str:

@@ -1,4 +1,4 @@
-"""What restores have put aside: where it is, how large, and the command that removes it, which nobody else runs."""
+"""The data that restores kept: its place, its size, and the command that deletes it, which only an operator runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flaskhost_backup.cluster import Server, human
 from flaskhost_backup.config import Config
 from flaskhost_backup.state import utc
 
-#: Files of a folder that are counted; what has more is at least as large.
+#: Maximum number of files of a folder to count. The size of a larger folder is a minimum.
 MOST_FILES = 100_000
-#: The end of the names that restores give: of a file or folder, and of a database.
+#: The endings of the names that restores give to a file or folder, and to a database.
 _FOLDER = re.compile(r".+\.before-(\d{8}T\d{6}Z)(?:-\d+)?")
 _DATABASE = r"_before_[0-9]{8}t[0-9]{6}z$"
-#: The first number that PostgreSQL gives to a file of a table that somebody has made (FirstNormalObjectId). A database
-#: without such a file is as it was created. So nobody has to log in to a tenant's database to find out.
+#: The files of tables that users created have numbers from 16384 on (FirstNormalObjectId). A database without such a
+#: file is still as it was created. This needs no login to a tenant's database.
 _DATABASES = f"""
 SELECT pg_catalog.json_build_array(d.datname, pg_catalog.pg_database_size(d.oid),
   d.dattablespace = (SELECT t.oid FROM pg_catalog.pg_tablespace t WHERE t.spcname = 'pg_default') AND NOT EXISTS (
@@ -37,12 +37,12 @@ ORDER BY d.datname
 
 @dataclass(frozen=True)
 class Aside:
-    """Something that a restore has put aside.
+    """Data that a restore kept.
 
     Attributes:
         name: its path, or the database's name.
-        bytes: its size; at least so much where it has very many files.
-        at: when, seconds since 1970.
+        bytes: its size; a minimum if it has very many files.
+        at: when, in seconds since 1970.
         remove: the command that removes it.
     """
 
@@ -53,29 +53,29 @@ class Aside:
 
     @property
     def line(self) -> str:
-        """It, for people."""
+        """Describe it in one line."""
         return f"{self.name}, {human(self.bytes)}, from {utc(self.at)}. To delete it: {self.remove}"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What there is.
+    """The result of :func:`find`.
 
     Attributes:
-        things: what was put aside, the oldest first.
-        problems: a sentence for each database that is empty beside one that was put aside.
+        things: the kept data, oldest first.
+        problems: a sentence for each database that is empty although a restore kept its data.
     """
 
     things: tuple[Aside, ...]
     problems: tuple[str, ...]
 
     def as_data(self) -> list[dict[str, Any]]:
-        """The things for programs."""
+        """Return the kept data as mappings, for programs."""
         return [asdict(thing) for thing in self.things]
 
 
 def find(config: Config) -> Found:
-    """Find what restores have put aside. A PostgreSQL that does not run is asked nothing.
+    """Find the data that restores kept. If PostgreSQL does not run, databases are left out.
 
     Args:
         config: the configuration.
@@ -120,7 +120,7 @@ def _folders(config: Config) -> Iterator[Aside]:
 
 
 def _size(path: Path) -> int:
-    """The bytes of a folder on the disk; no link is followed."""
+    """Return the disk usage of a folder in bytes. Links are not followed."""
     total = count = 0
     for _folder, _names, files, folder in os.fwalk(path, follow_symlinks=False):
         for name in files:

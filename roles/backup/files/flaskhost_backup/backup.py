@@ -21,7 +21,7 @@ def backup(config: Config, kind: str, now: float) -> Result:
 
     Args:
         config: the configuration.
-        kind: full, diff, or files for the files alone.
+        kind: full, diff, or files for only the files.
         now: seconds since 1970.
     """
     need_enabled(config)

@@ -39,11 +39,11 @@ from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.hook import call_hook
 from flaskhost_backup.result import Result
 
-#: Verbs that only look, and neither wait for others nor keep them waiting.
+#: Verbs that change nothing. They run without the lock.
 LOOKING = ("status", "list", "check", "point")
-#: Verbs that somebody waits for: they say at once that another run is at work.
+#: Verbs with an operator who waits: they soon report that another run holds the lock.
 SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock", "abandon", "forget")
-#: Verbs that run by the clock, whose failures the hook is told of.
+#: Scheduled verbs. The hook is called if one of them fails.
 CLOCKWORK = ("full", "diff", "files", "copy", "check", "drill")
 
 
@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
         argv: the arguments, without the program's name.
 
     Returns:
-        The exit status: 0 when all is well, 3 when the host has no backups, 1 when something else is wrong. Of
-        ``prepare`` and ``status`` problems are no failure: they are told, and Ansible shows them.
+        The exit status: 0 on success, 3 if the host has no backups, 1 for any other problem. Problems that ``prepare``
+        and ``status`` report do not count as failures, because Ansible shows them.
     """
     options = _parser().parse_args(argv)
     os.umask(0o077)
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         text = "Interrupted. Run the same command again: it first rolls back unfinished steps."
         result = Result(problems=[text], data={"problem": text})
-    except Exception as error:  # an operator sees a sentence, never a stack trace
+    except Exception as error:  # operators see a sentence, never a stack trace
         text = defect(error, "flaskhost-backup")
         result = Result(problems=[text], data={"problem": text})
     if settings and options.verb in CLOCKWORK:
@@ -204,7 +204,7 @@ def _add_restores(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _folders(settings: Config) -> None:
-    """Make the folders that postgres has to get through; what others must not read is closed further below."""
+    """Create the folders that the user postgres has to enter. Their private contents have stricter modes."""
     for folder in (settings.state, settings.repository):
         if not folder.is_dir():
             before = os.umask(0o022)
@@ -222,7 +222,7 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
         failed = second_copy.unreachable(settings, now)
         if failed:
             return failed
-    # The copy comes again in some minutes; what somebody waits for says at once why it cannot be.
+    # The next copy follows in a few minutes. A verb with an operator who waits soon reports the reason.
     seconds = 0.0 if verb == "copy" else 20.0 if verb in SHORT else state.LOCK_SECONDS
     with contextlib.ExitStack() as stack:
         try:
@@ -296,7 +296,7 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
 
 
 def _again(options: argparse.Namespace) -> str:
-    """The command that asks for the same restore again."""
+    """Return the command that repeats this restore."""
     words = ["flaskhost-backup", options.verb]
     named = {"to": "to", "release": "release", "backup": "backup", "app": "app", "database": "database"}
     named |= {"path": "path", "host": "of", "copy_before": "copy-before", "confirm": "confirm"}
@@ -311,7 +311,7 @@ def _again(options: argparse.Namespace) -> str:
 
 def _abandon(settings: Config) -> Result:
     cluster = restore_cluster.abandon(settings)
-    # Of a cluster that was taken back, the databases are again what they were.
+    # After the cluster, because undoing its restore also brings back the previous databases.
     database = restore_database.abandon(settings)
     folder = restore_files.abandon(settings)
     lines = [*cluster.lines, *database.lines, *folder.lines] or ["No unfinished restore was found."]
@@ -324,10 +324,10 @@ def _take_in(options: argparse.Namespace, settings: Config, now: float) -> Resul
 
 
 def _confirmed(given: str, wanted: str, what: str) -> None:
-    """See that whoever replaces data has said so.
+    """Check that the operator has confirmed the replacement of data.
 
     Raises:
-        BackupError: they have not.
+        BackupError: the confirmation is missing.
     """
     if given != wanted:
         raise BackupError(f"This replaces {what}.", f"To confirm: --confirm {wanted}")

@@ -1,4 +1,4 @@
-"""PostgreSQL: questions to a cluster that runs, and scratch clusters that a backup is restored into."""
+"""PostgreSQL: queries to a running cluster, and scratch clusters into which a backup is restored."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from flaskhost_backup.explain import explain
 from flaskhost_backup.sessions import ASK_SECONDS, GROUP, Login, literal, quoted, tenant
 from flaskhost_backup.tools import Done
 
-#: Names of the sockets of scratch clusters; nothing listens on the network.
+#: Ports of scratch clusters. They only name the sockets: nothing listens on the network.
 BESIDE_PORT, DRILL_PORT, DATABASE_PORT = 5433, 5434, 5435
 
 
 class Server:
-    """A cluster that runs, asked by its superuser over its local socket.
+    """A running cluster, queried as its superuser over its local socket.
 
     Args:
-        cluster: which.
-        socket: the folder of its socket; the cluster's own when left out.
-        port: its port; the cluster's own when left out.
+        cluster: the cluster.
+        socket: the folder of its socket; the cluster's own by default.
+        port: its port; the cluster's own by default.
     """
 
     def __init__(self, cluster: Cluster, socket: Path | None = None, port: int = 0) -> None:
@@ -43,27 +43,27 @@ class Server:
         return Login(self.cluster, self.socket, self.port, self.cluster.user)
 
     def tenant(self, database: str, *, reads_all: bool = False) -> contextlib.AbstractContextManager[Login]:
-        """Have a role of a database's tenant, for everything that touches objects of the tenant's."""
+        """Create a session role of a database's tenant, for all work on the tenant's objects."""
         return tenant(self.superuser, database, reads_all=reads_all)
 
     def run(self, sql: str, timeout: float | None = ASK_SECONDS) -> Done:
-        """Run SQL as the superuser in the database ``postgres``, and hand back how it went."""
+        """Run SQL as the superuser in the database ``postgres``, and return the result."""
         return self.superuser.run(sql, timeout)
 
     def ask(self, sql: str, timeout: float | None = ASK_SECONDS) -> list[list[str]]:
-        """Ask a question as the superuser in the database ``postgres``.
+        """Run a query as the superuser in the database ``postgres``.
 
         Raises:
-            BackupError: PostgreSQL refuses, or does not run.
+            BackupError: PostgreSQL rejects it, or does not run.
         """
         return self.superuser.ask(sql, timeout)
 
     def runs(self) -> bool:
-        """Whether it answers."""
+        """Return whether it responds."""
         return not self.run("SELECT 1").status
 
     def databases(self) -> list[str]:
-        """The databases that can be connected to, without the templates."""
+        """List the databases that accept connections, without templates."""
         rows = self.ask(
             "SELECT pg_catalog.to_json(datname) FROM pg_catalog.pg_database"
             " WHERE datallowconn AND NOT datistemplate ORDER BY datname"
@@ -71,14 +71,14 @@ class Server:
         return [json.loads(row[0]) for row in rows]
 
     def open_databases(self) -> list[str]:
-        """Those of them that others than a superuser can connect to."""
+        """List the databases to which other roles than a superuser can connect."""
         closed = self.ask("SELECT pg_catalog.to_json(datname) FROM pg_catalog.pg_database WHERE datconnlimit = 0")
         return [name for name in self.databases() if [json.dumps(name, ensure_ascii=False)] not in closed]
 
     def add_amcheck(self, database: str, role: str) -> Done:
-        """Put the functions that pg_amcheck calls into a database, and let a role call them.
+        """Install the functions that pg_amcheck calls in a database, and let a role call them.
 
-        The script of the extension runs in the schema pg_catalog, where nobody else can have put anything.
+        The extension's script runs in the schema pg_catalog, which no other role can write.
         """
         script = f"""
 CREATE EXTENSION IF NOT EXISTS amcheck WITH SCHEMA pg_catalog;
@@ -90,33 +90,33 @@ WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid 
         return replace(self.superuser, database=database).run(script, 120.0)
 
     def point(self, name: str) -> tuple[str, int]:
-        """Put a named point into the write-ahead log, to which a restore can go.
+        """Create a named restore point in the WAL.
 
         Returns:
-            Its position, and the timeline that it is on.
+            Its position and its timeline.
         """
         rows = self.ask(
             f"SELECT pg_create_restore_point({literal(name)}),"
             " ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
         )
-        # So that it is in the repository at once, and not when the segment is full or archive_timeout has passed.
+        # Archive it immediately, not only once the segment is full or archive_timeout has passed.
         self.ask("SELECT pg_switch_wal()")
         return rows[0][0], int(rows[0][1])
 
     def hand_over(self, seconds: float = 60.0, pause: Callable[[float], None] = time.sleep) -> str:
-        """Let PostgreSQL begin a new segment of the write-ahead log, and wait until the old one is in the repository.
+        """Switch to a new WAL segment, and wait until the previous one is archived in the repository.
 
         Args:
-            seconds: how long to wait.
-            pause: waits some seconds; another one in tests.
+            seconds: maximum time to wait.
+            pause: sleeps for a number of seconds; replaced in tests.
 
         Returns:
-            The name of that segment.
+            The name of the archived segment.
 
         Raises:
-            BackupError: it does not arrive.
+            BackupError: it is not archived in time.
         """
-        # pg_switch_wal() does nothing where nothing was written since; the position before it is what counts.
+        # pg_switch_wal() does nothing if nothing was written since the last switch, so use the position before it.
         segment = self.ask("SELECT pg_walfile_name(pg_switch_wal() - 1)")[0][0]
         waited = 0.0
         while True:
@@ -136,12 +136,12 @@ WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid 
 
 
 class Scratch:
-    """A cluster beside the real one, for a look or a test: it listens on a socket of its own and archives nothing.
+    """A separate cluster for inspection or a test. It has its own socket and archives nothing.
 
     Args:
-        cluster: the real one, whose programs it uses.
-        folder: where it lives; below it ``data`` and ``socket``.
-        port: names its socket; nothing listens on the network.
+        cluster: the real cluster, whose programs it uses.
+        folder: its folder, with ``data`` and ``socket`` in it.
+        port: the port in the name of its socket; nothing listens on the network.
     """
 
     def __init__(self, cluster: Cluster, folder: Path, port: int) -> None:
@@ -151,9 +151,9 @@ class Scratch:
         self.server = Server(cluster, self.socket, port)
 
     def make(self) -> None:
-        """Make its folders anew; what a run that was killed has left goes first.
+        """Create its folders, after deleting what a killed run left behind.
 
-        Its folder is root's, who writes its settings and its log there; postgres only reads them.
+        Its folder belongs to root, who writes its settings and its log there. The user postgres only reads them.
         """
         self.remove()
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +163,7 @@ class Scratch:
         self.folder.chmod(0o711)
 
     def settings(self) -> dict[str, str]:
-        """What it is started with: nothing of the real one's that could reach beyond its own folder."""
+        """Return the settings to start it with. No setting of the real cluster can reach beyond the scratch folder."""
         return {
             "config_file": str(self.folder / "postgresql.conf"),
             "hba_file": str(self.folder / "pg_hba.conf"),
@@ -174,7 +174,7 @@ class Scratch:
             "unix_socket_directories": str(self.socket),
             "unix_socket_permissions": "0700",
             "port": str(self.port),
-            # Neither may a scratch cluster add to the real one's archive, nor be asked before it is ready.
+            # A scratch cluster must not write to the real archive, and accepts no connections before it is ready.
             "archive_mode": "off",
             "archive_command": "",
             "archive_library": "",
@@ -189,29 +189,29 @@ class Scratch:
             "jit": "off",
             "logging_collector": "off",
             "log_destination": "stderr",
-            # What is thrown away need not outlast a power failure.
+            # The data is temporary, so it does not have to survive a power failure.
             "fsync": "off",
             "synchronous_commit": "off",
             "full_page_writes": "off",
         }
 
     def start(self, seconds: float, pause: Callable[[float], None] = time.sleep) -> None:
-        """Start it, and wait until it has recovered and answers.
+        """Start it, and wait until it has recovered and responds.
 
         Args:
-            seconds: how long the recovery may take.
-            pause: waits some seconds; another one in tests.
+            seconds: time limit of the recovery.
+            pause: sleeps for a number of seconds; replaced in tests.
 
         Raises:
-            BackupError: it does not start, with what its log says.
+            BackupError: it does not start; the message quotes its log.
         """
-        # Those that the archived settings must not overrule are arguments: the command line wins over everything.
+        # Passed as arguments, because the command line overrides all settings in the restored files.
         self._write("postgresql.conf", "# Created by flaskhost-backup.\n")
         self._write("pg_hba.conf", f"local all postgres peer\nlocal all +{GROUP} scram-sha-256\n")
         self._write("pg_ident.conf", "")
         arguments = [item for name, value in self.settings().items() for item in ("-c", f"{name}={value}")]
         with os.fdopen(self._open_log(), "w", encoding="utf-8") as log:
-            process = subprocess.Popen(  # noqa: S603 - no argument of anybody's
+            process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
                 [str(self.cluster.bin / "postgres"), "-D", str(self.data), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -233,7 +233,7 @@ class Scratch:
                     f"See its log: {self.log}. For a large database, set a longer --timeout.",
                 )
             pause(0.2)
-        # Nobody else connects to it: a database that is kept closed is looked into here like the others.
+        # No other client connects, so closed databases can be opened here for the checks.
         for name in self.server.databases():
             self.server.ask(f"ALTER DATABASE {quoted(name)} WITH CONNECTION LIMIT -1")
 
@@ -248,7 +248,7 @@ class Scratch:
         return os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
 
     def last_log(self) -> str:
-        """What its log says of why it ended."""
+        """Return the lines of its log that explain why it ended."""
         try:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -257,7 +257,7 @@ class Scratch:
         return "\n".join((telling or lines)[-6:])
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it; one that does not run is no failure."""
+        """Stop it, if it runs."""
         if (self.data / "postmaster.pid").exists():
             tools.run(
                 [self.cluster.bin / "pg_ctl", "-D", self.data, "-m", mode, "-w", "-t", "120", "stop"],
@@ -273,7 +273,7 @@ class Scratch:
 
 
 def control_data(cluster: Cluster, data: Path) -> dict[str, str]:
-    """What ``pg_controldata`` says of a data folder; empty where there is none, or it cannot be read."""
+    """Return the output of ``pg_controldata`` for a data folder; empty if it does not exist or cannot be read."""
     done = tools.run([cluster.bin / "pg_controldata", "-D", data], user=cluster.user, timeout=ASK_SECONDS)
     if done.status:
         return {}
@@ -282,27 +282,27 @@ def control_data(cluster: Cluster, data: Path) -> dict[str, str]:
 
 
 def system_identifier(cluster: Cluster, data: Path) -> str:
-    """The system identifier of a data folder; empty where there is none."""
+    """Return the system identifier of a data folder; empty if it has none."""
     return control_data(cluster, data).get("Database system identifier", "")
 
 
 def free(path: Path) -> int:
-    """Bytes that are free where a folder is, or would be."""
+    """Return the free bytes of the disk on which a folder is, or would be."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def need_room(path: Path, size: int, what: str) -> None:
-    """See that something fits.
+    """Check that a disk has enough free space.
 
     Args:
-        path: where it is to go.
-        size: its bytes.
-        what: what it is, for the message.
+        path: the target folder.
+        size: the needed bytes.
+        what: the data, for the message.
 
     Raises:
-        BackupError: it does not.
+        BackupError: there is not enough space.
     """
     there = free(path)
     wanted = int(size * 1.1) + 64 * 1024**2
@@ -314,7 +314,7 @@ def need_room(path: Path, size: int, what: str) -> None:
 
 
 def human(size: float) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(size) < 1000:
             return f"{size:.0f} {unit}" if unit in ("B", "kB") else f"{size:.1f} {unit}"

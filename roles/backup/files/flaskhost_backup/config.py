@@ -1,4 +1,4 @@
-"""What the program is told: /etc/flaskhost/backup.json, written by the role backup. No secret is in it."""
+"""The configuration: /etc/flaskhost/backup.json, written by the role backup. It contains no secrets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.host.failures import Failure
 
-#: The configuration.
+#: The configuration file.
 CONFIG = Path("/etc/flaskhost/backup.json")
-#: What pgBackRest calls the cluster.
+#: pgBackRest's name of the cluster.
 STANZA = "main"
 
 
@@ -26,12 +26,12 @@ class BackupError(Failure):
 
 
 class NotEnabled(BackupError):
-    """There are no backups on this host, since nobody has set a passphrase. It has an exit status of its own."""
+    """This host has no backups, because no passphrase is set. It has its own exit status."""
 
     status = 3
 
 
-#: Why nothing is backed up. The host knows what site.yml has written, and not what the inventory holds now.
+#: Why nothing is backed up. The host only knows what site.yml has written, not the current inventory.
 OFF = "There are no backups: backup.passphrase is not set, or site.yml has not run since it was."
 
 
@@ -44,11 +44,11 @@ class Cluster:
         data: its data folder.
         start: the command that starts it.
         stop: the command that stops it.
-        name: Debian's name of it.
+        name: Debian's name of the cluster.
         port: its port, which also names its socket.
         socket: the folder of its socket.
-        user: the system user that it runs as, and its superuser.
-        programs: where its programs are.
+        user: the system user that it runs as, which is also the superuser.
+        programs: the folder of its programs.
     """
 
     version: str
@@ -69,13 +69,13 @@ class Cluster:
 
 @dataclass(frozen=True)
 class App:
-    """What of an app has to do with backups.
+    """The parts of an app that matter for backups.
 
     Attributes:
         name: the app's name, and its database's.
         data: the folder with its uploads.
-        units: patterns of its units, which stand still while its data is restored.
-        lock: the lock that a deploy of it holds.
+        units: patterns of its units, which are stopped while its data is restored.
+        lock: the lock that its deploys hold.
     """
 
     name: str
@@ -86,29 +86,28 @@ class App:
 
 @dataclass(frozen=True)
 class Config:
-    """All that is wanted, and where things are.
+    """The settings and the paths.
 
     Attributes:
-        host: what the operator calls the host.
-        cluster: its PostgreSQL; None where it has none.
-        apps: the apps whose data is here.
-        paths: further files and folders to keep, /etc/flaskhost among them.
-        exclude: what of them is left out.
+        host: the host's name in the inventory.
+        cluster: its PostgreSQL cluster; None without PostgreSQL.
+        apps: the apps whose data is on this host.
+        paths: additional files and folders to back up, including /etc/flaskhost.
+        exclude: patterns of files to leave out.
         repository: the folder of the local repositories: postgres, files and records.
-        second: the second repository as restic names it; empty for none.
+        second: restic's URL of the second repository; empty for none.
         second_options: restic's ``-o`` options for it.
-        keep_days: days that can be gone back to.
+        keep_days: days for which backups are kept.
         alert_hours: hours after which the last good backup is too old.
         drill_days: days after which the last good drill is too old.
         copy_minutes: minutes between two copies of the database's repository to the second one.
-        hook: a command that is told of what goes wrong, and its arguments.
-        assertions: a query that has to say true, by database.
-        names: what the host was called before, whose snapshots are its own too.
-        state: the folder of what is remembered, and of scratch clusters.
-        secrets: the folder of the passphrase and the second repository's credentials; only root reads it.
+        hook: the command that reports problems, with its arguments.
+        assertions: a query that must return true, by database.
+        state: the folder of the program's state and of scratch clusters.
+        secrets: the folder of the passphrase and the second repository's credentials, readable only for root.
         pgbackrest: pgBackRest's configuration.
         cache: restic's cache.
-        enabled: whether there is a passphrase, without which nothing is backed up.
+        enabled: whether a passphrase is set. Without one, nothing is backed up.
     """
 
     host: str
@@ -143,14 +142,14 @@ class Config:
 
     @property
     def records(self) -> Path:
-        """The rows that were counted at each backup; copied with the database's repository."""
+        """The row counts of each backup; copied with the database's repository."""
         return self.repository / "records"
 
     def app(self, name: str) -> App:
         """Find an app.
 
         Raises:
-            BackupError: there is none of that name.
+            BackupError: the app does not exist.
         """
         for app in self.apps:
             if app.name == name:
@@ -159,10 +158,10 @@ class Config:
         raise BackupError(f"App {name!r} does not exist on this host.", f"Available: {names}.")
 
     def need_cluster(self) -> Cluster:
-        """The cluster.
+        """Return the cluster.
 
         Raises:
-            BackupError: the host has none.
+            BackupError: the host has no PostgreSQL.
         """
         if not self.cluster:
             raise BackupError("This host has no PostgreSQL.", "Run the command on the host of the group db.")
@@ -180,13 +179,13 @@ def need_enabled(config: Config) -> None:
 
 
 def parse(text: str) -> Config:
-    """Read a configuration.
+    """Parse a configuration.
 
     Args:
-        text: a JSON object with the attributes of :class:`Config`; what is left out has its default.
+        text: a JSON object with the attributes of :class:`Config`; missing ones have their defaults.
 
     Raises:
-        BackupError: it is no such object.
+        BackupError: the text is invalid.
     """
     try:
         values: dict[str, Any] = json.loads(text)
@@ -211,7 +210,7 @@ def load(path: Path = CONFIG) -> Config:
     """Read the configuration from its file.
 
     Raises:
-        BackupError: it is not there, or cannot be read.
+        BackupError: it does not exist, or cannot be read.
     """
     try:
         return parse(path.read_text(encoding="utf-8"))

@@ -1,16 +1,15 @@
-"""The rows of each table at one point of the write-ahead log, exactly: a drill restores to that point and counts again.
+"""Count the rows of each table at an exact point of the WAL. A drill restores to that point and counts again.
 
-What a snapshot of PostgreSQL's sees and what a recovery to a position replays differ where somebody writes: a commit is
-in the log a moment before others see it. They are the same where nobody is in the middle of a write. So for some
-milliseconds every table is locked against writers (readers go on), in all databases at once; within that moment each
-connection takes its snapshot and a named point is put into the log; then the locks go, and the rows are counted in the
-snapshots, at leisure. A lock is waited for no longer than LOCK_MS. Where a long write does not let it happen, the
-counts of that database are taken all the same and marked as not exact: the drill then only sees that the tables are
-there, and none is empty that had rows.
+During writes, a snapshot and a recovery to a position differ: a commit is in the WAL a moment before other sessions see
+it. They are equal while no write is in progress. So every table is locked against writers for some milliseconds, in all
+databases at once; readers continue. In that moment, each connection takes its snapshot, and a named restore point is
+created. Then the locks are released, and the rows are counted in the snapshots. The wait for a lock is limited to
+LOCK_MS. If a long write prevents the lock, the rows of that database are counted anyway, but marked as not exact. The
+drill then only checks that the tables exist, and that no table is empty that had rows.
 
-All of it is done by session roles (sessions.py), never by a superuser: an owner can put a view in the place of a table
-between two statements, and planning a query runs immutable functions of the indexes' expressions. What a tenant's code
-says of its own rows can be wrong. It cannot keep the others' from being counted.
+All of this runs as session roles (sessions.py), never as a superuser: between two statements, an owner can replace a
+table with a view, and planning a query runs immutable functions in index expressions. A tenant's code can falsify the
+counts of its own rows, but cannot prevent the counting of others'.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from flaskhost_backup.cluster import Server
 from flaskhost_backup.config import BackupError
 from flaskhost_backup.sessions import Login, Session, number, quoted, values
 
-#: Milliseconds that a lock is waited for; whoever wants to write waits behind it as long.
+#: Maximum milliseconds to wait for a lock. Writers queue behind this wait.
 LOCK_MS = 200
-#: How often it is tried.
+#: Number of attempts.
 TRIES = 5
-#: Seconds between two tries.
+#: Seconds between two attempts.
 BETWEEN = 2.0
-#: Seconds that counting a database may take; what is left then is not counted.
+#: Time limit in seconds for a database. Tables that are left then are not counted.
 DATABASE_SECONDS = 3600.0
-#: The tables whose rows outlast a crash, and are the database's own: name, whether it can be locked, and be read.
+#: The tables that survive a crash and are not PostgreSQL's own: name, whether it can be locked, and read.
 TABLES = """
 SELECT pg_catalog.json_build_array(n.nspname, c.relname, pg_catalog.pg_has_role(c.relowner, 'USAGE'),
   pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT'))
@@ -41,7 +40,7 @@ WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_cata
   AND n.nspname OPERATOR(pg_catalog.!~) '^pg_' AND n.nspname OPERATOR(pg_catalog.<>) 'information_schema'
 ORDER BY n.nspname, c.relname
 """
-#: A table: its schema, its name, whether it can be locked, and be read.
+#: A table: its schema, its name, and whether it can be locked and read.
 Table = tuple[str, str, bool, bool]
 
 
@@ -53,21 +52,21 @@ def take(
     pause: Callable[[float], None] = time.sleep,
     now: float | None = None,
 ) -> dict[str, Any]:
-    """Count the rows, and put the point into the log that the counts belong to.
+    """Count the rows, and create the restore point that the counts belong to.
 
     Args:
         server: the cluster.
         name: the point's name.
-        timeout: seconds that counting a table may take; one that takes longer is left out.
-        pause: waits some seconds; another one in tests.
-        now: seconds since 1970; the present time when left out.
+        timeout: time limit in seconds for a table; a table that takes longer is left out.
+        pause: sleeps for a number of seconds; replaced in tests.
+        now: seconds since 1970; the current time by default.
 
     Returns:
-        ``point``, ``lsn``, ``timeline``, ``at``, ``exact``, ``held_ms`` (how long writers were held up at most), and
-        ``databases``: for each its tables with their rows, None for one that was not counted. ``loose``: by database,
-        the tables whose rows are not exact, since they belong to another one than the tenant and could not be locked;
-        None for all tables of a database in which somebody writes all the time. ``failed``: the databases that could
-        not be looked into, with the reason.
+        ``point``, ``lsn``, ``timeline``, ``at``, ``exact``, ``held_ms`` (how long writers were blocked at most), and
+        ``databases``: for each database, the row counts of its tables, None for tables that were not counted.
+        ``loose``: by database, the tables whose counts are not exact, because they do not belong to the tenant and
+        could not be locked; None for all tables of a database with constant writes. ``failed``: the databases that
+        could not be read, with the reason.
     """
     at = time.time() if now is None else now
     with contextlib.ExitStack() as stack:
@@ -90,7 +89,7 @@ def take(
 def _try(
     server: Server, logins: dict[str, Login], name: str, timeout: int, failed: dict[str, str], *, last: bool
 ) -> dict[str, Any] | None:
-    """Try once; None where somebody writes all the time. The last try does without the locks that it does not get."""
+    """Make one attempt; None if writes prevented a lock. The last attempt continues without the missing locks."""
     sessions: dict[str, Session] = {}
     tables: dict[str, list[Table]] = {}
     loose: dict[str, list[str] | None] = {}
@@ -120,7 +119,7 @@ def _try(
                 sessions[database] = Session(logins[database])
         for database in list(ready):
             try:
-                # The first question takes the snapshot, which stays when the locks go.
+                # The first query takes the snapshot, which outlives the locks.
                 sessions[database].do((_BEGIN if loose[database] is None else "") + _SNAPSHOT)
             except BackupError as error:
                 problems[database] = error.reason
@@ -159,11 +158,11 @@ def _count(session: Session, tables: list[Table], timeout: int) -> dict[str, int
         try:
             if time.monotonic() > end:
                 break
-            # Each time anew: what runs in the place of a table could have switched it off.
+            # Set it for each table, because a view in place of a table could have changed it.
             session.do(f"SAVEPOINT one; SET LOCAL statement_timeout = '{timeout}s';")
             found[_name(table)] = number(session.do(_count_sql(table), timeout + 30.0))
         except BackupError:
-            # The connection ends with the error: what is left is not counted either.
+            # An error ends the connection, so the remaining tables are not counted either.
             break
     return found
 
@@ -184,12 +183,12 @@ def compare(record: dict[str, Any], server: Server, timeout: int = 600) -> tuple
     """Count again in a restored cluster.
 
     Args:
-        record: what :func:`take` has returned.
+        record: the result of :func:`take`.
         server: the restored cluster.
-        timeout: seconds for each table.
+        timeout: time limit in seconds for each table.
 
     Returns:
-        What differs, a sentence each; and how many tables were compared.
+        The differences, a sentence each, and the number of compared tables.
     """
     problems: list[str] = []
     compared = 0
@@ -199,7 +198,7 @@ def compare(record: dict[str, Any], server: Server, timeout: int = 600) -> tuple
             problems.append(f"The database {database} is missing.")
             continue
         loose = record.get("loose", {}).get(database, [])
-        # Records from before there was "loose" say of all databases at once whether they are exact.
+        # Older records have no "loose", but one "exact" for all databases.
         sharp = record["exact"] if "loose" not in record else loose is not None
         try:
             with server.tenant(database) as login:

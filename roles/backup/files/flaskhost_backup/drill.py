@@ -1,4 +1,4 @@
-"""The drill: the newest backup is restored into a scratch cluster, started, and judged; nothing is taken on trust."""
+"""The drill, a scheduled restore test: restore the newest backup into a scratch cluster, start it, and check it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from flaskhost_backup.state import State, read_json
 from flaskhost_backup.targets import Target, choose
 from flaskhost_backup.wal import hand_over
 
-#: The commands of most cures.
+#: The commands in most messages.
 FULL, COPY = "sudo flaskhost-backup full", "sudo flaskhost-backup copy"
 
 
 def drill(config: Config, where: str, now: float, timeout: float = 3600.0) -> Result:
-    """Hold the drill.
+    """Run the drill.
 
     Args:
         config: the configuration.
-        where: local or second: which repository to restore from.
+        where: the repository to restore from: local or second.
         now: seconds since 1970.
-        timeout: seconds that the recovery may take.
+        timeout: time limit of the recovery in seconds.
     """
     need_enabled(config)
     result, began = Result(changed=True), time.monotonic()
@@ -65,7 +65,7 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
         raise BackupError("There is no backup to test.", f"Create one: {FULL}")
     newest = info.backups[-1]
     entry |= {"label": newest.label, "size": newest.size, "backup_at": newest.stop}
-    # What is restored below is the newest one alone.
+    # Only the newest backup is restored below.
     here = PgBackRest(config).info().backups if found.fetched else info.backups
     if not _whole(found, scratch, newest, here, result):
         return
@@ -94,17 +94,17 @@ def _cluster(config: Config, found: Source, result: Result, entry: dict[str, Any
 
 
 def _whole(found: Source, scratch: Scratch, newest: Backup, here: Sequence[Backup], result: Result) -> bool:
-    """Compare all backups and all of the log with their checksums.
+    """Compare all backups and all WAL with their checksums.
 
     Args:
         found: the repository.
-        scratch: where to restore what pgBackRest calls invalid.
+        scratch: the scratch cluster into which backups are restored that pgBackRest calls invalid.
         newest: the newest backup in it.
         here: the backups in this host's own repository.
-        result: where to tell what was found.
+        result: receives the problems.
 
     Returns:
-        Whether the newest backup can be restored, as far as that tells.
+        Whether the newest backup can be restored, according to the checksums.
     """
     damage = found.backrest.verify()
     result.problems += [f"The repository is damaged: {line}. Create a new backup: {FULL}" for line in damage.rest]
@@ -122,7 +122,7 @@ def _whole(found: Source, scratch: Scratch, newest: Backup, here: Sequence[Backu
             continue
         cure = f"Create a new backup, then delete this one: {FULL}; sudo flaskhost-backup forget {label}"
         if found.fetched:
-            # What is mended here is copied there.
+            # A repair of the local repository is copied to the second one.
             is_here = label in {item.label for item in here}
             cure = (
                 f"{cure}; {COPY}"
@@ -130,7 +130,7 @@ def _whole(found: Source, scratch: Scratch, newest: Backup, here: Sequence[Backu
                 else f"This host has deleted it already. The next copy deletes it in the second repository: {COPY}"
             )
         try:
-            # What verify compares is in part what pgBackRest has noted of a file; a restore compares the file itself.
+            # verify compares partly with pgBackRest's own notes about a file. A restore compares the file itself.
             place(scratch, found, backups[label], Target("backup", label))
         except BackupError as error:
             unusable.add(label)
@@ -148,25 +148,25 @@ def _whole(found: Source, scratch: Scratch, newest: Backup, here: Sequence[Backu
 
 
 def _between(config: Config, found: Source, stop: float) -> float:
-    """A time between the newest backup and now that a restore can go to; 0 where nothing says that there is one.
+    """Return a time between the newest backup and now to which a restore is possible; 0 if none is certain.
 
     Args:
         config: the configuration.
         found: the repository.
-        stop: when the newest backup was whole.
+        stop: when the newest backup was complete.
     """
     server, now = Server(config.need_cluster()), time.time()
     if found.fetched or not server.runs() or hand_over(server):
-        # PostgreSQL wants a commit after the time, and only that of the hand-over is certain.
+        # PostgreSQL needs a commit after the target time, and only that of hand_over() is certain.
         return 0
     # pgBackRest's times are whole seconds.
     return (stop + 1 + now) / 2 if now > stop + 2 else 0
 
 
 def _recovers(scratch: Scratch, found: Source, target: Target, result: Result, timeout: float) -> None:
-    """Restore once more to what people ask for most, from another backup than the newest where that is the right one.
+    """Restore again, to the most common kinds of targets, from an older backup if the target needs one.
 
-    What is the same in the scratch cluster already is not copied again.
+    Files that are already the same in the scratch cluster are not copied again.
     """
     scratch.stop()
     backup = choose(found.backrest.info(), target, found.line)
@@ -180,10 +180,10 @@ def _recovers(scratch: Scratch, found: Source, target: Target, result: Result, t
 
 
 def _target(label: str, record: dict[str, Any]) -> Target:
-    """The very point that the rows were counted at; a backup without a record is tried as it is."""
+    """Return the restore point of the row counts; for a backup without a record, the backup itself."""
     if not record.get("point"):
         return Target("backup", label)
-    # Its time is later than the backup's own: it was counted when that was whole.
+    # Its time is later than the backup's own, because the rows are counted after the backup.
     return Target("point", record["point"], {"at": float("inf"), "timeline": record.get("timeline")})
 
 
@@ -202,15 +202,15 @@ def _compare(scratch: Scratch, record: dict[str, Any], result: Result, entry: di
 
 
 def _pages(scratch: Scratch, result: Result) -> None:
-    """Look into every table and index: what pg_amcheck finds is there in the backup too.
+    """Check every table and index with pg_amcheck. Damage that it finds is in the backup too.
 
-    As a session role: the superuser only puts the functions into the database, into a schema that is PostgreSQL's own.
+    It runs as a session role. The superuser only installs the functions, in a schema that belongs to PostgreSQL.
     """
     well = True
     for database in scratch.server.databases():
         with scratch.server.tenant(database) as login:
             ready = scratch.server.add_amcheck(database, login.role)
-            # Without a pattern of names it connects to this database alone.
+            # Without a name pattern, it connects only to this database.
             done = ready if ready.status else login.program("pg_amcheck", "--jobs=2")
         if done.status == 2 or (done.status and done.out.strip()):
             lines = [line.strip() for line in done.out.splitlines() if line.strip()]
@@ -225,14 +225,14 @@ def _pages(scratch: Scratch, result: Result) -> None:
 
 
 def _assertions(config: Config, scratch: Scratch, result: Result, entry: dict[str, Any]) -> None:
-    """Ask what the site wants to be true of its data."""
+    """Run the site's assertions about its data."""
     there = scratch.server.databases()
     for database, sql in config.assertions.items():
         if database not in there:
             result.problems.append(f"backup.assertions.{database}: the backup contains no database {database}.")
             continue
         with scratch.server.tenant(database, reads_all=True) as login:
-            # Read-only, and in one transaction: it is a question. Names are looked for where the app finds them.
+            # Read-only and in one transaction. Names resolve in the app's search path.
             finding = login.pinning(search_path=None)
             done = finding.run(f"BEGIN READ ONLY;\n{sql.strip().rstrip(';')};\nROLLBACK;", 600.0)
         answer = done.out.strip()
@@ -253,7 +253,7 @@ def _checksums(scratch: Scratch, result: Result) -> None:
     if "not enabled" in done.text:
         result.lines.append("The cluster has no page checksums, so none were verified.")
     elif done.status:
-        # The last that it says is a summary without a name.
+        # The last line is a summary without a file name.
         found = [line.partition("error: ")[2] for line in done.err.splitlines() if "error: " in line]
         result.problems.append(f"Pages of the database are damaged: {'; '.join(found)[:400] or done.last}.")
     else:
@@ -261,7 +261,7 @@ def _checksums(scratch: Scratch, result: Result) -> None:
 
 
 def _files(config: Config, where: str, result: Result, entry: dict[str, Any]) -> None:
-    """Read the files' repository whole, and compare it with its checksums; of a distant one a part."""
+    """Compare the files' repository with its checksums: all of a local one, a part of a remote one."""
     repository = restic.local(config) if where == "local" else restic.second(config)
     if not repository.snapshots(restic.FILES, [config.host]):
         result.problems.append(

@@ -1,8 +1,8 @@
-"""A database out of a cluster and into another: dumped and restored with the rights of its owner.
+"""Move a database from one cluster to another: dump and restore it with the rights of its owner.
 
-A restore runs code of the tenant's: CHECK constraints, generated columns and domains while rows come in, the functions
-of expression indexes, triggers. So a superuser only does what touches an empty database: it creates it, with the
-extensions. All else is restored by a session role (sessions.py), under another name, which no app connects to.
+A restore runs the tenant's code: CHECK constraints, generated columns and domains while rows are loaded, functions in
+expression indexes, and triggers. So a superuser only works on the empty database: it creates the database with its
+extensions. Everything else is restored by a session role (sessions.py), under a name to which no app connects.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from flaskhost_backup.explain import explain
 from flaskhost_backup.sessions import Login, literal, owners, quoted, tenant
 from flaskhost_backup.tools import Done
 
-#: A line of a dump's table of contents: its number, two object identifiers, then what it is, its name and its owner.
+#: A line of a dump's table of contents: its number, two OIDs, then its type, its name and its owner.
 _ENTRY = re.compile(r"^\d+; \d+ \d+ (?P<text>.+)$")
-#: What the superuser restores into the empty database.
+#: Entries that the superuser restores into the empty database.
 _EXTENSION = re.compile(r"^(?:EXTENSION - |COMMENT - EXTENSION )")
-#: What belongs to the database itself, and is restored when it has its name.
+#: Entries of the database itself, which are restored once it has its final name.
 _PROPERTIES = re.compile(r"^(?:DATABASE PROPERTIES - |ACL - DATABASE |COMMENT - DATABASE )")
 _DATABASE = re.compile(r"^DATABASE - ")
 _SCHEMA = re.compile(r"^SCHEMA - (?P<name>\S+) \S+$")
 _LARGE = re.compile(r"^(?:BLOB |BLOBS |BLOB METADATA |ACL - LARGE OBJECT |COMMENT - LARGE OBJECT )")
-#: Ends the name of a database that is being restored.
+#: Suffix of the name of a database that is being restored.
 RESTORING = "_restoring"
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a dump holds.
+    """The contents of a dump.
 
     Attributes:
         lines: its table of contents, a line for each object.
-        owner: who owns the database.
-        others: who else owns something.
-        options: the words of CREATE DATABASE: encoding and locale.
+        owner: the owner of the database.
+        others: the owners of other objects.
+        options: the options of CREATE DATABASE: encoding and locale.
     """
 
     lines: tuple[str, ...]
@@ -49,20 +49,20 @@ class Contents:
     options: str
 
     def pick(self, *patterns: re.Pattern[str]) -> list[str]:
-        """The lines that fit one of the patterns."""
+        """Return the lines that match one of the patterns."""
         return [line for line in self.lines if any(pattern.search(_text(line)) for pattern in patterns)]
 
 
 def dump(server: Server, database: str, path: Path) -> None:
-    """Dump a database of a cluster that nobody else connects to.
+    """Dump a database of a cluster to which no other client connects.
 
     Args:
         server: the cluster.
-        database: which.
-        path: a new file, in a folder of root's.
+        database: the database.
+        path: a new file, in a folder that belongs to root.
 
     Raises:
-        BackupError: it cannot be.
+        BackupError: the dump failed.
     """
     with server.tenant(database, reads_all=True) as login, path.open("xb") as stream:
         done = login.program("pg_dump", "--format=custom", "--create", "--compress=1", out=stream)
@@ -71,10 +71,10 @@ def dump(server: Server, database: str, path: Path) -> None:
 
 
 def contents(archive: Archive) -> Contents:
-    """Read what a dump holds.
+    """Read the contents of a dump.
 
     Raises:
-        BackupError: it is no dump of a database.
+        BackupError: the file is not a dump of a database.
     """
     lines = tuple(line for line in archive.script("--list", "--create").splitlines() if _ENTRY.match(line))
     made = [line for line in lines if _DATABASE.search(_text(line))]
@@ -97,10 +97,10 @@ def _text(line: str) -> str:
 
 
 class Archive:
-    """A dump in a file, which may be one that only root reads.
+    """A dump in a file that may be readable only for root.
 
     Args:
-        cluster: whose programs read it.
+        cluster: the cluster whose programs read it.
         path: the file.
     """
 
@@ -108,10 +108,10 @@ class Archive:
         self.cluster, self.path = cluster, path
 
     def script(self, *arguments: str, entries: list[str] | None = None) -> str:
-        """What pg_restore would do, or has to say of the dump.
+        """Return the SQL or the listing that pg_restore prints for the dump.
 
         Raises:
-            BackupError: it cannot read it.
+            BackupError: pg_restore cannot read the dump.
         """
         nowhere = Login(self.cluster, Path("/nowhere"), 0, self.cluster.user)
         done = self.restore(nowhere, *arguments, "--file=-", entries=entries)
@@ -120,29 +120,29 @@ class Archive:
         return done.out
 
     def restore(self, login: Login, *arguments: str, entries: list[str] | None = None) -> Done:
-        """Restore some entries, or all, as a role."""
+        """Restore some or all entries as a role."""
         lines = "".join(f"{line}\n" for line in entries or [])
         with tools.in_memory(lines) as listed, self.path.open("rb") as stream:
             chosen = [f"--use-list=/proc/self/fd/{listed}"] if entries is not None else []
-            # By its standard input: postgres itself could not open it.
+            # Through standard input, because the user postgres cannot open the file.
             return login.program("pg_restore", *arguments, *chosen, stream=stream, lend=[listed])
 
 
 def load(server: Server, name: str, path: Path, finish: Callable[[Login], None] | None = None) -> tuple[str, list[str]]:
-    """Restore a dump into a database under another name, which no app connects to.
+    """Restore a dump into a database under a temporary name, to which no app connects.
 
     Args:
         server: the cluster.
-        name: the name that the database is to get.
-        path: the dump, made by ``pg_dump --format=custom --create``.
-        finish: what is done in it before it gets its name, as a session role: a scrub, for instance. A BackupError of
-            it undoes the restore.
+        name: the final name of the database.
+        path: the dump, created by ``pg_dump --format=custom --create``.
+        finish: runs in the database as a session role before it gets its final name, such as a scrub. A BackupError
+            undoes the restore.
 
     Returns:
-        The name that it has until then, and what there is to tell.
+        The temporary name, and notes for the operator.
 
     Raises:
-        BackupError: it cannot be; nothing is left of it.
+        BackupError: the restore failed; nothing is left of it.
     """
     archive = Archive(server.cluster, path)
     held = contents(archive)
@@ -176,10 +176,10 @@ def load(server: Server, name: str, path: Path, finish: Callable[[Login], None] 
 
 
 def _fill(server: Server, fresh: str, held: Contents, archive: Archive) -> list[str]:
-    """Restore what a dump holds into an empty database; return what there is to tell."""
+    """Restore the contents of a dump into an empty database. Return notes for the operator."""
     first = held.pick(_EXTENSION)
     if first:
-        # Still empty: there is nothing of the tenant's that a script of an extension could meet.
+        # The database is still empty, so an extension's script cannot run into the tenant's objects.
         script = archive.script(entries=first)
         schemas = {item.strip('"') for item in re.findall(r"^CREATE EXTENSION .* WITH SCHEMA (\S+);$", script, re.M)}
         found = {line for line in held.lines if (schema := _SCHEMA.search(_text(line))) and schema["name"] in schemas}
@@ -192,7 +192,7 @@ def _fill(server: Server, fresh: str, held: Contents, archive: Archive) -> list[
     with tenant(server.superuser, fresh, also=held.others) as login:
         acting, words = login, []
         if strangers:
-            # What a superuser owned, for instance, can only become the owner's; large objects stay the app's.
+            # Objects of other owners, such as a superuser, go to the owner; large objects stay with the app.
             large = [line for line in rest if _LARGE.search(_text(line)) and _owner(line) not in strangers]
             _need(archive.restore(login, "--exit-on-error", f"--dbname={fresh}", entries=large), fresh)
             rest = [line for line in rest if line not in large]
@@ -210,15 +210,15 @@ def _need(done: Done, database: str) -> None:
 
 
 def set_properties(server: Server, name: str, path: Path) -> None:
-    """Give a database that was restored its settings, and who may connect to it.
+    """Restore the settings and connection rights of a restored database.
 
     Raises:
-        BackupError: PostgreSQL refuses.
+        BackupError: PostgreSQL rejects a statement.
     """
     archive = Archive(server.cluster, path)
     last = contents(archive).pick(_PROPERTIES)
-    # No entry of a database's own is restored without --create, which always begins with CREATE DATABASE: it fails,
-    # since the database is there, and may be the only statement that does.
+    # pg_restore restores the entries of the database itself only with --create, which starts with CREATE DATABASE.
+    # That statement fails because the database exists. No other statement may fail.
     done = archive.restore(server.superuser, "--create", "--dbname=postgres", entries=last)
     alone = "errors ignored on restore: 1" in done.err and "already exists" in done.err
     if done.status and not (done.status == 1 and alone):
@@ -226,22 +226,22 @@ def set_properties(server: Server, name: str, path: Path) -> None:
 
 
 def drop(server: Server, name: str) -> None:
-    """Drop a database, where it is there."""
+    """Drop a database, if it exists."""
     server.ask(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)", None)
 
 
 def rename(server: Server, names: list[tuple[str, str]]) -> None:
-    """Rename databases, all of them or none, and end who is in them; under a name of before no app gets in by mistake.
+    """Rename databases, all or none, and end their connections, so that no app uses the old data by mistake.
 
     Args:
         server: the cluster.
-        names: the present name and the new one of each, in the order in which a new one becomes free.
+        names: the current and the new name of each, in the order in which the new names become free.
     """
     for old, _new in names:
         server.ask(f"ALTER DATABASE {quoted(old)} WITH ALLOW_CONNECTIONS false")
         there = f"datname = {literal(old)} AND pid <> pg_backend_pid()"
         server.ask(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {there}")  # noqa: S608 - quoted
-    # Not closed for good: pg_upgrade refuses a database that nobody can connect to, and pg_dumpall leaves it out.
+    # Do not close them permanently: pg_upgrade rejects a database without connections, and pg_dumpall omits it.
     steps = [
         f"ALTER DATABASE {quoted(old)} RENAME TO {quoted(new)}; "
         f"ALTER DATABASE {quoted(new)} WITH CONNECTION LIMIT {0 if '_before_' in new else -1} ALLOW_CONNECTIONS true; "
@@ -251,5 +251,5 @@ def rename(server: Server, names: list[tuple[str, str]]) -> None:
 
 
 def let_in(server: Server, name: str) -> None:
-    """Open a database again that a rename which was killed has closed."""
+    """Open a database again that a killed rename left closed."""
     server.ask(f"ALTER DATABASE {quoted(name)} WITH ALLOW_CONNECTIONS true")

@@ -1,4 +1,4 @@
-"""What pgBackRest, restic and PostgreSQL complain of, in one sentence, with the next command to type."""
+"""Explain errors of pgBackRest, restic and PostgreSQL in one sentence, with the next command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from flaskhost_backup.config import BackupError
 from flaskhost_backup.tools import Done
 
-#: Bytes. Less is no room: a segment of the write-ahead log alone is 16 MB.
+#: Bytes. With less free space, the disk counts as full: a WAL segment has 16 MB.
 NO_ROOM = 32 * 1024**2
 _PASSPHRASE = (
     "backup.passphrase is not the passphrase of {where}.",
@@ -38,11 +38,11 @@ _NO_SERVER = (
 
 @dataclass(frozen=True)
 class Rule:
-    """What a text means.
+    """The explanation of an error message.
 
     Attributes:
-        pattern: what it is known by; the first group, if any, is the detail.
-        reason: the sentence; ``{where}`` and ``{detail}`` are filled in.
+        pattern: matches the message; the first group, if any, is the detail.
+        reason: the sentence, with the placeholders ``{where}`` and ``{detail}``.
         cure: what to do next.
     """
 
@@ -51,10 +51,10 @@ class Rule:
     cure: str
 
 
-#: The first that fits counts.
+#: The first matching rule applies.
 RULES = (
     Rule(r"No space left on device|Disk quota exceeded|\[28\]", *_FULL),
-    # Of pgBackRest, where a text is decrypted into nonsense; a later version says it in words.
+    # pgBackRest decrypted a text into garbage; later versions report it in words.
     Rule(
         r"FormatError: key/value found outside of section|\[029\]|\[FormatError\]|CryptoError|bad decrypt",
         *_PASSPHRASE,
@@ -148,16 +148,16 @@ RULES = (
 
 
 def explain(done: Done, where: str, folder: Path | None = None, *, opened: bool = False) -> BackupError:
-    """Say what a program's failure means.
+    """Explain the failure of a program.
 
     Args:
-        done: how it has ended.
-        where: what it worked on, with a capital letter: "The local repository".
-        opened: the passphrase is known to be right, so that what cannot be decrypted is damaged.
-        folder: where it writes on this host: a full disk makes programs say all kinds of things.
+        done: its result.
+        where: the repository or cluster, with a capital letter: "The local repository".
+        opened: whether the passphrase is known to be correct, so that undecryptable data is damaged.
+        folder: the folder that it writes on this host, because a full disk causes all kinds of messages.
 
     Returns:
-        A sentence and what to do next; a text that is not known is handed on, its last line alone.
+        A sentence and the next step; for an unknown message, its last line.
     """
     if folder and folder.exists() and shutil.disk_usage(folder).free < NO_ROOM:
         return BackupError(_fill(_FULL[0], where, ""), _FULL[1])
@@ -181,7 +181,7 @@ def _fill(sentence: str, where: str, detail: str) -> str:
 
 
 def _telling(done: Done) -> str:
-    """The line that says most: the first that calls itself an error."""
+    """Return the most informative line: the first one that is marked as an error."""
     lines = [line.strip() for line in done.text.splitlines() if line.strip()]
     for line in lines:
         if re.match(r"(ERROR|FATAL|Fatal|PANIC|.*: (error|FATAL|ERROR):)", line):
@@ -190,6 +190,6 @@ def _telling(done: Done) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line without what may move the terminal's cursor, and without a full stop."""
+    """Return a text on one line, without control characters for the terminal and without a full stop."""
     line = " ".join("".join(item if item.isprintable() else " " for item in text).split())
     return line[:250].rstrip(".")

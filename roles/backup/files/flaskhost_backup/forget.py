@@ -1,4 +1,4 @@
-"""A backup of the database that nobody can use is deleted, with those that build on it."""
+"""The verb ``forget``: delete an unusable backup of the database, with those that depend on it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from flaskhost_backup.result import Result
 
 
 def forget(config: Config, label: str) -> Result:
-    """Delete a backup of the database, with those that build on it.
+    """Delete a backup of the database, with those that depend on it.
 
     Args:
         config: the configuration.
         label: its name.
 
     Raises:
-        BackupError: there is no such backup, or no full one would be left.
+        BackupError: the backup does not exist, or no full backup would be left.
     """
     need_enabled(config)
     backrest = PgBackRest(config)

@@ -21,7 +21,7 @@ def call_hook(config: Config, verb: str, result: Result) -> str:
         result: the result of the run.
 
     Returns:
-        What is wrong with the hook itself; empty if it succeeded or was not called.
+        The problem with the hook itself; empty if it succeeded or was not called.
     """
     if not config.hook or not result.problems:
         return ""

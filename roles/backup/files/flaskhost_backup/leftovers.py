@@ -15,21 +15,21 @@ from collections.abc import Callable
 from flaskhost_backup import tools
 from flaskhost_backup.config import BackupError, Config
 
-#: pgBackRest's commands that write, and are called by this program alone.
+#: pgBackRest's commands that write and that only this program calls.
 _WRITING = frozenset(f"{verb}{role}" for verb in ("backup", "restore") for role in ("", ":local", ":remote"))
 #: Seconds for the processes to end.
 SECONDS = 10.0
 
 
 def end_left(config: Config, pause: Callable[[float], None] = time.sleep) -> None:
-    """End the processes that a killed run has left; the caller holds the lock, so that there are no others.
+    """End the processes that a killed run left behind. The caller holds the lock, so there are no others.
 
     Args:
         config: the configuration.
-        pause: waits some seconds; another one in tests.
+        pause: sleeps for a number of seconds; replaced in tests.
 
     Raises:
-        BackupError: one does not end.
+        BackupError: a process does not end.
     """
     waited = 0.0
     while left := _left(config):
@@ -48,7 +48,7 @@ def end_left(config: Config, pause: Callable[[float], None] = time.sleep) -> Non
 def _left(config: Config) -> list[int]:
     if not config.cluster:
         return []
-    # As that user: in its sandbox this program sees no processes of others.
+    # As that user, because in its sandbox this program sees no processes of other users.
     user, ours = config.cluster.user, f"--config={config.pgbackrest}"
     listed = tools.run(["ps", "-ww", "--user", user, "-o", "pid=,args="], user=user)
     found = []

@@ -1,4 +1,4 @@
-"""pgBackRest: what is in its repository, and the commands that back up and restore."""
+"""pgBackRest: the contents of its repository, and its commands for backups and restores."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flaskhost_backup.config import STANZA, BackupError, Config
 from flaskhost_backup.explain import explain
 from flaskhost_backup.tools import Done
 
-#: Seconds for a question.
+#: Time limit for a query in seconds.
 ASK_SECONDS = 120.0
-#: The name of a segment of the write-ahead log.
+#: The name of a WAL segment.
 SEGMENT = re.compile(r"[0-9A-F]{24}")
-#: Lines of ``pgbackrest verify``: a damaged segment, how many files are wrong in what way, and the log.
+#: Lines of ``pgbackrest verify``: a damaged segment, the number of files by kind of error, and the log.
 _BAD_SEGMENT = re.compile(r"(?:file missing|invalid \w+) '[^'\n]*/([0-9A-F]{24})-[^'\n/]*'")
 _COUNTS = re.compile(r"(missing|checksum invalid|size invalid|other): ")
 _LOG = re.compile(r"\d{4}-\d\d-\d\d \S+ P\d+ ")
@@ -31,16 +31,16 @@ class Backup:
     Attributes:
         label: its name.
         kind: full, diff or incr.
-        start: when it began, seconds since 1970.
-        stop: when it was whole.
-        start_lsn: the first position of the write-ahead log that it needs.
+        start: when it began, in seconds since 1970.
+        stop: when it was complete.
+        start_lsn: the first WAL position that it needs.
         stop_lsn: the last one.
         size: bytes of the cluster.
-        stored: bytes that it takes in the repository.
-        faulty: whether pages were damaged when it was made.
+        stored: its bytes in the repository.
+        faulty: whether it contains damaged pages.
         system: the cluster's system identifier.
         timeline: the timeline that it was taken on.
-        first_wal: the first segment of the write-ahead log that it needs.
+        first_wal: the first WAL segment that it needs.
     """
 
     label: str
@@ -59,17 +59,17 @@ class Backup:
 
 @dataclass(frozen=True)
 class Info:
-    """What is in a repository.
+    """The contents of a repository.
 
     Attributes:
-        there: whether it has been made.
-        problem: why it cannot be read; empty where it can.
-        backups: the oldest first.
-        system: the system identifier of the cluster that it is for; empty where there is none.
+        there: whether it exists.
+        problem: why it cannot be read; empty if it can.
+        backups: the backups, oldest first.
+        system: the system identifier of its cluster; empty if there is none.
         version: that cluster's major version.
-        newest_wal: the name of the newest segment of the write-ahead log.
-        former: the system identifiers that the cluster had before it was moved to another major version.
-        copied: whether there is a second repository beside this one.
+        newest_wal: the name of the newest WAL segment.
+        former: the system identifiers of the cluster before its upgrades to other major versions.
+        copied: whether there is also a second repository.
     """
 
     there: bool
@@ -84,12 +84,12 @@ class Info:
 
 @dataclass(frozen=True)
 class Verified:
-    """What pgBackRest finds damaged or missing in a repository.
+    """The damaged or missing files of a repository, as reported by pgBackRest.
 
     Attributes:
-        backups: for each backup that it calls invalid, by label, what is wrong.
-        segments: the damaged segments of the write-ahead log, by name.
-        rest: what else it complains of, a line each.
+        backups: the problem of each invalid backup, by label.
+        segments: the names of the damaged WAL segments.
+        rest: all other complaints, a line each.
     """
 
     backups: dict[str, str]
@@ -98,10 +98,10 @@ class Verified:
 
 
 def parse_verify(text: str) -> Verified:
-    """Read what ``pgbackrest verify --output=text --log-level-console=info`` says of a repository that is not whole.
+    """Parse the output of ``pgbackrest verify --output=text --log-level-console=info`` for a damaged repository.
 
     Args:
-        text: the log, with the names of the files, and the result after it.
+        text: the log, with the names of the files, followed by the result.
     """
     segments = sorted(set(_BAD_SEGMENT.findall(text)))
     backups: dict[str, str] = {}
@@ -122,16 +122,16 @@ def parse_verify(text: str) -> Verified:
 
 
 def parse_info(text: str) -> Info:
-    """Read what ``pgbackrest info --output=json`` says.
+    """Parse the output of ``pgbackrest info --output=json``.
 
     Raises:
-        ValueError, KeyError, TypeError, IndexError: it is something else.
+        ValueError, KeyError, TypeError, IndexError: the output has another form.
     """
     stanza: dict[str, Any] = json.loads(text)[0]
     state = stanza["repo"][0]["status"] if stanza.get("repo") else stanza["status"]
     systems = {item["id"]: str(item["system-id"]) for item in stanza["db"]}
     newest = stanza["db"][-1] if stanza["db"] else {}
-    # Each version of the cluster has an archive of its own; the last one is the present one's.
+    # Each version of the cluster has its own archive. The last one belongs to the current version.
     archives = [item for item in stanza["archive"] if item["database"]["id"] == newest.get("id")]
     return Info(
         there=state["code"] in (0, 2, 4),
@@ -167,8 +167,8 @@ class PgBackRest:
 
     Args:
         config: the program's configuration.
-        repository: another place of the repository than the usual one: one that was fetched, for instance.
-        where: what the operator calls the repository, with a capital letter.
+        repository: the folder of the repository, if it differs from the default, such as that of a fetched copy.
+        where: the repository's name in messages, with a capital letter.
     """
 
     def __init__(self, config: Config, repository: Path | None = None, where: str = "The local repository") -> None:
@@ -193,17 +193,17 @@ class PgBackRest:
         return done
 
     def info(self) -> Info:
-        """Ask what is in the repository.
+        """Read the contents of the repository.
 
         Raises:
-            BackupError: it cannot be asked.
+            BackupError: the repository cannot be read.
         """
         done = self._run("info", "--output=json", timeout=ASK_SECONDS)
         try:
             found = parse_info(done.out)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             if "FormatError" in done.out or "CryptoError" in done.out:
-                # It quotes what it could not decrypt, which is no JSON either.
+                # pgBackRest quotes data that it could not decrypt, which is not JSON either.
                 raise explain(Done(1, "", done.out), self.where) from None
             raise BackupError(
                 f"pgBackRest's information about its repository cannot be parsed ({type(error).__name__}).",
@@ -214,19 +214,19 @@ class PgBackRest:
         return replace(found, copied=bool(self.config.second) and self.repository == self.config.database_repository)
 
     def make(self) -> None:
-        """Make the repository for the cluster that runs here; one that is there stays."""
+        """Create the repository for this host's cluster. An existing one stays unchanged."""
         self._run("stanza-create", timeout=ASK_SECONDS)
 
     def upgrade(self) -> None:
-        """Take in that the cluster has a new major version; the backups of the old one stay."""
+        """Record that the cluster has a new major version. The backups of the old one are kept."""
         self._run("stanza-upgrade", timeout=ASK_SECONDS)
 
     def check(self) -> None:
-        """See that the write-ahead log arrives: PostgreSQL begins a new segment, and the old one is waited for."""
+        """Check WAL archiving: PostgreSQL switches to a new segment, and pgBackRest waits for the old one."""
         self._run("check", timeout=ASK_SECONDS)
 
     def backup(self, kind: str) -> None:
-        """Make a backup.
+        """Create a backup.
 
         Args:
             kind: full or diff.
@@ -237,17 +237,17 @@ class PgBackRest:
         """Restore into an empty folder.
 
         Args:
-            folder: the data folder to be; it belongs to postgres.
-            arguments: what to restore, and to which point.
+            folder: the new data folder, which belongs to the user postgres.
+            arguments: the backup and the target, as pgBackRest's options.
         """
-        # What there is was asked for before.
+        # The repository was read before, so the passphrase is known to be correct.
         return self._run("restore", f"--pg1-path={folder}", *arguments, opened=True)
 
     def get(self, path: Path) -> str:
-        """Read a file of the repository, which is encrypted there.
+        """Read and decrypt a file of the repository.
 
         Args:
-            path: where it is in the repository.
+            path: its path in the repository.
 
         Raises:
             BackupError: it cannot be read.
@@ -263,9 +263,9 @@ class PgBackRest:
         """Compare everything in the repository with its checksums.
 
         Raises:
-            BackupError: it cannot be compared.
+            BackupError: the check could not run.
         """
-        # At that level it names the files.
+        # At this log level, pgBackRest names the files.
         done = tools.run(self._command("verify", "--output=text", "--log-level-console=info"), user=self.cluster.user)
         if "status: error" in done.out:
             return parse_verify(done.out)
@@ -274,11 +274,11 @@ class PgBackRest:
         return Verified({})
 
     def expire(self, label: str) -> None:
-        """Delete a backup, with those that build on it."""
+        """Delete a backup, with those that depend on it."""
         self._run("expire", f"--set={label}")
 
     def push(self, segment: Path, data: Path) -> None:
-        """Put a finished segment into the repository that PostgreSQL did not get to hand over."""
+        """Archive a finished segment that PostgreSQL could not archive itself."""
         command = [*self._command("archive-push", f"--pg1-path={data}"), str(segment)]
         done = tools.run(command, user=self.cluster.user, timeout=ASK_SECONDS)
         if done.status:
@@ -286,25 +286,25 @@ class PgBackRest:
 
 
 def segment_timeline(name: str) -> int:
-    """The timeline in the name of a segment."""
+    """Return the timeline in the name of a segment."""
     return int(name[:8], 16)
 
 
 def lsn(text: str) -> int:
-    """A position of the write-ahead log, as a number."""
+    """Convert a WAL position to a number."""
     high, _slash, low = text.partition("/")
     return (int(high, 16) << 32) + int(low, 16)
 
 
 def gaps(repository: Path, since: str = "") -> tuple[list[str], list[str]]:
-    """The segments of the write-ahead log that are missing between two that are there, on each timeline.
+    """Find gaps in the archived WAL: missing segments between two existing ones, on each timeline.
 
     Args:
         repository: pgBackRest's repository, on this host.
         since: the first segment that the newest backup needs.
 
     Returns:
-        A sentence for each gap: those that the newest backup cannot be restored across, and older ones.
+        A sentence for each gap: those that affect the newest backup, and older ones.
     """
     found: dict[tuple[str, int], set[int]] = {}
     for archive, name in segments(repository):
@@ -322,11 +322,11 @@ def gaps(repository: Path, since: str = "") -> tuple[list[str], list[str]]:
 
 
 def segments(repository: Path) -> set[tuple[str, str]]:
-    """The segments of the write-ahead log in a repository on this host: each with the name of its archive."""
+    """Return the WAL segments in a repository on this host, each with the name of its archive."""
     found = set()
     for path in (repository / "archive" / STANZA).glob("*/*/*"):
         name = path.name[:24]
-        # What is not finished, and half a segment of a timeline that was left, have other endings.
+        # Unfinished files, and partial segments of abandoned timelines, have other endings.
         if SEGMENT.fullmatch(name) and path.name[24:25] in ("-", "") and not path.name.endswith(".tmp"):
             found.add((path.parent.parent.name, name))
     return found

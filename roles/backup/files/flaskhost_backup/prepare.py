@@ -15,11 +15,11 @@ from flaskhost_backup.state import read_json, write_json
 def prepare(config: Config, *, dry: bool, now: float) -> Result:
     """Create the repositories that are missing. Ansible calls this when PostgreSQL runs.
 
-    What is wrong with the second repository is reported as a problem, and does not stop the rest.
+    Problems with the second repository are reported, and do not stop the rest.
 
     Args:
         config: the configuration.
-        dry: report what would be done, and change nothing.
+        dry: whether only to report what would be done.
         now: seconds since 1970.
     """
     result = Result()
@@ -29,7 +29,7 @@ def prepare(config: Config, *, dry: bool, now: float) -> Result:
         )
         return result
     if not dry and not read_json(config.state / "since.json"):
-        # The age of backups that were never made counts from here.
+        # Until the first backup, its age counts from this time.
         write_json(config.state / "since.json", {"at": now})
     if config.cluster:
         _prepare_cluster(config, result, dry=dry)

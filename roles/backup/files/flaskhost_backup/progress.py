@@ -1,4 +1,4 @@
-"""How far a restore has come, on the disk: whoever comes after one that was killed can finish it, or take it back."""
+"""The progress of a restore, on the disk: the run after a killed one can finish or undo the restore."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 from flaskhost_backup.config import Config
 from flaskhost_backup.state import LOCK, holder, read_json, utc, write_json
 
-#: The kinds of restores that change what is there step by step: the whole cluster, one database of it, and a folder.
+#: The kinds of restores that replace data step by step: the whole cluster, one database, and a folder.
 CLUSTER, DATABASE, FILES = "restoring", "restoring-database", "restoring-files"
 
 
 class Progress:
-    """What a restore has done so far.
+    """The record of an unfinished restore.
 
     Args:
         config: the configuration.
@@ -23,20 +23,20 @@ class Progress:
         self.path = config.state / f"{kind}.json"
 
     def read(self) -> dict[str, Any]:
-        """What is under way; empty when nothing is."""
+        """Return the record; empty if no restore is unfinished."""
         return read_json(self.path)
 
     def note(self, **values: Any) -> None:
-        """Remember a step before it is taken."""
+        """Record a step before it is taken."""
         write_json(self.path, {**self.read(), **values})
 
     def done(self) -> None:
-        """All is in place, or all is as before."""
+        """Delete the record: the restore is finished or undone."""
         self.path.unlink(missing_ok=True)
 
 
 def unfinished(config: Config) -> list[str]:
-    """Tell of restores that were killed, a sentence each, with the commands; of one that is at work, nothing.
+    """Describe each killed restore in a sentence with the next commands. A running restore is left out.
 
     Args:
         config: the configuration.

@@ -1,4 +1,4 @@
-"""restic: the files' repository here, and the second repository, which holds both files and the database's."""
+"""restic: the local repository of files, and the second repository of files and database backups."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flaskhost_backup.explain import explain
 from flaskhost_backup.state import read_json
 from flaskhost_backup.tools import Done
 
-#: What snapshots of files are called, and those of the database's repository.
+#: The tags of snapshots of files, and of the database's repository.
 FILES, DATABASE = "files", "database"
-#: Seconds for a question; a repository far away has to be connected to first.
+#: Time limit for a query in seconds, including the connection to a remote repository.
 ASK_SECONDS = 180.0
-#: Seconds for the first question to a store that speaks HTTP, before a run that takes long.
+#: Time limit in seconds for the first query to an HTTP store, before a long run.
 REACH_SECONDS = 60.0
-#: Seconds for one copy of the database's repository; one that hangs has to end before the next.
+#: Time limit in seconds for a copy of the database's repository, so that a stuck copy ends.
 COPY_SECONDS = 3600.0 * 6
-#: restic's exit status where some of the files could not be read.
+#: restic's exit status if some files could not be read.
 SOME_UNREAD = 3
 
 
@@ -33,11 +33,11 @@ class Snapshot:
     """One snapshot.
 
     Attributes:
-        id: its name.
-        at: when it was taken, seconds since 1970.
-        host: which host took it.
-        paths: what is in it.
-        tags: what it is called.
+        id: its ID.
+        at: when it was created, in seconds since 1970.
+        host: the host that created it.
+        paths: the paths in it.
+        tags: its tags.
     """
 
     id: str
@@ -48,20 +48,20 @@ class Snapshot:
 
     @property
     def system(self) -> str:
-        """The system identifier of the cluster whose repository is in it."""
+        """Return the system identifier of the cluster whose repository is in it."""
         return next((tag.partition("-")[2] for tag in self.tags if tag.startswith("system-")), "")
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a backup of files has done.
+    """The result of a backup of files.
 
     Attributes:
-        snapshot: its name.
-        files: how many files are in it.
+        snapshot: the snapshot's ID.
+        files: the number of files in it.
         size: their bytes.
-        added: the bytes that were new.
-        warnings: what could not be read.
+        added: the new bytes.
+        warnings: the files that could not be read.
     """
 
     snapshot: str
@@ -72,7 +72,7 @@ class Taken:
 
 
 def parse_snapshots(text: str) -> list[Snapshot]:
-    """Read what ``restic snapshots --json`` says, the oldest first."""
+    """Parse the output of ``restic snapshots --json``, oldest first."""
     found: list[dict[str, Any]] = json.loads(text or "[]") or []
     snapshots = [
         Snapshot(
@@ -88,7 +88,7 @@ def parse_snapshots(text: str) -> list[Snapshot]:
 
 
 def _seconds(text: str) -> float:
-    """A time as restic writes it, with nine digits of a second and an offset."""
+    """Parse a time in restic's form, with nanoseconds and an offset."""
     head, _dot, tail = text.partition(".")
     if tail:
         digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
@@ -97,10 +97,10 @@ def _seconds(text: str) -> float:
 
 
 def with_login(repository: str, variables: Mapping[str, str]) -> str:
-    """The address of a REST server with the log-in that the variables have; Debian 12's restic reads none.
+    """Return the URL of a REST server with the login from the variables, which Debian 12's restic does not read.
 
     Args:
-        repository: as restic names it.
+        repository: restic's URL of the repository.
         variables: ``RESTIC_REST_USERNAME`` and ``RESTIC_REST_PASSWORD``, and others.
     """
     user, password = variables.get("RESTIC_REST_USERNAME", ""), variables.get("RESTIC_REST_PASSWORD", "")
@@ -115,8 +115,8 @@ class Restic:
 
     Args:
         config: the program's configuration.
-        repository: as restic names it.
-        where: what the operator calls it, with a capital letter.
+        repository: restic's URL of the repository.
+        where: the repository's name in messages, with a capital letter.
         options: restic's ``-o`` options for it.
     """
 
@@ -125,10 +125,10 @@ class Restic:
         self.folder = Path(repository) if repository.startswith("/") else None
 
     def run(self, *arguments: str, timeout: float | None = None) -> Done:
-        """Run a command, and hand back how it has ended; the lock of a run that was killed does not count."""
+        """Run a command, and return its result. The locks of killed runs are removed first if they are in the way."""
         done = self._run(*arguments, timeout=timeout)
         if done.status and "already locked" in done.text:
-            # It takes away those of processes that are gone, and no others.
+            # It only removes the locks of processes that no longer exist.
             self._run("unlock", timeout=ASK_SECONDS)
             done = self._run(*arguments, timeout=timeout)
         return done
@@ -149,10 +149,10 @@ class Restic:
         return tools.run(["restic", *options, *arguments], env=variables, timeout=timeout)
 
     def ask(self, *arguments: str, timeout: float | None = ASK_SECONDS) -> Done:
-        """Run a command that has to succeed.
+        """Run a command that must succeed.
 
         Raises:
-            BackupError: it does not.
+            BackupError: the command failed.
         """
         done = self.run(*arguments, timeout=timeout)
         if done.status:
@@ -160,13 +160,13 @@ class Restic:
         return done
 
     def make(self) -> bool:
-        """Make the repository.
+        """Create the repository. An existing one stays unchanged.
 
         Returns:
-            Whether it was made; one that is there stays.
+            Whether it was created.
 
         Raises:
-            BackupError: it can be neither made nor opened.
+            BackupError: it can be neither created nor opened.
         """
         done = self.run("cat", "config", timeout=ASK_SECONDS)
         if not done.status:
@@ -178,23 +178,23 @@ class Restic:
         return True
 
     def reach(self) -> None:
-        """See that the repository can be reached and opens.
+        """Check that the repository can be reached and opened.
 
-        Since 0.17 restic asks a store that is down again and again for a quarter of an hour, and a run that backs up
-        holds up all others meanwhile. By SFTP and on this host it ends at once.
+        Since 0.17, restic retries for 15 minutes if a store is down, and a backup blocks all other runs meanwhile.
+        Over SFTP and on this host, it fails immediately.
 
         Raises:
-            BackupError: it cannot.
+            BackupError: it cannot be reached or opened.
         """
         if not self.folder and not self.repository.startswith("sftp:"):
             self.ask("cat", "config", "--no-lock", timeout=REACH_SECONDS)
 
     def snapshots(self, tag: str, hosts: Iterable[str] = ()) -> list[Snapshot]:
-        """The snapshots of a kind, the oldest first.
+        """List the snapshots with a tag, oldest first.
 
         Args:
             tag: FILES or DATABASE.
-            hosts: whose; everybody's when empty.
+            hosts: the hosts whose snapshots to list; all hosts if empty.
         """
         wanted = [item for host in hosts for item in ("--host", host)]
         return parse_snapshots(self.ask("snapshots", "--json", "--no-lock", "--tag", tag, *wanted).out)
@@ -202,16 +202,16 @@ class Restic:
     def backup(
         self, tags: Sequence[str], paths: Iterable[Path], exclude: Iterable[str] = (), timeout: float | None = None
     ) -> Taken:
-        """Take a snapshot.
+        """Create a snapshot.
 
         Args:
-            tags: what to call it.
-            paths: what to put into it; what is not there is left out.
-            exclude: patterns of what is left out.
-            timeout: seconds that it may take.
+            tags: its tags.
+            paths: the paths to back up; missing ones are left out.
+            exclude: patterns of files to leave out.
+            timeout: time limit in seconds.
 
         Raises:
-            BackupError: it failed; a file that vanished meanwhile is no failure, and one that cannot be read is.
+            BackupError: the backup failed, or a file could not be read. A file that vanishes meanwhile is no error.
         """
         there = [str(path) for path in paths if path.exists()]
         if not there:
@@ -224,7 +224,7 @@ class Restic:
         messages = tools.json_lines(done.out)
         summary = next((item for item in messages if item.get("message_type") == "summary"), {})
         if done.status == SOME_UNREAD and summary.get("snapshot_id"):
-            # Somebody may delete a file while it is read.
+            # A file can be deleted while it is read.
             unread = tuple(line.strip() for line in done.err.splitlines() if line.strip())
             if any("ermission denied" in line or "input/output error" in line for line in unread):
                 raise BackupError(
@@ -243,7 +243,7 @@ class Restic:
         )
 
     def forget(self, tag: str, keep_days: int, *, prune: bool) -> None:
-        """Forget what is too old: all of the last day is kept, one of each day before, and three whatever their age."""
+        """Remove old snapshots. Keep all of the last day, one for each day before, and three of any age."""
         hours = ["--keep-within-hourly", "2d"] if tag == DATABASE else ["--keep-within", "1d"]
         self.ask(
             "forget", "--tag", tag, "--host", self.config.host, "--group-by", "host", "--keep-last", "3", *hours,
@@ -251,40 +251,40 @@ class Restic:
         )  # fmt: skip
 
     def restore(self, snapshot: str, target: Path, include: Iterable[str] = ()) -> None:
-        """Restore a snapshot, or a part of it, below a folder, and compare what was written.
+        """Restore a snapshot, or a part of it, below a folder, and verify the written files.
 
         Args:
-            snapshot: its name.
-            target: the folder; a file has its whole path below it.
-            include: folders and files of the snapshot; all when empty.
+            snapshot: its ID.
+            target: the folder; each file gets its full path below it.
+            include: folders and files of the snapshot; all if empty.
         """
         wanted = [item for path in include for item in ("--include", path)]
         self.ask("restore", snapshot, "--target", str(target), "--verify", *wanted, timeout=None)
 
     def check(self, part: str = "") -> None:
-        """See that the repository is whole.
+        """Check the integrity of the repository.
 
         Args:
-            part: how much of the data is read and compared, such as ``5%``; all of it when empty.
+            part: the share of the data to read and compare, such as ``5%``; all of it if empty.
         """
         data = f"--read-data-subset={part}" if part else "--read-data"
         self.ask("check", data, timeout=None)
 
     def unlock(self) -> None:
-        """Take away the locks of runs that were killed; a lock of a run that works stays."""
+        """Remove the locks of killed runs. Locks of running processes are kept."""
         self.ask("unlock")
 
 
 def local(config: Config) -> Restic:
-    """The local repository of files."""
+    """Return the local repository of files."""
     return Restic(config, str(config.files_repository), f"The local repository of files ({config.files_repository})")
 
 
 def second(config: Config) -> Restic:
-    """The second repository.
+    """Return the second repository.
 
     Raises:
-        BackupError: there is none.
+        BackupError: no second repository is configured.
     """
     if not config.second:
         raise BackupError(

@@ -1,4 +1,4 @@
-"""A restore into a cluster beside the real one: for a look, for one database of it, and for the drill."""
+"""Restore into a separate cluster: for inspection, for a single database, and for the drill."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def into_scratch(config: Config, scratch: Scratch, found: Source, target: Target
     """Restore into a scratch cluster and start it.
 
     Returns:
-        The backup that it was begun with.
+        The backup that the restore started from.
 
     Raises:
-        BackupError: it cannot be; the scratch cluster is gone.
+        BackupError: the restore failed; the scratch cluster was deleted.
     """
     cluster = config.need_cluster()
     info = found.backrest.info()
@@ -42,7 +42,7 @@ def place(scratch: Scratch, found: Source, backup: Backup, target: Target) -> No
     """Restore the files of a scratch cluster, which pgBackRest compares with their checksums.
 
     Raises:
-        BackupError: they cannot be; half of them may be there.
+        BackupError: the restore failed; some files may exist.
     """
     need_room(scratch.folder.parent, backup.size, "A separate cluster")
     scratch.make()
@@ -51,13 +51,13 @@ def place(scratch: Scratch, found: Source, backup: Backup, target: Target) -> No
 
 
 def scratch_arguments(scratch: Scratch, backup: Backup, target: Target, line: Line) -> list[str]:
-    """pgBackRest's arguments for a restore into a scratch cluster.
+    """Return pgBackRest's arguments for a restore into a scratch cluster.
 
     Args:
         scratch: the scratch cluster.
-        backup: the backup to begin with.
-        target: where to go.
-        line: the timeline to go along.
+        backup: the backup to start from.
+        target: the target of the recovery.
+        line: the timeline to follow.
     """
     return [
         *arguments(backup, target, line),
@@ -71,7 +71,7 @@ def _tablespaces(scratch: Scratch) -> Path:
 
 
 def beside(config: Config, request: Request) -> Result:
-    """Restore into a cluster beside the real one, and leave it running for a look."""
+    """Restore into a separate cluster, and leave it running for inspection."""
     need_enabled(config)
     scratch = Scratch(config.need_cluster(), config.state / "beside", BESIDE_PORT)
     began = time.monotonic()
@@ -97,7 +97,7 @@ def beside(config: Config, request: Request) -> Result:
 
 
 def remove_beside(config: Config) -> Result:
-    """Delete the cluster beside the real one."""
+    """Delete the separate cluster."""
     scratch = Scratch(config.need_cluster(), config.state / "beside", BESIDE_PORT)
     there = scratch.folder.exists()
     scratch.remove()

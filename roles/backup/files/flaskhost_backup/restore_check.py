@@ -1,4 +1,4 @@
-"""Whether a restore can be done at all: found out before visitors see a maintenance page, and before anything stops."""
+"""Check whether a restore is possible, before visitors see a maintenance page and before anything stops."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flaskhost_backup.targets import choose, need_version
 
 
 def check(config: Config, request: Request, database: str = "") -> Result:
-    """See whether the database can be restored to where it was asked for. Changes nothing.
+    """Check whether the database can be restored to the requested target. Changes nothing.
 
-    What only the restore itself can find, a gap in the log for one, it still finds before it touches anything.
+    The restore itself finds further problems, such as a gap in the WAL, but also before it changes anything.
 
     Args:
         config: the configuration.
-        request: what was asked for.
-        database: the database to restore alone; empty for the whole cluster.
+        request: the request.
+        database: the single database to restore; empty for the whole cluster.
 
     Raises:
-        BackupError: it cannot be restored.
+        BackupError: the restore is not possible.
     """
     need_enabled(config)
     cluster = config.need_cluster()
@@ -33,7 +33,7 @@ def check(config: Config, request: Request, database: str = "") -> Result:
     locks = [app.lock for app in config.apps if app.lock and database in ("", app.name)]
     left = Progress(config).read()
     if left.get("repository_aside") and not has_run(config, left):
-        # A restore that was killed has moved the repository. The next one puts it back first.
+        # A killed restore has moved the repository. The next restore first moves it back.
         return Result()
     with held(locks), source(config, request.where, request.host, request.before, whole=False) as found:
         wanted = request.target(found)

@@ -1,6 +1,6 @@
-"""A restore of the whole cluster into its place.
+"""Restore the whole cluster in place.
 
-Where it fails or is killed, it is taken back, unless PostgreSQL has run on the restored data: then it is finished.
+A failed or killed restore is undone, unless PostgreSQL has run on the restored data. Then the restore is finished.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from flaskhost_backup.wal import complete, hand_over, need_no_gap, salvage
 
 
 def in_place(config: Config, request: Request) -> Result:
-    """Restore the whole cluster into its place; the data that is there is put aside, and nothing of it deleted.
+    """Restore the whole cluster in place. The current data is moved aside, and none of it is deleted.
 
     Args:
         config: the configuration.
-        request: what was asked for.
+        request: the request.
 
     Raises:
-        BackupError: it cannot be; what was there before is in its place again.
+        BackupError: the restore failed; the previous data is in its place again.
     """
     need_enabled(config)
     cluster, server, progress = config.need_cluster(), Server(config.need_cluster()), Progress(config)
@@ -64,7 +64,7 @@ def in_place(config: Config, request: Request) -> Result:
                 if request.where == "local" and server.runs():
                     notes += hand_over(server, "The end of the WAL was copied from the previous data")
                 if request.where == "local":
-                    # Before PostgreSQL stops, too: its last checkpoint writes over segments that it has handed over.
+                    # Also before PostgreSQL stops, because its last checkpoint overwrites archived segments.
                     complete(found.backrest, found.folder, cluster, cluster.data, info)
                 _stop(cluster)
                 if request.where == "local":
@@ -81,7 +81,7 @@ def in_place(config: Config, request: Request) -> Result:
                 raise _failed(config, error) from None
             remember(config.records, of_cluster(cluster))
             progress.done()
-            # Of a database of the data that is aside now.
+            # The record of a database belongs to the data that was moved aside.
             Progress(config, DATABASE).done()
     seconds = round(time.monotonic() - began, 1)
     result = Result(changed=True)
@@ -101,18 +101,18 @@ def in_place(config: Config, request: Request) -> Result:
 
 
 def _chosen(config: Config, request: Request, found: Source) -> tuple[Settled, Target, Info, Backup, Line]:
-    """Find out where to go and what to begin with, before anything is stopped or moved; settle what was killed before.
+    """Choose the target, the backup and the timeline before anything is stopped or moved. Settle a killed restore.
 
     Returns:
-        What has become of the restore that was killed, which is finished if it was the same; then where to go, what is
-        in the repository, the backup to begin with, and the timeline to go along.
+        The outcome of the killed restore, which is finished if it had the same request; the target; the contents of
+        the repository; the backup to start from; and the timeline to follow.
 
     Raises:
-        BackupError: it cannot be.
+        BackupError: the restore is not possible.
     """
     left = Progress(config).read()
     if left.get("repository_aside") and not has_run(config, left):
-        # The repository is not in its place either: there is nothing to ask before.
+        # The repository was moved too, so it cannot be read before this.
         settle(config)
         left = {}
     wanted = request.target(found)
@@ -130,7 +130,7 @@ def _chosen(config: Config, request: Request, found: Source) -> tuple[Settled, T
 
 
 def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, now: float) -> Path | None:
-    """Put what is there aside, and an empty data folder into its place."""
+    """Move the current data aside, and create an empty data folder in its place."""
     mark = stamp(now)
     aside: Path | None = None
     if found.fetched:
@@ -162,7 +162,7 @@ def _swap(config: Config, cluster: Cluster, found: Source, progress: Progress, n
 
 
 def _next(path: Path, mark: str) -> str:
-    """The name that :func:`move_aside` is about to give."""
+    """Return the name that :func:`move_aside` would choose."""
     aside, number = path.with_name(f"{path.name}.before-{mark}"), 1
     while os.path.lexists(aside):
         number += 1
@@ -174,7 +174,7 @@ def _stop(cluster: Cluster) -> None:
     """Stop PostgreSQL.
 
     Raises:
-        BackupError: it goes on running.
+        BackupError: it still runs.
     """
     done = tools.run(cluster.stop)
     pid = cluster.data / "postmaster.pid"
@@ -198,10 +198,10 @@ def _start(cluster: Cluster, timeout: float) -> str:
     """Start PostgreSQL, and wait until it has recovered.
 
     Returns:
-        The time of the last commit that was recovered, as its log has it; empty where it says nothing of it.
+        The time of the last recovered commit, according to its log; empty if the log does not contain it.
 
     Raises:
-        BackupError: it does not, with what its log says.
+        BackupError: it does not start; the message quotes its log.
     """
     log = _Log(cluster)
     done = tools.run(cluster.start, timeout=timeout)
@@ -226,7 +226,7 @@ def _start(cluster: Cluster, timeout: float) -> str:
 
 
 class _Log:
-    """What PostgreSQL says from now on: first into Debian's file, then, with our settings, to the journal.
+    """PostgreSQL's log from now on: first Debian's log file, then, with our settings, the journal.
 
     Args:
         cluster: the cluster.
@@ -239,14 +239,14 @@ class _Log:
         self.since = f"--since=@{time.time():.6f}"
 
     def read(self) -> str:
-        """Read it."""
+        """Return its text."""
         text = tools.head(self.file, 1024**2, self.seen)
         command = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--unit={self.unit}", self.since]
         return f"{text}\n{tools.run(command, timeout=60).out}"
 
 
 def _failed(config: Config, error: BaseException) -> BackupError:
-    """Put back what was there, and say so."""
+    """Restore the previous data, and return the error that reports it."""
     if isinstance(error, OSError):
         error = BackupError(f"A file operation failed: {system_error(error)}.", "Check the disk: df -h; dmesg.")
     if not isinstance(error, BackupError):
@@ -262,24 +262,24 @@ def _failed(config: Config, error: BaseException) -> BackupError:
 
 
 def has_run(config: Config, left: Mapping[str, Any]) -> bool:
-    """Whether PostgreSQL has run on the restored data, so that rows may be in it that are nowhere else.
+    """Check whether PostgreSQL has run on the restored data, which can then contain rows that exist nowhere else.
 
     Args:
         config: the configuration.
-        left: what the restore has noted.
+        left: the record of the restore.
     """
     data, system = Path(left.get("data") or "/nowhere"), left.get("system")
     if not left.get("new") or not _takes_rows(data):
         return False
-    # Somebody may have created another cluster where there was none: site.yml, after a kill.
+    # After the kill, site.yml may have created another cluster in the empty place.
     return not system or system_identifier(config.need_cluster(), data) == system
 
 
 def _takes_rows(data: Path) -> bool:
-    """Whether a data folder is one on which PostgreSQL takes rows, or has.
+    """Check whether PostgreSQL accepts writes on a data folder, or has done so.
 
-    Until it has recovered it takes none, and ``recovery.signal`` is there, which pgBackRest writes before the file
-    ``pg_control``. PostgreSQL removes it before it takes the first row (StartupXLOG in xlog.c).
+    It accepts none until it has recovered. Until then, ``recovery.signal`` exists, which pgBackRest writes before the
+    file ``pg_control``. PostgreSQL removes it before it accepts the first write (StartupXLOG in xlog.c).
     """
     recovers = any(os.path.lexists(data / name) for name in ("recovery.signal", "standby.signal"))
     return os.path.lexists(data / "global/pg_control") and not recovers
@@ -287,12 +287,12 @@ def _takes_rows(data: Path) -> bool:
 
 @dataclass(frozen=True)
 class Settled:
-    """What has become of a restore that failed or was killed.
+    """The outcome of a failed or killed restore.
 
     Attributes:
-        says: a sentence; empty if there was none.
+        says: a sentence; empty if there was no such restore.
         finished: whether the restored data stays.
-        entry: what is remembered of it, if it stays.
+        entry: the entry for the state, if it stays.
     """
 
     says: str = ""
@@ -301,14 +301,14 @@ class Settled:
 
 
 def settle(config: Config, *, timeout: float = 600, start: bool = True) -> Settled:
-    """Finish a restore that failed or was killed if PostgreSQL has run on the restored data; else take it back.
+    """Finish a failed or killed restore if PostgreSQL has run on the restored data. Otherwise undo it.
 
     Data on which PostgreSQL has run is never removed.
 
     Args:
         config: the configuration.
-        timeout: seconds that PostgreSQL may take to start.
-        start: whether to start the apps as well, which nobody else does if the restore was killed.
+        timeout: time limit in seconds for the start of PostgreSQL.
+        start: whether to start the apps too. After a killed restore, nothing else starts them.
 
     Raises:
         BackupError: PostgreSQL does not start.
@@ -319,7 +319,7 @@ def settle(config: Config, *, timeout: float = 600, start: bool = True) -> Settl
     if not has_run(config, left):
         if left.get("new"):
             _stop(config.need_cluster())
-        # It may have recovered meanwhile.
+        # It can have recovered in the meantime.
         if not has_run(config, left):
             return Settled(_take_back(config, left, start=start))
     return _finish(config, left, timeout=timeout, start=start)
@@ -346,7 +346,7 @@ def _finish(config: Config, left: Mapping[str, Any], *, timeout: float, start: b
 
 
 def _start_apps(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
-    """Start what the killed run has stopped; return what went wrong, since the data is back all the same."""
+    """Start the units that the killed run stopped. Return problems instead of an error: the data is restored anyway."""
     try:
         if start:
             start_units(list(left.get("units") or []))
@@ -357,15 +357,15 @@ def _start_apps(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
 
 
 def _take_back(config: Config, left: Mapping[str, Any], *, start: bool) -> str:
-    """Put what was there before into its place again."""
+    """Move the previous data back into its place."""
     cluster = config.need_cluster()
     data, aside = Path(left.get("data") or cluster.data), left.get("aside")
     other = ""
     if aside and Path(aside).exists():
         if _takes_rows(data):
-            # Not of this restore, see has_run().
+            # It does not belong to this restore, see has_run().
             other = f" A cluster that was created in the meantime: {move_aside(data, stamp(time.time()))}."
-        # PostgreSQL has never taken a row there: it comes from a backup that is still there.
+        # PostgreSQL has never accepted a write on it, and its backup still exists.
         remove(data)
         move(Path(aside), data)
     elif left.get("new") and not aside and not _takes_rows(data):
@@ -390,10 +390,10 @@ def _again(left: Mapping[str, Any]) -> str:
 
 
 def abandon(config: Config) -> Result:
-    """Take back a restore that was killed.
+    """Undo a killed restore.
 
     Raises:
-        BackupError: PostgreSQL has run on the restored data since, and there may be rows in it that are nowhere else.
+        BackupError: PostgreSQL has run on the restored data, which can contain rows that exist nowhere else.
     """
     need_enabled(config)
     left = Progress(config).read()

@@ -1,4 +1,4 @@
-"""One database in the place of the one that is there, from a backup or from another host."""
+"""Replace a single database, from a backup or from another host."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from flaskhost_backup.wal import hand_over, need_whole_log
 
 
 def database(config: Config, name: str, request: Request) -> Result:
-    """Restore one database, and leave the others as they are: by way of a cluster beside the real one.
+    """Restore a single database through a separate cluster. The other databases stay unchanged.
 
-    The database that is there gets another name, and stays.
+    The current database is renamed and kept.
 
     Raises:
-        BackupError: it cannot be; the database that was there is in its place.
+        BackupError: the restore failed; the previous database is in its place.
     """
     need_enabled(config)
     cluster = config.need_cluster()
@@ -84,7 +84,7 @@ def database(config: Config, name: str, request: Request) -> Result:
 
 
 def need_running(config: Config, server: Server) -> None:
-    """See that one database can be restored into the cluster.
+    """Check that a single database can be restored into the cluster.
 
     Raises:
         BackupError: PostgreSQL does not run, or a restore of all databases was killed.
@@ -102,17 +102,17 @@ def need_running(config: Config, server: Server) -> None:
 
 
 def take_in(config: Config, name: str, dump: Path, scrub: Path | None, now: float) -> Result:
-    """Put a database of another host's into the place of one that is here, scrubbed before an app sees it.
+    """Replace a database with that of another host, scrubbed before an app sees it.
 
     Args:
         config: the configuration.
-        name: the database, here and there.
-        dump: made by ``pg_dump --format=custom --create``.
-        scrub: SQL that takes out what must not be here; None for none.
+        name: the database, which has the same name on both hosts.
+        dump: created by ``pg_dump --format=custom --create``.
+        scrub: SQL that removes data that must not be on this host; None for none.
         now: seconds since 1970.
 
     Raises:
-        BackupError: it cannot be, or it cannot be scrubbed; the database that was here is in its place.
+        BackupError: the import or the scrub failed; the previous database is in its place.
     """
     app = next((item for item in config.apps if item.name == name), None)
     with held([app.lock] if app and app.lock else []):
@@ -140,24 +140,24 @@ def replace(
     scrub: Path | None = None,
     noted: Mapping[str, Any] | None = None,
 ) -> tuple[str, list[str]]:
-    """Put a database from a dump into the place of the one that is there, which gets another name.
+    """Replace a database with that of a dump. The current one is renamed and kept.
 
-    It is restored beside the present one, with the rights of its owner. When it is whole, both get their names in one
-    transaction.
+    The dump is restored into a separate database, with the rights of its owner. When it is complete, both databases
+    get their names in one transaction.
 
     Args:
         config: the configuration.
         name: the database.
-        dump: made by ``pg_dump --format=custom --create``.
-        mark: ends the other name.
-        scrub: SQL to run in the new one, all of it or nothing, before anybody is let in.
-        noted: what else to remember of this restore, for the one that comes after a kill.
+        dump: created by ``pg_dump --format=custom --create``.
+        mark: the suffix of the kept database's name.
+        scrub: SQL to run in the new database, completely or not at all, before any client connects.
+        noted: additional values for the record of this restore, for the run after a kill.
 
     Returns:
-        That name, empty where there was none; and what there is to tell.
+        The name of the kept database, empty if there was none; and notes for the operator.
 
     Raises:
-        BackupError: it cannot be; the one that was there is in its place again.
+        BackupError: the restore failed; the previous database is in its place again.
     """
     server, progress = Server(config.need_cluster()), Progress(config, DATABASE)
     kept = f"{name}_before_{mark.lower()}"
@@ -192,13 +192,13 @@ def replace(
 
 @dataclass(frozen=True)
 class Settled:
-    """What has become of a restore of one database that failed or was killed.
+    """The outcome of a failed or killed restore of a single database.
 
     Attributes:
-        says: a sentence; empty if there was none.
-        finished: whether the restored database has its name.
-        asked: what the restore was asked for.
-        entry: what is remembered of it, if it is finished.
+        says: a sentence; empty if there was no such restore.
+        finished: whether the restored database has its final name.
+        asked: the request of the restore.
+        entry: the entry for the state, if it is finished.
     """
 
     says: str = ""
@@ -208,14 +208,14 @@ class Settled:
 
 
 def settle(config: Config, *, start: bool = True) -> Settled:
-    """Finish a restore that failed or was killed if the databases have their names; else undo it.
+    """Finish a failed or killed restore if the databases have their final names. Otherwise undo it.
 
     Args:
         config: the configuration.
-        start: whether to start the app as well, which nobody else does if the restore was killed.
+        start: whether to start the app too. After a killed restore, nothing else starts it.
 
     Raises:
-        BackupError: PostgreSQL refuses, or the app does not start.
+        BackupError: PostgreSQL rejects a statement, or the app does not start.
     """
     server, progress = Server(config.need_cluster()), Progress(config, DATABASE)
     left = progress.read()
@@ -250,10 +250,10 @@ def settle(config: Config, *, start: bool = True) -> Settled:
 
 
 def abandon(config: Config) -> Result:
-    """Undo a restore of one database that was killed.
+    """Undo a killed restore of a single database.
 
     Raises:
-        BackupError: the restored database has its name already.
+        BackupError: the restored database already has its final name.
     """
     need_enabled(config)
     left = Progress(config, DATABASE).read()
@@ -269,7 +269,7 @@ def _names(server: Server) -> list[str]:
 
 
 def _others(server: Server, name: str) -> str:
-    """What to do where a backup has no such database: it may have had another name then."""
+    """Return the fix if a backup does not contain the database, which may have had another name then."""
     before = [other for other in _names(server) if other.startswith(f"{name}_before_")]
     if not before:
         return "Choose a later time."

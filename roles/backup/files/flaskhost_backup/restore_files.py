@@ -1,4 +1,4 @@
-"""A restore of an app's data folder, of the configuration, or of a further folder or file that is kept."""
+"""Restore an app's data folder, the configuration, or another folder or file that is backed up."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def files(
     now: float,
     command: str = "",
 ) -> Result:
-    """Restore the data folder of an app, what is kept of /etc/flaskhost, or one of ``backup.paths``.
+    """Restore the data folder of an app, the backed-up part of /etc/flaskhost, or one of ``backup.paths``.
 
     Args:
         config: the configuration.
-        name: the app; ``flaskhost`` for the configuration; or the path, which begins with a slash.
-        when: the newest snapshot that is not younger; the newest of all when None.
+        name: the app; ``flaskhost`` for the configuration; or the absolute path.
+        when: use the newest snapshot up to this time; the newest of all if None.
         where: local or second.
-        host: whose backups; this host's own when empty.
-        folder: an empty folder to put it into for a look; into its place when None.
+        host: the host whose backups to use; this host if empty.
+        folder: an empty folder for an inspection; None to restore in place.
         now: seconds since 1970.
-        command: the command by which it was asked for, to be typed again where it is killed.
+        command: the command to repeat if the restore is killed.
     """
     repository, app, path, chosen = _choose(config, name, when=when, where=where, host=host)
     if folder:
@@ -52,10 +52,10 @@ def files(
 
 
 def check(config: Config, name: str, *, when: float | None, where: str, host: str) -> Result:
-    """See whether the data folder of an app can be restored; as :func:`files`, but nothing is changed.
+    """Check whether the data folder of an app can be restored. Takes the arguments of :func:`files`, changes nothing.
 
     Raises:
-        BackupError: it cannot be.
+        BackupError: the restore is not possible.
     """
     _repository, app, path, chosen = _choose(config, name, when=when, where=where, host=host)
     with held([app.lock] if app and app.lock else []):
@@ -86,17 +86,17 @@ def _choose(
 
 
 def _place(config: Config, name: str) -> tuple[App | None, Path]:
-    """What is restored, and whose it is.
+    """Return the app, if there is one, and the path to restore.
 
     Raises:
-        BackupError: nothing of that name is kept.
+        BackupError: nothing with that name is backed up.
     """
     if name.startswith("/"):
         if Path(name) not in config.paths:
             kept = ", ".join(map(str, config.paths)) or "none"
             raise BackupError(f"{name} is not in backup.paths.", f"Available: {kept}.")
         for owner in config.apps:
-            # Whoever writes there could put a link in the way of what root moves.
+            # The app can write there, so it could redirect root's rename with a link.
             if Path(name).is_relative_to(owner.data):
                 raise BackupError(
                     f"{name} is part of the data of {owner.name}.", f"Restore all of it: --app {owner.name}"
@@ -107,16 +107,16 @@ def _place(config: Config, name: str) -> tuple[App | None, Path]:
 
 
 def abandon(config: Config) -> Result:
-    """Take back a restore of files that was killed."""
+    """Undo a killed restore of files."""
     lines = _settle(config)
     return Result(changed=bool(lines), lines=lines)
 
 
 def _settle(config: Config) -> list[str]:
-    """Put back what a killed restore has put aside, where nothing is in its place; start what it has stopped.
+    """Move back the data that a killed restore moved aside, if its place is empty, and start the stopped units.
 
     Returns:
-        What was done, and where the data of before is; empty where there was no such restore.
+        What was done, and the place of the previous data; empty if there was no such restore.
     """
     progress = Progress(config, FILES)
     left = progress.read()
@@ -127,7 +127,7 @@ def _settle(config: Config) -> list[str]:
         if not os.path.lexists(path):
             move(aside, path)
         elif path.lstat().st_ino == left.get("former"):
-            remove(aside)  # the two had not changed names yet: this one is the backup's
+            remove(aside)  # the names were not exchanged yet: this is the restored data
     remove(_fresh(path))
     start_left(config.state, [unit for app in config.apps if app.name == left["app"] for unit in app.units])
     progress.done()
@@ -139,7 +139,7 @@ def _settle(config: Config) -> list[str]:
 
 
 def _fresh(path: Path) -> Path:
-    """Where a folder is restored to: beside its place, so that what comes last is a rename, on the same disk."""
+    """Return the folder to restore into: next to the final place, so that a rename on the same disk suffices."""
     return path.with_name(f".{path.name}.restored")
 
 
@@ -170,7 +170,7 @@ def _files_in_place(
         try:
             repository.restore(chosen.id, fresh, [str(path)])
             inside = fresh / path.relative_to("/")
-            # Of backup.paths one may be a file.
+            # An entry of backup.paths can be a file.
             if not inside.is_dir() and (app or not inside.is_file()):
                 raise BackupError(
                     f"The backup of {utc(chosen.at)} does not contain {path}.",
@@ -178,7 +178,7 @@ def _files_in_place(
                 )
             _translate(inside, path)
             if config.secrets.is_relative_to(path) and config.secrets.is_dir():
-                # The passphrase and its like are never in a backup.
+                # The passphrase and other secrets are never in a backup.
                 secrets = inside / config.secrets.relative_to(path)
                 shutil.copytree(config.secrets, secrets, symlinks=True, dirs_exist_ok=True)
                 secrets.chmod(0o700)
@@ -195,16 +195,15 @@ def _files_in_place(
 
 
 def _put(restored: Path, path: Path, aside: Path | None) -> None:
-    """Put a restored folder into its place, where the former one is until that moment: without /etc/flaskhost this
-    program, and every other one of ours, could not run again.
+    """Put a restored folder in its place, which is never empty: without /etc/flaskhost, no program of ours can run.
 
     Args:
         restored: the folder, on the same disk.
-        path: its place.
-        aside: the new name of the former folder; None if there is no former folder.
+        path: its final path.
+        aside: the new name of the previous folder; None if there is none.
 
     Raises:
-        OSError: it cannot be put there; all is as before.
+        OSError: it cannot be put there; nothing has changed.
     """
     if not aside:
         restored.rename(path)
@@ -226,7 +225,7 @@ def _put(restored: Path, path: Path, aside: Path | None) -> None:
 
 
 def _translate(restored: Path, there: Path) -> None:
-    """On another host the app's user may have another number: what was the owner's becomes the present owner's."""
+    """Change the owner of restored files to the current owner: on another host, the app's user can have another UID."""
     try:
         now, then = there.stat(), restored.stat()
     except OSError:

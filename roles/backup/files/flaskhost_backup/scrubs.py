@@ -1,8 +1,8 @@
-"""SQL that takes out of a database what must not be in it, run so that a scrub that did not happen is never believed.
+"""Run SQL that removes confidential data from a database, so that an incomplete scrub never counts as done.
 
-psql only carries the text: inside a dollar-quoted literal it knows no commands of its own, so there is no ``\\q`` that
-would end the session with status 0. The server runs the text as one statement, in which it refuses COMMIT, ROLLBACK
-and COPY from the client. So either all of the text has been run and is committed, or there is an error.
+psql only passes the text on: inside a dollar-quoted literal, it does not interpret its own commands, so ``\\q`` cannot
+end the session with status 0. The server runs the text as one statement, in which it rejects COMMIT, ROLLBACK and COPY
+from the client. So either the whole text has run and is committed, or there is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def read(path: Path) -> str:
     """Read a scrub.
 
     Raises:
-        BackupError: it is no text.
+        BackupError: the file is not text.
     """
     try:
         sql = path.read_text(encoding="utf-8")
@@ -36,11 +36,11 @@ def read(path: Path) -> str:
 
 
 def script(sql: str, tag: str) -> str:
-    """What psql is given: the transaction, with its number before and after the scrub.
+    """Return the input of psql: the transaction, with its number before and after the scrub.
 
-    What the scrub has created becomes the property of the database's owner.
+    Objects that the scrub creates belong to the database's owner.
     """
-    # The closing tag has a line of its own: the scrub may end with a comment.
+    # The closing tag is on its own line, because the scrub can end with a comment.
     return f"""BEGIN;
 SELECT pg_catalog.pg_current_xact_id();
 DO $do{tag}$ BEGIN EXECUTE $sql{tag}$
@@ -55,16 +55,16 @@ COMMIT;
 
 
 def run(login: Login, sql: str) -> None:
-    """Run a scrub, and make sure that it has been run to its end and committed.
+    """Run a scrub, and verify that it ran to its end and was committed.
 
     Args:
         login: a session role with the rights of the database's owner.
         sql: the scrub.
 
     Raises:
-        BackupError: it failed, or it cannot be shown that it did not; nothing of it has happened.
+        BackupError: it failed, or its success cannot be verified; none of it took effect.
     """
-    # The names in it are found as everywhere: not with the empty search_path of our own questions.
+    # Names in it resolve as usual, not with the empty search_path of our own queries.
     acting = login.pinning(search_path=None)
     done = acting.run(script(sql, secrets.token_hex(16)), None)
     if done.status:

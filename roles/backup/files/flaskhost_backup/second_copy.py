@@ -105,8 +105,8 @@ def _need_same_cluster(config: Config, second: restic.Restic, info: Info) -> Non
     """
     ours = {info.system, *info.former}
     state = State(config.state)
-    # The state spares a request to a remote repository every five minutes. And after a restore of another cluster in
-    # place of this one, the operator has already said which of them is meant.
+    # The state saves a request to a remote repository every five minutes. And after a restore of another cluster in
+    # place of this one, the operator has already decided which of them is valid.
     copied, restored = (state.read(kind)["good"] for kind in ("copy", "restore"))
     here = copied.get("repository", config.second) == config.second
     if (here and copied.get("system") in ours) or restored.get("system") in ours:

@@ -1,13 +1,13 @@
-"""Every connection to PostgreSQL: who it is, and with which settings. No other file starts PostgreSQL's clients.
+"""All connections to PostgreSQL: their roles and their settings. No other file starts PostgreSQL's clients.
 
-The superuser connects to the database ``postgres`` alone, which no tenant owns. Work inside a tenant's database is done
-by a session role: a role that lives as long as the work, logs in with a random password, and is a member of the roles
-that own that database and the objects in it. Code of the tenant that runs in such a session (a CHECK constraint, a view
-in the place of a table, an immutable function in an index, which even planning a query runs) has the rights that its
-author had before, and no way to more: ``RESET ROLE`` leads to the session role itself. A superuser's ``SET ROLE`` would
-be no such border. ``pg_read_all_data`` would be none either: it reads the password digests in ``pg_authid``.
+The superuser connects only to the database ``postgres``, which no tenant owns. Work inside a tenant's database is done
+by a session role: a role that exists only during the work, logs in with a random password, and is a member of the roles
+that own that database and its objects. Code of the tenant that runs in such a session (a CHECK constraint, a view in
+place of a table, an immutable function in an index, which even planning a query runs) has the rights that its author
+already had, and cannot gain more: ``RESET ROLE`` leads to the session role itself. A superuser's ``SET ROLE`` would not
+be a barrier. Neither would ``pg_read_all_data``, which can read the password hashes in ``pg_authid``.
 
-The options of a connection rank above the settings of a database, which its owner chooses.
+The options of a connection take precedence over the settings of a database, which its owner controls.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from flaskhost_backup.config import BackupError, Cluster
 from flaskhost_backup.explain import explain
 from flaskhost_backup.tools import Done
 
-#: Seconds for a question about the catalog.
+#: Time limit for a query of the catalog in seconds.
 ASK_SECONDS = 30.0
-#: Between the columns of an answer.
+#: Separator of columns in a result.
 SEPARATOR = "\x1f"
-#: The group of all session roles, which pg_hba.conf names.
+#: The group of all session roles, which is listed in pg_hba.conf.
 GROUP = "flaskhost_session"
-#: What the names of this process's session roles begin with.
+#: Prefix of the names of this process's session roles.
 _PREFIX = f"{GROUP}_{secrets.token_hex(4)}_"
 _numbers = itertools.count(1)
-#: What an owner can set for every session in a database, and ours must not depend on.
+#: Settings that an owner can change for every session in a database, and that our sessions must not depend on.
 PINNED = {
     "search_path": "",
     "role": "none",
@@ -56,7 +56,7 @@ PINNED = {
     "standard_conforming_strings": "on",
     "statement_timeout": "0",
 }
-#: What only a superuser may set: a password is in no log and in no statistics.
+#: Settings that only a superuser can change: they keep passwords out of logs and statistics.
 SUPERUSER = {
     "log_min_duration_statement": "-1",
     "log_min_error_statement": "panic",
@@ -69,16 +69,16 @@ SUPERUSER = {
 
 @dataclass(frozen=True)
 class Login:
-    """One way into one database.
+    """The login of a role to a database.
 
     Attributes:
-        cluster: whose programs are used.
+        cluster: the cluster whose programs are used.
         socket: the folder of the server's socket.
-        port: names the socket.
-        role: who logs in.
-        database: where.
-        password: the role's; the superuser has none, and is known by its system user.
-        settings: what is pinned beside :data:`PINNED`, or not at all when None.
+        port: the port in the name of the socket.
+        role: the role that logs in.
+        database: the database.
+        password: the role's password; the superuser has none and is identified by its system user.
+        settings: settings in addition to :data:`PINNED`; None removes one.
     """
 
     cluster: Cluster
@@ -91,7 +91,7 @@ class Login:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment by which PostgreSQL's programs find their way."""
+        """Return the environment variables for PostgreSQL's programs."""
         pinned: dict[str, str | None] = {
             **PINNED,
             **({"transaction_timeout": "0"} if int(self.cluster.version) >= 17 else {}),
@@ -112,16 +112,16 @@ class Login:
         }
 
     def program(self, name: str, *arguments: str, **options: Any) -> Done:
-        """Run one of PostgreSQL's programs, such as pg_dump, as this role; the options are those of tools.run."""
+        """Run one of PostgreSQL's programs, such as pg_dump, as this role, with the options of tools.run."""
         command: list[str | Path] = [self.cluster.bin / name, *arguments]
         return tools.run(command, user=self.cluster.user, env=self.variables, **options)
 
     def pinning(self, **settings: str | None) -> Login:
-        """The same with other settings."""
+        """Return the same login with other settings."""
         return replace(self, settings={**(self.settings or {}), **settings})
 
     def psql(self) -> list[str]:
-        """The command that reads SQL from its standard input."""
+        """Return the command that reads SQL from standard input."""
         return [
             str(self.cluster.bin / "psql"),
             "--no-psqlrc",
@@ -133,26 +133,26 @@ class Login:
         ]
 
     def run(self, sql: str, timeout: float | None = ASK_SECONDS) -> Done:
-        """Run SQL, and hand back how it went."""
+        """Run SQL, and return the result."""
         return tools.run(self.psql(), user=self.cluster.user, env=self.variables, data=sql, timeout=timeout)
 
     def ask(self, sql: str, timeout: float | None = ASK_SECONDS) -> list[list[str]]:
-        """Ask a question.
+        """Run a query.
 
         Args:
-            sql: what to ask.
-            timeout: seconds.
+            sql: the query.
+            timeout: time limit in seconds.
 
         Returns:
-            The rows of the answer.
+            The rows of the result.
 
         Raises:
-            BackupError: PostgreSQL refuses, or does not run.
+            BackupError: PostgreSQL rejects it, or does not run.
         """
         return [line.split(SEPARATOR) for line in self.ask_lines(sql, timeout)]
 
     def ask_lines(self, sql: str, timeout: float | None = ASK_SECONDS) -> list[str]:
-        """The lines of an answer; a tenant's names may hold anything, and are asked for as JSON."""
+        """Run a query, and return its lines. Names of a tenant can contain anything, so query them as JSON."""
         done = self.run(sql, timeout)
         if done.status:
             raise explain(done, f"PostgreSQL (database {self.database})")
@@ -160,17 +160,17 @@ class Login:
 
 
 class Session:
-    """One connection that stays, for what has to be done in one transaction.
+    """A permanent connection, for work in one transaction.
 
     Args:
-        login: who connects, and where.
+        login: the login.
     """
 
     def __init__(self, login: Login) -> None:
         self.login = login
-        # What ends an answer: nothing that a tenant could have put into it.
+        # Marks the end of a result. A tenant cannot guess it.
         self.mark = f"--flaskhost-end-{secrets.token_hex(8)}--"
-        self.process = subprocess.Popen(  # noqa: S603 - no argument of anybody's
+        self.process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
             [*tools.TOGETHER, *login.psql()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -183,17 +183,17 @@ class Session:
         )
 
     def do(self, sql: str, timeout: float = ASK_SECONDS) -> list[str]:
-        """Run SQL and wait for its answer.
+        """Run SQL and wait for its result.
 
         Args:
-            sql: what to do.
-            timeout: seconds after which the connection is ended.
+            sql: the statements.
+            timeout: seconds after which the connection is closed.
 
         Returns:
-            The lines of the answer.
+            The lines of the result.
 
         Raises:
-            BackupError: PostgreSQL refuses; the connection has then ended.
+            BackupError: PostgreSQL rejects a statement; the connection is closed then.
         """
         stdin, stdout = _pipe(self.process.stdin), _pipe(self.process.stdout)
         lines: list[str] = []
@@ -213,7 +213,7 @@ class Session:
         raise explain(Done(3, "", "\n".join(lines)), f"PostgreSQL (database {self.login.database})")
 
     def close(self) -> None:
-        """End the connection; what was not committed is undone."""
+        """Close the connection. Uncommitted changes are rolled back."""
         self.process.kill()
         self.process.communicate()
 
@@ -225,41 +225,42 @@ def _pipe(stream: IO[str] | None) -> IO[str]:
 
 
 def _escaped(value: str) -> str:
-    """A value as PGOPTIONS has it."""
+    """Escape a value for PGOPTIONS."""
     return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def literal(text: str) -> str:
-    """A text as SQL has it."""
+    """Quote a text for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def quoted(name: str) -> str:
-    """A name as SQL has it."""
+    """Quote a name for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 @contextlib.contextmanager
 def tenant(superuser: Login, database: str, *, reads_all: bool = False, also: Iterable[str] = ()) -> Iterator[Login]:
-    """Have a session role for one database.
+    """Create a session role for a database, and drop it afterwards.
 
-    It is a member of the database's owner and of the roles that own something in it and have no other rights: none that
-    owns another database or something there, and none with an attribute or a group. The database of a superuser is only
-    read.
+    It is a member of the database's owner and of the roles that own objects in it, unless such a role has other rights:
+    owns another database or objects there, has a special attribute, or is a member of a group. The database of a
+    superuser is only read.
 
     Args:
         superuser: connects to the database ``postgres``.
-        database: which.
-        reads_all: also what belongs to nobody of the tenant's; for a cluster that nobody else connects to.
-        also: roles that are about to own something in it.
+        database: the database.
+        reads_all: whether it can read objects that do not belong to the tenant; only for a cluster without other
+            clients.
+        also: roles that will own objects in it.
 
     Raises:
-        BackupError: there is no such database, or PostgreSQL refuses.
+        BackupError: the database does not exist, or PostgreSQL rejects a statement.
     """
     mine = owners(superuser, database, also)
     groups = mine if mine and not reads_all else [*mine, "pg_read_all_data"]
     role, password = f"{_PREFIX}{next(_numbers)}", secrets.token_hex(24)
-    # A member of the owner connects as such. A right of its own would be in every dump that is made meanwhile.
+    # A member of the owner can connect. Its own privilege would be in every dump that is created meanwhile.
     connect = "" if mine else f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(role)};"
     until = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d %H:%M:%S+00")
     _sweep(superuser)
@@ -276,10 +277,10 @@ def tenant(superuser: Login, database: str, *, reads_all: bool = False, also: It
 
 
 def owners(superuser: Login, database: str, also: Iterable[str] = ()) -> list[str]:
-    """The tenant's roles of a database, its owner first; none where it belongs to a superuser.
+    """Return the tenant's roles of a database, its owner first; none if it belongs to a superuser.
 
     Raises:
-        BackupError: there is no such database.
+        BackupError: the database does not exist.
     """
     names = ", ".join(literal(name) for name in also)
     owns = "s.deptype = 'o' AND s.refobjid = r.oid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass"
@@ -302,7 +303,7 @@ WHERE d.datname = {literal(database)} ORDER BY r.oid = d.datdba DESC, r.rolname
 
 
 def _sweep(superuser: Login) -> None:
-    """Make the group, and drop the session roles of runs that were killed; one program runs at a time."""
+    """Create the group, and drop the session roles of killed runs. Only one run works at a time."""
     rows = superuser.ask(
         f"SELECT rolname FROM pg_catalog.pg_roles WHERE pg_catalog.starts_with(rolname, '{GROUP}')"  # noqa: S608
         " AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usename = rolname)"
@@ -316,16 +317,16 @@ def _sweep(superuser: Login) -> None:
 
 
 def _drop(superuser: Login, role: str) -> None:
-    """Drop a session role. One that a tenant's code made own something stays, and cannot log in."""
+    """Drop a session role. If a tenant's code made it the owner of an object, it stays without a login."""
     name = quoted(role)
     superuser.run(f"ALTER ROLE {name} NOLOGIN PASSWORD NULL; DROP OWNED BY {name}; DROP ROLE {name};")
 
 
 def number(lines: list[str]) -> int:
-    """The one number of an answer.
+    """Return the single number in a result.
 
     Raises:
-        BackupError: it is none.
+        BackupError: the result is not a number.
     """
     with contextlib.suppress(ValueError, IndexError):
         return int(lines[0])
@@ -333,10 +334,10 @@ def number(lines: list[str]) -> int:
 
 
 def values(lines: list[str]) -> list[Any]:
-    """The JSON values of an answer, one a line.
+    """Parse the JSON values of a result, one per line.
 
     Raises:
-        BackupError: they are none.
+        BackupError: the result is not JSON.
     """
     try:
         return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""Where a restore of the database comes from: this host's repository, or a copy fetched from the second one."""
+"""The source of a database restore: this host's repository, or a copy fetched from the second one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flaskhost_backup.state import read_json
 from flaskhost_backup.targets import Target
 from flaskhost_backup.timelines import Line, line, of_cluster, recorded
 
-#: The files of pgBackRest's repository that say which backups and timelines there are.
+#: The files of pgBackRest's repository that list the backups and timelines.
 LOOK = ("backup/*/backup.info*", "archive/*/archive.info*", "archive/*/*/*.history")
 
 
@@ -27,11 +27,11 @@ class Source:
     """A repository of the database to restore from.
 
     Attributes:
-        backrest: pgBackRest on it.
-        folder: where it is.
-        points: the points that are known in it; None for those of this host.
-        fetched: whether it was fetched from the second repository, and has to be put into place or removed.
-        line: the timeline that the cluster is on whose backups these are.
+        backrest: pgBackRest with this repository.
+        folder: its folder.
+        points: its restore points; None for those of this host.
+        fetched: whether it was fetched from the second repository, and must be put in place or removed.
+        line: the current timeline of the cluster whose backups these are.
     """
 
     backrest: PgBackRest
@@ -43,18 +43,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Request:
-    """A restore of the database, as it was asked for.
+    """A request to restore the database.
 
     Attributes:
-        target: works out to which point, given the source.
+        target: returns the target, given the source.
         where: local or second.
-        host: whose backups; this host's own when empty.
-        before: for the second repository, the newest copy that is not younger, in seconds since 1970.
-        timeout: seconds that the recovery may take.
+        host: the host whose backups to use; this host if empty.
+        before: for the second repository: use the newest copy up to this time, in seconds since 1970.
+        timeout: time limit of the recovery in seconds.
         now: seconds since 1970.
-        accept_gap: restore to now although a part of the log is missing, and what came after it is lost.
-        start: whether the apps are started again; not where an earlier release of them comes next.
-        command: the command by which it was asked for, to be typed again where it is killed.
+        accept_gap: whether to restore to now although WAL is missing; all changes after the gap are lost.
+        start: whether to start the apps again; false if a rollback to an earlier release follows.
+        command: the command to repeat if the restore is killed.
     """
 
     target: Callable[[Source], Target]
@@ -68,10 +68,10 @@ class Request:
     command: str = ""
 
     def asked(self, wanted: Target) -> list[str]:
-        """What tells this restore from others: the same one again only finishes what was killed.
+        """Return what identifies this request: repeating it after a kill only finishes the restore.
 
         Args:
-            wanted: to which point.
+            wanted: the target.
         """
         return [wanted.text, self.where, self.host]
 
@@ -80,17 +80,17 @@ class Request:
 def source(
     config: Config, where: str, host: str = "", before: float | None = None, *, whole: bool = True
 ) -> Iterator[Source]:
-    """Have a repository to restore from, fetched where it is not on this host.
+    """Provide a repository to restore from, fetched if it is not on this host.
 
     Args:
         config: the configuration.
         where: local or second.
-        host: whose backups; this host's own when empty.
-        before: the newest copy that is not younger, for a repository that has been damaged since.
-        whole: whether all of it is fetched, or only what says which backups there are.
+        host: the host whose backups to use; this host if empty.
+        before: use the newest copy up to this time, if the repository was damaged later.
+        whole: whether to fetch all of it, or only the lists of backups and timelines.
 
     Raises:
-        BackupError: there is none, or it cannot be fetched.
+        BackupError: there is no repository, or it cannot be fetched.
     """
     if where == "local":
         backrest, repository = PgBackRest(config), config.database_repository
@@ -117,10 +117,10 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None, *, who
             "To list the backups: sudo flaskhost-backup list",
         )
     remove(folder)
-    # Where it lies in the snapshot is where it was on the host that took it.
+    # Its path in the snapshot is its path on the host that created the snapshot.
     inside = Path(next((path for path in found[-1].paths if path.endswith("/postgres")), found[-1].paths[0]))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Nobody but root gets through to it while its files change their owner.
+    # Only root can enter it while its files change their owner.
     folder.mkdir(mode=0o700)
     second.restore(
         found[-1].id, folder, () if whole else [*(f"{inside}/{item}" for item in LOOK), str(_records(inside))]
@@ -132,7 +132,7 @@ def _fetch(config: Config, folder: Path, host: str, before: float | None, *, who
     if other.exists():
         other.rename(records)
     _own(repository, cluster.user)
-    # postgres has to get through to its own part of it.
+    # The user postgres has to reach its own part of it.
     folder.chmod(0o711)
     points = read_json(records / "points.list").get("points")
     backrest = PgBackRest(config, repository, "The copy that was fetched from the second repository")
@@ -150,7 +150,7 @@ def _records(repository: Path) -> Path:
 
 
 def _own(folder: Path, user: str) -> None:
-    """Give a folder with all that is in it to a user; numbers may differ between hosts."""
+    """Change the owner of a folder and its contents, because UIDs can differ between hosts."""
     entry = pwd.getpwnam(user)
     for path in all_below(folder):
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)

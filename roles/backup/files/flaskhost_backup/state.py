@@ -1,4 +1,4 @@
-"""What the program remembers of its runs, and the lock that lets one of them work at a time."""
+"""The results of earlier runs, and the lock that allows one run at a time."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from ansible.module_utils.flaskhost.host.json_state import write as write_json
 
 from flaskhost_backup.config import BackupError
 
-#: The lock's file. The kernel lets go of it when its process ends, however it ends.
+#: The lock file. The kernel releases the lock when its process ends, however it ends.
 LOCK = Path("/run/lock/flaskhost-backup.lock")
 #: Seconds to wait for another run, unless the caller says otherwise: a backup of a large database takes an hour.
 LOCK_SECONDS = 3600.0
-#: Restore points that are remembered for each app.
+#: Number of restore points to keep for each app.
 POINTS = 50
 
 
 def utc(seconds: float) -> str:
-    """A time for people."""
+    """Format a time for messages."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def stamp(seconds: float) -> str:
-    """A time for the name of a file or folder."""
+    """Format a time for the name of a file or folder."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%SZ}"
 
 
 class State:
-    """What is remembered: a JSON file for each kind of run, so that no two runs write the same one.
+    """The results of earlier runs: one JSON file for each kind of run, so that no two runs write the same file.
 
-    Each holds the ``last`` run (``at``, ``ok``, ``seconds``, ``problems`` and what the run has to tell) and the last
-    ``good`` one.
+    Each file contains the ``last`` run (``at``, ``ok``, ``seconds``, ``problems`` and the run's own values) and the
+    last ``good`` one.
 
     Args:
-        folder: where they are.
+        folder: the folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def read(self, kind: str) -> dict[str, Any]:
-        """What is remembered of a kind of run: ``last`` and ``good``, each empty where there was none."""
+        """Return the entries for a kind of run: ``last`` and ``good``, each empty if there was none."""
         found = read_json(self.folder / f"{kind}.json")
         return {name: found.get(name) if isinstance(found.get(name), dict) else {} for name in ("last", "good")}
 
     def note(self, kind: str, entry: Mapping[str, Any]) -> None:
-        """Remember a run."""
+        """Record a run."""
         found = self.read(kind)
         found["last"] = dict(entry)
         if entry.get("ok"):
@@ -60,12 +60,12 @@ class State:
         write_json(self.folder / f"{kind}.json", found)
 
     def points(self) -> list[dict[str, Any]]:
-        """The restore points, the oldest first: ``name``, ``app``, ``release``, ``at``, ``lsn``, ``timeline``."""
+        """List the restore points, oldest first: ``name``, ``app``, ``release``, ``at``, ``lsn``, ``timeline``."""
         found = read_json(self.folder / "points.json").get("points")
         return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
     def add_point(self, point: Mapping[str, Any]) -> None:
-        """Remember a restore point, and forget the oldest of the same app beyond :data:`POINTS`."""
+        """Record a restore point, and drop the oldest of the same app beyond :data:`POINTS`."""
         points = [item for item in self.points() if item.get("name") != point["name"]] + [dict(point)]
         same = [item for item in points if item.get("app") == point["app"]]
         drop = {item["name"] for item in same[:-POINTS]}
@@ -77,16 +77,16 @@ class State:
 def lock(
     who: str, path: Path = LOCK, seconds: float = LOCK_SECONDS, pause: Callable[[float], None] = time.sleep
 ) -> Iterator[None]:
-    """Hold the lock while something is done.
+    """Hold the lock during a block.
 
     Args:
-        who: the verb, for whoever finds the lock taken.
-        path: its file.
-        seconds: how long to wait for it.
-        pause: waits some seconds; another one in tests.
+        who: the verb, for other runs that find the lock taken.
+        path: the lock file.
+        seconds: maximum time to wait.
+        pause: sleeps for a number of seconds; replaced in tests.
 
     Raises:
-        BackupError: another run has it all the time.
+        BackupError: another run held the lock for that time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -107,10 +107,10 @@ def holder(path: Path = LOCK) -> str:
 
 @contextlib.contextmanager
 def held(paths: list[Path]) -> Iterator[None]:
-    """Hold the locks of the apps' deploys, all or none: no release is made while data is restored.
+    """Hold the deploy locks of the apps, all or none, so that no deploy runs during a restore.
 
     Raises:
-        BackupError: a deploy is under way.
+        BackupError: a deploy is running.
     """
     with contextlib.ExitStack() as stack:
         for path in paths:

@@ -42,7 +42,7 @@ def late(config: Config, now: float) -> list[str]:
             ("second_files", "copy of the files in the second repository", config.alert_hours * HOUR, "files")
         )
         if config.cluster:
-            # Three failures in a row are no accident any more.
+            # Three failures in a row are not a coincidence.
             limit = max(3 * config.copy_minutes * 60, 1800)
             wanted.append(("copy", "copy of the database in the second repository", limit, "copy"))
     if config.cluster:

@@ -1,4 +1,4 @@
-"""To which point a restore goes, and which backup it begins with."""
+"""The target of a restore, and the backup that it starts from."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from flaskhost_backup.timelines import Line
 
 @dataclass(frozen=True)
 class Target:
-    """To which point a restore is to go.
+    """The target of a restore.
 
     Attributes:
         kind: latest, time, point or backup.
-        value: the time in seconds since 1970, the point's name, or the backup's label.
-        release: where it is a point before a migration, the entry of :meth:`State.points`.
+        value: the time in seconds since 1970, the name of the restore point, or the backup's label.
+        point: for a restore point before a migration, the entry of :meth:`State.points`.
     """
 
     kind: str = "latest"
@@ -28,7 +28,7 @@ class Target:
 
     @property
     def text(self) -> str:
-        """The point for people."""
+        """Describe the target for messages."""
         if self.kind == "time":
             return f"to {utc(float(self.value))}"
         if self.kind == "point":
@@ -37,14 +37,14 @@ class Target:
 
 
 def parse_time(text: str, now: float) -> float:
-    """Read a time; UTC where it names no zone.
+    """Parse a time. Without a time zone, it is UTC.
 
     Args:
         text: such as ``2026-11-21 10:15``, ``2026-11-21T10:15:00+01:00``.
         now: seconds since 1970.
 
     Raises:
-        BackupError: it is none, or is still to come.
+        BackupError: it is not a time, or in the future.
     """
     try:
         found = datetime.fromisoformat(text.strip().replace(" UTC", "+00:00"))
@@ -57,7 +57,7 @@ def parse_time(text: str, now: float) -> float:
 
 
 def release_target(config: Config, app: str, release: str, points: list[dict[str, Any]] | None = None) -> Target:
-    """Find the point before a release's migration.
+    """Find the restore point before a release's migration.
 
     Raises:
         BackupError: there is none.
@@ -74,15 +74,15 @@ def release_target(config: Config, app: str, release: str, points: list[dict[str
 
 
 def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: B008 - it is frozen
-    """Choose the backup to begin with.
+    """Choose the backup to start from.
 
     Args:
-        info: what is in the repository.
-        target: where to go.
-        line: the timeline to go along.
+        info: the contents of the repository.
+        target: the target.
+        line: the timeline to follow.
 
     Raises:
-        BackupError: there is none that lies before the target.
+        BackupError: there is no backup from before the target.
     """
     backups = [item for item in info.backups if item.system == info.system]
     if not backups:
@@ -109,7 +109,7 @@ def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: 
     limit = float(target.value) if target.kind == "time" else float((target.point or {}).get("at") or 0)
     before = [item for item in backups if item.stop < limit]
     if target.kind == "point":
-        # On the timeline that the point is on, or on one that it came from.
+        # On the timeline of the restore point, or on one of its ancestors.
         before = [item for item in before if item.timeline <= int((target.point or {}).get("timeline") or 1 << 31)]
     if not before:
         raise BackupError(
@@ -121,10 +121,10 @@ def choose(info: Info, target: Target, line: Line = Line()) -> Backup:  # noqa: 
 
 
 def need_version(cluster: Cluster, info: Info) -> None:
-    """See that the backup is of the major version that is here.
+    """Check that the backup has the major version of this host's cluster.
 
     Raises:
-        BackupError: it is of another one.
+        BackupError: it has another one.
     """
     if info.version and info.version != cluster.version:
         raise BackupError(
@@ -134,12 +134,12 @@ def need_version(cluster: Cluster, info: Info) -> None:
 
 
 def arguments(backup: Backup, target: Target, line: Line = Line()) -> list[str]:  # noqa: B008 - it is frozen
-    """pgBackRest's arguments for the target.
+    """Return pgBackRest's arguments for the target.
 
     Args:
-        backup: the backup to begin with.
-        target: where to go.
-        line: the timeline to go along; PostgreSQL goes along the newest where it is not known.
+        backup: the backup to start from.
+        target: the target.
+        line: the timeline to follow; if it is unknown, PostgreSQL follows the newest.
     """
     found = [f"--set={backup.label}"]
     if target.kind == "backup":

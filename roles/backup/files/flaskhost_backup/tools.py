@@ -1,4 +1,4 @@
-"""Running other programs: as the right user, with an environment of our own, and no secret in an argument."""
+"""Run other programs: as the right user, with a fixed environment, and without secrets in arguments."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ansible.module_utils.flaskhost.host import tree
 
 from flaskhost_backup.config import BackupError
 
-#: Where programs are looked for.
+#: The PATH of all programs.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-#: Before a command: it ends when this process does. What restores must not go on when it was killed and is run again.
+#: Prefix of a command that ends with this process: a killed restore must not continue while it is run again.
 TOGETHER = ("setpriv", "--pdeathsig", "TERM", "--")
 #: The flag of renameat2(2), from linux/fs.h.
 RENAME_EXCHANGE = 2
@@ -30,12 +30,12 @@ RENAME_EXCHANGE = 2
 
 @dataclass(frozen=True)
 class Done:
-    """How a program has ended.
+    """The result of a program.
 
     Attributes:
         status: its exit status.
-        out: what it has written.
-        err: what it has complained of.
+        out: its output.
+        err: its error output.
     """
 
     status: int
@@ -44,21 +44,21 @@ class Done:
 
     @property
     def text(self) -> str:
-        """Both, for a look at what went wrong."""
+        """Both outputs, to look for the cause of a failure."""
         return f"{self.err}\n{self.out}".strip()
 
     @property
     def last(self) -> str:
-        """The last thing that it complained of, on one line."""
+        """The last error, on one line."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         return lines[-1][:300] if lines else f"it ended with status {self.status} and printed nothing"
 
 
 def identity(user: str) -> dict[str, Any]:
-    """The arguments by which a child becomes a user; none where this process is that user already.
+    """Return the arguments that run a child process as a user; none if this process already is that user.
 
     Args:
-        user: the user's name; empty for the user that this is.
+        user: the user's name; empty for the current user.
     """
     if not user:
         return {}
@@ -69,7 +69,7 @@ def identity(user: str) -> dict[str, Any]:
 
 
 def environment(user: str, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A small environment: nothing that the one who logged in has set leaks into it."""
+    """Return a minimal environment, without any variables of the login."""
     home = pwd.getpwnam(user).pw_dir if user else "/root"
     return {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": home, "TZ": "UTC", **(more or {})}
 
@@ -89,16 +89,16 @@ def run(
 
     Args:
         command: the program and its arguments.
-        user: who runs it; root when empty.
-        env: variables beside those of :func:`environment`.
-        data: what it reads from its standard input.
-        timeout: seconds until it is ended; None for no limit.
-        stream: an open file that it reads in the place of ``data``.
-        out: an open file that it writes to; :attr:`Done.out` is then empty.
-        lend: open files that it gets under the same numbers.
+        user: the user who runs it; root if empty.
+        env: variables in addition to those of :func:`environment`.
+        data: its standard input.
+        timeout: time limit in seconds; None for no limit.
+        stream: an open file for its standard input, instead of ``data``.
+        out: an open file for its output; :attr:`Done.out` is empty then.
+        lend: open files that it inherits with the same numbers.
 
     Returns:
-        How it has ended; 127 where it is not there, 124 where it took too long.
+        Its result: status 127 if it does not exist, 124 if it exceeded the time limit.
     """
     status, text, errors = system.run(
         command,
@@ -118,7 +118,7 @@ def run(
 
 @contextlib.contextmanager
 def in_memory(text: str) -> Iterator[int]:
-    """A file that is in no folder, for a program to read as ``/proc/self/fd/N``."""
+    """Provide a file without a name, which a program reads as ``/proc/self/fd/N``."""
     number = os.memfd_create("flaskhost-backup")
     try:
         with open(number, "w", encoding="utf-8", closefd=False) as stream:
@@ -129,17 +129,17 @@ def in_memory(text: str) -> Iterator[int]:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two folders of the same folder change names in one step, so that neither name is ever without one.
+    """Exchange the names of two folders in the same parent folder atomically, so that both names always exist.
 
     Args:
-        one: the first; an absolute path.
-        other: the second, beside it.
+        one: the first folder; an absolute path.
+        other: the second folder, next to it.
 
     Returns:
-        False, with nothing changed, on a file system that cannot do it (renameat2(2), RENAME_EXCHANGE).
+        False, with nothing changed, if the file system does not support it (renameat2(2), RENAME_EXCHANGE).
 
     Raises:
-        OSError: it is not possible, with the system's reason.
+        OSError: the exchange failed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with parent(one) as above:
@@ -153,7 +153,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 @contextlib.contextmanager
 def parent(path: Path) -> Iterator[int]:
-    """Open the folder that a path is in; see :func:`tree.parent`.
+    """Open the parent folder of a path; see :func:`tree.parent`.
 
     Args:
         path: an absolute path.
@@ -170,7 +170,7 @@ def parent(path: Path) -> Iterator[int]:
 
 
 def make_folder(path: Path, user: str) -> None:
-    """Make a folder that belongs to a user, in a folder that may belong to that user too."""
+    """Create a folder for a user, in a parent folder that may belong to that user too."""
     entry = pwd.getpwnam(user)
     with parent(path) as above:
         os.mkdir(path.name, 0o700, dir_fd=above)
@@ -182,12 +182,12 @@ def make_folder(path: Path, user: str) -> None:
 
 
 def head(path: Path, size: int, start: int = 0) -> str:
-    """Some of a file that another user may have replaced by something else; nothing of what is no plain file.
+    """Read a part of a file that another user can replace; empty if it is not a regular file.
 
     Args:
         path: the file.
-        size: bytes at most.
-        start: where to begin.
+        size: maximum number of bytes.
+        start: the position to start at.
     """
     with (
         contextlib.suppress(OSError),
@@ -200,7 +200,7 @@ def head(path: Path, size: int, start: int = 0) -> str:
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
-    """The objects of an output that has one in each line; what is none is left out."""
+    """Parse the JSON objects of an output, one per line. Other lines are left out."""
     found = []
     for line in text.splitlines():
         try:

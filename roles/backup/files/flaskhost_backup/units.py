@@ -1,4 +1,4 @@
-"""The apps' units, stopped while their data is replaced, and always started again."""
+"""Stop the apps' units while their data is replaced, and always start them again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flaskhost_backup import tools
 from flaskhost_backup.config import BackupError
 from flaskhost_backup.state import read_json, write_json
 
-#: Units whose log a message quotes, lines of each, and characters of a line.
+#: For messages: the maximum number of units with a quoted log, of lines for each, and of characters in a line.
 LOGS, LINES, WIDTH = 2, 5, 300
 
 
@@ -19,23 +19,23 @@ LOGS, LINES, WIDTH = 2, 5, 300
 def stopped(folder: Path, patterns: list[str], *, start: bool = True) -> Iterator[list[str]]:
     """Keep an app's units stopped while its data is replaced; start them again, also after an error.
 
-    If this process is killed meanwhile, the next run that stops the same app also starts what this one has stopped.
+    If this process is killed meanwhile, the next run that stops the same app also starts these units.
 
     Args:
-        folder: where to remember what is stopped.
-        patterns: as ``systemctl list-units`` understands them.
+        folder: the folder that records the stopped units.
+        patterns: the patterns, as for ``systemctl list-units``.
         start: whether to start the units if there was no error.
 
     Yields:
-        The units that ran.
+        The units that were running.
 
     Raises:
-        BackupError: a unit cannot be stopped, or does not start. An error of the block comes first in it.
+        BackupError: a unit cannot be stopped, or does not start. The message starts with the error of the block.
     """
     note = folder / "stopped.json"
     noted = _noted(note)
     others = [name for name in noted if not _fits(name, patterns)]
-    # The app may have other units since then: only what a reboot would start is started.
+    # The app's units can have changed since then, so start only the enabled ones.
     left = [name for name in noted if _fits(name, patterns) and _is_enabled(name)]
     units = sorted({*running_units(patterns), *left})
     _remember(note, [*others, *units])
@@ -58,14 +58,14 @@ def stopped(folder: Path, patterns: list[str], *, start: bool = True) -> Iterato
 
 
 def start_left(folder: Path, patterns: list[str]) -> None:
-    """Start the units that a killed run has left stopped, and forget them.
+    """Start the units that a killed run left stopped, and delete the record of them.
 
     Args:
-        folder: where it is remembered what is stopped.
-        patterns: whose units, as ``systemctl list-units`` understands them.
+        folder: the folder that records the stopped units.
+        patterns: the patterns of the units, as for ``systemctl list-units``.
 
     Raises:
-        BackupError: one does not start.
+        BackupError: a unit does not start.
     """
     note = folder / "stopped.json"
     noted = _noted(note)
@@ -74,10 +74,10 @@ def start_left(folder: Path, patterns: list[str]) -> None:
 
 
 def running_units(patterns: list[str]) -> list[str]:
-    """List the units that run.
+    """List the running units.
 
     Args:
-        patterns: as ``systemctl list-units`` understands them.
+        patterns: the patterns, as for ``systemctl list-units``.
     """
     if not patterns:
         return []
@@ -91,7 +91,7 @@ def stop_units(units: list[str]) -> None:
     """Stop units.
 
     Raises:
-        BackupError: one goes on running.
+        BackupError: a unit still runs.
     """
     if not units:
         return
@@ -99,7 +99,7 @@ def stop_units(units: list[str]) -> None:
     done = tools.run(stop, timeout=600)
     services = [unit for unit in units if unit.endswith(".service")]
     if done.status and services:
-        # An app can prolong its time to stop, and would keep the data of all from being restored.
+        # An app can extend its stop timeout, and would block the restore of all data.
         tools.run(["systemctl", "kill", "--signal=SIGKILL", "--", *services], timeout=60)
         done = tools.run(stop, timeout=600)
     if done.status:
@@ -107,15 +107,15 @@ def stop_units(units: list[str]) -> None:
 
 
 def start_units(units: list[str]) -> None:
-    """Start units again; sockets first, so that nobody is refused while the services come up.
+    """Start units again, sockets first, so that no connection is refused while the services start.
 
     Raises:
-        BackupError: one does not start.
+        BackupError: a unit does not start.
     """
     if not units:
         return
     ordered = sorted(units, key=lambda unit: not unit.endswith(".socket"))
-    # systemd counts the starts of a unit, and refuses one too many within ten seconds. This forgets the earlier ones.
+    # systemd limits the starts of a unit within ten seconds. This resets the counter.
     tools.run(["systemctl", "reset-failed", "--", *ordered])
     done = tools.run(["systemctl", "start", "--", *ordered], timeout=600)
     if not done.status:
@@ -123,11 +123,11 @@ def start_units(units: list[str]) -> None:
     states = _states(ordered)
     down = [unit for unit in ordered if states.get(unit, {}).get("ActiveState") != "active"]
     if not down:
-        # systemd has started it once more meanwhile.
+        # systemd has restarted it in the meantime.
         return
-    # A unit that only waited for another one has no result of its own.
+    # A unit that failed only because of a dependency has no result of its own.
     failed = [unit for unit in down if states.get(unit, {}).get("Result", "") not in ("", "success")] or down
-    # What systemctl itself says is not worth a line: to look at the log that is quoted here.
+    # The output of systemctl only points to the log, which is quoted here.
     logs = [f"The last lines of {unit}: {_log(unit)}" for unit in failed[:LOGS]]
     raise BackupError(
         " ".join([f"An app is down. These units did not start: {', '.join(down)}.", *logs]),
@@ -143,10 +143,10 @@ def _states(units: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _log(unit: str) -> str:
-    """The last lines of a unit, on one line and without what would steer a terminal: an app has written some."""
-    # An app has a journal of its own, named as its units begin. The plus: the host's too, where systemd writes.
+    """Return the last log lines of a unit on one line, without control characters that an app may have written."""
+    # An app has its own journal, with the prefix of its units as the name. The plus sign includes the host's journal.
     namespace = unit.partition("@")[0].partition("_")[0]
-    # An app that writes without end keeps its journal from being up to date, and its messages may have 10 MB.
+    # An app that writes constantly delays the sync of its journal, and a message can have 10 MB.
     tools.run(["journalctl", f"--namespace={namespace}", "--sync"], timeout=10)
     tools.run(["journalctl", "--sync"], timeout=10)
     command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", f"--lines={LINES}"]

@@ -8,7 +8,7 @@ from flaskhost_backup.result import Result
 
 
 def unlock(config: Config) -> Result:
-    """Remove the locks of runs that were killed."""
+    """Remove the locks of killed runs."""
     need_enabled(config)
     repositories = [restic.local(config), *([restic.second(config)] if config.second else [])]
     for repository in repositories:

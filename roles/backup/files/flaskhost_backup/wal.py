@@ -1,4 +1,4 @@
-"""The write-ahead log around a restore: what the repository still lacks, and whether it goes on to its end."""
+"""The WAL around a restore: archive missing segments, and check for gaps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flaskhost_backup.targets import Target, choose
 
 
 def hand_over(server: Server, otherwise: str = "The last commits may be missing") -> list[str]:
-    """Get the last of the log into the repository; a restore to a time also needs one commit after it.
+    """Archive the end of the WAL. A restore to a time also needs a commit after that time.
 
     Args:
-        server: the cluster whose log it is.
-        otherwise: what follows from a failure, as the beginning of a sentence.
+        server: the cluster.
+        otherwise: the consequence of a failure, as the beginning of a sentence.
 
     Returns:
-        What went wrong, a sentence each.
+        The problems, a sentence each.
     """
     try:
         server.ask("SELECT pg_current_xact_id()")
@@ -32,16 +32,16 @@ def hand_over(server: Server, otherwise: str = "The last commits may be missing"
 
 
 def complete(backrest: PgBackRest, repository: Path, cluster: Cluster, data: Path, info: Info) -> list[str]:
-    """Put into the repository what it lacks of the log, and a data folder still has: whole segments.
+    """Archive complete segments that the repository lacks and that a data folder still has.
 
     Returns:
-        What went wrong, a sentence each.
+        The problems, a sentence each.
     """
     if control_data(cluster, data).get("Database system identifier") != info.system:
         return []
     there = {name for _archive, name in segments(repository)}
     log = data / "pg_wal"
-    # A segment with such a mark is whole; one without may be an old one, kept to be written over.
+    # A segment with such a mark is complete. One without it can be an old segment that will be overwritten.
     whole = {path.stem for path in (log / "archive_status").glob("*") if path.suffix in (".ready", ".done")}
     for name in sorted(whole - there):
         if SEGMENT.fullmatch(name) and (log / name).exists():
@@ -53,18 +53,18 @@ def complete(backrest: PgBackRest, repository: Path, cluster: Cluster, data: Pat
 
 
 def need_no_gap(repository: Path, backup: Backup, *, accept: bool) -> list[str]:
-    """See that the log goes on to its end: PostgreSQL itself would stop at a gap, and say nothing.
+    """Check that the WAL has no gap: PostgreSQL itself would stop at a gap without an error.
 
     Args:
-        repository: where the archived segments are.
-        backup: the one that the restore begins with.
-        accept: restore up to the gap, and tell of it.
+        repository: the folder of the archived segments.
+        backup: the backup that the restore starts from.
+        accept: whether to restore up to the gap, and report it.
 
     Returns:
         The accepted gaps, a sentence each.
 
     Raises:
-        BackupError: there is a gap, and nobody has accepted it.
+        BackupError: there is a gap that was not accepted.
     """
     new, _old = gaps(repository, backup.first_wal)
     if new and not accept:
@@ -79,36 +79,36 @@ def need_no_gap(repository: Path, backup: Backup, *, accept: bool) -> list[str]:
 
 
 def need_whole_log(found: Source, wanted: Target, accept_gap: bool) -> None:
-    """See that there is no gap on the way to now, where that is the target.
+    """Check that the WAL has no gap up to now, if that is the target.
 
     Raises:
-        BackupError: there is a gap, and nobody has accepted it.
+        BackupError: there is a gap that was not accepted.
     """
     if wanted.kind == "latest":
         need_no_gap(found.folder, choose(found.backrest.info(), wanted, found.line), accept=accept_gap)
 
 
 def salvage(cluster: Cluster, repository: Path, aside: Path, info: Info, timeline: int) -> None:
-    """Take from the old data the segments that never were whole: the last commits before a crash.
+    """Copy incomplete segments from the old data: they contain the last commits before a crash.
 
     Args:
         cluster: the cluster, restored and not started yet.
-        repository: where the archived segments are.
+        repository: the folder of the archived segments.
         aside: the old data.
-        info: what is in the repository.
-        timeline: the one that the old data is on; 0 where it is not known.
+        info: the contents of the repository.
+        timeline: the timeline of the old data; 0 if unknown.
     """
     if control_data(cluster, aside).get("Database system identifier") != info.system:
         return
     log, fresh = aside / "pg_wal", cluster.data / "pg_wal"
-    # A newer timeline may be of a restore that was taken back.
+    # A newer timeline can belong to a restore that was undone.
     ours = [name for _archive, name in segments(repository) if segment_timeline(name) <= (timeline or 1 << 32)]
     newest = max(ours, default="0" * 24)
     for path in sorted(log.iterdir()) if log.is_dir() else []:
         if not SEGMENT.fullmatch(path.name):
             continue
         if path.name >= newest or segment_timeline(path.name) > segment_timeline(newest):
-            # As postgres, whose folders both are: root would follow a link in either.
+            # As the user postgres, who owns both folders: root would follow a link in them.
             done = tools.run(["cp", "--no-dereference", "--", path, fresh / path.name], user=cluster.user)
             if done.status:
                 raise explain(done, "The end of the write-ahead log")

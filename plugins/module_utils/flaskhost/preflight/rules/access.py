@@ -31,9 +31,11 @@ FIREWALL_OPTIONS = {
 def admin_name(value: str) -> Fault | None:
     """Check the user name of an administrator."""
     if value in RESERVED_NAMES - CLOUD_USERS:
-        return Fault("reserved_admin_name", f"{value} is a user or group of the system's own.", EXAMPLE_ADMIN)
+        return Fault("reserved_admin_name", f"{value} is reserved for a user or group of the system.", EXAMPLE_ADMIN)
     if not re.fullmatch(ADMIN_OPTIONS["name"].pattern, value):
-        problem = f"{show(value)} cannot be a user's name: a to z, digits, _ and -, at most 32, no digit first."
+        problem = (
+            f"{show(value)} is not a valid user name. Use a to z, digits, _ and -, at most 32, with no digit first."
+        )
         return Fault("bad_admin_name", problem, EXAMPLE_ADMIN)
     return None
 
@@ -57,7 +59,7 @@ def ignored(value: str) -> Fault | None:
     """Check a network that fail2ban never bans."""
     fault = _network_fault(value, EXAMPLE_IGNORE)
     if not fault and ipaddress.ip_network(value, strict=False).prefixlen == 0:
-        return Fault("bad_network", f"{show(value)} is everybody: nobody would ever be banned.", EXAMPLE_IGNORE)
+        return Fault("bad_network", f"{show(value)} is every address: no client would ever be banned.", EXAMPLE_IGNORE)
     return fault
 
 
@@ -65,7 +67,7 @@ def trusted(value: str) -> Fault | None:
     """Check the network of a trusted proxy."""
     fault = _network_fault(value, EXAMPLE_PROXIES)
     if not fault and ipaddress.ip_network(value, strict=False).prefixlen == 0:
-        problem = f"{show(value)} is everybody: each visitor could say to be another."
+        problem = f"{show(value)} is every address: each visitor could pretend to have another one."
         return Fault("bad_network", problem, EXAMPLE_PROXIES)
     return fault
 
@@ -78,12 +80,12 @@ def _network_fault(value: str, example: str) -> Fault | None:
         network = None
     # Python takes any text after a % for the name of an interface, and nft would read that text as rules.
     if network is None or "%" in value:
-        problem = f"{show(value)} is not a network: an address, and a slash with a length where it is more than one."
+        problem = f"{show(value)} is not an IP address or a network in CIDR notation."
         return Fault("bad_network", problem, example)
     if "/" in value and not re.fullmatch(r".*/\d{1,3}", value):
-        problem = f"{show(value)} has a mask where the length of the network is needed. Write {network}."
+        problem = f"{show(value)} has a netmask instead of a prefix length. Write {network}."
         return Fault("bad_network", problem, example.replace("203.0.113.0/24", f'"{network}"'))
     if "/" in value and not value.startswith(f"{network.network_address}/"):
-        problem = f"{show(value)} is an address inside of a network. Write the network's own, {network}."
+        problem = f"{show(value)} is an address inside a network. Write the network itself, {network}."
         return Fault("bad_network", problem, example.replace("203.0.113.0/24", f'"{network}"'))
     return None

@@ -37,12 +37,12 @@ def _pem_certificate(value: str, example: str) -> Fault | None:
     if not text:
         return None
     if "PRIVATE KEY" in text:
-        problem = "A private key is in it, and the web server gives what is in it to everybody. Take the key out."
+        problem = "Contains a private key, and the web server sends this file to every client. Remove the key."
     elif problem := _pem_hint(text):
         pass
     # CAs put lines of explanation between the certificates, which RFC 7468, 2, allows.
     elif not text.startswith("-----BEGIN") or len(re.findall(block, text)) != text.count("-----BEGIN"):
-        problem = "It is no certificate in PEM: the lines from -----BEGIN CERTIFICATE----- to the one with END."
+        problem = "Not a PEM certificate: include all lines from -----BEGIN CERTIFICATE----- to the one with END."
     return Fault("bad_certificate", problem, example) if problem else None
 
 
@@ -54,18 +54,18 @@ def tls_key(value: str) -> Fault | None:
     if not text:
         return None
     if text.startswith("-----BEGIN CERTIFICATE"):
-        problem = "It is a certificate. Write the private key that it was made with."
+        problem = "This is a certificate. Use its private key."
     elif problem := _pem_hint(text):
         pass
     elif "ENCRYPTED" in text:
         problem = (
-            "The key has a passphrase, and nobody is there to type it when the web server starts. Take it off "
-            "(openssl pkey -in KEY) and keep the key in ansible-vault."
+            "The key has a passphrase, which nobody can type when the web server starts. Remove the passphrase "
+            "(openssl pkey -in KEY), and keep the key in ansible-vault."
         )
     elif "BEGIN OPENSSH" in text:
-        problem = "It is a key of SSH's. Write the private key that the certificate was made with."
+        problem = "This is an SSH key. Use the private key of the certificate."
     elif not match:
-        problem = "It is no private key in PEM: the lines from -----BEGIN ... PRIVATE KEY----- to the one with END."
+        problem = "Not a PEM private key: include all lines from -----BEGIN ... PRIVATE KEY----- to the one with END."
     return Fault("bad_tls_key", problem, EXAMPLE_TLS_KEY) if problem else None
 
 
@@ -74,9 +74,9 @@ def _pem_hint(text: str) -> str:
     if "\n" in text:
         return ""
     if text.startswith(("~", "/", ".")):
-        return "It is the name of a file. Write what is in it, or have the file read: {{ lookup('file', NAME) }}."
+        return "This is the name of a file. Write its content, or read the file: {{ lookup('file', NAME) }}."
     if text.startswith("-----BEGIN"):
-        return "Its lines have been joined to one. In YAML, a text of several lines begins with | after the colon."
+        return "The lines are joined into one. In YAML, a value of several lines starts with | after the colon."
     return ""
 
 
@@ -84,17 +84,17 @@ def hmac_key(value: str) -> Fault | None:
     """Check the HMAC key of an external account (base64url, RFC 4648, 5). The message shows no part of it."""
     if re.fullmatch(r"[A-Za-z0-9_-]+={0,2}", value):
         return None
-    problem = "It is no key in base64url: letters, digits, - and _, as the authority shows it."
+    problem = "Not a base64url key: letters, digits, - and _, as your CA shows it."
     return Fault("bad_hmac_key", problem, EXAMPLE_ACCOUNT)
 
 
 def directory(value: str) -> Fault | None:
     """Check the URL of an ACME directory, which must be HTTPS (RFC 8555, 6.1)."""
     if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(re.sub(r":\d+$", "", _authority_of(value))):
-        problem = "The URL is a placeholder. Write the one that the authority's guide has."
+        problem = "The URL is a placeholder. Use the one from your CA's documentation."
         return Fault("placeholder_directory", problem)
     if not re.fullmatch(ACME_OPTIONS["directory"].pattern, value):
-        problem = f"{show(value)} is not the URL of a directory: https://, and without a name or password in it."
+        problem = f"{show(value)} is not the URL of a directory. Use https://, without a user name or password."
         return Fault("malformed", problem)
     return None
 
@@ -108,7 +108,7 @@ def plugin(value: str) -> Fault | None:
     """Check the name of a DNS plugin."""
     better = re.sub(r"^(?:certbot[-_])?dns[-_]", "", value.strip().lower()).replace("_", "-")
     if value != better and re.fullmatch(ACME_OPTIONS["dns"].options["plugin"].pattern, better):
-        problem = f"{show(value)} is not how certbot names it. Write the name alone, without certbot-dns-."
+        problem = f"{show(value)} is not the name that certbot uses. Write only the name, without certbot-dns-."
         return Fault("malformed", problem, snippet(("acme", "dns", "plugin"), better))
     return None
 
@@ -119,8 +119,8 @@ def plugin_packages(value: str) -> Fault | None:
         return None
     name = found.group() if (found := re.match(r"[A-Za-z0-9][\w.-]*(?:==[\w.+!-]+)?", value)) else "certbot-dns-name"
     problem = (
-        f"{show(value)} is not a list of pinned packages that have hashes, and root installs no package unverified. "
-        "It has to name each package that the plugin needs."
+        f"{show(value)} is not a list of pinned packages with hashes, and root installs only verified packages. "
+        "List every package that the plugin needs."
     )
     return Fault("malformed", problem, plugin_packages_example(name))
 
@@ -138,11 +138,11 @@ def plugin_packages_example(name: str) -> str:
 def credential_fault(name: Any, value: Any) -> str:
     """Check a line of a DNS plugin's INI file; empty if it is valid. The message never shows the value."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_:.-]*", name):
-        return "Its name is not one that a plugin's INI file can have: letters, digits and _, as its guide has it."
+        return "Not a valid name in a plugin's INI file: letters, digits and _, as in the plugin's documentation."
     if not isinstance(value, (str, bool, int)):
-        return f"It has to be a text, and is {type_name(value)}."
+        return f"Must be a string, but is {type_name(value)}."
     if isinstance(value, str) and (not value.strip() or re.search(r"[\x00-\x1f\x7f]", value)):
-        return "It is empty, or of more than one line: in a plugin's INI file a value is one line."
+        return "Empty, or has more than one line. In a plugin's INI file, a value is one line."
     return ""
 
 
@@ -151,9 +151,9 @@ def email_fault(value: str) -> Fault | None:
     local, _at, domain = value.rpartition("@")
     # The part before the @ as RFC 5322, 3.2.3, has it without quotes, and with dots.
     if not re.fullmatch(r"[A-Za-z0-9.!#$&'*+/=?^_`{|}~-]{1,64}", local) or not is_domain(domain.lower()):
-        return Fault("bad_email", f"{show(value)} is no e-mail address. Write one, without a name.", EXAMPLE_EMAIL)
+        return Fault("bad_email", f"{show(value)} is not an e-mail address. Write only the address.", EXAMPLE_EMAIL)
     # Let's Encrypt rejects such an address too, when the account is created.
     if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(domain.lower()):
-        problem = f"{show(value)} is a placeholder. Write an address that is read."
+        problem = f"{show(value)} is a placeholder. Use an address whose mail you read."
         return Fault("placeholder_email", problem, EXAMPLE_EMAIL)
     return None

@@ -30,28 +30,28 @@ def domain(value: str) -> Fault | None:
     if is_address(value):
         return _address(value)
     if PLACEHOLDER.fullmatch(value):
-        problem = f"{show(value)} is a placeholder. Write a name that you own and whose DNS points to the server."
+        problem = f"{show(value)} is a placeholder. Use a name that you own and whose DNS points to the server."
         return Fault("placeholder_domain", problem, EXAMPLE_DOMAIN)
     if RESERVED_DOMAINS.fullmatch(bare):
-        problem = f"{show(value)} is reserved for documentation: no server can be reached under it. Write your own."
+        problem = f"{show(value)} is reserved for documentation: no server can be reached at it. Use your own."
         return Fault("placeholder_domain", problem, EXAMPLE_DOMAIN)
     for found, problem in (
-        ("://" in value, "is a URL. Write the name alone, without the scheme (https://) and without a path."),
-        ("/" in value, "has a path. Write the name alone; an app has the whole of its domain."),
-        (re.search(r"[\s,;]", value), "is more than one name, or has a space in it. Write one name in each entry."),
-        (is_address(value.strip("[]")), "has brackets. Write the address alone."),
-        (re.fullmatch(r".*:\d*", value), "has a port. Write the name alone; the ports are 80 and 443."),
-        (":" in value, "has a colon, and is no IPv6 address."),
-        ("*" in value.removeprefix("*."), 'has a * in a place where none can be: a wildcard begins with "*.".'),
+        ("://" in value, "is a URL. Write only the name, without the scheme (https://) and without a path."),
+        ("/" in value, "has a path. Write only the name; an app has its whole domain."),
+        (re.search(r"[\s,;]", value), "is more than one name, or contains a space. Write one name per entry."),
+        (is_address(value.strip("[]")), "has brackets. Write only the address."),
+        (re.fullmatch(r".*:\d*", value), "has a port. Write only the name; the ports are 80 and 443."),
+        (":" in value, "has a colon, but is not an IPv6 address."),
+        ("*" in value.removeprefix("*."), 'has a * in the wrong place: a wildcard starts with "*.".'),
         (value != value.lower(), "has capital letters. Write it in lower case."),
-        (value.strip(".") != value, "begins or ends with a dot. Write it without."),
-        ("_" in value, "has an underscore, which no host's name may have. Use a hyphen."),
-        (not value.isascii(), "has letters beyond a to z. Write it as the DNS has it, beginning with xn--."),
-        (value.startswith("*.") and "." not in value[2:], "is a wildcard of a whole top-level domain. Name your own."),
-        ("." not in value, "has no dot. Write the whole name; for a trial, one that ends in .localhost."),
+        (value.strip(".") != value, "starts or ends with a dot. Remove the dot."),
+        ("_" in value, "has an underscore, which is not allowed in host names. Use a hyphen."),
+        (not value.isascii(), "has letters other than a to z. Write the form that DNS uses, which starts with xn--."),
+        (value.startswith("*.") and "." not in value[2:], "is a wildcard for a top-level domain. Use your own domain."),
+        ("." not in value, "has no dot. Write the full name, or for a trial one that ends in .localhost."),
         (
             not is_domain(value.removeprefix("*.")),
-            "is no domain name: letters, digits, hyphens and dots, and no number at the end.",
+            "is not a domain name. Use letters, digits, hyphens and dots, and no number at the end.",
         ),
     ):
         if found:
@@ -83,12 +83,12 @@ def _address(value: str) -> Fault | None:
     """Check a domain that is an IP address."""
     address = ipaddress.ip_address(value)
     if any(address in network for network in RESERVED_NETWORKS if network.version == address.version):
-        problem = f"{show(value)} is reserved for documentation: no server can be reached under it. Write your own."
+        problem = f"{show(value)} is reserved for documentation: no server can be reached at it. Use your own."
         return Fault("placeholder_domain", problem, EXAMPLE_DOMAIN)
     if address.is_unspecified or address.is_multicast or address.is_link_local or "%" in value:
-        problem = f"{show(value)} is no address that a visitor can ask for."
+        problem = f"{show(value)} is not an address that visitors can use."
         return Fault("bad_domain", problem, EXAMPLE_DOMAIN)
     if value != str(address):
-        problem = f"{show(value)} is not as addresses are written (RFC 5952). Write {address}."
+        problem = f"{show(value)} is not in the canonical form (RFC 5952). Write {address}."
         return Fault("bad_domain", problem, snippet(("domains",), [str(address)]))
     return None

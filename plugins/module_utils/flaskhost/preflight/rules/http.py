@@ -8,7 +8,7 @@ from typing import Any
 from ...apps.options import APP_OPTIONS
 from ..report import Fault, show, snippet, type_name
 
-EXAMPLE_BASIC_AUTH = 'basic_auth: {ada: "{{ vault_shop_basic_auth }}"}  # in vault.yml: what openssl passwd -6 prints'
+EXAMPLE_BASIC_AUTH = 'basic_auth: {ada: "{{ vault_shop_basic_auth }}"}  # in vault.yml: the output of openssl passwd -6'
 EXAMPLE_HEADERS = "headers: {X-Frame-Options: DENY}"
 #: Headers that have an option of their own.
 _OWN_HEADERS = {
@@ -31,12 +31,12 @@ _MOST_BCRYPT_COST = 10
 def static_url(value: str) -> Fault | None:
     """Check the URL prefix of static files."""
     if not value.strip("/"):
-        problem = "All of the site would be static files, and no request would reach the app. Name a prefix."
+        problem = "The whole site would be static files, and no request would reach the app. Use a prefix."
         return Fault("static_is_everything", problem)
     better = f"/{value.strip('/')}/"
     if value != better and re.fullmatch(APP_OPTIONS["static"].options["url"].pattern, better):
         return Fault(
-            "malformed", f"{show(value)} does not begin and end with one slash.", snippet(("static", "url"), better)
+            "malformed", f"{show(value)} does not start and end with one slash.", snippet(("static", "url"), better)
         )
     return None
 
@@ -44,7 +44,7 @@ def static_url(value: str) -> Fault | None:
 def health_status(value: int) -> Fault | None:
     """Check the expected status of the health check."""
     if 300 <= value <= 399:
-        problem = f"{value} is a redirect, which says nothing about the app: it may lead to a page that fails."
+        problem = f"{value} is a redirect, which does not prove that the app works: its target can fail."
         return Fault("health_redirect", problem)
     return None
 
@@ -52,17 +52,17 @@ def health_status(value: int) -> Fault | None:
 def method(value: str) -> Fault | None:
     """Check an HTTP method."""
     if re.fullmatch(r"[A-Za-z]+", value) and value != value.upper():
-        problem = f"{show(value)} is no method of HTTP, which are written in capital letters."
+        problem = f"{show(value)} is not an HTTP method. Write methods in capital letters."
         return Fault("malformed", problem, snippet(("methods",), ["GET", "HEAD", value.upper()]))
     if value in ("CONNECT", "TRACE"):
-        return Fault("wrong_choice", f"{value} is for proxies and tests, and nginx answers it with an error anyway.")
+        return Fault("wrong_choice", f"{value} is for proxies and tests, and nginx always rejects it.")
     return None
 
 
 def login_path(value: str) -> Fault | None:
-    """Check a path whose requests are limited like log-ins."""
+    """Check a path whose requests have the rate limit of logins."""
     if not re.fullmatch(APP_OPTIONS["login"].options["paths"].pattern, value):
-        problem = f"{show(value)} is no path: it begins with a slash, and has no query and no spaces in it."
+        problem = f"{show(value)} is not a path. A path starts with a slash, and has no query and no spaces."
         works = re.sub(r"[?#].*", "", re.sub(r"(?i)^[a-z]+://[^/]*", "", value.strip())).strip("/")
         return Fault("malformed", problem, snippet(("login", "paths"), [f"/{works}"]) if works.isalnum() else "")
     return None
@@ -71,17 +71,17 @@ def login_path(value: str) -> Fault | None:
 def csp(value: str) -> Fault | None:
     """Check a policy by the grammar of Content Security Policy Level 3, 2.2."""
     if re.match(r"(?i)\s*content-security-policy\s*:", value):
-        problem = "It begins with the name of the header. Write what comes after the colon."
+        problem = "The policy starts with the name of the header. Write only the part after the colon."
         return Fault("malformed", problem)
     if "$" in value or '"' in value or "\\" in value:
-        return Fault("malformed", "It holds a character that no policy has: the quotes in a policy are single ones.")
+        return Fault("malformed", "Contains $, a backslash or a double quote. Use single quotes in a policy.")
     for part in filter(None, map(str.strip, value.split(";"))):
         name = part.split()[0]
         if not re.fullmatch(r"[A-Za-z-]+", name):
-            return Fault("malformed", f"{show(name)} is no directive of a policy, and directives end in a semicolon.")
+            return Fault("malformed", f"{show(name)} is not a directive. Separate directives by semicolons.")
     bare = re.search(r"(?<!['\w.:/-])(self|none|unsafe-inline|unsafe-eval|strict-dynamic)(?!['\w.:/-])", value)
     if bare:
-        problem = f"A browser takes {bare[1]} for the name of a host, unless it is in single quotes: '{bare[1]}'."
+        problem = f"Without single quotes, browsers read {bare[1]} as a host name. Write '{bare[1]}'."
         return Fault("malformed", problem)
     return None
 
@@ -89,16 +89,16 @@ def csp(value: str) -> Fault | None:
 def header_fault(name: Any, value: Any) -> str:
     """Check a header that is added to all responses; empty if it is valid."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,39}", name):
-        return "A header's name is made of letters, digits and hyphens, at most 40."
+        return "Not a valid header name. Use at most 40 letters, digits and hyphens."
     if option := _OWN_HEADERS.get(name.lower()):
-        return f"There is an option for it: {option}."
+        return f"This header has its own option: {option}."
     if name.lower() in _MESSAGE_HEADERS:
-        return "It says something of one answer, so that nginx or the app has to send it, and not all answers alike."
+        return "This header describes a single response, so only nginx or the app can set it."
     if not isinstance(value, str):
-        return f"It has to be a text, and is {type_name(value)}. Write it in quotes."
+        return f"Must be a string, but is {type_name(value)}. Write it in quotes."
     if not re.fullmatch(r"[ -#%-~]*", value):
         return (
-            "It holds a line end, a letter that a header cannot have, or a dollar sign, which nginx takes for its own."
+            "Contains a line break, a character that is not allowed in a header, or $, which nginx reads as a variable."
         )
     return ""
 
@@ -106,9 +106,9 @@ def header_fault(name: Any, value: Any) -> str:
 def basic_auth_fault(name: Any, value: Any) -> str:
     """Check a user of basic_auth; empty if it is valid. The message shows no part of the hash."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", name):
-        return "A user's name is made of letters, digits and . _ @ -, at most 64, a letter or digit first."
+        return "Not a valid user name. Use at most 64 letters, digits and . _ @ -, starting with a letter or digit."
     if not isinstance(value, str):
-        return f"It has to be the hash of a password, and is {type_name(value)}."
+        return f"Must be a password hash, but is {type_name(value)}."
     text = value.strip()
     bcrypt = re.fullmatch(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", text)
     # The formats of SHA-256, SHA-512 and yescrypt in crypt(5).
@@ -116,11 +116,11 @@ def basic_auth_fault(name: Any, value: Any) -> str:
     yescrypt = re.fullmatch(r"\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{43}", text)
     problem = ""
     if text.startswith(f"{name}:"):
-        problem = "It begins with the user's name. Write what comes after the colon."
+        problem = "The hash starts with the user's name. Write only the part after the colon."
     elif re.match(r"\$(?:apr1|1)\$|\{(?:SHA|SSHA|PLAIN)\}", text):
-        problem = "It is a hash that is quickly guessed, or none. Make one with openssl passwd -6."
+        problem = "The hash is weak, or the password is not hashed. Create a hash with openssl passwd -6."
     elif bcrypt and int(bcrypt[1]) > _MOST_BCRYPT_COST:
-        problem = f"Each request would take nginx a quarter of a second. Take a cost of {_MOST_BCRYPT_COST} or less."
+        problem = f"Each request would take nginx a quarter of a second. Use a cost of {_MOST_BCRYPT_COST} or less."
     elif not (bcrypt or sha or yescrypt):
-        problem = "It is no hash of a password. Make one with openssl passwd -6, and keep it in ansible-vault."
+        problem = "Not a password hash. Create one with openssl passwd -6, and keep it in ansible-vault."
     return problem

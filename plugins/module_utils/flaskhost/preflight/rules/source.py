@@ -23,15 +23,15 @@ def repo(value: str) -> Fault | None:
     example = snippet(("source",), EXAMPLE_REPO)
     if PASSWORD_IN_URL.fullmatch(value):
         problem = (
-            "The URL holds a password or token, which would end up in logs and on the host. Use a deploy key: "
-            "the URL that begins with git@, and source.key, from ansible-vault."
+            "The URL contains a password or token, which would end up in logs and on the host. Use a deploy key: "
+            "a URL that starts with git@, and source.key from ansible-vault."
         )
         return Fault("secret_in_repo", problem, 'source: {repo: "git@github.com:ada/shop.git", version: v1.4.0}')
     if PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(_host_of(value)):
-        problem = "The URL is a placeholder. Write the one that you would give to git clone."
+        problem = "The URL is a placeholder. Use the one that works with git clone."
         return Fault("placeholder_repo", problem, example)
     if not re.fullmatch(APP_OPTIONS["source"].options["repo"].pattern, value):
-        problem = "It is not the URL of a git repository: https://, ssh://, git://, file:/// or user@host: begin one."
+        problem = "Not a git URL. It must start with https://, ssh://, git://, file:/// or user@host:"
         return Fault("malformed", problem, example)
     return None
 
@@ -45,16 +45,16 @@ def archive(value: str) -> Fault | None:
     """Check the file name or URL of an archive."""
     if PASSWORD_IN_URL.fullmatch(value):
         problem = (
-            "The URL holds a password or token, which would end up in logs and on the host. Download the archive to "
-            "this machine, and name the file."
+            "The URL contains a password or token, which would end up in logs and on the host. Download the archive to "
+            "the control node, and name the file."
         )
         return Fault("secret_in_archive", problem, snippet(("source",), EXAMPLE_ARCHIVE))
     if is_url(value) and (PLACEHOLDER.fullmatch(value) or RESERVED_DOMAINS.fullmatch(_host_of(value))):
-        problem = "The URL is a placeholder. Write the one that you would give to curl, or a file on this machine."
+        problem = "The URL is a placeholder. Use one that works with curl, or a file on the control node."
         return Fault("placeholder_archive", problem, snippet(("source",), EXAMPLE_ARCHIVE))
     if not re.fullmatch(APP_OPTIONS["source"].options["archive"].pattern, value):
         problem = (
-            f"{show(value)} is no archive: a .tar.gz, .tar.xz or .tar on this machine, or a URL of one (https://)."
+            f"{show(value)} is not an archive. Use a .tar.gz, .tar.xz or .tar on the control node, or an https:// URL."
         )
         return Fault("malformed", problem, snippet(("source",), EXAMPLE_ARCHIVE))
     return None
@@ -64,7 +64,7 @@ def checksum(value: str) -> Fault | None:
     """Check the checksum of an archive."""
     if re.fullmatch(APP_OPTIONS["source"].options["checksum"].pattern, value):
         return None
-    problem = f"{show(value)} is not sha256: and 64 digits. 'sha256sum ARCHIVE' prints the digits."
+    problem = f"{show(value)} is not sha256: and 64 hexadecimal digits. 'sha256sum ARCHIVE' prints the digits."
     works = f"sha256:{value.strip()}" if re.fullmatch(r"\s*[0-9a-fA-F]{64}\s*", value) else ""
     return Fault("malformed", problem, snippet(("source", "checksum"), works) if works else "")
 
@@ -72,7 +72,7 @@ def checksum(value: str) -> Fault | None:
 def inner_path(value: str) -> Fault | None:
     """Check the path of a folder or file inside the code."""
     if value.startswith(("/", "~")):
-        problem = f"{show(value)} is not inside of the code. Write it relative to the app's folder."
+        problem = f"{show(value)} is not inside the code. Write it relative to the app's folder."
         return Fault("unsafe_path", problem)
     if ".." in PurePosixPath(value).parts:
         return Fault("unsafe_path", f"{show(value)} leaves the app's folder. Write a path without '..'.")
@@ -82,7 +82,7 @@ def inner_path(value: str) -> Fault | None:
 def persistent(value: str) -> Fault | None:
     """Check the path of a folder that outlives releases."""
     if not path_parts(value):
-        problem = "It is the whole of the code, which each release replaces. Name the folders that hold data."
+        problem = "This is the whole code, which each release replaces. Name the folders that contain data."
         return Fault("persistent_is_everything", problem)
     return inner_path(value)
 

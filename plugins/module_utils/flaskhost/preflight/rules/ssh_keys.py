@@ -29,17 +29,17 @@ def deploy_key(value: str) -> Fault | None:
     if not text:
         return None
     if text.startswith(("ssh-", "ecdsa-", "sk-")):
-        problem = "It is the public half of a key, which belongs to the repository's server. Write the private half."
+        problem = "This is the public half of a key, which belongs on the git server. Use the private half."
     elif "\n" not in text and text.startswith(("~", "/", ".")):
-        problem = "It is the name of a file. Write the key, or have the file read."
+        problem = "This is the name of a file. Write the key, or read the file with a lookup."
     elif not match:
-        problem = "It is no private SSH key: the lines from -----BEGIN ... PRIVATE KEY----- to the one with END."
+        problem = "Not a private SSH key: include all lines from -----BEGIN ... PRIVATE KEY----- to the one with END."
     elif "\n" not in match[2].strip() and len(match[2]) > 100:
-        problem = "Its lines have been joined to one. In YAML, a text of several lines begins with | after the colon."
+        problem = "The lines are joined into one. In YAML, a value of several lines starts with | after the colon."
     elif _is_encrypted(text, match[2]):
         problem = (
-            "The key has a passphrase, and nobody is there to type it when the host reads the repository. Make one "
-            "without (ssh-keygen -t ed25519 -N '' -f deploy_key) and keep it in ansible-vault."
+            "The key has a passphrase, which the host cannot type when it reads the repository. Create one without "
+            "(ssh-keygen -t ed25519 -N '' -f deploy_key), and keep it in ansible-vault."
         )
     return Fault("bad_deploy_key", problem, EXAMPLE_KEY) if problem else None
 
@@ -69,8 +69,8 @@ def known_hosts(value: str) -> Fault | None:
         if not fields or fields[0].startswith("#"):
             continue
         if len(fields) < 3 or fields[1] not in _KEY_TYPES or not is_key(fields[1].encode(), fields[2]):
-            problem = f"{show(line)} is not such a line: the server's name, the kind of its key, and the key."
-            return Fault("bad_known_hosts", problem, "known_hosts: |  # and below, indented, what ssh-keyscan prints")
+            problem = f"{show(line)} is not a line of known_hosts: the server's name, the key type, and the key."
+            return Fault("bad_known_hosts", problem, "known_hosts: |  # below, indented: the output of ssh-keyscan")
     return None
 
 
@@ -78,23 +78,21 @@ def ssh_key(value: str) -> Fault | None:
     """Check a public SSH key. The message shows no part of it: it may be a private key."""
     if "PRIVATE KEY" in value:
         problem = (
-            "It is a private key, which must stay with its owner. Take it out of every file and commit that it is in, "
-            "make a new pair (ssh-keygen -t ed25519), and write the half whose file ends in .pub."
+            "This is a private key, which must stay with its owner. Remove it from every file and commit, create a new "
+            "pair (ssh-keygen -t ed25519), and use the half whose file ends in .pub."
         )
         return Fault("private_ssh_key", problem, EXAMPLE_ADMIN)
     text = value.strip()
     kind, _space, rest = text.partition(" ")
     problem = ""
     if text.endswith(".pub") or text.startswith(("~", "/")):
-        problem = "It is the name of a file. Write the key, or have the file read."
+        problem = "This is the name of a file. Write the key, or read the file with a lookup."
     elif "\n" in text:
-        problem = "It is more than one line. Write one key in each entry."
+        problem = "This is more than one line. Write one key per entry."
     elif kind not in _KEY_TYPES:
-        problem = (
-            f"It is not a public SSH key, which begins with {_KEY_TYPES[0]}, {_KEY_TYPES[1]} or another such name."
-        )
+        problem = f"Not a public SSH key, which starts with {_KEY_TYPES[0]}, {_KEY_TYPES[1]} or another key type."
     elif not is_key(kind.encode(), rest.split(" ")[0]):
-        problem = "The key is damaged, cut off, or only an example of one."
+        problem = "The key is damaged, cut off, or only an example."
     return Fault("bad_ssh_key", problem, EXAMPLE_ADMIN) if problem else None
 
 
