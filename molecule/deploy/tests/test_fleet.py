@@ -190,7 +190,7 @@ def test_rollback_goes_back_on_both(both):
 def test_second_deploy_is_refused_between_the_phases_too(both):
     """While one host still builds, the other one waits with its lock held."""
     deploy("n10")
-    first = start("deploy", "-e", json.dumps(with_app("hello", watch=8)), app="hello", version="n11")
+    first = start("deploy", "-e", json.dumps(with_app("hello", watch=20)), app="hello", version="n11")
     try:
         lock = "until grep -q deploy /srv/hello/.lock && ! flock --nonblock /srv/hello/.lock true; do sleep 0.1; done"
         both["fh-deploy-bookworm"].run_expect([0], f"timeout 60 sh -c '{lock}'")
