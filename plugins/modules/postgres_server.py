@@ -12,9 +12,8 @@ short_description: Run a PostgreSQL cluster with its settings
 description:
   - Writes a settings file, C(pg_hba.conf), the cluster's environment variables and a drop-in of the unit, and starts,
     reloads or restarts the cluster.
-  - Restarts it only if PostgreSQL itself reports that a setting on the disk needs a restart, or if its unit or its
-    variables have changed. A setting that PostgreSQL rejects is not put in place; one that keeps it from starting is
-    reverted.
+  - Restarts it only if PostgreSQL itself reports that a setting on the disk needs a restart, or if its unit has
+    changed. A setting that PostgreSQL rejects is not put in place; one that keeps it from starting is reverted.
   - Stops before any change if the cluster's data belongs to another major version.
 options:
   cluster: {description: "Cluster in Debian's notation, such as 17/main.", type: str, required: true}
@@ -38,7 +37,8 @@ options:
     type: dict
     suboptions: *file
   environment_file:
-    description: Environment variables of the cluster's processes.
+    description: Environment variables of the cluster's processes. They take effect at its next start or restart; a
+      change of this file does not cause one.
     type: dict
     suboptions: *file
   unit_file:
@@ -139,7 +139,6 @@ class Server:
         properties = service_state.parse_show(self.module.run_command(show, check_rc=True)[1])
         reload_files = [file["path"] for name in RELOADED if (file := self.options[name])]
         restart_files = [str(Path(self.options["unit_file"]["path"]).parent)] if self.options["unit_file"] else []
-        restart_files += [file["path"]] if (file := self.options["environment_file"]) else []
         if not self.module.check_mode:
             service_state.settle(reload_files + restart_files)
         # Debian's generator starts the cluster at boot, according to its start.conf.

@@ -202,6 +202,14 @@ def test_a_change_that_needs_no_restart_is_reloaded(host: Host) -> None:
     assert host.run()["steps"] == ["reload"]
 
 
+def test_another_environment_alone_waits_for_the_next_restart(host: Host) -> None:
+    """It follows work_mem, and so the number of workers: a restart for it would cost visitors more than it gives."""
+    host.began = "Sat 2000-01-01 00:00:00.000000 UTC"
+    file = {"path": str(host.folder / "etc/17/main/environment"), "content": "MALLOC_TRIM_THRESHOLD_ = '8'\n"}
+    assert host.run(environment_file=file)["steps"] == ["reload"]
+    assert Path(file["path"]).read_text() == file["content"]
+
+
 def test_a_change_that_needs_one_is_a_restart(host: Host) -> None:
     host.answer = {**FINE, "settings": [["shared_buffers", logic.WAITS]]}
     result = host.run()
