@@ -4,10 +4,10 @@ PYTHON ?= python3
 RELEASE ?= trixie
 # The scenarios on a whole machine, one after the other.
 MACHINE ?= vm strict
-# Two at a time, the longest first. What make deploy, tenants, faults, roles, hardening, database and vm add is not in here.
-SCENARIO ?= deploy acme default tenants faults failures roles
+# Two at a time, the longest first. NIGHTLY runs them in full, and the others.
+SCENARIO ?= deploy acme default tenants failures
 # What make test leaves out, part by part: .github/workflows/nightly.yml runs each on a machine of its own.
-NIGHTLY ?= deploy tenants faults roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
+NIGHTLY ?= deploy acme tenants failures faults roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
@@ -23,7 +23,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule deploy tenants faults roles hardening database vm mutants test nightly bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule acme deploy failures faults roles tenants hardening database vm mutants test nightly bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,20 +81,17 @@ molecule: venv ## the Molecule scenarios (SCENARIO=default for one)
 	@$(TESTBED) ready --direct bookworm trixie
 	@$(PYTHON) scripts/scenarios.py $(SCENARIO)
 
-deploy: export FLASKHOST_DEPLOY_EVERYWHERE := 1
-deploy: venv ## all of the scenario deploy on both of Debian's releases, and ten kills of each kind (some 30 minutes)
-	@$(MAKE) --no-print-directory molecule SCENARIO=deploy
+# All tests of a scenario, also those that make test leaves out, on both of Debian's releases.
+acme deploy failures faults roles tenants: export FLASKHOST_NIGHTLY := 1
+acme: venv ## the whole scenario acme: certificates
+deploy: venv ## the whole scenario deploy, with ten kills of each kind
+failures: venv ## the whole scenario failures: killed runs and refused input
+faults: venv ## the whole scenario faults: what breaks on a host that serves
+tenants: venv ## the whole scenario tenants: a hostile app
+acme deploy failures faults tenants:
+	@$(MAKE) --no-print-directory molecule SCENARIO=$@
 
-tenants: export FLASKHOST_TENANTS_EVERYWHERE := 1
-tenants: venv ## all attacks of a hostile app on both of Debian's releases (some 25 minutes)
-	@$(MAKE) --no-print-directory molecule SCENARIO=tenants
-
-faults: export FLASKHOST_FAULTS_EVERYWHERE := 1
-faults: venv ## everything that breaks in docs/faults.md and is in no other scenario, on both of Debian's releases
-	@$(MAKE) --no-print-directory molecule SCENARIO=faults
-
-roles: export FLASKHOST_ROLES_EVERYWHERE := 1
-roles: venv ## each role alone on both of Debian's releases, undone as its README says and applied again (some 30 minutes)
+roles: venv ## each role alone, undone as its README says and applied again, on one release after the other
 	@for release in bookworm trixie; do \
 	  FLASKHOST_ROLES_RELEASE=$$release $(MAKE) --no-print-directory molecule SCENARIO=roles || exit 1; \
 	done
@@ -113,7 +110,7 @@ vm: venv ## whole machines on QEMU: site.yml, reboot, strict; slow where emulate
 mutants: venv ## change one thing at a time in the code, 120 times, and see whether a unit test fails (some 30 minutes)
 	@python scripts/mutants.py
 
-test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what deploy, tenants, faults, roles, hardening, database and vm add
+test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what make nightly adds
 	@$(PYTHON) scripts/stages.py lint+unit sample-app-test molecule
 
 nightly: venv ## everything that make test leaves out, one part after the other (many hours where the processor is emulated)

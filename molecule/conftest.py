@@ -1,4 +1,4 @@
-"""What the scenarios' tests share: visits to the sites from outside, and the journal when a test fails."""
+"""What the scenarios' tests share: which of them run, visits to the sites from outside, the journal after a failure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from runs import NIGHTLY
 
 
 @dataclass
@@ -99,6 +100,14 @@ def visitor(host: Any) -> Visitor:
     """A visitor of the host."""
     published = host.ansible.get_variables()["published_ports"]
     return Visitor({int(port): int(here) for port, here in published.items()})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests with the marker ``nightly``, except in a nightly run."""
+    left_out = [] if NIGHTLY else [item for item in items if item.get_closest_marker("nightly")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,4 +1,4 @@
-"""Runs of playbooks that are killed with all that they have started on this machine."""
+"""Which tests run, and runs of playbooks that are killed with all that they have started on this machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+
+#: Whether a nightly run asks for everything: the tests with the marker ``nightly``, and slow tests on both releases.
+NIGHTLY = bool(os.environ.get("FLASKHOST_NIGHTLY"))
 
 
 def kill(process: subprocess.Popen[str]) -> None:

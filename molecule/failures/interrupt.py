@@ -21,12 +21,12 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "molecule"))
 
-from runs import kill
+from runs import NIGHTLY, kill
 
 _RELEASE = "app : Deploy | Deploy, roll back or restart each app"
-#: Where a run is killed, by the beginnings of its tasks' names in their order, and what holds on the host by then: amid
-#: packages, a guarded change of what could lock the operator out, a service that begins, the certificates, and each
-#: step of a release.
+#: Where a run is killed in a nightly run, by the beginnings of its tasks' names in their order, and what holds on the
+#: host by then: amid packages, a guarded change of what could lock the operator out, a service that begins, the
+#: certificates, and each step of a release.
 POINTS = (
     ("base : Install | Install the base packages", ""),
     ("firewall : Configure | Change the rules", ""),
@@ -39,8 +39,10 @@ POINTS = (
     (_RELEASE, "systemctl is-active 'flask-guestbook@*.service'"),
     (_RELEASE, "test -e /srv/guestbook/live.sock"),
 )
+#: Where `make test` kills one: amid packages, the change of sshd, and a release that has just begun to serve.
+FEW = (POINTS[0], POINTS[2], POINTS[-1])
 #: How many more runs are killed after a drawn number of tasks.
-MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or 3)
+MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or (3 if NIGHTLY else 1))
 #: Seconds into the task at most, and those after which a run hangs.
 DEEP, LIMIT = 1.5, 900.0
 
@@ -146,7 +148,7 @@ def main() -> int:
     chance = random.Random(seed)
     command = ["ansible-playbook", "--inventory", sys.argv[1], "site.yml"]
     try:
-        at_random(command, at_points(command, POINTS, chance), chance)
+        at_random(command, at_points(command, POINTS if NIGHTLY else FEW, chance), chance)
     except Missed as error:
         print(error, file=sys.stderr)
         return 1

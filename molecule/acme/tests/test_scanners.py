@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fleet import play
 
-pytestmark = pytest.mark.usefixtures("corrected")
+pytestmark = [pytest.mark.usefixtures("corrected"), pytest.mark.nightly]
 
 GIXY = "gixy-ng==0.2.59"
 LOUD = {"MEDIUM", "HIGH", "CRITICAL"}

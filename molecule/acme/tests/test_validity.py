@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fleet import ACME, APPS, orders, play
 
-pytestmark = pytest.mark.usefixtures("corrected")
+pytestmark = [pytest.mark.usefixtures("corrected"), pytest.mark.nightly]
 
 
 #: The profile that each host asks for, and the days of that.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from runs import kill
+from runs import NIGHTLY, kill
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -21,9 +21,6 @@ sys.path.insert(0, str(PROJECT / "tests"))
 
 from load_client import Load
 
-#: `make deploy` runs every test on both of Debian's releases, and kills more often; the others, on one, are a part of
-#: `make test`.
-EVERYWHERE = bool(os.environ.get("FLASKHOST_DEPLOY_EVERYWHERE"))
 #: Requests a second where nothing or little is switched: the load is there to see a gap, and not to keep the host busy.
 LIGHT = 40
 #: Molecule asks for colours, which would stand between the words that the tests look for.
@@ -31,8 +28,8 @@ PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 
 def hosts(release: str) -> list[str]:
-    """The hosts of a module's tests: that with one of Debian's releases, or both where everything is wanted."""
-    return [f"ansible://fh-deploy-{name}" for name in (("bookworm", "trixie") if EVERYWHERE else (release,))]
+    """The hosts of a module's tests: that with one of Debian's releases, or both with NIGHTLY."""
+    return [f"ansible://fh-deploy-{name}" for name in (("bookworm", "trixie") if NIGHTLY else (release,))]
 
 
 def name_of(host: Any) -> str:

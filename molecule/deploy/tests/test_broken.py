@@ -13,6 +13,7 @@ import pytest
 from playbook import PROJECT, deploy, finish, hosts, leftovers, load_on, run, serving, slots, start, with_app
 
 testinfra_hosts = hosts("bookworm")
+NIGHT = pytest.mark.nightly
 
 MIGRATION = """
 import sqlalchemy as sa
@@ -50,17 +51,27 @@ def is_refused(host, visitor, app="hello", load_options=None, **variables):
     ("tag", "step", "reason"),
     [
         ("bad-import", "Start the {idle} slot", "No module named 'a_module_that_nobody_has'"),
-        ("bad-name", "Start the {idle} slot", "cannot import name 'a_name_that_flask_has_not'"),
-        ("slow-start", "Start the {idle} slot", "did not start within 10 s"),
+        pytest.param(
+            "bad-name",
+            "Start the {idle} slot",
+            "cannot import name 'a_name_that_flask_has_not'",
+            marks=NIGHT,
+        ),
+        pytest.param("slow-start", "Start the {idle} slot", "did not start within 10 s", marks=NIGHT),
         ("memory-hog", "Start the {idle} slot", "more memory than limits.memory allows"),
         ("bad-answer", "Check the health of the {idle} slot", "returned 500, expected 200"),
-        ("bad-redirect", "Check the health of the {idle} slot", "returned 301, expected 200"),
+        pytest.param(
+            "bad-redirect",
+            "Check the health of the {idle} slot",
+            "returned 301, expected 200",
+            marks=NIGHT,
+        ),
         (
             "crash-later",
             "Check the health of the {idle} slot",
             "service crashed|responses were good, a later one was not",
         ),
-        ("bad-lock", "Build the virtual environment", "flask==999.0"),
+        pytest.param("bad-lock", "Build the virtual environment", "flask==999.0", marks=NIGHT),
         ("bad-release-command", "Run the release command", "the table is locked"),
         ("no-such-version", "Read the repository", "no branch or tag 'no-such-version'"),
     ],
@@ -81,7 +92,7 @@ WATCHED = {
 }
 
 
-@pytest.mark.parametrize("tag", WATCHED)
+@pytest.mark.parametrize("tag", ["errors-under-traffic", pytest.param("slow-under-traffic", marks=NIGHT)])
 def test_release_that_only_pleases_the_gate_is_taken_back(host, visitor, capsys, tag):
     watch, reason = WATCHED[tag]
     before = serving(host)

@@ -115,7 +115,7 @@ def test_release_that_fails_on_one_host_is_taken_back_on_both(both, visitor):
         assert leftovers(host) == []
 
 
-@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize("batch", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_watch_of_one_host_takes_back_the_other_that_has_flipped(both, visitor_of_the_second, batch):
     deploy("n6")
     before = served(both)
@@ -136,7 +136,7 @@ def test_watch_of_one_host_takes_back_the_other_that_has_flipped(both, visitor_o
         assert leftovers(host) == []
 
 
-@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize("batch", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_host_that_dies_while_another_one_has_flipped(both, visitor, visitor_of_the_second, batch):
     """The other one loses no request, and what they serve is one release again after the same command."""
     first, name = both["fh-deploy-bookworm"], "fh-deploy-trixie"
@@ -187,6 +187,7 @@ def test_rollback_goes_back_on_both(both):
         assert leftovers(host) == []
 
 
+@pytest.mark.nightly
 def test_second_deploy_is_refused_between_the_phases_too(both):
     """While one host still builds, the other one waits with its lock held."""
     deploy("n10")

@@ -6,12 +6,12 @@ import random
 import time
 
 import pytest
-from playbook import EVERYWHERE, deploy, finish, hosts, kill, leftovers, load_on, run, start
+from playbook import NIGHTLY, deploy, finish, hosts, kill, leftovers, load_on, run, start
 
 testinfra_hosts = hosts("trixie")
 
 #: How often here, and how often there; ten times each where it is done on both hosts.
-MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or (5 if EVERYWHERE else 2))
+MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or (5 if NIGHTLY else 2))
 SEED = int(os.environ.get("FLASKHOST_SEED") or random.randrange(1_000_000))
 #: Where Ansible unpacks the module while it runs; one that was killed leaves it there.
 PAYLOAD = "/tmp/ansible_flask_release_payload_*"

@@ -3,13 +3,13 @@
 import re
 
 import pytest
-from playbook import EVERYWHERE, deploy, leftovers, load_on, run, serving, slots
+from playbook import NIGHTLY, deploy, leftovers, load_on, run, serving, slots
 
 STEPS = ("n1", "n2", "rollback", "n3")
 #: Requests a second: the full load where this scenario runs alone. A lower rate is tried only if no request was lost
 #: and the client itself was late so often that more than this share of the requests was left out: the machine cannot
 #: make as many beside a deploy. A run that lost a request is never repeated.
-RATES, MAX_LEFT_OUT = (200, 100, 50) if EVERYWHERE else (100, 50), 0.02
+RATES, MAX_LEFT_OUT = (200, 100, 50) if NIGHTLY else (100, 50), 0.02
 STYLE_SHEET = re.compile(r'<link rel="stylesheet" href="([^"]+)">')
 
 

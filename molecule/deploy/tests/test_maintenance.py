@@ -90,6 +90,7 @@ def test_every_request_gets_the_page(visitor, switch):
         assert "<p>Back at 9 &lt;b&gt;&amp; later&lt;/b&gt;</p>" in answer.body
 
 
+@pytest.mark.nightly
 def test_on_and_off_by_the_commands_of_the_guide_and_nothing_is_reloaded(host, visitor, switch):
     before = workers(host)
     assert before
@@ -104,6 +105,7 @@ def test_on_and_off_by_the_commands_of_the_guide_and_nothing_is_reloaded(host, v
     assert workers(host) == before
 
 
+@pytest.mark.nightly
 def test_only_the_app_is_closed(host, visitor, switch):
     """Not the other app, not the challenges that renew its certificate, not the redirects, not the gate."""
     host.run_expect([0], "mkdir --parents /var/www/acme/.well-known/acme-challenge")
@@ -122,6 +124,7 @@ def test_only_the_app_is_closed(host, visitor, switch):
     host.run_expect([0], "rm /var/www/acme/.well-known/acme-challenge/token")
 
 
+@pytest.mark.nightly
 def test_gate_is_the_hosts_own(host):
     """And root's: what a neighbor meets there is in molecule/tenants/tests/test_gate.py."""
     address = host.run("hostname --all-ip-addresses").stdout.split()[0]
@@ -195,6 +198,7 @@ def test_check_mode_shows_the_page_and_changes_nothing(host, visitor, switch):
     assert visitor.ask(HELLO).status == 200
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("variables", "names"),
     [
@@ -220,6 +224,7 @@ def test_bad_input_is_refused_with_the_variables_name_and_a_cure(host, visitor, 
     assert visitor.ask(HELLO).status == 200
 
 
+@pytest.mark.nightly
 def test_frozen_app_is_left_as_it_is(host, visitor, switch):
     switch(app="hello", maintenance="on")
     entry = {"reason": "the audit", "until": time.time() + 600, "by": "ada@laptop", "since": time.time()}
@@ -234,6 +239,7 @@ def test_frozen_app_is_left_as_it_is(host, visitor, switch):
         host.run_expect([0], "rm /etc/flaskhost/freeze.json")
 
 
+@pytest.mark.nightly
 def test_fault_in_an_operators_own_file_leaves_the_app_to_be_seen(host, visitor, switch):
     host.run_expect([0], "echo 'nonsense here;' > /etc/nginx/conf.d/own.conf")
     try:
@@ -244,6 +250,7 @@ def test_fault_in_an_operators_own_file_leaves_the_app_to_be_seen(host, visitor,
         host.run_expect([0], "rm /etc/nginx/conf.d/own.conf")
 
 
+@pytest.mark.nightly
 def test_log_says_what_was_asked_for_and_which_release_has_answered(host, visitor, switch):
     def logged():
         return json.loads(host.run("tail -n 1 /var/log/nginx/hello.access.log").stdout)

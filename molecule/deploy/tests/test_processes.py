@@ -167,6 +167,7 @@ def test_timer_fires_with_the_releases_environment(host, code):
     assert 5 <= len(lines) <= (float(ended) - began) / 2 + 2
 
 
+@pytest.mark.nightly
 def test_boot_starts_workers_and_timers(host, code):
     wanted = {"multi-user": ["process@worker.service", "process@clock.service"], "timers": ["timer@tick.timer"]}
     for target, names in wanted.items():
@@ -227,6 +228,7 @@ def test_release_whose_worker_dies_at_once_is_taken_back_with_its_last_words(hos
     assert leftovers(host, "guestbook") == []
 
 
+@pytest.mark.nightly
 def test_timer_that_systemd_does_not_understand_is_refused_before_anything_is_touched(host, code):
     state = "ls /srv/guestbook/releases; find /etc/systemd/system -name 'flask-guestbook_*' -printf '%p %T@\\n' | sort"
     before, pid = (serving(host, "guestbook"), host.run(state).stdout), beat(host, "worker")["pid"]

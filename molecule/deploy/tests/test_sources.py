@@ -61,6 +61,7 @@ def test_private_repository_is_read_with_its_deploy_key(host, visitor):
     assert "changed=0" in output
 
 
+@pytest.mark.nightly
 def test_private_repository_is_read_in_check_mode_without_a_trace(host, visitor):
     secrets = "find /etc/flaskhost/hello /root/.ssh -printf '%p %T@ %s\\n' | sort"
     before, files = serving(host), host.run(secrets).stdout
@@ -71,6 +72,7 @@ def test_private_repository_is_read_in_check_mode_without_a_trace(host, visitor)
     assert host.run(secrets).stdout == files
 
 
+@pytest.mark.nightly
 def test_key_of_the_server_that_is_named_is_the_one_it_must_have(host, visitor):
     shown = host.run_expect([0], "ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null").stdout
     status, output = from_source(host, "n13", **PRIVATE, key=KEY.read_text(), known_hosts=shown)
@@ -136,7 +138,7 @@ def pack(archive, version, compression="gz"):
     return {"archive": str(archive), "checksum": f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}"}
 
 
-@pytest.mark.parametrize("compression", ["gz", "xz"])
+@pytest.mark.parametrize("compression", ["gz", pytest.param("xz", marks=pytest.mark.nightly)])
 def test_archive_of_the_controller_is_deployed(host, visitor, tmp_path, compression):
     source = pack(tmp_path / f"hello.tar.{compression}", f"packed by {compression}", compression)
     status, output = from_source(host, **source)
@@ -171,6 +173,7 @@ def web_site(host, tmp_path):
     host.run_expect([0], "systemctl stop flaskhost-test-site.service; rm -r /run/flaskhost-site")
 
 
+@pytest.mark.nightly
 def test_archive_of_a_web_site_is_fetched_by_the_host(host, visitor, web_site):
     source = web_site("fetched")
     status, output = from_source(host, **source)
@@ -200,6 +203,7 @@ def download(host, folder):
     subprocess.run([*command, *kind, "--dest", str(folder), *packages], check=True, timeout=300)
 
 
+@pytest.mark.nightly
 def test_environment_is_built_offline_from_a_wheelhouse_or_not_at_all(host, visitor, tmp_path):
     code = tmp_path / "hello"
     shutil.copytree(HELLO, code, ignore=shutil.ignore_patterns("__pycache__"))

@@ -122,6 +122,7 @@ def status_table(host, *arguments, **variables):
     return rows(output)
 
 
+@pytest.mark.nightly
 def test_status_tells_what_serves_although_a_host_is_down(host, first, second, tmp_path):
     more = tmp_path / "more.yml"
     more.write_text("app: {hosts: {down: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
@@ -207,6 +208,7 @@ def test_frozen_app_is_left_alone_until_the_freeze_is_lifted(host, second, optio
     assert not host.file(FREEZE).exists
 
 
+@pytest.mark.nightly
 def test_freeze_is_refused_where_it_is_not_clear(host):
     found = together(
         start("freeze", host, app="guestbook", hours=1),
@@ -252,6 +254,7 @@ def test_run_gives_the_command_the_live_release_and_tells_how_it_ended(host, sec
     assert "0002 (head)" in good
 
 
+@pytest.mark.nightly
 def test_run_says_what_is_missing(host):
     more = with_app("guestbook")
     more["flask_apps"]["newcomer"] = {**more["flask_apps"]["guestbook"], "domains": ["newcomer.test"]}

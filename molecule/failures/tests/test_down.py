@@ -69,7 +69,7 @@ def visitors(visitor):
         thread.join()
 
 
-@pytest.mark.parametrize("version", ["n1", "n2", "n3"])
+@pytest.mark.parametrize("version", ["n1", *(pytest.param(tag, marks=pytest.mark.nightly) for tag in ("n2", "n3"))])
 def test_deploy_mends_a_site_that_is_down_while_it_has_visitors(host, visitor, version):
     broken = live(host)
     host.run_expect([0], f"systemctl stop flask-hello@{broken}.socket flask-hello@{broken}.service")

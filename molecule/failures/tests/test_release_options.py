@@ -4,7 +4,10 @@ import shutil
 import time
 from pathlib import Path
 
+import pytest
 from test_refused import GUESTBOOK, HELLO, PROJECT, run
+
+pytestmark = pytest.mark.nightly
 
 
 def deploy(tag, **options):

@@ -24,10 +24,6 @@ sys.path.insert(0, str(PROJECT / "tests"))
 
 from load_client import Load, Report
 
-#: `make faults` runs every test on both of Debian's releases; the fast ones are a part of `make test`.
-EVERYWHERE = bool(os.environ.get("FLASKHOST_FAULTS_EVERYWHERE"))
-#: A test that takes minutes.
-slow = pytest.mark.skipif(not EVERYWHERE, reason="it takes minutes: make faults")
 BOTH = ["ansible://fh-faults-bookworm", "ansible://fh-faults-trixie"]
 #: Molecule asks for colours, which would stand between the words that the tests look for.
 PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from cryptography import x509
-from faults import APPS, BOTH, EVERYWHERE, journal, name_of, play, postgres, serves, slow, sql, status, until, watched
+from faults import APPS, BOTH, journal, name_of, play, postgres, serves, sql, status, until, watched
 
-testinfra_hosts = BOTH if EVERYWHERE else BOTH[1:]
+testinfra_hosts = BOTH
 #: The rest of a small disk.
 FILL = "fill"
 
@@ -84,7 +84,6 @@ def domains(visitor: Any) -> list[str]:
     )
 
 
-@slow
 def test_full_disk_in_a_certificate_write(host, visitor, request):
     folder, name = "/etc/flaskhost/tls", name_of(host)
     more = {"flask_apps": {"guestbook": {**APPS["guestbook"], "domains": ["guestbook.test", "more.test"]}}}

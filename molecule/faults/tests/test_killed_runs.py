@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 import testinfra
 import yaml
-from faults import APPS, BOTH, INVENTORY, name_of, play, serves, slow, sql, start, until, watched
+from faults import APPS, BOTH, INVENTORY, name_of, play, serves, sql, start, until, watched
 from runs import kill
 
 testinfra_hosts = BOTH
-pytestmark = slow
 
 #: How often each run is killed.
 MOMENTS = int(os.environ.get("FLASKHOST_MOMENTS") or 3)

@@ -9,6 +9,7 @@ from test_hardening import become, change, tester  # noqa: F401 - the last one i
 from undo import apply
 
 testinfra_hosts = ["ansible://role_hardening"]
+pytestmark = pytest.mark.nightly
 
 FIRST, SECOND = "Vq7#mZ2!xR9_pLw4sD-kT6b", "Hn3%wB8?cF5=jYt1eU+aG9v"
 

@@ -26,6 +26,7 @@ import test_python
 from undo import Command, apply, bare, blocks, left, listing, name_of, named, run
 
 testinfra_hosts = ["ansible://all"]
+pytestmark = pytest.mark.nightly
 
 #: Files of other roles, in the folders that roles share.
 SHARED = (

@@ -11,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from runs import NIGHTLY
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
 #: Molecule asks for colours, which would stand between the words that the tests look for.
 PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
-#: `make tenants` runs every test on both of Debian's releases; `make test` runs the slow ones that do not depend on the
-#: release on one of them.
-EVERYWHERE = bool(os.environ.get("FLASKHOST_TENANTS_EVERYWHERE"))
 
 
 def hosts(release: str) -> list[str]:
     """The hosts of a module's tests: the one with this release of Debian, or both if everything is wanted."""
-    return [f"ansible://fh-tenants-{name}" for name in (("bookworm", "trixie") if EVERYWHERE else (release,))]
+    return [f"ansible://fh-tenants-{name}" for name in (("bookworm", "trixie") if NIGHTLY else (release,))]
 
 
 def attack(visitor: Any, code: str) -> str:

@@ -29,6 +29,18 @@ def functions_of(path: Path) -> set[str]:
     return {node.name for node in found if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
+def nightly_of(path: Path) -> set[str]:
+    """Return the names of a file's tests that have the marker ``nightly``, which make test leaves out."""
+    marked = "pytest.mark.nightly"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    whole = any(
+        isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark" and marked in ast.unparse(node)
+        for node in tree.body
+    )
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+    return {node.name for node in found if whole or marked in map(ast.unparse, node.decorator_list)}
+
+
 def missing(cell: str) -> list[str]:
     """Return the tests and steps that a cell names and that do not exist."""
     absent = []
