@@ -30,10 +30,11 @@ def test_the_data_moves_with_backups_before_and_after(host, visitor):
     assert sql(host, VERSION).startswith("17")
     assert sql(host, "SELECT a FROM moved") == "7"
     assert sql(host, "SHOW data_checksums") == "on"
-    play("site", name_of(host), postgres_version="17")
     served(visitor)
     settled(host)
     assert host.run("flaskhost-backup list").stdout.count("full") >= backups + 2
+    play("site", name_of(host), postgres_version="17")
+    served(visitor)
     assert "the same number of rows" in backup(host, "drill")
     backup(host, "check")
 

@@ -43,8 +43,6 @@ def test_a_killed_upgrade_loses_nothing_and_names_its_cure(host, visitor):
     assert sql(host, "SHOW server_version_num").startswith("17")
     assert sql(host, "SELECT a FROM moved") == "8"
     served(visitor)
-    # As the run says: the way back begins with a backup, and PostgreSQL hands over its log only from then on.
-    play("site", name_of(host), "--tags=postgres,backup", postgres_version="17")
     play("upgrade_postgres", name_of(host), postgres_version="17", confirm="back")
     play("site", name_of(host), "--tags=postgres,backup", postgres_version="15")
     assert sql(host, "SELECT a FROM moved") == "8"
