@@ -5,7 +5,7 @@ import ssl
 import pytest
 from fleet import ACME, APPS, authority_down, is_selfsigned, issued, names, orders, play, with_domains
 
-pytestmark = pytest.mark.usefixtures("corrected")
+pytestmark = [pytest.mark.usefixtures("corrected"), pytest.mark.nightly]
 
 
 def serials(web):
