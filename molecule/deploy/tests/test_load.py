@@ -3,8 +3,9 @@
 import re
 
 import pytest
-from playbook import NIGHTLY, deploy, leftovers, load_on, run, serving, slots
+from playbook import NIGHTLY, deploy, hosts, leftovers, load_on, run, serving, slots
 
+testinfra_hosts = hosts("trixie")
 STEPS = ("n1", "n2", "rollback", "n3")
 #: Requests a second: the full load where this scenario runs alone. A lower rate is tried only if no request was lost
 #: and the client itself was late so often that more than this share of the requests was left out: the machine cannot
