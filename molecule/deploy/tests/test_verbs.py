@@ -164,6 +164,7 @@ def test_status_tells_what_serves_although_a_host_is_down(host, first, second, t
 # --- freeze ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_frozen_app_is_left_alone_until_the_freeze_is_lifted(host, second, options):
     until = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M}"
     frozen = {"app": "guestbook", "reason": "the big sale", "until": until}
