@@ -74,6 +74,7 @@ def test_broken_release_never_serves_and_says_why(host, visitor, tag, step, reas
     assert not host.file(f"/run/flask-hello/{idle}.sock").exists
 
 
+@pytest.mark.nightly
 def test_login_to_the_database_goes_after_the_release_that_does_without_it_serves(host):
     def logs_in():
         return host.run("cd / && sudo -u hello psql -d hello -tAc 'SELECT 1'").stdout.strip() == "1"
@@ -131,6 +132,7 @@ def test_good_release_after_the_bad_ones_serves(visitor):
     assert "second version" in visitor.ask("https://hello.test/static/hello.txt").body
 
 
+@pytest.mark.nightly
 def test_uv_lock_is_built_from_and_an_old_gunicorn_in_it_replaced_with_a_warning(host, visitor):
     status, output = run("--tags", "app", **version("uv-lock"))
     assert status == 0, output
