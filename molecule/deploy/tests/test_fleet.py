@@ -136,7 +136,8 @@ def test_watch_of_one_host_takes_back_the_other_that_has_flipped(both, visitor_o
         assert leftovers(host) == []
 
 
-@pytest.mark.parametrize("batch", [0, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("batch", [0, 1])
 def test_host_that_dies_while_another_one_has_flipped(both, visitor, visitor_of_the_second, batch):
     """The other one loses no request, and what they serve is one release again after the same command."""
     first, name = both["fh-deploy-bookworm"], "fh-deploy-trixie"

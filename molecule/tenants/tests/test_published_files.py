@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tenants import PROJECT, attack, playbook, root_python, with_app
+from tenants import PROJECT, attack, hosts, playbook, root_python, with_app
+
+testinfra_hosts = hosts("trixie")
 
 #: What no deploy of Mallory's may touch or show: the keys of another app, and a folder that root alone may read.
 KEYS, PRIVATE = "/etc/flaskhost/alice", "/root/private"
