@@ -25,6 +25,18 @@ def docker(verb: str, name: str) -> None:
     subprocess.run(["docker", verb, name], check=True, capture_output=True, timeout=60)
 
 
+def start(name: str) -> None:
+    """Start a host, and wait until it can be reached."""
+    docker("start", name)
+    for _second in range(60):
+        try:
+            there(name).run("true")
+            return
+        except RuntimeError:
+            time.sleep(1)
+    raise AssertionError(f"{name} cannot be reached a minute after its start")
+
+
 def lose(name: str) -> tuple[Writer, float]:
     """Kill a host while it is written to, without a last backup or a last copy.
 
@@ -47,7 +59,7 @@ def came_back(host: Any, name: str, writer: Writer, died: float, capsys: Any) ->
     """See that a host has the rows of the lost one, which is started again: only to be asked what it had noted."""
     assert sql(host, "SELECT a FROM kept") == "42"
     restored = set(rows(host))
-    docker("start", name)
+    start(name)
     acknowledged, owed = writer.numbers(), set(writer.numbers(died - BOUND - COPY))
     with capsys.disabled():
         lost = [number for number in acknowledged if number not in restored]
