@@ -83,6 +83,10 @@ options:
   unit_files: {description: Files that decide how a slot runs., type: list, elements: path, default: []}
   units_dir: {description: Folder of systemd's units., type: path, default: /etc/systemd/system}
   memory_mb: {description: "Memory limit of each process in MB.", type: int, default: 512}
+  memory_follows_host:
+    description: Whether memory_mb is a share of the host's memory. A small change then waits for the next release.
+    type: bool
+    default: false
   drain: {description: Seconds that a process has to finish., type: int, default: 30}
   outbound: {description: Whether the app can connect to other hosts., type: bool, default: true}
   server_config: {description: Configuration of the app server; copied into the release., type: path, required: true}
@@ -191,6 +195,7 @@ ARGUMENT_SPEC = {
     "unit_files": {"type": "list", "elements": "path", "default": []},
     "units_dir": {"type": "path", "default": "/etc/systemd/system"},
     "memory_mb": {"type": "int", "default": 512},
+    "memory_follows_host": {"type": "bool", "default": False},
     "drain": {"type": "int", "default": 30},
     "outbound": {"type": "bool", "default": True},
     "server_config": {"type": "path", "required": True},

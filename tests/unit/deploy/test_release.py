@@ -60,7 +60,7 @@ CHANGES: dict[str, Callable[[Site], object]] = {
     "code": lambda site: site.change({"shop.py": "app = 2\n"}),
     "environment": lambda site: site.options["environment"].update(MAIL_FROM="shop@example.com"),
     "secrets": lambda site: site.options["secrets"].update(MAIL_PASSWORD="another"),
-    "server's settings": lambda site: site.config.write_text("workers = 3\n", encoding="utf-8"),
+    "server's settings": lambda site: site.config.write_text("workers = 2\ntimeout = 9\n", encoding="utf-8"),
     "unit": lambda site: site.unit_file.write_text("[Service]\nRestart=no\n", encoding="utf-8"),
     "extra packages": lambda site: site.options.update(extra_packages=["driver==1.0"]),
     "release command": lambda site: site.options.update(release_command="true"),

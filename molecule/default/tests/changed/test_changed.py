@@ -1,5 +1,6 @@
 """The second input has taken effect everywhere, and what was not touched has stayed."""
 
+import json
 import socket
 
 import pytest
@@ -42,8 +43,13 @@ def test_secret_key_has_stayed(host):
     assert f"SECRET_KEY={key}" in host.run(f"cat /proc/{pid}/environ").stdout
 
 
-def test_new_number_of_workers_runs(host):
+def test_new_number_of_workers_runs_in_the_same_release(host):
+    """In the other slot, and without a release command: nothing that could concern the data has changed."""
     assert len(host.process.filter(user="guestbook")) == 1 + 3
+    assert len(host.run("ls /srv/guestbook/releases").stdout.split()) == 1
+    assert host.file("/srv/guestbook/live.sock").linked_to.endswith("/green.sock")
+    verbs = [entry["verb"] for entry in json.loads(host.file("/srv/guestbook/history.json").content_string)]
+    assert verbs == ["deploy", "restart"]
 
 
 def test_entries_have_outlived_the_release(visitor):
@@ -51,8 +57,8 @@ def test_entries_have_outlived_the_release(visitor):
 
 
 def test_new_body_limit_holds(visitor):
-    assert visitor.ask("https://guestbook.test/", "POST", body="a" * (1024 * 1024 + 1)).status != 413
-    assert visitor.ask("https://guestbook.test/", "POST", body="a" * (2 * 1024 * 1024 + 1)).status == 413
+    assert visitor.ask("https://hello.test/", "POST", body="a" * (1024 * 1024 + 1)).status != 413
+    assert visitor.ask("https://hello.test/", "POST", body="a" * (2 * 1024 * 1024 + 1)).status == 413
 
 
 def test_new_port_is_let_in(host):

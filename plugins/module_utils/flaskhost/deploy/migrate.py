@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ansible.module_utils.flaskhost.deploy.app import STILL, App
+from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, STILL, App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, cure_for, sandboxed, stop_tasks, tail
@@ -14,6 +14,17 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, c
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 #: Its exit status on a host where the operator has not configured backups.
 NO_BACKUPS = 3
+
+
+def is_same_but_for_server(known: dict[str, str], parts: dict[str, str]) -> bool:
+    """Check whether two releases differ at most in the application server's settings and in the generated keys.
+
+    Args:
+        known: the digest of each part of the one; see :meth:`Preparation.parts`.
+        parts: those of the other.
+    """
+    rest = (known.keys() | parts.keys()) - {SERVER_PART, "keys"}
+    return all(known.get(name) == parts.get(name) for name in rest)
 
 
 class Migration:
@@ -28,7 +39,7 @@ class Migration:
 
     def run(self, record: Record) -> None:
         command = record.release_command
-        if not command:
+        if not command or self._has_run(record):
             return
         self.app.note("Run the release command")
         options, database = self.app.options, self.app.database(self.app.variables())
@@ -47,6 +58,22 @@ class Migration:
         record.schema_before, record.schema_after = before, after
         self.app.outcome.schema_before, self.app.outcome.schema_after = before, after
         self.app.store.write(record)
+
+    def _has_run(self, record: Record) -> bool:
+        """Check whether the command has run already, for the live release: it, or one that differs in no data of its.
+
+        In some apps, the command deletes data if it runs again, such as one that creates all tables.
+        """
+        serving = self.app.serving()
+        if not serving or not serving.parts:
+            return False
+        if not is_same_but_for_server(serving.parts, record.parts):
+            return False
+        if serving.id != record.id:
+            record.schema_before = record.schema_after = serving.schema_after
+            self.app.store.write(record)
+        self.app.outcome.schema_before = self.app.outcome.schema_after = serving.schema_after
+        return True
 
     def _point(self, record: Record, database: Database) -> None:
         """Record the recovery point before this migration. If that fails, the deploy continues with a warning."""

@@ -19,7 +19,7 @@ from typing import Any
 from ansible.module_utils.flaskhost.deploy.app import RETURN, App, Outcome, digest
 from ansible.module_utils.flaskhost.deploy.flip import Flip
 from ansible.module_utils.flaskhost.deploy.lock import KEEP_SECONDS, Lock, Locked
-from ansible.module_utils.flaskhost.deploy.migrate import Migration
+from ansible.module_utils.flaskhost.deploy.migrate import Migration, is_same_but_for_server
 from ansible.module_utils.flaskhost.deploy.prepare import Preparation
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
@@ -28,6 +28,8 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
 
 #: All phases in their order.
 PHASES = ("prepare", "migrate", "gate", "flip", "finish")
+#: Why the live release restarts in the other slot, although it is the requested one.
+RESIZED = "restart it with its new share of the host's memory and cores, without its release command"
 #: Seconds for which the lock is held beyond the time limit of another host's release command.
 LOCK_MARGIN = 60
 
@@ -128,6 +130,8 @@ class Deployment:
         if "gate" in phases:
             self.flip.gate(record)
         if "flip" in phases:
+            if self.app.options["verb"] == "deploy" and self.app.is_restart(record):
+                self.app.outcome.plan = [RESIZED]
             self.flip.flip(record, gated="gate" in phases)
         if "finish" in phases:
             self._finish(record)
@@ -155,6 +159,7 @@ class Deployment:
             f"check its health at {options['health']['path']}",
             "switch traffic to it",
         ]
+        restarting = list(later)
         if options["watch"] and options["verb"] == "deploy":
             later.append(f"watch it for {options['watch']} s")
         if options["verb"] == "restart":
@@ -172,6 +177,8 @@ class Deployment:
         outcome.revision = revision
         if serving and serving.identity == identity and self.app.store.has_environment(serving):
             self.repair.repair(self.app.slots.live(), serving)
+            if not self.app.is_sized(serving):
+                outcome.changed, outcome.plan = True, [RESIZED, *restarting]
             return outcome
         outcome.changed = True
         known = serving.parts if serving else {}
@@ -180,7 +187,9 @@ class Deployment:
         built = self.preparation.whole(identity)
         begin.append(f"use {built.id}, which is already built" if built else "fetch and build it")
         command = options["release_command"] or "the release line of its Procfile, if there is one"
-        outcome.plan = [*begin, f"run its release command: {command}", *later]
+        if not is_same_but_for_server(known, parts):
+            begin.append(f"run its release command: {command}")
+        outcome.plan = [*begin, *later]
         return outcome
 
     def _finish(self, record: Record) -> None:
