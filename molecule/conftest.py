@@ -60,7 +60,12 @@ class Visitor:
         return context.wrap_socket(self.connect(443), server_hostname=domain)
 
     def ask(
-        self, url: str, method: str = "GET", headers: dict[str, str] | None = None, body: str | None = None
+        self,
+        url: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        body: str | None = None,
+        timeout: float = 15,
     ) -> Answer:
         """Ask for a URL without following redirects.
 
@@ -69,6 +74,7 @@ class Visitor:
             method: the method.
             headers: headers on top; ``Host`` among them to lie about the name.
             body: the body, sent as a form.
+            timeout: how long to wait for each part of the answer, in seconds.
 
         Returns:
             The answer.
@@ -76,6 +82,7 @@ class Visitor:
         scheme, domain, path = re.fullmatch(r"(https?)://([^/]+)(/.*)", url).groups()
         connection = http.client.HTTPConnection(domain, timeout=15)
         connection.sock = self.handshake(domain) if scheme == "https" else self.connect(80)
+        connection.sock.settimeout(timeout)
         wanted = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
         if body is not None:
             wanted["Content-Type"] = "application/x-www-form-urlencoded"

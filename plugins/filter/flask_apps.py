@@ -230,6 +230,12 @@ def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: st
     ]
 
 
+def flask_release_warnings(values: Any, names: list[str]) -> list[str]:
+    """Warn about release commands that probably delete data; see :func:`preflight.release_warnings`."""
+    apps, _settings = _apps_and_settings(values, names)
+    return preflight.release_warnings(apps, PROJECT_DIR)
+
+
 def flask_certbot_warnings(values: Any, names: list[str]) -> list[str]:
     """Warn about an option of ``acme`` that no longer has an effect; see :func:`preflight.certbot_warnings`."""
     _apps, settings = _apps_and_settings(values, names)
@@ -358,6 +364,7 @@ class FilterModule:
             "flask_app_sizes": flask_app_sizes,
             "flask_backup_settings": flask_backup_settings,
             "flask_certbot_warnings": flask_certbot_warnings,
+            "flask_release_warnings": flask_release_warnings,
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
             "flask_constant": flask_constant,

@@ -42,7 +42,7 @@ def test_a_full_disk_is_said_and_heals_by_the_same_command(host, visitor):
     backup(host, "full")
     host.run(f"dd if=/dev/zero of={FOLDER}/filler bs=1M")
     output = backup(host, "full", good=False)
-    assert "The disk of the local repository is full" in output
+    assert f"The disk of the local repository ({FOLDER}/postgres) is full." in output
     assert "The second repository: the database's repository" in output, "the rest is done all the same"
     sql(host, "DROP TABLE IF EXISTS much; CREATE TABLE much AS SELECT generate_series(1, 1000) AS n")
     sql(host, "SELECT pg_switch_wal()")

@@ -8,14 +8,14 @@ from typing import Any
 from hosts import DATABASE, database, sql
 
 testinfra_hosts = ["ansible://fh-database-app"]
-#: What the packets get into on the database's host.
+#: What the packets to the database's host get into.
 TABLE = "flaskhost-test-lost"
 
 
 def ask(visitor: Any) -> tuple[int, float]:
     """The status of the health path, and the seconds that the answer took."""
     began = time.monotonic()
-    return visitor.ask("https://guestbook.test/readyz").status, round(time.monotonic() - began, 1)
+    return visitor.ask("https://guestbook.test/readyz", timeout=60).status, round(time.monotonic() - began, 1)
 
 
 def test_lost_connection_to_the_database_host(host, visitor, capsys):
@@ -32,7 +32,8 @@ def test_lost_connection_to_the_database_host(host, visitor, capsys):
         host.run(f"nft delete table inet {TABLE}")
     with capsys.disabled():
         print(f"\nwithout the database's host: {during} (status, seconds)")
-    assert {status for status, _seconds in during} <= {503, 502, 504}, during
+    # Nginx would answer 504 after 35 seconds. The app has given up before.
+    assert {status for status, _seconds in during} == {503}, during
     end = time.monotonic() + 60
     while (answer := ask(visitor))[0] != 200:
         assert time.monotonic() < end, answer

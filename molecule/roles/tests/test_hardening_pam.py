@@ -11,7 +11,9 @@ from undo import apply
 testinfra_hosts = ["ansible://role_hardening"]
 pytestmark = pytest.mark.nightly
 
-FIRST, SECOND = "Vq7#mZ2!xR9_pLw4sD-kT6b", "Hn3%wB8?cF5=jYt1eU+aG9v"
+FIRST = "Vq7#mZ2!xR9_pLw4sD-kT6b"
+#: One for each time: a password that the user has had is refused as an old one.
+OTHERS = ("Hn3%wB8?cF5=jYt1eU+aG9v", "Zk4@sM9;dL6.rXq2oW:bN8h", "Pf5^gT7,vJ3~uCe9iA-mD1y")
 
 
 def counts(host: Any) -> bool:
@@ -23,10 +25,11 @@ def counts(host: Any) -> bool:
     return closed
 
 
-def takes_an_old_one(host: Any) -> bool:
-    """Whether the user may take the password before the last one again, and has it then."""
-    assert change(host, FIRST, SECOND).rc == 0
-    taken = change(host, SECOND, FIRST).rc == 0
+def takes_an_old_one(host: Any, other: str) -> bool:
+    """Whether the user, after another password, may take the first one again. The user has it in any case."""
+    changed = change(host, FIRST, other)
+    assert changed.rc == 0, changed
+    taken = change(host, other, FIRST).rc == 0
     if not taken:
         host.run_expect([0], f"printf 'tester:%s' '{FIRST}' | chpasswd --crypt-method YESCRYPT")
     return taken
@@ -42,13 +45,13 @@ def user(host: Any, tester: str) -> str:  # noqa: F811 - the fixture
 
 def test_wrong_passwords_are_not_counted_and_old_ones_taken_without_pam(host, user):
     assert counts(host), "control"
-    assert not takes_an_old_one(host), "control"
+    assert not takes_an_old_one(host, OTHERS[0]), "control"
     try:
         assert apply(host, hardening_pam=False) > 0
         assert not counts(host)
-        assert takes_an_old_one(host)
+        assert takes_an_old_one(host, OTHERS[1])
         assert apply(host, hardening_pam=False) == 0
     finally:
         apply(host)
     assert counts(host), "and again"
-    assert not takes_an_old_one(host), "and again"
+    assert not takes_an_old_one(host, OTHERS[2]), "and again"

@@ -38,6 +38,7 @@ from .names import warnings
 from .postgres import check_database_elsewhere, check_role_names
 from .postgres_values import check_values
 from .postgres_values import questions as postgres_questions
+from .release_command import release_warnings
 from .report import Problem, Report, Unreadable, get, read, read_item
 from .role_options import check_role_options
 from .settings import SETTINGS, check_settings
@@ -52,6 +53,7 @@ __all__ = [
     "host_questions",
     "hosts_with_repository",
     "read_item",
+    "release_warnings",
     "render",
     "warnings",
 ]
