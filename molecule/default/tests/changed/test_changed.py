@@ -27,6 +27,13 @@ def test_new_version_serves_from_the_other_slot(visitor, host):
     assert not host.file("/run/flask-hello/blue.sock").exists
 
 
+def test_setup_command_has_run_once_for_both_releases(host):
+    """The runs before it were two of the first release, and one in check mode."""
+    assert host.file("/srv/hello/data/setups").content_string == "set up\n"
+    note = json.loads(host.file("/srv/hello/data/.flaskhost-setup.json").content_string)
+    assert (note["state"], note["command"]) == ("done", "echo set up >> $HOME/setups")
+
+
 def test_the_same_lock_has_the_same_environment(host):
     assert len(host.run("ls /srv/hello/venvs").stdout.split()) == 1
     assert len(host.run("ls /srv/hello/releases").stdout.split()) == 2

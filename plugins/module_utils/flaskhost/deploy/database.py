@@ -158,6 +158,25 @@ class Database:
         question = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US');\n"
         return self._ask("reads the time", question).strip()
 
+    def has_tables(self) -> bool:
+        """Check whether the database has tables or views, other than those of extensions.
+
+        Returns:
+            False also if the app does not use PostgreSQL.
+
+        Raises:
+            Unanswered: the app uses PostgreSQL, but the query failed.
+        """
+        question = (
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relkind IN ('r', 'p', 'm', 'f', 'v')"
+            " AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
+            " AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d"
+            " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'));\n"
+        )
+        return self._ask("looks for tables", question).strip() == "t"
+
     def _ask(self, who: str, question: str) -> str:
         """Run one query; the result is empty if the app does not use PostgreSQL."""
         if not self.meant:

@@ -1,4 +1,7 @@
-"""The phase migrate: run the release command under the database's lock, with a recovery point before it."""
+"""The phase migrate: the setup command, once in the life of the data, and the release command, for each release.
+
+Both run under the database's lock. Before the release command, a recovery point is recorded.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, STILL, App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
 from ansible.module_utils.flaskhost.deploy.records import Record
+from ansible.module_utils.flaskhost.deploy.setup import BEGUN, DONE, FOUND, Setup
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, cure_for, sandboxed, stop_tasks, tail
 
 #: The program that creates a recovery point in the WAL before a migration. A host without backups has none.
@@ -28,7 +32,7 @@ def is_same_but_for_server(known: dict[str, str], parts: dict[str, str]) -> bool
 
 
 class Migration:
-    """Runs the release command of a release.
+    """Runs the setup command of an app and the release command of a release.
 
     Args:
         app: the app.
@@ -36,28 +40,50 @@ class Migration:
 
     def __init__(self, app: App) -> None:
         self.app = app
+        self.setup = Setup(app)
 
     def run(self, record: Record) -> None:
-        command = record.release_command
-        if not command or self._has_run(record):
+        command = "" if self._has_run(record) else record.release_command
+        setup = self.setup.is_open()
+        if not command and not setup:
             return
-        self.app.note("Run the release command")
+        self.app.note("Run the setup command" if setup else "Run the release command")
         options, database = self.app.options, self.app.database(self.app.variables())
         if database.variables and not database.command:
             self.app.outcome.warnings.append(
-                "psql is not installed: the release command runs without the database lock."
+                "psql is not installed: the commands of the release run without the database lock."
             )
         stop_tasks(self.app.run, self.app.user)
         wait, limit = options["release_lock_timeout"], options["release_timeout"]
         with database.lock(f"deploy of {options['by'] or options['app']}", wait):
+            if setup:
+                self._set_up(record, database)
+            if not command:
+                return
+            self.app.note("Run the release command")
             before = self._schema(database)
             if database.meant:
                 self._point(record, database)
-            self._run_release_command(record, limited(command, wait, limit))
+            self._run("release", command, record, limited(command, wait, limit))
             after = self._schema(database)
         record.schema_before, record.schema_after = before, after
         self.app.outcome.schema_before, self.app.outcome.schema_after = before, after
         self.app.store.write(record)
+
+    def _set_up(self, record: Record, database: Database) -> None:
+        """Run the setup command, unless the app has data already."""
+        command = self.app.options["setup_command"]
+        if why := self.setup.existing_data(database):
+            self.setup.note(FOUND, record)
+            self.app.outcome.warnings.append(
+                f"the setup command '{command}' was not run, because the app has data: {why}. To run it in spite of "
+                f"that: ansible-playbook playbooks/setup.yml -e app={self.app.options['app']}"
+            )
+            return
+        self.setup.note(BEGUN, record)
+        wait, limit = self.app.options["release_lock_timeout"], self.app.options["release_timeout"]
+        self._run("setup", command, record, limited(command, wait, limit))
+        self.setup.note(DONE, record)
 
     def _has_run(self, record: Record) -> bool:
         """Check whether the command has run already, for the live release: it, or one that differs in no data of its.
@@ -110,9 +136,21 @@ class Migration:
                 self.app.outcome.warnings.append(warning)
             return ""
 
-    def _run_release_command(self, record: Record, command: list[str]) -> None:
+    def _run(self, kind: str, text: str, record: Record, command: list[str]) -> None:
+        """Run a command with the code and the variables of a release, in the app's sandbox.
+
+        Args:
+            kind: ``setup`` or ``release``, for messages.
+            text: the command as the user has written it.
+            record: the release.
+            command: the program and its arguments.
+
+        Raises:
+            ReleaseError: it failed, or took too long.
+        """
+        step = f"Run the {kind} command"
         folder, owner_file = self.app.store.path(record.id), self.app.options["owner_file"]
-        group = as_owner(self.app.run, owner_file, "Run the release command") if owner_file else ""
+        group = as_owner(self.app.run, owner_file, step) if owner_file else ""
         arguments = sandboxed(
             command,
             user=self.app.user,
@@ -142,7 +180,7 @@ class Migration:
             how = f"was stopped after {limit} s (release_timeout)" if late else f"failed with status {status}"
             cure = f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}"
             raise ReleaseError(
-                "Run the release command",
-                f"'{record.release_command}' {how}:\n{tail(out + err)}",
+                step,
+                f"'{text}' {how}:\n{tail(out + err)}",
                 cure_for(out + err, cure),
             )

@@ -187,6 +187,8 @@ class Deployment:
         built = self.preparation.whole(identity)
         begin.append(f"use {built.id}, which is already built" if built else "fetch and build it")
         command = options["release_command"] or "the release line of its Procfile, if there is one"
+        if self.migration.setup.is_open() and not serving:
+            begin.append(f"run its setup command: {options['setup_command']}")
         if not is_same_but_for_server(known, parts):
             begin.append(f"run its release command: {command}")
         outcome.plan = [*begin, *later]
