@@ -27,11 +27,18 @@ def test_new_version_serves_from_the_other_slot(visitor, host):
     assert not host.file("/run/flask-hello/blue.sock").exists
 
 
-def test_setup_command_has_run_once_for_both_releases(host):
-    """The runs before it were two of the first release, and one in check mode."""
-    assert host.file("/srv/hello/data/setups").content_string == "set up\n"
-    note = json.loads(host.file("/srv/hello/data/.flaskhost-setup.json").content_string)
+@pytest.mark.parametrize("app", ["hello", "ledger"])
+def test_setup_command_has_run_once_for_both_releases(host, app):
+    """Without a database, and with one."""
+    assert host.file(f"/srv/{app}/data/setups").content_string == "set up\n"
+    note = json.loads(host.file(f"/srv/{app}/data/.flaskhost-setup.json").content_string)
     assert (note["state"], note["command"]) == ("done", "echo set up >> $HOME/setups")
+
+
+def test_setup_command_of_an_app_with_data_has_not_run(host):
+    assert not host.file("/srv/guestbook/data/setups").exists
+    note = json.loads(host.file("/srv/guestbook/data/.flaskhost-setup.json").content_string)
+    assert note["state"] == "found"
 
 
 def test_the_same_lock_has_the_same_environment(host):
