@@ -6,6 +6,7 @@ Both run under the database's lock. Before the release command, a recovery point
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, STILL, App
@@ -74,7 +75,9 @@ class Migration:
         """Run the setup command, unless the app has data already."""
         command = self.app.options["setup_command"]
         if why := self.setup.existing_data(database):
-            self.setup.note(FOUND, record)
+            # If the app is at its disk limit, the next run says the same again.
+            with suppress(OSError):
+                self.setup.note(FOUND, record)
             self.app.outcome.warnings.append(
                 f"the setup command '{command}' was not run, because the app has data: {why}. To run it in spite of "
                 f"that: ansible-playbook playbooks/setup.yml -e app={self.app.options['app']}"
