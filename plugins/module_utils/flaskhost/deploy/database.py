@@ -15,7 +15,7 @@ from typing import IO
 
 from ansible.module_utils.flaskhost.apps.names import POOL_PORT
 from ansible.module_utils.flaskhost.host import tree
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, tail
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, tail
 
 #: Time limit for a connection, and for a catalog query, in seconds.
 TIMEOUT = 10
@@ -235,13 +235,11 @@ def _refusal(answer: str, timeout: int) -> tuple[str, str]:
     if "lock timeout" in answer:
         return (
             f"another deploy has been running its release command for more than {timeout} s.",
-            "Wait until that deploy has finished, then run the same command again. The previous release, if any, "
-            "still serves.",
+            f"Wait until that deploy has finished, then run the same command again. {STILL}",
         )
     return (
         f"PostgreSQL reports: {tail(answer, 3)}",
-        "Check that the database runs and accepts the app's login: systemctl status postgresql. The previous release, "
-        "if any, still serves.",
+        f"Check that the database runs and accepts the app's login: systemctl status postgresql. {STILL}",
     )
 
 

@@ -9,11 +9,19 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, STILL, App
+from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.setup import BEGUN, DONE, FOUND, Setup
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, cure_for, sandboxed, stop_tasks, tail
+from ansible.module_utils.flaskhost.host.runner import (
+    STILL,
+    ReleaseError,
+    as_owner,
+    cure_for,
+    sandboxed,
+    stop_tasks,
+    tail,
+)
 
 #: The program that creates a recovery point in the WAL before a migration. A host without backups has none.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")

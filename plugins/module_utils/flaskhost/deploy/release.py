@@ -24,7 +24,7 @@ from ansible.module_utils.flaskhost.deploy.prepare import Preparation
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
 from ansible.module_utils.flaskhost.deploy.rollback import Return, Rollback
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, Run
 
 #: All phases in their order.
 PHASES = ("prepare", "migrate", "gate", "flip", "finish")
@@ -71,7 +71,16 @@ class Deployment:
             self.preparation.folders()
             return self._locked(phases)
         except OSError as error:
-            raise self.app.os_error(error) from error
+            raise self._told(self.app.os_error(error)) from error
+        except ReleaseError as error:
+            self._told(error)
+            raise
+
+    def _told(self, error: ReleaseError) -> ReleaseError:
+        """Say in an error what serves."""
+        if STILL in error.cure:
+            error.cure = error.cure.replace(STILL, self.app.serves())
+        return error
 
     def _locked(self, phases: list[str]) -> Outcome:
         options = self.app.options

@@ -11,11 +11,11 @@ import os
 import time
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy.app import STILL, App
+from ansible.module_utils.flaskhost.deploy.app import App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.host import atomic, tree
-from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError
 
 #: The note in the data folder.
 NOTE = ".flaskhost-setup.json"

@@ -14,7 +14,7 @@ from typing import Any
 from ansible.module_utils.flaskhost.apps.names import SLOTS
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_for, tail
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, Run, cure_for, tail
 
 #: Maximum number of bytes that a probe reads from a body.
 BODY_BYTES = 64 * 1024
@@ -30,7 +30,7 @@ KEEPALIVE_SECONDS = 1.1
 
 
 #: The fix in the message for a rejected release.
-CURE = "Correct the release and run the same command again. The previous release, if any, still serves."
+CURE = f"Correct the release and run the same command again. {STILL}"
 
 
 class BoundedSocket(socket.socket):
