@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
+from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.setup import BEGUN, DONE, FOUND, Setup
 from ansible.module_utils.flaskhost.host.runner import (
@@ -189,7 +190,8 @@ class Migration:
             limit = self.app.options["release_timeout"]
             late = time.monotonic() - began >= limit
             how = f"was stopped after {limit} s (release_timeout)" if late else f"failed with status {status}"
-            cure = f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}"
+            hints = rights_hint(out + err) or hint(out + err)
+            cure = f"Correct the release and run the same command again. {STILL}{hints}"
             raise ReleaseError(
                 step,
                 f"'{text}' {how}:\n{tail(out + err)}",
