@@ -29,7 +29,10 @@ def test_new_version_serves_from_the_other_slot(visitor, host):
 
 @pytest.mark.parametrize("app", ["hello", "ledger"])
 def test_setup_command_has_run_once_for_both_releases(host, app):
-    """Without a database, and with one."""
+    """With a database on each host on each of them, and without one on the first host for both."""
+    if app == "hello" and host.check_output("hostname") != "fh-bookworm":
+        assert not host.file("/srv/hello/data/setups").exists
+        return
     assert host.file(f"/srv/{app}/data/setups").content_string == "set up\n"
     note = json.loads(host.file(f"/srv/{app}/data/.flaskhost-setup.json").content_string)
     assert (note["state"], note["command"]) == ("done", "echo set up >> $HOME/setups")
