@@ -111,7 +111,7 @@ mutants: venv ## change one thing at a time in the code, 120 times, and see whet
 	@python scripts/mutants.py
 
 test: venv ## lint, unit tests, the sample app's tests, the Molecule scenarios; not what make nightly adds
-	@$(PYTHON) scripts/stages.py lint+unit sample-app-test molecule
+	@$(PYTHON) scripts/stages.py lint+unit+sample-app-test molecule
 
 nightly: venv ## everything that make test leaves out, one part after the other (many hours where the processor is emulated)
 	@$(PYTHON) scripts/stages.py --keep-going $(NIGHTLY)

@@ -80,6 +80,11 @@ def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
     return backup_settings.settings(settings)
 
 
+def flask_setup_problem(given: dict[str, Any], apps: Any) -> str:
+    """Find the first problem with the request of playbooks/setup.yml; see :func:`requests.selection.setup_problem`."""
+    return selection.setup_problem(given, apps)
+
+
 def flask_restore_request(given: dict[str, Any], apps: Any, hosts: list[str], time: str = "") -> dict[str, Any]:
     """Parse the request of playbooks/restore.yml; see :func:`requests.restore.request`."""
     return restore.request(given, apps or {}, hosts, time)
@@ -382,6 +387,7 @@ class FilterModule:
             "flask_status_apps": flask_status_apps,
             "flask_status_report": flask_status_report,
             "flask_status_table": flask_status_table,
+            "flask_setup_problem": flask_setup_problem,
             "flask_verb_problem": flask_verb_problem,
             "host_program": host_program,
         }

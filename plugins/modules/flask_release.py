@@ -70,8 +70,9 @@ options:
   index_url: {description: Package index; empty for the host's own., type: str, default: ""}
   persistent: {description: Folders that are kept across releases., type: list, elements: str, default: []}
   static_path: {description: Folder of static files; detected if empty., type: str, default: ""}
+  setup_command: {description: Command that runs once in the life of the app's data., type: str, default: ""}
   release_command: {description: Command that runs before a release goes live., type: str, default: ""}
-  release_timeout: {description: Time limit in seconds for it and for each of its statements., type: int, default: 900}
+  release_timeout: {description: Time limit in seconds for each of them and its statements., type: int, default: 900}
   release_lock_timeout: {description: Seconds that it can wait for a database lock., type: int, default: 5}
   owner_file: {description: Environment file with the login of the tables' owner., type: str, default: ""}
   database_per_host: {description: Used by the role; the module ignores it., type: bool, default: false}
@@ -83,6 +84,10 @@ options:
   unit_files: {description: Files that decide how a slot runs., type: list, elements: path, default: []}
   units_dir: {description: Folder of systemd's units., type: path, default: /etc/systemd/system}
   memory_mb: {description: "Memory limit of each process in MB.", type: int, default: 512}
+  memory_follows_host:
+    description: Whether memory_mb is a share of the host's memory. A small change then waits for the next release.
+    type: bool
+    default: false
   drain: {description: Seconds that a process has to finish., type: int, default: 30}
   outbound: {description: Whether the app can connect to other hosts., type: bool, default: true}
   server_config: {description: Configuration of the app server; copied into the release., type: path, required: true}
@@ -178,6 +183,7 @@ ARGUMENT_SPEC = {
     "index_url": {"type": "str", "default": ""},
     "persistent": {"type": "list", "elements": "str", "default": []},
     "static_path": {"type": "str", "default": ""},
+    "setup_command": {"type": "str", "default": ""},
     "release_command": {"type": "str", "default": ""},
     "release_timeout": {"type": "int", "default": 900},
     "release_lock_timeout": {"type": "int", "default": 5},
@@ -191,6 +197,7 @@ ARGUMENT_SPEC = {
     "unit_files": {"type": "list", "elements": "path", "default": []},
     "units_dir": {"type": "path", "default": "/etc/systemd/system"},
     "memory_mb": {"type": "int", "default": 512},
+    "memory_follows_host": {"type": "bool", "default": False},
     "drain": {"type": "int", "default": 30},
     "outbound": {"type": "bool", "default": True},
     "server_config": {"type": "path", "required": True},

@@ -274,6 +274,34 @@ def test_run_says_what_is_missing(host):
         assert text in output, output
 
 
+# --- setup -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.nightly
+def test_setup_runs_again_only_where_the_apps_name_is_given_again(host):
+    more = with_app("hello", setup_command="echo again >> $HOME/setups; echo made anew")
+    written = "/srv/hello/data/setups"
+    assert not host.file(written).exists
+    found = together(
+        start("setup", host, app="hello", **more),
+        start("setup", host, app="guestbook", confirm="guestbook", **more),
+    )
+    wanted = ["confirm: this runs 'echo again >> $HOME/setups; echo made anew' again", "guestbook has no setup_command"]
+    for (status, output), text in zip(found, wanted, strict=True):
+        assert status != 0, output
+        assert text in output, output
+    assert not host.file(written).exists
+    status, output = run("setup", host, app="hello", confirm="hello", **more)
+    assert status == 0, output
+    assert "made anew" in output
+    assert host.file(written).content_string == "again\n"
+    # A deploy does not.
+    status, output = run("deploy", host, app="hello", **more)
+    assert status == 0, output
+    assert host.file(written).content_string == "again\n"
+    host.run_expect([0], f"rm {written} /srv/hello/data/.flaskhost-setup.json")
+
+
 # --- check mode ------------------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,7 @@ CHANGES: dict[str, Callable[[Site], object]] = {
     "code": lambda site: site.change({"shop.py": "app = 2\n"}),
     "environment": lambda site: site.options["environment"].update(MAIL_FROM="shop@example.com"),
     "secrets": lambda site: site.options["secrets"].update(MAIL_PASSWORD="another"),
-    "server's settings": lambda site: site.config.write_text("workers = 3\n", encoding="utf-8"),
+    "server's settings": lambda site: site.config.write_text("workers = 2\ntimeout = 9\n", encoding="utf-8"),
     "unit": lambda site: site.unit_file.write_text("[Service]\nRestart=no\n", encoding="utf-8"),
     "extra packages": lambda site: site.options.update(extra_packages=["driver==1.0"]),
     "release command": lambda site: site.options.update(release_command="true"),
@@ -436,3 +436,30 @@ def test_no_secret_is_in_an_argument_of_any_command(site: Site) -> None:
     key = environment.SecretKeys(Path(site.options["secrets_dir"])).read()[0]
     words = list(itertools.chain(*site.host.calls))
     assert not any("hunter" in word or key in word for word in words)
+
+
+# -- what serves, in words --------------------------------------------------------------------------------------------
+
+
+def test_an_error_names_the_release_that_serves(site: Site) -> None:
+    before = site.deploy().release
+    site.change({"shop.py": "app = 2\n"})
+    assert f"{before} still serves." in site.refused(release_command="false").cure
+    site.host.mute.add("green")
+    with pytest.raises(ReleaseError) as caught:
+        site.deploy()
+    assert f"{before} still serves." in caught.value.cure
+
+
+def test_an_error_of_a_first_deploy_does_not_speak_of_one(site: Site) -> None:
+    refused = site.refused(release_command="false")
+    assert "No release has been live here yet, so visitors get an error page." in refused.cure
+    assert "still serves" not in refused.cure
+
+
+def test_an_error_of_an_app_that_is_down_says_so(site: Site) -> None:
+    before = site.deploy().release
+    site.host.running.clear()
+    site.change({"shop.py": "app = 2\n"})
+    refused = site.refused(release_command="false")
+    assert f"{before} is live, but its slot does not run" in refused.cure

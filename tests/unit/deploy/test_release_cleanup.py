@@ -125,7 +125,9 @@ def test_a_record_that_another_version_wrote_is_no_reason_to_stop(site: Site) ->
     record.write_text(json.dumps({**content, "of_tomorrow": "abc"}), encoding="utf-8")
     assert not site.deploy().changed
     # One that Flaskhost of yesterday wrote.
-    older = {name: content[name] for name in ("id", "identity", "version", "revision", "venv", "created", "healthy")}
+    older = {
+        name: content[name] for name in ("id", "identity", "version", "revision", "venv", "created", "healthy", "size")
+    }
     record.write_text(json.dumps(older), encoding="utf-8")
     assert not site.deploy().changed
     site.change({"shop.py": "app = 2\n"})

@@ -94,16 +94,16 @@ def test_a_refused_change_of_the_unit_leaves_the_slot_that_serves_with_its_own(s
     site.deploy()
     assert held["blue"].read_text() == "[Service]\n"
     assert stat.S_IMODE(held["blue"].stat().st_mode) == 0o644
-    site.unit_file.write_text("[Service]\nMemoryMax=1M\n", encoding="utf-8")
+    site.unit_file.write_text("[Service]\nTasksMax=1\n", encoding="utf-8")
     site.change({"fails-the-gate": ""})
     site.refused()
     assert held["blue"].read_text() == "[Service]\n"
-    assert held["green"].read_text() == "[Service]\nMemoryMax=1M\n"
+    assert held["green"].read_text() == "[Service]\nTasksMax=1\n"
     (site.code / "fails-the-gate").unlink()
     site.deploy()
     site.change({"shop.py": "app = 2\n"})
     site.deploy()
-    assert {path.read_text() for path in held.values()} == {"[Service]\nMemoryMax=1M\n"}
+    assert {path.read_text() for path in held.values()} == {"[Service]\nTasksMax=1\n"}
     reloads = [index for index, call in enumerate(site.host.calls) if call == ["systemctl", "daemon-reload"]]
     starts = [index for index, call in enumerate(site.host.calls) if "start" in call]
     assert len(reloads) == 3, "only where the slot's own has changed"

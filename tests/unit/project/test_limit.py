@@ -37,6 +37,7 @@ def run(folder: Path, playbook: str, limit: str) -> tuple[int, str]:
         ("deploy", "db1", "app", "app1, app2"),
         ("rollback", "db1,web1", "app", "app1, app2"),
         ("run", "web1", "app", "app1, app2"),
+        ("setup", "web1", "app", "app1, app2"),
         ("rotate_secret", "db1", "app", "app1, app2"),
         ("maintenance", "db1", "web", "web1"),
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.flaskhost.apps.names import RESERVED_NAMES
-from ansible.module_utils.flaskhost.requests.selection import problem, select
+from ansible.module_utils.flaskhost.requests.selection import problem, select, setup_problem
 
 PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
 APPS: dict[str, Any] = {
@@ -102,3 +102,24 @@ def test_records_are_chosen_and_the_given_ones_are_left() -> None:
 def test_no_app_may_have_the_name_that_means_every_app() -> None:
     assert "all" in RESERVED_NAMES
     assert "shop" not in RESERVED_NAMES
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "app: name one app (one at a time)"),
+        ({"app": "shop"}, "confirm: this runs 'flask init-db' again, which can delete the data of shop."),
+        ({"app": "shop", "confirm": "true"}, "-e confirm=shop"),
+        ({"app": "blog", "confirm": "blog"}, "app: blog has no setup_command."),
+        ({"app": "nope"}, "there is no app 'nope'"),
+        ({"app": "shop", "confirm": "shop", "_raw_params": "x"}, "words were lost"),
+    ],
+)
+def test_a_setup_wants_an_app_that_has_one_and_its_name_again(given: dict[str, str], words: str) -> None:
+    assert words in setup_problem(given, {"shop": {"setup_command": "flask init-db"}, "blog": {}})
+
+
+def test_a_setup_that_is_confirmed_has_no_problem() -> None:
+    assert setup_problem({"confirm": "shop"}, {"shop": {"setup_command": "flask init-db"}}) == ""
+    both = {"shop": {"setup_command": "flask init-db"}, "blog": {}}
+    assert setup_problem({"app": "shop", "confirm": "shop"}, both) == ""

@@ -1,5 +1,6 @@
 """The second input has taken effect everywhere, and what was not touched has stayed."""
 
+import json
 import socket
 
 import pytest
@@ -26,6 +27,23 @@ def test_new_version_serves_from_the_other_slot(visitor, host):
     assert not host.file("/run/flask-hello/blue.sock").exists
 
 
+@pytest.mark.parametrize("app", ["hello", "ledger"])
+def test_setup_command_has_run_once_for_both_releases(host, app):
+    """With a database on each host on each of them, and without one on the first host for both."""
+    if app == "hello" and host.check_output("hostname") != "fh-bookworm":
+        assert not host.file("/srv/hello/data/setups").exists
+        return
+    assert host.file(f"/srv/{app}/data/setups").content_string == "set up\n"
+    note = json.loads(host.file(f"/srv/{app}/data/.flaskhost-setup.json").content_string)
+    assert (note["state"], note["command"]) == ("done", "echo set up >> $HOME/setups")
+
+
+def test_setup_command_of_an_app_with_data_has_not_run(host):
+    assert not host.file("/srv/guestbook/data/setups").exists
+    note = json.loads(host.file("/srv/guestbook/data/.flaskhost-setup.json").content_string)
+    assert note["state"] == "found"
+
+
 def test_the_same_lock_has_the_same_environment(host):
     assert len(host.run("ls /srv/hello/venvs").stdout.split()) == 1
     assert len(host.run("ls /srv/hello/releases").stdout.split()) == 2
@@ -42,8 +60,13 @@ def test_secret_key_has_stayed(host):
     assert f"SECRET_KEY={key}" in host.run(f"cat /proc/{pid}/environ").stdout
 
 
-def test_new_number_of_workers_runs(host):
+def test_new_number_of_workers_runs_in_the_same_release(host):
+    """In the other slot, and without a release command: nothing that could concern the data has changed."""
     assert len(host.process.filter(user="guestbook")) == 1 + 3
+    assert len(host.run("ls /srv/guestbook/releases").stdout.split()) == 1
+    assert host.file("/srv/guestbook/live.sock").linked_to.endswith("/green.sock")
+    verbs = [entry["verb"] for entry in json.loads(host.file("/srv/guestbook/history.json").content_string)]
+    assert verbs == ["deploy", "restart"]
 
 
 def test_entries_have_outlived_the_release(visitor):
@@ -51,8 +74,8 @@ def test_entries_have_outlived_the_release(visitor):
 
 
 def test_new_body_limit_holds(visitor):
-    assert visitor.ask("https://guestbook.test/", "POST", body="a" * (1024 * 1024 + 1)).status != 413
-    assert visitor.ask("https://guestbook.test/", "POST", body="a" * (2 * 1024 * 1024 + 1)).status == 413
+    assert visitor.ask("https://hello.test/", "POST", body="a" * (1024 * 1024 + 1)).status != 413
+    assert visitor.ask("https://hello.test/", "POST", body="a" * (2 * 1024 * 1024 + 1)).status == 413
 
 
 def test_new_port_is_let_in(host):

@@ -193,6 +193,13 @@ APP_OPTIONS: dict[str, Option] = {
             ),
         },
     ),
+    "setup_command": Option(
+        "str",
+        "Command that creates the app's data, such as `flask init-db`. It runs once, before the first release goes "
+        "live, and never again as long as the app has data. It runs before the release command, with the same rights.",
+        "flask init-db",
+        default="",
+    ),
     "release_command": Option(
         "str",
         "Command that runs before a new release goes live, such as the database migrations. With several hosts it "
@@ -203,7 +210,7 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "release_timeout": Option(
         "int",
-        "Time limit for the release command and for each of its statements, in seconds.",
+        "Time limit for the setup command, for the release command, and for each of their statements, in seconds.",
         900,
         default=900,
         minimum=1,

@@ -71,6 +71,7 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         slots=f"{root}/slots",
         socket_dir=f"/run/{unit}",
         unit=unit,
+        memory_follows_host=not record["limits"]["memory"],
         slot_units=[f"{unit}@{slot}.service" for slot in SLOTS],
         unit_files=[
             f"/etc/systemd/system/{unit}@.service",

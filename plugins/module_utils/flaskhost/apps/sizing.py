@@ -35,8 +35,8 @@ POOL_MINIMUM = 8
 #: Connections that PostgreSQL accepts in addition to those of the apps: 3 reserved for superusers, one owner's, a
 #: deploy's, and the rest for maintenance, backups, monitoring and an operator's shell.
 SPARE_CONNECTIONS = 20
-#: ``max_connections`` is a multiple of this. PostgreSQL restarts for another value, which costs all visitors
-#: seconds: a step leaves room for more workers or a small app. 100 is PostgreSQL's own default.
+#: ``max_connections`` is a multiple of this. PostgreSQL restarts for another value, and visitors wait for about a
+#: second: a step leaves room for more workers or a small app. 100 is PostgreSQL's own default.
 CONNECTIONS_STEP = 100
 
 

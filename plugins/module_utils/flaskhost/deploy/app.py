@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 # Absolute imports, here and in the modules around: Mitogen does not find relative ones.
-from ansible.module_utils.flaskhost.deploy import environment, processes
+from ansible.module_utils.flaskhost.deploy import environment, processes, server
 from ansible.module_utils.flaskhost.deploy.database import Database
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, Run
 
-#: What still serves, for every error message: the operator wants to know that first.
-STILL = "The previous release, if any, still serves."
+#: The part of a release's identity that the application server's settings and units decide. It changes no data.
+SERVER_PART = "application server"
 #: The phase that takes a host back to the previous release if another host failed; also its name in the history.
 RETURN = "return"
 
@@ -122,6 +122,33 @@ class App:
     def serving(self) -> Record | None:
         live = self.slots.live()
         return self.store.record(self.slots.release(live)) if live else None
+
+    def is_restart(self, record: Record) -> bool:
+        """Check whether a run restarts the live release in the other slot, instead of switching to another release."""
+        return self.options["verb"] == "restart" or record.id == self.slots.release(self.slots.live())
+
+    def server_files(self) -> list[str]:
+        """Return the paths of the application server's settings and of the slots' units."""
+        return [self.options["server_config"], *self.options["unit_files"]]
+
+    def size(self) -> str:
+        """Return a digest of the figures in the application server's settings, such as its workers."""
+        return digest(server.figures(self.options["server_config"]))
+
+    def is_sized(self, record: Record) -> bool:
+        """Check whether a release runs with its current share of the host's memory and cores."""
+        old, new = record.memory_mb, self.options["memory_mb"]
+        return record.size == self.size() and server.is_enough(old, new, self.options["memory_follows_host"])
+
+    def serves(self) -> str:
+        """Say in one sentence which release serves visitors; nothing did before the first deploy."""
+        live = self.slots.live()
+        release = self.slots.release(live)
+        if not release:
+            return "No release has been live here yet, so visitors get an error page."
+        if not self.slots.is_active(live):
+            return f"{release} is live, but its slot does not run, so visitors get an error page."
+        return f"{release} still serves."
 
     def variables(self) -> dict[str, str]:
         """Return the release's variables, without its name and without the generated signing keys."""

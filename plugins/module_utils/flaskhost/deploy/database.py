@@ -15,7 +15,7 @@ from typing import IO
 
 from ansible.module_utils.flaskhost.apps.names import POOL_PORT
 from ansible.module_utils.flaskhost.host import tree
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, tail
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, tail
 
 #: Time limit for a connection, and for a catalog query, in seconds.
 TIMEOUT = 10
@@ -158,6 +158,25 @@ class Database:
         question = "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US');\n"
         return self._ask("reads the time", question).strip()
 
+    def has_tables(self) -> bool:
+        """Check whether the database has tables or views, other than those of extensions.
+
+        Returns:
+            False also if the app does not use PostgreSQL.
+
+        Raises:
+            Unanswered: the app uses PostgreSQL, but the query failed.
+        """
+        question = (
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relkind IN ('r', 'p', 'm', 'f', 'v')"
+            " AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
+            " AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d"
+            " WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'));\n"
+        )
+        return self._ask("looks for tables", question).strip() == "t"
+
     def _ask(self, who: str, question: str) -> str:
         """Run one query; the result is empty if the app does not use PostgreSQL."""
         if not self.meant:
@@ -216,13 +235,11 @@ def _refusal(answer: str, timeout: int) -> tuple[str, str]:
     if "lock timeout" in answer:
         return (
             f"another deploy has been running its release command for more than {timeout} s.",
-            "Wait until that deploy has finished, then run the same command again. The previous release, if any, "
-            "still serves.",
+            f"Wait until that deploy has finished, then run the same command again. {STILL}",
         )
     return (
         f"PostgreSQL reports: {tail(answer, 3)}",
-        "Check that the database runs and accepts the app's login: systemctl status postgresql. The previous release, "
-        "if any, still serves.",
+        f"Check that the database runs and accepts the app's login: systemctl status postgresql. {STILL}",
     )
 
 

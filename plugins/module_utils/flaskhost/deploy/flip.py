@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import assets
+from ansible.module_utils.flaskhost.deploy import assets, server
 from ansible.module_utils.flaskhost.deploy.app import RETURN, App, digest
 from ansible.module_utils.flaskhost.deploy.database import rights_hint
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.slots import is_good, listens, probe
 from ansible.module_utils.flaskhost.deploy.watch import AccessLog, Traffic, verdict
+from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 #: Seconds between two reads of the access log during the watch.
@@ -56,18 +58,40 @@ class Flip:
         assets.share(self.app.store, record.id, self.app.slots.release(self.app.slots.live()))
         # A release that was live before has already shown that it stays up for more than a second.
         settle = options["health"].get("settle", 0) if options["verb"] == "deploy" else 0
+        settings = self.app.store.path(record.id) / "server.conf.py"
+        before, restart = server.read(settings), self.app.is_restart(record)
         if options["schema_after"] and not record.schema_after:
             # The release command ran on another host that shares the database.
             record.schema_before, record.schema_after = options["schema_before"], options["schema_after"]
             self.app.store.write(record)
         try:
+            if options["verb"] == "deploy":
+                self._take_settings(settings, server.read(options["server_config"]))
+                if not restart and self._resize(record):
+                    self.app.store.write(record)
             self.app.slots.start(slot, record.id, options["health"]["timeout"])
             self.app.slots.gate(slot, options["host"], options["health"], options["gate_address"], settle)
         except (ReleaseError, OSError) as error:
             self.app.slots.stop(slot)
+            if restart:
+                # The live slot has the same release, and reads them again if it crashes.
+                with suppress(OSError):
+                    self._take_settings(settings, before)
             if isinstance(error, ReleaseError):
                 error.cure += rights_hint(error.reason)
             raise
+
+    def _take_settings(self, settings: Path, text: str) -> None:
+        """Give a release the application server's current settings: its workers follow the host's size."""
+        if text and server.read(settings) != text:
+            atomic.write(settings, text, mode=0o644)
+
+    def _resize(self, record: Record) -> bool:
+        """Note in a record the figures with which its release starts. Return whether they differ."""
+        new = self.app.size(), self.app.options["memory_mb"], self.app.options["drain"]
+        old = record.size, record.memory_mb, record.drain
+        record.size, record.memory_mb, record.drain = new
+        return new != old
 
     def flip(self, record: Record, gated: bool) -> None:
         self.app.note("Switch traffic to the release")
@@ -89,7 +113,13 @@ class Flip:
         # Checked before the history records the change.
         back = options["verb"] == "rollback" and self.app.store.is_back(record.id, served)
         self.app.outcome.previous = served
-        watching = self._watching(slot, record, served)
+        restart = self.app.is_restart(record)
+        # Both slots run the same release, and the log does not tell their responses apart.
+        watching = [] if restart else self._watching(slot, record, served)
+        verb = "restart" if restart else options["verb"]
+        if restart and options["verb"] == "deploy":
+            # Written after the switch, so that a run that is killed before it is repeated.
+            self._resize(record)
         self._guarded(
             live,
             slot,
@@ -97,7 +127,7 @@ class Flip:
             [
                 lambda: self.app.slots.flip(slot),
                 *watching[:1],
-                lambda: self._noted(lambda: self.app.store.remember(record.id, served, options["by"], options["verb"])),
+                lambda: self._noted(lambda: self.app.store.remember(record.id, served, options["by"], verb)),
                 lambda: self.app.switch_units(record),
                 *watching[1:],
                 lambda: self._noted(lambda: self._confirm(record)),

@@ -1,14 +1,28 @@
-"""The phase migrate: run the release command under the database's lock, with a recovery point before it."""
+"""The phase migrate: the setup command, once in the life of the data, and the release command, for each release.
+
+Both run under the database's lock. Before the release command, a recovery point is recorded.
+"""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from ansible.module_utils.flaskhost.deploy.app import STILL, App
+from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
+from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.records import Record
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, cure_for, sandboxed, stop_tasks, tail
+from ansible.module_utils.flaskhost.deploy.setup import BEGUN, DONE, FOUND, Setup
+from ansible.module_utils.flaskhost.host.runner import (
+    STILL,
+    ReleaseError,
+    as_owner,
+    cure_for,
+    sandboxed,
+    stop_tasks,
+    tail,
+)
 
 #: The program that creates a recovery point in the WAL before a migration. A host without backups has none.
 BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
@@ -16,8 +30,19 @@ BACKUPS = Path("/usr/local/sbin/flaskhost-backup")
 NO_BACKUPS = 3
 
 
+def is_same_but_for_server(known: dict[str, str], parts: dict[str, str]) -> bool:
+    """Check whether two releases differ at most in the application server's settings and in the generated keys.
+
+    Args:
+        known: the digest of each part of the one; see :meth:`Preparation.parts`.
+        parts: those of the other.
+    """
+    rest = (known.keys() | parts.keys()) - {SERVER_PART, "keys"}
+    return all(known.get(name) == parts.get(name) for name in rest)
+
+
 class Migration:
-    """Runs the release command of a release.
+    """Runs the setup command of an app and the release command of a release.
 
     Args:
         app: the app.
@@ -25,28 +50,68 @@ class Migration:
 
     def __init__(self, app: App) -> None:
         self.app = app
+        self.setup = Setup(app)
 
     def run(self, record: Record) -> None:
-        command = record.release_command
-        if not command:
+        command = "" if self._has_run(record) else record.release_command
+        setup = self.setup.is_open()
+        if not command and not setup:
             return
-        self.app.note("Run the release command")
+        self.app.note("Run the setup command" if setup else "Run the release command")
         options, database = self.app.options, self.app.database(self.app.variables())
         if database.variables and not database.command:
             self.app.outcome.warnings.append(
-                "psql is not installed: the release command runs without the database lock."
+                "psql is not installed: the commands of the release run without the database lock."
             )
         stop_tasks(self.app.run, self.app.user)
         wait, limit = options["release_lock_timeout"], options["release_timeout"]
         with database.lock(f"deploy of {options['by'] or options['app']}", wait):
+            if setup:
+                self._set_up(record, database)
+            if not command:
+                return
+            self.app.note("Run the release command")
             before = self._schema(database)
             if database.meant:
                 self._point(record, database)
-            self._run_release_command(record, limited(command, wait, limit))
+            self._run("release", command, record, limited(command, wait, limit))
             after = self._schema(database)
         record.schema_before, record.schema_after = before, after
         self.app.outcome.schema_before, self.app.outcome.schema_after = before, after
         self.app.store.write(record)
+
+    def _set_up(self, record: Record, database: Database) -> None:
+        """Run the setup command, unless the app has data already."""
+        command = self.app.options["setup_command"]
+        if why := self.setup.existing_data(database):
+            # If the app is at its disk limit, the next run says the same again.
+            with suppress(OSError):
+                self.setup.note(FOUND, record)
+            self.app.outcome.warnings.append(
+                f"the setup command '{command}' was not run, because the app has data: {why}. To run it in spite of "
+                f"that: ansible-playbook playbooks/setup.yml -e app={self.app.options['app']}"
+            )
+            return
+        self.setup.note(BEGUN, record)
+        wait, limit = self.app.options["release_lock_timeout"], self.app.options["release_timeout"]
+        self._run("setup", command, record, limited(command, wait, limit))
+        self.setup.note(DONE, record)
+
+    def _has_run(self, record: Record) -> bool:
+        """Check whether the command has run already, for the live release: it, or one that differs in no data of its.
+
+        In some apps, the command deletes data if it runs again, such as one that creates all tables.
+        """
+        serving = self.app.serving()
+        if not serving or not serving.parts:
+            return False
+        if not is_same_but_for_server(serving.parts, record.parts):
+            return False
+        if serving.id != record.id:
+            record.schema_before = record.schema_after = serving.schema_after
+            self.app.store.write(record)
+        self.app.outcome.schema_before = self.app.outcome.schema_after = serving.schema_after
+        return True
 
     def _point(self, record: Record, database: Database) -> None:
         """Record the recovery point before this migration. If that fails, the deploy continues with a warning."""
@@ -83,9 +148,21 @@ class Migration:
                 self.app.outcome.warnings.append(warning)
             return ""
 
-    def _run_release_command(self, record: Record, command: list[str]) -> None:
+    def _run(self, kind: str, text: str, record: Record, command: list[str]) -> None:
+        """Run a command with the code and the variables of a release, in the app's sandbox.
+
+        Args:
+            kind: ``setup`` or ``release``, for messages.
+            text: the command as the user has written it.
+            record: the release.
+            command: the program and its arguments.
+
+        Raises:
+            ReleaseError: it failed, or took too long.
+        """
+        step = f"Run the {kind} command"
         folder, owner_file = self.app.store.path(record.id), self.app.options["owner_file"]
-        group = as_owner(self.app.run, owner_file, "Run the release command") if owner_file else ""
+        group = as_owner(self.app.run, owner_file, step) if owner_file else ""
         arguments = sandboxed(
             command,
             user=self.app.user,
@@ -113,9 +190,10 @@ class Migration:
             limit = self.app.options["release_timeout"]
             late = time.monotonic() - began >= limit
             how = f"was stopped after {limit} s (release_timeout)" if late else f"failed with status {status}"
-            cure = f"Correct the release and run the same command again. {STILL}{rights_hint(out + err)}"
+            hints = rights_hint(out + err) or hint(out + err)
+            cure = f"Correct the release and run the same command again. {STILL}{hints}"
             raise ReleaseError(
-                "Run the release command",
-                f"'{record.release_command}' {how}:\n{tail(out + err)}",
+                step,
+                f"'{text}' {how}:\n{tail(out + err)}",
                 cure_for(out + err, cure),
             )

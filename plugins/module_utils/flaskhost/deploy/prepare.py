@@ -7,11 +7,10 @@ import os
 import pwd
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import environment, freeze, processes
-from ansible.module_utils.flaskhost.deploy.app import App, digest
+from ansible.module_utils.flaskhost.deploy import environment, freeze, processes, server
+from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App, digest
 from ansible.module_utils.flaskhost.deploy.build import Build
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
@@ -84,7 +83,6 @@ class Preparation:
     def parts(self, revision: str) -> dict[str, str]:
         """Return a digest of each part that decides how the release behaves, by the name that messages show."""
         options = self.app.options
-        files = [options["server_config"], *options["unit_files"]]
         parts: dict[str, Any] = {
             "code": [revision, options["source_subdir"]],
             "variables": environment.render(self.app.variables()),
@@ -95,14 +93,18 @@ class Preparation:
                 *(options[name] for name in ("requirements", "extra_packages", "server_package", "python")),
                 options["wheelhouse"],
             ],
-            "application server": [Path(path).read_text() if Path(path).exists() else "" for path in files],
+            SERVER_PART: server.without_figures(self.app.server_files()),
             "settings": [options[name] for name in ("wsgi", "persistent", "static_path")],
             "commands": [options[name] for name in ("release_command", "processes", "timers")],
         }
         return {name: digest(value) for name, value in parts.items()}
 
     def find(self) -> Record | None:
-        """Find or build the requested release; None if it is already live, or if its code is not on the host yet."""
+        """Find or build the requested release; None if it is already live, or if its code is not on the host yet.
+
+        The live release is returned if only the figures that follow the host's size changed: it restarts with them in
+        the other slot.
+        """
         self.app.note("Find the release")
         live, serving = self.app.slots.live(), self.app.serving()
         revision = self.revision()
@@ -112,7 +114,10 @@ class Preparation:
         self.app.outcome.previous = self.app.slots.release(live)
         if serving and serving.identity == identity and self.app.store.has_environment(serving):
             self._repair.repair(live, serving)
-            return None
+            if self.app.is_sized(serving):
+                return None
+            freeze.check(self.app.options["app"])
+            return serving
         freeze.check(self.app.options["app"])
         processes.check_timers(self.app.run, self.app.options["timers"], self.app.options["app"])
         built = self.whole(identity)

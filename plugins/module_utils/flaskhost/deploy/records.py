@@ -37,6 +37,8 @@ class Record:
         static: the folder of its own static files, relative to the release; empty if it has none.
         processes: the commands of its worker processes, by name.
         timers: ``command`` and ``on_calendar`` of its scheduled commands, by name.
+        size: digest of the figures in the application server's settings, such as its workers, with which it was last
+            started.
         memory_mb: memory limit of each of its processes, in MB.
         drain: seconds that each of them has to finish.
         release_command: the command that ran before it first went live.
@@ -61,6 +63,7 @@ class Record:
     static: str = ""
     processes: dict[str, str] = field(default_factory=dict)
     timers: dict[str, dict[str, str]] = field(default_factory=dict)
+    size: str = ""
     memory_mb: int = 512
     drain: int = 30
     release_command: str = ""

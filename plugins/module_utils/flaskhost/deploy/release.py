@@ -19,15 +19,17 @@ from typing import Any
 from ansible.module_utils.flaskhost.deploy.app import RETURN, App, Outcome, digest
 from ansible.module_utils.flaskhost.deploy.flip import Flip
 from ansible.module_utils.flaskhost.deploy.lock import KEEP_SECONDS, Lock, Locked
-from ansible.module_utils.flaskhost.deploy.migrate import Migration
+from ansible.module_utils.flaskhost.deploy.migrate import Migration, is_same_but_for_server
 from ansible.module_utils.flaskhost.deploy.prepare import Preparation
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
 from ansible.module_utils.flaskhost.deploy.rollback import Return, Rollback
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, Run
 
 #: All phases in their order.
 PHASES = ("prepare", "migrate", "gate", "flip", "finish")
+#: Why the live release restarts in the other slot, although it is the requested one.
+RESIZED = "restart it with its new share of the host's memory and cores, without its release command"
 #: Seconds for which the lock is held beyond the time limit of another host's release command.
 LOCK_MARGIN = 60
 
@@ -69,7 +71,16 @@ class Deployment:
             self.preparation.folders()
             return self._locked(phases)
         except OSError as error:
-            raise self.app.os_error(error) from error
+            raise self._told(self.app.os_error(error)) from error
+        except ReleaseError as error:
+            self._told(error)
+            raise
+
+    def _told(self, error: ReleaseError) -> ReleaseError:
+        """Say in an error what serves."""
+        if STILL in error.cure:
+            error.cure = error.cure.replace(STILL, self.app.serves())
+        return error
 
     def _locked(self, phases: list[str]) -> Outcome:
         options = self.app.options
@@ -128,6 +139,8 @@ class Deployment:
         if "gate" in phases:
             self.flip.gate(record)
         if "flip" in phases:
+            if self.app.options["verb"] == "deploy" and self.app.is_restart(record):
+                self.app.outcome.plan = [RESIZED]
             self.flip.flip(record, gated="gate" in phases)
         if "finish" in phases:
             self._finish(record)
@@ -155,6 +168,7 @@ class Deployment:
             f"check its health at {options['health']['path']}",
             "switch traffic to it",
         ]
+        restarting = list(later)
         if options["watch"] and options["verb"] == "deploy":
             later.append(f"watch it for {options['watch']} s")
         if options["verb"] == "restart":
@@ -172,6 +186,8 @@ class Deployment:
         outcome.revision = revision
         if serving and serving.identity == identity and self.app.store.has_environment(serving):
             self.repair.repair(self.app.slots.live(), serving)
+            if not self.app.is_sized(serving):
+                outcome.changed, outcome.plan = True, [RESIZED, *restarting]
             return outcome
         outcome.changed = True
         known = serving.parts if serving else {}
@@ -180,7 +196,11 @@ class Deployment:
         built = self.preparation.whole(identity)
         begin.append(f"use {built.id}, which is already built" if built else "fetch and build it")
         command = options["release_command"] or "the release line of its Procfile, if there is one"
-        outcome.plan = [*begin, f"run its release command: {command}", *later]
+        if self.migration.setup.is_open() and not serving:
+            begin.append(f"run its setup command: {options['setup_command']}")
+        if not is_same_but_for_server(known, parts):
+            begin.append(f"run its release command: {command}")
+        outcome.plan = [*begin, *later]
         return outcome
 
     def _finish(self, record: Record) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ansible.module_utils.flaskhost.deploy import freeze
-from ansible.module_utils.flaskhost.deploy.app import RETURN, STILL, App
+from ansible.module_utils.flaskhost.deploy.app import RETURN, App
 from ansible.module_utils.flaskhost.deploy.database import Unanswered, known_revisions, schema_problem
 from ansible.module_utils.flaskhost.deploy.flip import Flip
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
-from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError
 
 
 class Rollback:

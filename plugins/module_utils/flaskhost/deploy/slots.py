@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps.names import SLOTS
+from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_for, tail
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, Run, cure_for, tail
 
 #: Maximum number of bytes that a probe reads from a body.
 BODY_BYTES = 64 * 1024
@@ -30,7 +31,7 @@ KEEPALIVE_SECONDS = 1.1
 
 
 #: The fix in the message for a rejected release.
-CURE = "Correct the release and run the same command again. The previous release, if any, still serves."
+CURE = f"Correct the release and run the same command again. {STILL}"
 
 
 class BoundedSocket(socket.socket):
@@ -267,7 +268,9 @@ class Slots:
         if self._was_killed(slot):
             why = "was killed during startup, most likely because it needed more memory than limits.memory allows"
         log = self.log(slot, began)
-        raise ReleaseError(step, f"{self.service(slot)} {why}. The last log lines:\n{log}", cure_for(log, CURE))
+        raise ReleaseError(
+            step, f"{self.service(slot)} {why}. The last log lines:\n{log}", cure_for(log, CURE + hint(log))
+        )
 
     def _was_killed(self, slot: str) -> bool:
         shown = self.run(["systemctl", "show", "--property=Result,ExecMainCode,ExecMainStatus", self.service(slot)])[1]

@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest, read_text
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
@@ -381,7 +382,7 @@ class Builder:
             raise ReleaseError(
                 "Build the virtual environment",
                 f"uv {arguments[0]} failed with status {status}:\n{said}",
-                cure_for(out + err, cure),
+                cure_for(out + err, cure + hint(out + err)),
             )
 
     def _seal(self, target: Path) -> None:

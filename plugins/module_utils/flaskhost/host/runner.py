@@ -10,6 +10,11 @@ from pathlib import Path
 Run = Callable[..., tuple[int, str, str]]
 
 
+#: What still serves, for every error message: the operator wants to know that first. A deploy replaces this sentence by
+#: one that names the release.
+STILL = "The previous release, if any, still serves."
+
+
 class ReleaseError(Exception):
     """A release cannot continue.
 

@@ -113,7 +113,7 @@ def _check_secrets_in_commands(report: Report, place: Place, app: dict[Any, Any]
         for name, value in (get(app, dict, "secrets") or {}).items()
         if isinstance(value, str) and len(value) >= SHORTEST_SECRET
     }
-    commands: dict[Place, Any] = {("release_command",): get(app, str, "release_command")}
+    commands: dict[Place, Any] = {(name,): get(app, str, name) for name in ("setup_command", "release_command")}
     commands |= {("processes", name): command for name, command in (get(app, dict, "processes") or {}).items()}
     for name in get(app, dict, "timers") or {}:
         commands["timers", name, "command"] = get(app, str, "timers", name, "command")

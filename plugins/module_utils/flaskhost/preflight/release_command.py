@@ -42,7 +42,7 @@ def release_warnings(apps: Any, project_dir: Path) -> list[str]:
         if match and "||" not in command[: match.start()]:
             found.append(
                 f"{variable}: {match[0]!r} often deletes all data, and the command runs for each new release. If it "
-                "does, use migrations, or let it run only on the first one: docs/apps.md, SQLite in instance/."
+                "does, make it the setup_command, which runs only once."
             )
         elif _NEW_MIGRATIONS.search(command):
             found.append(

@@ -11,7 +11,7 @@ from ..apps.options import APP_OPTIONS
 from ..deploy.sources import git
 
 #: Playbooks that act on one app at a time: a value that fits one app rarely fits all of them.
-SINGLE = ("rollback", "rotate_secret", "run")
+SINGLE = ("rollback", "rotate_secret", "run", "setup")
 #: For each playbook, the variable whose value is most likely to contain a space.
 _EXAMPLES = {"deploy": "version", "rollback": "release"}
 _RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
@@ -47,6 +47,30 @@ def problem(given: Mapping[str, Any], apps: Any, verb: str) -> str:
         return _version_problem(version, app or next(iter(apps)), apps)
     if release and not _RELEASE.fullmatch(release):
         return f"release: {release!r} is not a release name such as 20261121T101500Z-1a2b3c4. See status.yml."
+    return ""
+
+
+def setup_problem(given: Mapping[str, Any], apps: Any) -> str:
+    """Find the first problem with the variables of playbooks/setup.yml.
+
+    Args:
+        given: ``app`` and ``confirm``; unset variables are empty. Also ``_raw_params``, see :func:`problem`.
+        apps: ``flask_apps``.
+
+    Returns:
+        One sentence or two that name the variable and the fix; empty if there is no problem.
+    """
+    if found := problem(given, apps, "setup"):
+        return found
+    name = str(given.get("app") or "") or next(iter(apps))
+    command = str(apps[name].get("setup_command") or "")
+    if not command:
+        return f"app: {name} has no setup_command. To run another command: ansible-playbook playbooks/run.yml"
+    if str(given.get("confirm") or "") != name:
+        return (
+            f"confirm: this runs '{command}' again, which can delete the data of {name}. Back it up first "
+            f"(ansible-playbook playbooks/backup.yml), then add -e confirm={name}"
+        )
     return ""
 
 

@@ -1,0 +1,67 @@
+"""Hints for the errors of apps and builds that are met most often: what is missing, and which option provides it."""
+
+from __future__ import annotations
+
+import re
+
+#: What stands for an app's PostgreSQL driver in its errors.
+_DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+#: Patterns and hints; the first one that matches counts.
+_HINTS = (
+    (
+        r"No such command '(?P<word>db)'",
+        "'flask db' comes with Flask-Migrate. Add it to the app's packages and create Migrate(app, db), or remove the "
+        "release command.",
+    ),
+    (
+        r"No such command '(?P<word>[\w-]+)'",
+        "The app has no command '{word}'. If it is in another module than wsgi names, write: flask --app MODULE {word}",
+    ),
+    (
+        r"No module named '?(?P<word>psycopg2?)\b",
+        "The app's packages have no driver for PostgreSQL. Add {driver} to its lock or requirements file, or, with an "
+        "exact version, to extra_packages.",
+    ),
+    (
+        r"No module named '?(?P<word>MySQLdb|pymysql)\b",
+        "The app's database URL is one of MySQL, but Flaskhost sets up PostgreSQL. Read DATABASE_URL in the app, or "
+        "set the app's own variable in secrets and add {word} to its packages.",
+    ),
+    (
+        r"No module named '?(?P<word>[A-Za-z_]\w*)",
+        "If {word} is a package, add it to the lock or requirements file. If it is the app's own code, correct wsgi or "
+        "source.subdir.",
+    ),
+    (
+        r"(?:Error 111 connecting to|Connection to) (?P<word>(?:localhost|127\.0\.0\.1):6379)|"
+        r"redis\S*ConnectionError",
+        "The app looks for Redis on its own host, where none runs. Set the URL of a Redis server in secrets, in the "
+        "variable that the app reads.",
+    ),
+    (
+        r"(?:unable to execute|command|No such file or directory:) '(?P<word>(?:\S*-)?(?:gcc|cc|g\+\+|c\+\+|clang))'"
+        r"|(?:gcc|g\+\+|cc|clang): (?:command )?not found",
+        "A package has no wheel for this host's Python and wants a compiler, which the host does not have. Pin a "
+        "version with a wheel, or build the wheels elsewhere: wheelhouse.",
+    ),
+    (
+        r"pg_config executable not found",
+        "psycopg2 is built from source, which needs a compiler. Replace it by psycopg2-binary or psycopg[binary].",
+    ),
+)  # fmt: skip
+
+
+def hint(said: str) -> str:
+    """Return a hint for an error.
+
+    Args:
+        said: the output of the app, its command or its build.
+
+    Returns:
+        Sentences on a line of their own, after a line break; empty if the error is not known.
+    """
+    for pattern, text in _HINTS:
+        if match := re.search(pattern, said):
+            word = match.groupdict().get("word") or ""
+            return "\n" + text.replace("{word}", word).replace("{driver}", _DRIVERS.get(word, word))
+    return ""
