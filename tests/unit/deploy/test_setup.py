@@ -47,6 +47,8 @@ def tables(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     monkeypatch.setattr(database.Database, "revision", lambda _self: "")
     monkeypatch.setattr(database.Database, "time", lambda _self: "")
     monkeypatch.setattr(database.Database, "has_tables", lambda _self: found[0])
+    monkeypatch.setattr(database.Database, "identity", lambda _self: "7 16384")
+    site.options["database_per_host"] = True
     return found
 
 
@@ -118,6 +120,31 @@ def test_one_that_fails_is_said_and_runs_again(wanted: Site, tables: list[bool])
     tables[0] = True
     wanted.deploy()
     assert (ran(wanted), note(wanted)) == (["setup", "setup", "release"], "done")
+
+
+@pytest.mark.parametrize("filled_by", ["another host", "a restore", "nobody"])
+def test_one_that_failed_does_not_run_again_where_somebody_else_may_have_filled_the_database(
+    wanted: Site, tables: list[bool], monkeypatch: pytest.MonkeyPatch, filled_by: str
+) -> None:
+    wanted.refused(setup_command=f"{SETUP}; false")
+    tables[0] = filled_by != "nobody"
+    if filled_by == "another host":
+        wanted.options["database_per_host"] = False
+    else:
+        # A restore puts another database in the place of the one that was there.
+        monkeypatch.setattr(database.Database, "identity", lambda _self: "7 20000")
+    if filled_by == "nobody":
+        wanted.deploy()
+        assert ran(wanted) == ["setup", "setup", "release"]
+        return
+    refused = wanted.refused()
+    assert "it began here once and did not end, and the database has tables" in refused.reason
+    path = wanted.root / "data" / NOTE
+    assert f"remove {path}" in refused.cure
+    assert ran(wanted) == ["setup"]
+    path.unlink()
+    assert any("was not run" in warning for warning in wanted.deploy().warnings)
+    assert ran(wanted) == ["setup", "release"]
 
 
 def test_one_that_is_refused_later_has_run(wanted: Site) -> None:

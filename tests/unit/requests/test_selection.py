@@ -112,11 +112,12 @@ def test_no_app_may_have_the_name_that_means_every_app() -> None:
         ({"app": "shop", "confirm": "true"}, "-e confirm=shop"),
         ({"app": "blog", "confirm": "blog"}, "app: blog has no setup_command."),
         ({"app": "nope"}, "there is no app 'nope'"),
+        ({"app": "odd"}, "app: odd has no setup_command."),
         ({"app": "shop", "confirm": "shop", "_raw_params": "x"}, "words were lost"),
     ],
 )
 def test_a_setup_wants_an_app_that_has_one_and_its_name_again(given: dict[str, str], words: str) -> None:
-    assert words in setup_problem(given, {"shop": {"setup_command": "flask init-db"}, "blog": {}})
+    assert words in setup_problem(given, {"shop": {"setup_command": "flask init-db"}, "blog": {}, "odd": None})
 
 
 def test_a_setup_that_is_confirmed_has_no_problem() -> None:

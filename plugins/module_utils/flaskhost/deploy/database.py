@@ -177,6 +177,21 @@ class Database:
         )
         return self._ask("looks for tables", question).strip() == "t"
 
+    def identity(self) -> str:
+        """Return what tells this database from one that a restore puts in its place: the cluster's ID and its own.
+
+        Returns:
+            Two numbers; empty if the app does not use PostgreSQL.
+
+        Raises:
+            Unanswered: the app uses PostgreSQL, but the query failed.
+        """
+        question = (
+            "SELECT s.system_identifier, d.oid FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d"
+            " WHERE d.datname = pg_catalog.current_database();\n"
+        )
+        return self._ask("reads the database's identity", question).strip()
+
     def _ask(self, who: str, question: str) -> str:
         """Run one query; the result is empty if the app does not use PostgreSQL."""
         if not self.meant:

@@ -92,7 +92,7 @@ class Migration:
                 f"that: ansible-playbook playbooks/setup.yml -e app={self.app.options['app']}"
             )
             return
-        self.setup.note(BEGUN, record)
+        self.setup.note(BEGUN, record, database)
         wait, limit = self.app.options["release_lock_timeout"], self.app.options["release_timeout"]
         self._run("setup", command, record, limited(command, wait, limit))
         self.setup.note(DONE, record)

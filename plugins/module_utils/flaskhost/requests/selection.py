@@ -63,7 +63,8 @@ def setup_problem(given: Mapping[str, Any], apps: Any) -> str:
     if found := problem(given, apps, "setup"):
         return found
     name = str(given.get("app") or "") or next(iter(apps))
-    command = str(apps[name].get("setup_command") or "")
+    app = apps[name] if isinstance(apps[name], Mapping) else {}
+    command = str(app.get("setup_command") or "")
     if not command:
         return f"app: {name} has no setup_command. To run another command: ansible-playbook playbooks/run.yml"
     if str(given.get("confirm") or "") != name:
