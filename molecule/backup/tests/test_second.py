@@ -11,6 +11,10 @@ testinfra_hosts = ["ansible://fh-backup-bookworm", "ansible://fh-backup-trixie"]
 VARIABLES = Path(__file__).parents[1] / "host_vars" / "fh-backup-trixie.yml"
 #: Of the host whose store speaks S3.
 S3 = {name: value for name, value in yaml.safe_load(VARIABLES.read_text()).items() if name.startswith("store")}
+#: Starts a copy, and stops its restic while it holds the lock, as a store does that no longer answers.
+HANG = """systemctl start --no-block flaskhost-backup@copy
+for _ in $(seq 600); do pkill --signal STOP --full '[r]estic .*backup --json' && exit; sleep 0.05; done
+exit 1"""
 SFTP = {"store": "sftp:store@fh-backup-store:/srv/store", "store_login": {}}
 OTHER = {"fh-backup-bookworm": S3, "fh-backup-trixie": SFTP}
 
@@ -51,3 +55,14 @@ def test_a_store_that_refuses_the_log_in_is_told_and_nothing_else_stops(host):
     finally:
         play("site", name, "--tags=backup")
     backup(host, "files")
+
+
+def test_a_restore_ends_a_copy_that_hangs(host):
+    settled(host)
+    host.run_expect([0], HANG)
+    host.run("rm -rf /var/tmp/look")
+    output = backup(host, "restore-files --app=flaskhost --folder=/var/tmp/look")
+    assert "The copy to the second repository was in the way and has been stopped." in output
+    assert host.run("diff -r --exclude=backup /var/tmp/look/etc/flaskhost /etc/flaskhost").stdout == ""
+    host.run_expect([0], "systemctl start flaskhost-backup@copy")
+    assert "All backups are up to date." in backup(host, "check")

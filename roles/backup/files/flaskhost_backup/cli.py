@@ -9,6 +9,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.host.failures import defect, report, system_error
@@ -43,6 +44,10 @@ from flaskhost_backup.result import Result
 LOOKING = ("status", "list", "check", "point")
 #: Verbs with an operator who waits: they soon report that another run holds the lock.
 SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock", "abandon", "forget")
+#: Time in seconds that such a verb waits for another run.
+PATIENCE = 20.0
+#: Verbs that end a scheduled copy which is in their way. It can hang for hours if its store is lost meanwhile.
+URGENT = ("restore", "restore-files", "take-in")
 #: Scheduled verbs. The hook is called if one of them fails.
 CLOCKWORK = ("full", "diff", "files", "copy", "check", "drill")
 
@@ -222,17 +227,30 @@ def _locked(options: argparse.Namespace, settings: Config) -> Result:
         failed = second_copy.unreachable(settings, now)
         if failed:
             return failed
+    if verb == "prepare":
+        found = prepare.prepare(settings, dry=True, now=now)
+        if not found.changed:
+            # No need for the lock, which a backup can hold for hours.
+            return found
     # The next copy follows in a few minutes. A verb with an operator who waits soon reports the reason.
-    seconds = 0.0 if verb == "copy" else 20.0 if verb in SHORT else state.LOCK_SECONDS
+    seconds = 0.0 if verb == "copy" else PATIENCE if verb in SHORT else state.LOCK_SECONDS
+    told = []
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(state.lock(verb, state.LOCK, seconds))
-        except BackupError:
+        except state.Busy as busy:
             if verb == "copy":
                 return Result(lines=["Another run is active. The next copy follows after it."])
-            raise
+            if verb not in URGENT or not busy.is_copy:
+                raise
+            if getattr(options, "check", False):
+                return _do(options, settings, time.time())
+            second_copy.end()
+            stack.enter_context(state.lock(verb, state.LOCK, seconds))
+            told.append("The copy to the second repository was in the way and has been stopped. The next continues.")
         leftovers.end_left(settings)
-        return _do(options, settings, time.time())
+        result = _do(options, settings, time.time())
+        return replace(result, lines=[*told, *result.lines])
 
 
 def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,8 @@ class Config:
         assertions: a query that must return true, by database.
         state: the folder of the program's state and of scratch clusters.
         secrets: the folder of the passphrase and the second repository's credentials, readable only for root.
+        login: the second repository's login, as environment variables of restic. A run keeps the login it began with,
+            because it also keeps the repository.
         pgbackrest: pgBackRest's configuration.
         cache: restic's cache.
         enabled: whether a passphrase is set. Without one, nothing is backed up.
@@ -126,6 +128,7 @@ class Config:
     assertions: dict[str, str] = field(default_factory=dict)
     state: Path = Path("/var/lib/flaskhost/backup")
     secrets: Path = Path("/etc/flaskhost/backup")
+    login: dict[str, str] = field(default_factory=dict, repr=False)
     pgbackrest: Path = Path("/etc/pgbackrest/pgbackrest.conf")
     cache: Path = Path("/var/cache/flaskhost-backup")
     enabled: bool = True
@@ -207,16 +210,25 @@ def parse(text: str) -> Config:
 
 
 def load(path: Path = CONFIG) -> Config:
-    """Read the configuration from its file.
+    """Read the configuration and the second repository's login from their files.
 
     Raises:
         BackupError: it does not exist, or cannot be read.
     """
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        config = parse(path.read_text(encoding="utf-8"))
+        return replace(config, login=_login(config.secrets / "environment.json"))
     except OSError as error:
         reason = f"The configuration {path} cannot be read: {error.strerror}."
         raise BackupError(reason, "Run site.yml, which writes it.") from None
+
+
+def _login(path: Path) -> dict[str, str]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {name: str(value) for name, value in found.items()}
+    except (FileNotFoundError, PermissionError, ValueError, AttributeError):
+        return {}
 
 
 def _cluster(item: dict[str, Any]) -> Cluster:

@@ -28,9 +28,11 @@ def prepare(config: Config, *, dry: bool, now: float) -> Result:
             "There are no backups: backup.passphrase is not set. Put it into the vault (docs/backup.md)."
         )
         return result
-    if not dry and not read_json(config.state / "since.json"):
-        # Until the first backup, its age counts from this time.
-        write_json(config.state / "since.json", {"at": now})
+    if not read_json(config.state / "since.json"):
+        result.changed = True
+        if not dry:
+            # Until the first backup, its age counts from this time.
+            write_json(config.state / "since.json", {"at": now})
     if config.cluster:
         _prepare_cluster(config, result, dry=dry)
     local = restic.local(config)

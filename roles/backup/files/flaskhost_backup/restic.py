@@ -13,7 +13,6 @@ from urllib.parse import quote
 from flaskhost_backup import tools
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.explain import explain
-from flaskhost_backup.state import read_json
 from flaskhost_backup.tools import Done
 
 #: The tags of snapshots of files, and of the database's repository.
@@ -143,7 +142,7 @@ class Restic:
             "GOMAXPROCS": "2",
         }
         if self.repository == config.second:
-            variables |= {name: str(value) for name, value in read_json(config.secrets / "environment.json").items()}
+            variables |= config.login
             variables["RESTIC_REPOSITORY"] = with_login(self.repository, variables)
         options = [item for option in self.options for item in ("-o", option)]
         return tools.run(["restic", *options, *arguments], env=variables, timeout=timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flaskhost_backup import restic
+from flaskhost_backup import restic, tools
 from flaskhost_backup.cluster import human
 from flaskhost_backup.config import BackupError, Config, need_enabled
 from flaskhost_backup.pgbackrest import Info, PgBackRest
@@ -48,6 +48,11 @@ def unreachable(config: Config, now: float) -> Result | None:
     entry = {"at": now, "ok": False, "seconds": 0, "problems": problems}
     State(config.state).note("copy", entry)
     return Result(problems=problems, data={"copy": entry})
+
+
+def end() -> None:
+    """End the scheduled copy that is running. The next one uploads what is missing."""
+    tools.run(["systemctl", "stop", "flaskhost-backup@copy.service"])
 
 
 def reached(config: Config) -> restic.Restic:

@@ -73,6 +73,25 @@ class State:
         write_json(self.folder / "points.json", {"points": kept})
 
 
+class Busy(BackupError):
+    """Another run holds the lock.
+
+    Args:
+        holder: the verb of that run, its process, and since when.
+    """
+
+    def __init__(self, holder: str) -> None:
+        self.is_copy = holder.startswith("copy,")
+        ended = "it has ended"
+        if self.is_copy:
+            ended += ", or end it with: sudo systemctl stop flaskhost-backup@copy (the next copy continues)"
+        super().__init__(
+            f"Another run is active: {holder}.",
+            f"Wait until {ended}. Then run the same command again. To list the runs: systemctl list-units "
+            "'flaskhost-backup@*'",
+        )
+
+
 @contextlib.contextmanager
 def lock(
     who: str, path: Path = LOCK, seconds: float = LOCK_SECONDS, pause: Callable[[float], None] = time.sleep
@@ -86,18 +105,14 @@ def lock(
         pause: sleeps for a number of seconds; replaced in tests.
 
     Raises:
-        BackupError: another run held the lock for that time.
+        Busy: another run held the lock for that time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with lock_file.hold(path, who, seconds, pause):
             yield
     except lock_file.Busy as error:
-        raise BackupError(
-            f"Another run is active: {error.holder}.",
-            "Wait until it has ended, then run the same command again. To list the runs: systemctl list-units "
-            "'flaskhost-backup@*'",
-        ) from None
+        raise Busy(error.holder) from None
 
 
 def holder(path: Path = LOCK) -> str:
