@@ -71,7 +71,7 @@ docs: venv ## write the tables of options into the roles' READMEs and docs/apps.
 	python scripts/docs.py
 
 unit: venv ## unit tests of plugins/, roles' contracts and wiring (no host)
-	pytest tests/unit
+	pytest -n 2 --dist loadfile tests/unit
 
 sample-app-test: venv ## the sample app's own tests
 	@$(PYTHON) scripts/venv.py .cache/venvs/sample_app sample_app/requirements-test.txt --uv .venv/bin/uv

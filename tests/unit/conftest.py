@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import ansible.module_utils
@@ -15,3 +17,11 @@ sys.path.insert(0, str(ROOT / "roles" / "backup" / "files"))
 sys.path.insert(0, str(ROOT / "roles" / "postgres" / "files"))
 # pytest explains a failed assertion in files of tests; these are helpers beside them that assert as well.
 pytest.register_assert_rewrite("nginx_config", "release_site")
+
+
+@pytest.fixture(autouse=True)
+def _same_umask() -> Iterator[None]:
+    """Give each test the umask of a login. Some set another, as do the programs that they run."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)

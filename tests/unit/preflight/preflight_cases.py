@@ -6,6 +6,7 @@ import base64
 import copy
 import datetime
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,10 +18,25 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from loading import ROOT
 
+
+def case_name(value: object) -> str:
+    """The name of a value in a test's own name: short, and without keys and certificates, which are new in each run."""
+    return re.sub(r"-----BEGIN ([A-Z ]+)-----.*", r"<\1>", str(value), flags=re.DOTALL)[:60]
+
+
 #: Stands for whatever must not be shown; 44 characters that look like a real secret.
 SECRET = "q7Wd-Zk2pXv9Lr4TmB8nHs3YcJ6fGa1EuKo5Ri0NtVy="
+
+
+class Thing:
+    """An object that is nothing else. Its name is the same in all processes, and so is the name of a test with it."""
+
+    def __repr__(self) -> str:
+        return "<thing>"
+
+
 #: Takes an option out of the good app.
-GONE = object()
+GONE = Thing()
 #: A repository that is read over SSH, in the place of the folder.
 SSH_REPO: dict[str, Any] = {"path": GONE, "repo": "git@h.test:a/b.git", "version": "v1"}
 
@@ -181,7 +197,7 @@ CYCLIC.append(CYCLIC)
 SCALARS = [
     None, True, False, 0, -1, 1, 2, 8, 302, 10**5000, 1.5, float("nan"), float("inf"), "", " ", ".", "..", "/", "~",
     "trap", "shop", "shop:app", "shop.localhost", "https://shop.localhost", "a\0b", "\ud800", "x" * 9000, "é", "[]",
-    "{{ x }}", "sample_app", "../..", KEY, b"bytes", datetime.date(2026, 1, 1), {1, 2}, object(), CYCLIC, "\x1b[2J",
+    "{{ x }}", "sample_app", "../..", KEY, b"bytes", datetime.date(2026, 1, 1), {1, 2}, Thing(), CYCLIC, "\x1b[2J",
     "-----BEGIN PRIVATE KEY-----", "10.0.0.1/99", preflight.Unreadable("'x' is undefined"), preflight.Unreadable(),
     "10.0.0.7", "fd00::7", "*.shop.localhost", "acme", "files", "dns", LEAF,
 ]  # fmt: skip

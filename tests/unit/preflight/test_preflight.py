@@ -36,6 +36,7 @@ from preflight_cases import (
     SHARED_REPOSITORY,
     SSH_REPO,
     A,
+    case_name,
     found,
     good_apps,
     private_key,
@@ -95,7 +96,7 @@ def test_the_demo_has_no_problem() -> None:
         {"timeout": None, "limits": None, "health": {"status": 401}},
         {"env": {"MAIL_PASSWORD": "", "USE_TOKEN": True}, "release_command": "", "requirements": ""},
     ],
-    ids=str,
+    ids=case_name,
 )
 def test_uncommon_and_in_order(project: Path, changes: dict[str, Any]) -> None:
     assert preflight.find_problems(good_apps(changes), {}, {}, project) == []

@@ -26,6 +26,7 @@ from preflight_cases import (
     SECRET,
     SSH_REPO,
     A,
+    case_name,
     found,
     good_apps,
     own_pair,
@@ -365,7 +366,7 @@ MAPPING_FAULTS: list[tuple[str, str, Any]] = [
 MAPPING_FAULTS[-1][2]["shop"]["a"]["a"]["a"]["a"]["a"]["a"]["a"]["a"] = MAPPING_FAULTS[-1][2]["shop"]
 
 
-@pytest.mark.parametrize(("kind", "path", "changes"), APP_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "path", "changes"), APP_FAULTS, ids=case_name)
 def test_one_fault_of_an_app(project: Path, kind: str, path: str, changes: dict[str, Any]) -> None:
     problems = preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project)
     assert (kind, path) in found(problems)
@@ -378,7 +379,7 @@ def test_one_fault_of_an_app(project: Path, kind: str, path: str, changes: dict[
 EXPECTED_COMPANIONS = {"placeholder_repo", "secret_in_repo", "too_many_connections", "secret_in_command"}
 
 
-@pytest.mark.parametrize(("kind", "path", "apps"), MAPPING_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "path", "apps"), MAPPING_FAULTS, ids=case_name)
 def test_one_fault_of_the_mapping(project: Path, kind: str, path: str, apps: Any) -> None:
     problems = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project)
     assert (kind, path) in found(problems)

@@ -12,7 +12,18 @@ from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.apps.record import app_record
 from ansible.module_utils.flaskhost.host import accounts as host_accounts
 from ansible.module_utils.flaskhost.host import questions as host_questions
-from preflight_cases import ACCOUNT, ADMIN, DATABASES, GOOD_FACTS, GOOD_SETTINGS, OTHER_APP, found, good_apps, timers
+from preflight_cases import (
+    ACCOUNT,
+    ADMIN,
+    DATABASES,
+    GOOD_FACTS,
+    GOOD_SETTINGS,
+    OTHER_APP,
+    case_name,
+    found,
+    good_apps,
+    timers,
+)
 from rendering import load_filters
 
 # --- Its facts, and the way to it ------------------------------------------------------------------------------------
@@ -35,7 +46,7 @@ FACT_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "path", "changes"), FACT_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "path", "changes"), FACT_FAULTS, ids=case_name)
 def test_one_fault_of_the_host(project: Path, kind: str, path: str, changes: dict[str, Any]) -> None:
     problems = preflight.find_problems(good_apps(), GOOD_SETTINGS, GOOD_FACTS | changes, project)
     assert found(problems) == {(kind, path)}
@@ -79,7 +90,7 @@ REFUSALS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "cure", "changes"), REFUSALS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "cure", "changes"), REFUSALS, ids=case_name)
 def test_one_refusal_on_the_way(kind: str, cure: str, changes: dict[str, Any]) -> None:
     attempt = {"address": "192.0.2.7", "port": 1, "user": "op", "become": False, "connected": False, **changes}
     (problem,) = preflight.find_access_problems([{"attempt": attempt}, {"skipped": True}], "web1")

@@ -10,7 +10,7 @@ from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.preflight import role_options
 from ansible.module_utils.flaskhost.preflight.report import Unreadable
 from loading import ROOT
-from preflight_cases import GOOD_SETTINGS, INJECTION, SPECS, good_apps, problems_of
+from preflight_cases import GOOD_SETTINGS, INJECTION, SPECS, case_name, good_apps, problems_of
 
 # --- The site's settings ---------------------------------------------------------------------------------------------
 
@@ -61,7 +61,7 @@ def test_one_fault_of_the_variables_of_restic(kind: str, name: str, value: Any) 
     assert [found for found, path in problems if path.startswith("backup.second")] == [kind]
 
 
-@pytest.mark.parametrize(("kind", "path", "value"), FILE_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "path", "value"), FILE_FAULTS, ids=case_name)
 def test_one_fault_of_a_setting(kind: str, path: str, value: Any) -> None:
     assert problems_of({path.partition("[")[0]: value}) == {(kind, path)}
 
@@ -175,7 +175,7 @@ OPTION_FAULTS: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "path", "value"), OPTION_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "path", "value"), OPTION_FAULTS, ids=case_name)
 def test_one_fault_of_an_option(kind: str, path: str, value: Any) -> None:
     assert problems_of(options={path.partition("[")[0].partition(".")[0]: value}) == {(kind, path)}
 

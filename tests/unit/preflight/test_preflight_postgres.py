@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.postgres import server
-from preflight_cases import problems_of
+from preflight_cases import case_name, problems_of
 
 EXTRA = "postgres_extra_settings."
 VALUE_FAULTS: list[tuple[str, str, Any, dict[str, Any]]] = [
@@ -21,7 +21,7 @@ VALUE_FAULTS: list[tuple[str, str, Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "value", "said"), VALUE_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "name", "value", "said"), VALUE_FAULTS, ids=case_name)
 def test_one_fault_of_a_value(kind: str, name: str, value: Any, said: dict[str, Any]) -> None:
     site = {"postgres_extra_settings": {name: value}}
     assert problems_of(site, answers={"postgres": said}) == {(kind, EXTRA + name)}

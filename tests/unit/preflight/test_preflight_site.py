@@ -22,6 +22,7 @@ from preflight_cases import (
     SHARED_REPOSITORY,
     UV_OUTPUT,
     A,
+    case_name,
     found,
     good_apps,
 )
@@ -201,7 +202,7 @@ SETTINGS_FAULTS: list[tuple[str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "path", "changed"), SETTINGS_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "path", "changed"), SETTINGS_FAULTS, ids=case_name)
 def test_one_fault_of_the_settings(project: Path, kind: str, path: str, changed: Any) -> None:
     problems = preflight.find_problems(good_apps(), changed, GOOD_FACTS, project)
     assert found(problems) == {(kind, path)}
@@ -240,7 +241,7 @@ SITE_FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "path", "changes", "site"), SITE_FAULTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("kind", "path", "changes", "site"), SITE_FAULTS, ids=case_name)
 def test_one_fault_between_an_app_and_the_site(
     project: Path, kind: str, path: str, changes: dict[str, Any], site: dict[str, Any]
 ) -> None:

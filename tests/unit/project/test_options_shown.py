@@ -179,9 +179,9 @@ def options_shown(folder: Path) -> set[str]:
     shown = {".".join(("flask_apps", *place)) for app in apps for place in set_in(app, APP_OPTIONS)}
     for name, options in SETTINGS.items():
         shown |= {".".join((name, *place)) for mapping in found for place in set_in(mapping.get(name), options)}
-    defaults = dict(role_options())
+    defaults, of_the_site = dict(role_options()), settings()
     for mapping in found:
-        shown |= {name for name in settings() if mapping.get(name) not in (None, "", [], {})}
+        shown |= {name for name in of_the_site if mapping.get(name) not in (None, "", [], {})}
         shown |= {name for name, default in defaults.items() if name in mapping and mapping[name] != default}
     return shown
 
