@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,8 +15,18 @@ from playing import run_ansible
 from role_rules import ROLES
 
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
-#: The link by which an inventory takes in the wiring. Its name sorts first, so that an environment's own files win.
+WIRING = ROOT / "group_vars" / "all"
+#: The link by which each inventory took in the wiring before there was a plugin. Inventories made then have it still.
 LINK = Path("group_vars/all/00_shared")
+OWN = """
+timezone: Asia/Tokyo
+app_index_url: https://own.test/
+flask_apps:
+  shop:
+    domains: [shop.test]
+    source: {path: sample_app}
+    wsgi: guestbook:create_app()
+"""
 
 
 def ansible(program: str, *arguments: str, cwd: Path, **variables: str) -> str:
@@ -30,24 +41,21 @@ def test_the_environments_are_there() -> None:
     assert {"demo", "production", "staging"} <= set(ENVIRONMENTS)
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_an_environment_takes_in_the_wiring(environment: str) -> None:
-    link = ROOT / "inventories" / environment / LINK
-    assert link.is_symlink(), "a copy would not follow a change"
-    assert not link.readlink().is_absolute()
-    assert link.resolve() == ROOT / "group_vars" / "all"
-    assert min(path.name for path in link.parent.iterdir()) == link.name
+def test_nothing_in_the_project_is_a_link_to_the_wiring() -> None:
+    """A link breaks where an inventory is copied or moved."""
+    folders = [ROOT / "inventories", ROOT / "molecule"]
+    assert [path for folder in folders for path in folder.rglob("*") if path.is_symlink() and path.is_dir()] == []
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_an_environment_can_be_read(environment: str, tmp_path: Path) -> None:
     """From another folder: Ansible takes group_vars of the folder that it runs in, too."""
-    (tmp_path / "ansible.cfg").symlink_to(ROOT / "ansible.cfg")
     inventory = str(ROOT / "inventories" / environment)
-    listed = json.loads(ansible("ansible-inventory", "-i", inventory, "--list", "--export", cwd=tmp_path))
+    settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    listed = json.loads(ansible("ansible-inventory", "-i", inventory, "--list", "--export", cwd=tmp_path, **settings))
     variables = listed["all"]["vars"]
     assert "flask_apps" in variables
-    wired = {name for path in (ROOT / "group_vars/all").glob("*.yml") for name in yaml.safe_load(path.read_text())}
+    wired = {name for path in WIRING.glob("*.yml") for name in yaml.safe_load(path.read_text())}
     assert wired - variables.keys() == set()
     # A group without hosts is left out of the list, but has to be known.
     groups = (ROOT / "inventories" / environment / "hosts.yml").read_text()
@@ -77,32 +85,61 @@ PROBE = """
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The project with a play that shows what it sees instead of the real one, and an environment of its own."""
-    for name in ("group_vars", "plugins", "roles"):
+    for name in ("plugins", "roles"):
         (tmp_path / name).symlink_to(ROOT / name)
     for name in ("ansible.cfg", "site.yml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "playbooks").mkdir()
     (tmp_path / "playbooks" / "site.yml").write_text(PROBE)
-    inventory = tmp_path / "inventories" / "probe"
-    (inventory / LINK).parent.mkdir(parents=True)
-    (inventory / LINK).symlink_to("../../../../group_vars/all")
-    (inventory / "hosts.yml").write_text("all: {hosts: {probe: {ansible_connection: local}}}\n")
-    (inventory / LINK).with_name("own.yml").write_text(
-        "timezone: Asia/Tokyo\napp_index_url: https://own.test/\nflask_apps:\n  shop:\n"
-        "    domains: [shop.test]\n    source: {path: sample_app}\n    wsgi: guestbook:create_app()\n"
-    )
+    make_inventory(tmp_path / "inventories" / "probe")
     return tmp_path
 
 
-def test_both_ways_to_the_playbook_see_the_same(project: Path) -> None:
+def make_inventory(folder: Path) -> Path:
+    """Make an inventory with one host and variables of its own."""
+    own = folder / "group_vars" / "all" / "own.yml"
+    own.parent.mkdir(parents=True)
+    own.write_text(OWN)
+    (folder / "hosts.yml").write_text("all: {hosts: {probe: {ansible_connection: local}}}\n")
+    return folder
+
+
+def seen(project: Path, playbook: str, *inventories: Path | str) -> dict[str, Any]:
+    """What the play of the project shows with inventories."""
+    arguments = [word for inventory in inventories for word in ("-i", str(inventory))]
+    printed = ansible(
+        "ansible-playbook", *arguments, playbook, cwd=project, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json"
+    )
+    return json.loads(printed)["plays"][-1]["tasks"][-1]["hosts"]["probe"]["msg"]
+
+
+EXPECTED = {"apps": ["shop"], "wired": "Asia/Tokyo", "overridden": "https://own.test/"}
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/site.yml"])
+def test_both_ways_to_the_playbook_see_the_same(playbook: str, project: Path) -> None:
     """`site.yml` and `playbooks/site.yml`: the wiring, and the environment's own word where it has one."""
-    for playbook in ("site.yml", "playbooks/site.yml"):
-        arguments = ["-i", "inventories/probe", playbook]
-        shown = json.loads(
-            ansible("ansible-playbook", *arguments, cwd=project, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
-        )
-        seen = shown["plays"][-1]["tasks"][-1]["hosts"]["probe"]["msg"]
-        assert seen == {"apps": ["shop"], "wired": "Asia/Tokyo", "overridden": "https://own.test/"}, playbook
+    assert seen(project, playbook, "inventories/probe") == EXPECTED
+
+
+def test_an_inventory_may_be_anywhere(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A folder elsewhere, a file in it, one beside the playbook, and the second of two."""
+    elsewhere = make_inventory(tmp_path_factory.mktemp("elsewhere") / "production")
+    assert seen(project, "site.yml", elsewhere) == EXPECTED
+    assert seen(project, "site.yml", elsewhere / "hosts.yml") == EXPECTED
+    more = tmp_path_factory.mktemp("more") / "hosts.yml"
+    more.write_text("all: {hosts: {probe: {ansible_connection: local}}}\n")
+    assert seen(project, "site.yml", elsewhere, more) == EXPECTED
+    assert seen(project, "site.yml", more, elsewhere) == EXPECTED
+    shutil.move(elsewhere / "group_vars", project)
+    shutil.move(elsewhere / "hosts.yml", project)
+    assert seen(project, "site.yml", "hosts.yml") == EXPECTED
+
+
+def test_an_inventory_with_the_former_link_is_as_before(project: Path) -> None:
+    link = project / "inventories" / "probe" / LINK
+    link.symlink_to(WIRING)
+    assert seen(project, "site.yml", "inventories/probe") == EXPECTED
 
 
 def test_a_playbook_in_the_root_only_imports() -> None:

@@ -161,7 +161,7 @@ def scenario_variables(folder: Path) -> tuple[list[dict[str, Any]], list[dict[st
     found: list[dict[str, Any]] = []
     apps: list[dict[str, Any]] = []
     for path in sorted(folder.rglob("*.yml")):
-        if path.name != "molecule.yml" and "00_shared" not in path.parts:
+        if path.name != "molecule.yml":
             found += variables(yaml.safe_load(path.read_text()))
     for path in sorted(folder.rglob("*.py")):
         tree = ast.parse(path.read_text())
