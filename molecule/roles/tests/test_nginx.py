@@ -15,6 +15,11 @@ def test_nginx(host):
     ask = "curl --silent --insecure --resolve shop.test:443:127.0.0.1 --output /dev/null --write-out '%{http_code}'"
     assert host.run(f"{ask} https://shop.test/static/a.txt").stdout == "200"
     assert host.run(f"{ask} https://shop.test/").stdout == "502"
+    for path in ("", "static/missing.png"):
+        shown = host.run(f"{ask} --output /dev/stdout --dump-header /dev/stdout https://shop.test/{path}").stdout
+        assert "This site is not available right now." in shown
+        assert "x-content-type-options: nosniff" in shown
+        assert "content-type: text/html" in shown
     host.run_expect(
         [0], f"systemd-run --quiet --collect --unit=shop --property=UMask=0 python3 -c {shlex.quote(serve)}"
     )

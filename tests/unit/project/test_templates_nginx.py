@@ -228,13 +228,25 @@ def test_the_page_closes_the_site_and_not_the_gate() -> None:
         assert (
             visitors.one("if", "(-f", f"{page})").one("set").words[2] == f"$flaskhost_{name.replace('-', '_')}_closed"
         )
-        assert visitors.one("error_page").words[1:] == ["503", page]
+        assert visitors.one("error_page", "503").words[2:] == [page]
         assert visitors.one("location", "=", page).all("internal")
         for place in ("/", "@app"):
             assert not visitors.one("location", place).all("error_page"), "an app's own 503 stays its own"
         for address, port in ((GATE, "gate"), ("80", "challenges")):
             assert "maintenance" not in str(server(http, f"{name}.test", address)), port
     assert "proxy_intercept_errors" not in str(http)
+
+
+@pytest.mark.parametrize("item", [site(), bare(), site(uploads=5, methods=["GET"])])
+def test_nobody_sees_the_bare_error_of_nginx_where_no_slot_responds(item: dict[str, Any]) -> None:
+    visitors = server(nginx(item), "shop.test", "443")
+    assert visitors.one("recursive_error_pages").words[1:] == ["on"], "a missing static file is the app's, too"
+    for status in ("502", "504"):
+        (name,) = visitors.one("error_page", status).words[2:]
+        page = visitors.one("location", name)
+        assert page.one("return").words[1] == status
+        assert page.one("add_header", "X-Content-Type-Options")
+        assert page.one("types").block == []
 
 
 def test_settings_of_the_page_may_be_missing() -> None:
