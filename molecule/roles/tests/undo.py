@@ -27,6 +27,8 @@ MADE_BY_PACKAGES = (
     "/var/www/html/index.nginx-debian.html",
     # Its data.
     "/var/lib/postgresql/*",
+    # dpkg's, at midnight, and sudo's.
+    "/var/backups/alternatives.*", "/var/backups/apt.*", "/var/backups/dpkg.*", "/root/.sudo_as_admin_successful",
 )  # fmt: skip
 
 
