@@ -80,6 +80,7 @@ options:
   timers: {description: "Scheduled commands by name, each with command and on_calendar.", type: dict, default: {}}
   environment: {description: Environment variables that are not secret., type: dict, default: {}}
   secrets: {description: Secret environment variables., type: dict, default: {}}
+  files: {description: "Files to write into the code: content by path.", type: dict, default: {}}
   unit: {description: Name of the slots' unit before the at sign., type: str, required: true}
   unit_files: {description: Files that decide how a slot runs., type: list, elements: path, default: []}
   units_dir: {description: Folder of systemd's units., type: path, default: /etc/systemd/system}
@@ -193,6 +194,7 @@ ARGUMENT_SPEC = {
     "timers": {"type": "dict", "default": {}},
     "environment": {"type": "dict", "default": {}},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "files": {"type": "dict", "default": {}, "no_log": True},
     "unit": {"type": "str", "required": True},
     "unit_files": {"type": "list", "elements": "path", "default": []},
     "units_dir": {"type": "path", "default": "/etc/systemd/system"},
@@ -216,8 +218,8 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = dict(module.params)
-    # Environment variables are strings, whatever type YAML has parsed.
-    for name in ("environment", "secrets"):
+    # Variables and files are strings, whatever type YAML has parsed.
+    for name in ("environment", "secrets", "files"):
         options[name] = {key: _text(value) for key, value in options[name].items()}
     if len([name for name in ("source_path", "source_archive", "source_repo") if options[name]]) != 1:
         module.fail_json(msg=f"{options['app']}: set exactly one of source_path, source_archive and source_repo.")
