@@ -40,7 +40,7 @@ def _path_fault(path: Any) -> Fault | None:
     if not isinstance(path, str):
         return Fault("bad_file_path", f"A path must be a string, but is {type_name(path)}. Write it in quotes.")
     parts, normal, problem = path.split("/"), str(PurePosixPath(path)), ""
-    sizes = [len(part.encode("utf-8", "replace")) for part in parts]
+    *sizes, size = (len(text.encode("utf-8", "replace")) for text in (*parts, path))
     if path.startswith(("/", "~")) or ".." in parts:
         problem = "The path leads out of the code. Write it relative to the app's folder, without '..'."
         return Fault("unsafe_path", problem)
@@ -50,7 +50,7 @@ def _path_fault(path: Any) -> Fault | None:
         problem = "The path does not name a file. Write it relative to the app's folder."
     elif path != normal:
         problem = f"Write the path as {show(normal)}."
-    elif max(sizes) > LONGEST_NAME or sum(sizes) > LONGEST_PATH:
+    elif max(sizes) > LONGEST_NAME or size > LONGEST_PATH:
         problem = f"The path is too long. The limits are {LONGEST_NAME} bytes per name and {LONGEST_PATH} in all."
     return Fault("bad_file_path", problem) if problem else None
 
