@@ -144,6 +144,8 @@ from ansible.module_utils.flaskhost.deploy.lock import Locked
 from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
+#: Characters of a file's content that is masked in the output.
+SHORTEST = 4
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
     "verb": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback", "restart"]},
@@ -221,6 +223,8 @@ def main() -> None:
     # Variables and files are strings, whatever type YAML has parsed.
     for name in ("environment", "secrets", "files"):
         options[name] = {key: _text(value) for key, value in options[name].items()}
+    # Ansible masks whole contents in all output. A file with a line break or a digit would mask each of them.
+    module.no_log_values.difference_update(text for text in options["files"].values() if len(text.strip()) < SHORTEST)
     if len([name for name in ("source_path", "source_archive", "source_repo") if options[name]]) != 1:
         module.fail_json(msg=f"{options['app']}: set exactly one of source_path, source_archive and source_repo.")
     deployment = Deployment(module.run_command, options, check=module.check_mode)

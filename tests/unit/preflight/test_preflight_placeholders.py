@@ -22,6 +22,8 @@ FILES = {"a.toml": "{host} {data_dir}", "deep/er/.env": "", "uploads.py": "{!sec
         {"env": {"CONFIG": "{release_dir}/a.toml", "JSON": '{"a": {"host": 1}}', "FORMAT": "{0} {name!r} {host:>8}"}},
         {"files": FILES},
         {"files": {"instance/config.py": "x"}, "persistent": []},
+        # A module that the repository lacks.
+        {"files": {"serve.py": "from shop import app"}, "wsgi": "serve:app"},
     ],
 )
 def test_what_is_fine(project: Path, changes: dict[str, Any]) -> None:
@@ -36,6 +38,14 @@ def test_an_error_names_the_variable_and_the_cure(project: Path) -> None:
     assert problem["path"] == "flask_apps.shop.env.STORE"
     assert "{!database_url}" in problem["problem"]
     assert problem["example"].startswith("database: true")
+
+
+def test_a_file_that_cannot_be_evaluated_shows_no_part_of_it(project: Path) -> None:
+    """Ansible's own error can contain the value."""
+    apps = good_apps({"files": {"a.toml": preflight.Unreadable(f"unexpected {SECRET}")}})
+    (problem,) = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project)
+    assert problem["path"] == 'flask_apps.shop.files["a.toml"]'
+    assert SECRET not in str(problem)
 
 
 @pytest.mark.parametrize("option", ["env", "secrets", "files"])
