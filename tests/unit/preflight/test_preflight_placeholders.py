@@ -20,6 +20,8 @@ FILES = {"a.toml": "{host} {data_dir}", "deep/er/.env": "", "uploads.py": "{!sec
         {"database": False, "env": {"DATABASE_URL": "sqlite:///{data_dir}/a.db", "STORE": "{database_url}"}},
         {"database": False, "env": {"TEXT": "{!database_url} {!redis_url}"}},
         {"env": {"CONFIG": "{release_dir}/a.toml", "JSON": '{"a": {"host": 1}}', "FORMAT": "{0} {name!r} {host:>8}"}},
+        # Names like those of placeholders, which are no variables of Flaskhost's.
+        {"env": {"HOST": "{host}", "DATA_DIR": "{data_dir}", "RELEASE_DIR": "{release_dir}", "db": "{database_url}"}},
         {"files": FILES},
         {"files": {"instance/config.py": "x"}, "persistent": []},
         # A module that the repository lacks.

@@ -101,9 +101,9 @@ def _placeholder_faults(app: dict[Any, Any], option: str, name: str, value: str)
     used, given = placeholders.used(value), {*(get(app, dict, "env") or {}), *(get(app, dict, "secrets") or {})}
     databases, faults = used & {*placeholders.DATABASE}, []
     keeps = "To keep the text as it is, write {!%s}."
-    if name.lower() in used or (databases and name in DATABASE_VARIABLES):
-        word = min(used & {name.lower()} or databases)
-        problem = f"{{{word}}} cannot be used here: Flaskhost takes it from DATABASE_URL, or from SECRET_KEY."
+    sources = {**dict.fromkeys(DATABASE_VARIABLES, databases), placeholders.KEY.upper(): used & {placeholders.KEY}}
+    if circular := sources.get(name):
+        problem = f"{{{min(circular)}}} cannot be part of {name}, from which Flaskhost takes its value."
         cure = f"{option} without {name}: Flaskhost sets it. For another driver: database_driver"
         return [Fault("circular_placeholder", problem, cure)]
     for word in sorted(databases):
