@@ -236,9 +236,12 @@ def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: st
 
 
 def flask_release_warnings(values: Any, names: list[str]) -> list[str]:
-    """Warn about release commands that probably delete data; see :func:`preflight.release_warnings`."""
+    """Warn about release commands that probably delete data, and about misspelled placeholders.
+
+    See :func:`preflight.release_warnings` and :func:`preflight.placeholder_warnings`.
+    """
     apps, _settings = _apps_and_settings(values, names)
-    return preflight.release_warnings(apps, PROJECT_DIR)
+    return preflight.release_warnings(apps, PROJECT_DIR) + preflight.placeholder_warnings(apps)
 
 
 def flask_certbot_warnings(values: Any, names: list[str]) -> list[str]:

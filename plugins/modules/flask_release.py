@@ -80,6 +80,7 @@ options:
   timers: {description: "Scheduled commands by name, each with command and on_calendar.", type: dict, default: {}}
   environment: {description: Environment variables that are not secret., type: dict, default: {}}
   secrets: {description: Secret environment variables., type: dict, default: {}}
+  files: {description: "Files to write into the code: content by path.", type: dict, default: {}}
   unit: {description: Name of the slots' unit before the at sign., type: str, required: true}
   unit_files: {description: Files that decide how a slot runs., type: list, elements: path, default: []}
   units_dir: {description: Folder of systemd's units., type: path, default: /etc/systemd/system}
@@ -143,6 +144,8 @@ from ansible.module_utils.flaskhost.deploy.lock import Locked
 from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
+#: Characters of a file's content that is masked in the output.
+SHORTEST = 4
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
     "verb": {"type": "str", "default": "deploy", "choices": ["deploy", "rollback", "restart"]},
@@ -193,6 +196,7 @@ ARGUMENT_SPEC = {
     "timers": {"type": "dict", "default": {}},
     "environment": {"type": "dict", "default": {}},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "files": {"type": "dict", "default": {}, "no_log": True},
     "unit": {"type": "str", "required": True},
     "unit_files": {"type": "list", "elements": "path", "default": []},
     "units_dir": {"type": "path", "default": "/etc/systemd/system"},
@@ -216,9 +220,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = dict(module.params)
-    # Environment variables are strings, whatever type YAML has parsed.
-    for name in ("environment", "secrets"):
+    # Variables and files are strings, whatever type YAML has parsed.
+    for name in ("environment", "secrets", "files"):
         options[name] = {key: _text(value) for key, value in options[name].items()}
+    # Ansible masks whole contents in all output. A file with a line break or a digit would mask each of them.
+    module.no_log_values.difference_update(text for text in options["files"].values() if len(text.strip()) < SHORTEST)
     if len([name for name in ("source_path", "source_archive", "source_repo") if options[name]]) != 1:
         module.fail_json(msg=f"{options['app']}: set exactly one of source_path, source_archive and source_repo.")
     deployment = Deployment(module.run_command, options, check=module.check_mode)

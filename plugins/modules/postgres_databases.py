@@ -106,7 +106,7 @@ ARGUMENT_SPEC = {
             "name": {"type": "str", "required": True},
             "owner": {"type": "str", "default": ""},
             "owner_file": {"type": "str", "default": ""},
-            "owner_variables": {"type": "dict", "default": {}},
+            "owner_variables": {"type": "dict", "default": {}, "no_log": True},
             "connections": {"type": "int", "default": -1},
             "owner_connections": {"type": "int", "default": -1},
             "statement_timeout": {"type": "int", "default": 0},

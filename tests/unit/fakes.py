@@ -228,6 +228,11 @@ def fake_owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
         before = owners.get(path, (0, 0))
         owners[path] = (before[0] if uid == -1 else uid, before[1] if gid == -1 else gid)
 
+    def fchown(descriptor: int, uid: int, gid: int) -> None:
+        # A file that is put in place by a rename has its temporary name when it is given away.
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        owners[path.with_name(path.name.removeprefix(".").removesuffix(".partial"))] = (uid, gid)
+
     def path_stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         status, owner = real_stat(self, follow_symlinks=follow_symlinks), owners.get(self, (0, 0))
         if (status.st_uid, status.st_gid) == owner:
@@ -243,6 +248,7 @@ def fake_owners(monkeypatch: pytest.MonkeyPatch) -> dict[Path, tuple[int, int]]:
         return grp.struct_group((USER, "!", GID, [])) if name == USER else real_group(name)
 
     monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(os, "fchown", fchown)
     monkeypatch.setattr(Path, "stat", path_stat)
     monkeypatch.setattr(pwd, "getpwnam", getpwnam)
     monkeypatch.setattr(grp, "getgrnam", getgrnam)

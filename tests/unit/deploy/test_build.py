@@ -55,6 +55,8 @@ class Bench:
             "drain": 30,
             "processes": {},
             "timers": {},
+            "host": "shop.test",
+            "files": {},
         }
 
     def make(self, run: Callable[..., tuple[int, str, str]] | None = None, **options: Any) -> Record:
@@ -90,7 +92,9 @@ def test_it_has_one_name_on_all_hosts(bench: Bench) -> None:
 def test_its_variables_are_roots_alone(bench: Bench) -> None:
     folder = bench.store.path(bench.make().id)
     assert stat.S_IMODE((folder / "env").stat().st_mode) == 0o600
-    assert (folder / "env").read_text() == f'FLASKHOST_RELEASE="{folder.name}"\nNAME="value"\n'
+    assert (folder / "env").read_text() == (
+        f'FLASKHOST_RELEASE="{folder.name}"\nFLASKHOST_RELEASE_DIR="{folder}/app"\nNAME="value"\n'
+    )
 
 
 def test_the_commands_of_the_procfile_and_of_the_options(bench: Bench) -> None:

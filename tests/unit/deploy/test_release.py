@@ -431,6 +431,17 @@ def test_the_module_says_what_it_did_and_no_secret(site: Site, capsys: pytest.Ca
     assert "hunter" not in json.dumps(refused["invocation"])
 
 
+def test_the_module_shows_no_file(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    folders.pack(site.code, site.folder / "a.tar.gz", ["instance"])
+    site.answer(lambda *_: (500, "sesame in a file"))
+    files = {"empty.py": "\n", "one": "1", "secret": "sesame in a file"}
+    refused = run_module(site, capsys, files=files, archive=str(site.folder / "a.tar.gz"))
+    assert refused["failed"]
+    assert "sesame" not in json.dumps(refused)
+    # What is in nearly every message is not masked.
+    assert refused["msg"].count("********") == 1, refused["msg"]
+
+
 def test_no_secret_is_in_an_argument_of_any_command(site: Site) -> None:
     site.deploy(release_command="true", processes={"worker": "x"}, watch=1)
     key = environment.SecretKeys(Path(site.options["secrets_dir"])).read()[0]

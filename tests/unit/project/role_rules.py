@@ -22,6 +22,7 @@ SECTIONS = ["Requirements", "Example", "Options", "What a second run does not ch
 #: Mappings with keys that only the user knows.
 FREE_MAPPINGS = {
     "app_apps[].environment",
+    "app_apps[].files",
     "app_apps[].processes",
     "app_apps[].secrets",
     "app_apps[].timers",

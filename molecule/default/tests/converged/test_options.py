@@ -189,6 +189,35 @@ def test_configuration_is_the_one_named(host):
     assert environment(host, "ledger")["FLASK_CONFIG"] == "exhibition"
 
 
+def test_variables_have_the_values_of_their_placeholders(host):
+    found = environment(host, "ledger")
+    assert found["APP_KEY"] == found["SECRET_KEY"]
+    assert found["STORE"] == found["SQLALCHEMY_DATABASE_URI"]
+    assert found["MOTTO"] == '{"{host}": "ledger.test"}'
+    folder = f"/srv/ledger/releases/{found['FLASKHOST_RELEASE']}/app"
+    assert found["FLASKHOST_RELEASE_DIR"] == folder
+    assert found["RULES"] == f"{folder}/rules/ledger.toml"
+    # A rollback must not bring an old key back.
+    assert "APP_KEY" not in host.file("/srv/ledger/current/env").content_string
+    assert "\nAPP_KEY=" in "\n" + host.file("/etc/flaskhost/ledger/secret_key.env").content_string
+
+
+def test_release_command_has_the_owners_login_under_the_apps_own_name(host):
+    login = host.file("/etc/flaskhost/guestbook/database_owner.env").content_string
+    assert 'STORE="postgresql://guestbook-owner:' in login
+    assert environment(host, "guestbook")["STORE"].startswith("postgresql://guestbook@/")
+
+
+def test_file_is_in_the_release_and_for_the_app_alone(host, visitor):
+    assert post(visitor, "print(open(os.environ['RULES']).read())").body.strip() == 'home = "/srv/ledger/data"'
+    assert post(visitor, "open(os.environ['RULES'], 'a')").status == 500
+    path = "/srv/ledger/current/app/rules/ledger.toml"
+    file = host.file(path)
+    assert (file.user, file.group, file.mode) == ("root", "ledger", 0o640)
+    for user, status in (("ledger", 0), ("hello", 1), ("www-data", 1)):
+        assert host.run(f"sudo -u {user} cat {path}").rc == status, user
+
+
 def test_persistent_folder_can_be_written_and_lies_in_the_data(host, visitor):
     answer = post(visitor, "open('drafts/kept', 'w').write('a draft')")
     assert answer.status == 200, answer.body

@@ -49,7 +49,7 @@ RESERVED_NAMES = CLOUD_USERS.union(
 DOMAIN_NAME = r"(?=.{1,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 #: Variables that Flaskhost sets itself. An app's ``env`` and ``secrets`` cannot set them.
-OWN_VARIABLES = frozenset({"FLASK_APP", "FLASK_CONFIG", "FLASK_DEBUG", "FLASKHOST_RELEASE"})
+OWN_VARIABLES = frozenset({"FLASK_APP", "FLASK_CONFIG", "FLASK_DEBUG", "FLASKHOST_RELEASE", "FLASKHOST_RELEASE_DIR"})
 
 
 def is_address(name: str) -> bool:

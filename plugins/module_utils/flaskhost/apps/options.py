@@ -266,11 +266,23 @@ APP_OPTIONS: dict[str, Option] = {
     "config": Option(
         "str", "Value of `FLASK_CONFIG`.", "production", default="production", pattern=r"[A-Za-z_][\w.-]*"
     ),
-    "env": Option("dict", "Environment variables that are not secret.", {"MAIL_FROM": "shop@example.com"}, default={}),
+    "env": Option(
+        "dict",
+        "Environment variables that are not secret. Values can contain placeholders.",
+        {"MAIL_FROM": "shop@example.com"},
+        default={},
+    ),
     "secrets": Option(
         "dict",
-        "Secret environment variables. Store the values in ansible-vault.",
+        "Secret environment variables. Store the values in ansible-vault. Values can contain placeholders.",
         {"MAIL_PASSWORD": "{{ vault_shop_mail_password }}"},
+        default={},
+    ),
+    "files": Option(
+        "dict",
+        "Files to write into the app's folder of each release: paths and contents, which can be secret. Only root and "
+        "the app can read them.",
+        {"config/production.toml": 'MAIL_FROM = "shop@{host}"'},
         default={},
     ),
     "processes": Option(

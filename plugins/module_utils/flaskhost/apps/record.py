@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import placeholders
 from .names import (
     DATABASE_VARIABLES,
     GATE_ADDRESS,
@@ -39,6 +40,8 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
     first, *others = (str(domain) for domain in record["domains"])
     record["tls"]["mode"] = record["tls"]["mode"] or ("acme" if email else "selfsigned")
     root, unit = f"/srv/{name}", f"flask-{name}"
+    # RFC 3986, 3.2.2: without brackets, the last group of an IPv6 address would be parsed as a port.
+    canonical = f"[{first}]" if ":" in first else first
     for place in ("path", "archive"):
         record["source"][place] = _absolute(record["source"][place], project_dir)
     limits = record["database_limits"]
@@ -54,8 +57,7 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         name=name,
         variable=f"flask_apps.{name}",
         user=name,
-        # RFC 3986, 3.2.2: without brackets, the last group of an IPv6 address would be parsed as a port.
-        canonical_domain=f"[{first}]" if ":" in first else first,
+        canonical_domain=canonical,
         redirected_domains=[domain for domain in others if not is_wildcard(domain)],
         wildcard_domains=[domain for domain in others if is_wildcard(domain)],
         addresses=[domain for domain in (first, *others) if is_address(domain)],
@@ -88,7 +90,7 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         database_per_host=record["database"] and not {"DATABASE_URL"} & {*record["env"], *record["secrets"]},
         database_role_owner=f"{name}-owner" if apart else name,
         database_owner_file=f"/etc/flaskhost/{name}/database_owner.env",
-        database_owner_variables=_database_variables(name, record, f"{name}-owner:{{password}}") if apart else {},
+        database_owner_variables=_owner_variables(name, record, placeholders.places(root, canonical)) if apart else {},
         database_connections=None,
         database_pool_size=None,
         database_owner_connections=None,
@@ -226,6 +228,21 @@ def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
         derived |= _database_variables(name, record, name, POOL_PORT if record["database_pool"] else 0)
     given = {key: as_text(value) for key, value in record["env"].items()}
     return {**derived, **given}
+
+
+def _owner_variables(name: str, record: dict[str, Any], places: dict[str, str]) -> dict[str, str]:
+    """Return the variables with the login of the tables' owner, also under the names that the user chose.
+
+    Args:
+        name: the app's name.
+        record: the app's record.
+        places: the values of the other placeholders.
+    """
+    variables = _database_variables(name, record, f"{name}-owner:{{password}}")
+    values = {key.lower(): url for key, url in variables.items()} | places
+    given = {key: as_text(value) for key, value in {**record["env"], **record["secrets"]}.items()}
+    further = {key: value for key, value in given.items() if placeholders.used(value) & {*placeholders.DATABASE}}
+    return variables | {key: placeholders.fill(value, values) for key, value in further.items()}
 
 
 def _database_variables(name: str, record: dict[str, Any], who: str, port: int = 0) -> dict[str, str]:

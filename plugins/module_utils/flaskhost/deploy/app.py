@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # Absolute imports, here and in the modules around: Mitogen does not find relative ones.
+from ansible.module_utils.flaskhost.apps import placeholders
 from ansible.module_utils.flaskhost.deploy import environment, processes, server
 from ansible.module_utils.flaskhost.deploy.database import Database
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
@@ -150,15 +151,28 @@ class App:
             return f"{release} is live, but its slot does not run, so visitors get an error page."
         return f"{release} still serves."
 
-    def variables(self) -> dict[str, str]:
-        """Return the release's variables, without its name and without the generated signing keys."""
+    def given(self) -> dict[str, str]:
+        """Return the variables as the user's options give them, with placeholders."""
         return {**self.options["environment"], **self.options["secrets"]}
 
+    def variables(self) -> dict[str, str]:
+        """Return the release's variables, without its name and folder and without the generated signing keys."""
+        return placeholders.fill_variables(
+            self.given(), placeholders.places(self.options["root"], self.options["host"])
+        )
+
     def signing_keys(self) -> list[str]:
-        """Return the keys that sign sessions; none if the user sets the app's ``SECRET_KEY``."""
-        if "SECRET_KEY" in self.variables():
+        """Return the keys that sign sessions; none if the user sets the app's ``SECRET_KEY``.
+
+        Further names of the key stay until no release that uses them is left, so that rollbacks find them.
+        """
+        given = self.given()
+        if "SECRET_KEY" in given:
             return []
-        return self.keys.read() if self.check else self.keys.ensure()
+        if self.check:
+            return self.keys.read()
+        kept = {name for record in self.store.all_records() for name in record.key_names}
+        return self.keys.ensure(kept.union(placeholders.key_names(given)))
 
     def database(self, variables: dict[str, str]) -> Database:
         return Database(variables.get("DATABASE_URL", ""), self.user, self.options["app"])

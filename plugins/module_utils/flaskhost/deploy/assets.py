@@ -14,6 +14,12 @@ from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.host import tree
 
 
+def places(wsgi: str, named: str = "") -> list[Path]:
+    """Return where the folder of static files can be, relative to the app's folder; see :func:`find_folder`."""
+    module = Path(*wsgi.partition(":")[0].split("."))
+    return [Path(named)] if named else [module / "static", module.parent / "static", Path("src") / module / "static"]
+
+
 def find_folder(app_dir: Path, code: Path, wsgi: str, named: str = "") -> Path | None:
     """Find the folder of static files in the code of a release.
 
@@ -27,9 +33,7 @@ def find_folder(app_dir: Path, code: Path, wsgi: str, named: str = "") -> Path |
         The resolved path of the folder, without symbolic links, or None. A folder outside of the code, reached through
         a link, counts as None.
     """
-    module = Path(*wsgi.partition(":")[0].split("."))
-    places = [Path(named)] if named else [module / "static", module.parent / "static", Path("src") / module / "static"]
-    folder = next((app_dir / place for place in places if (app_dir / place).is_dir()), None)
+    folder = next((app_dir / place for place in places(wsgi, named) if (app_dir / place).is_dir()), None)
     return folder.resolve() if folder and folder.resolve().is_relative_to(code.resolve()) else None
 
 

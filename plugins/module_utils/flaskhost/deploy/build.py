@@ -6,12 +6,15 @@ import grp
 import itertools
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.apps import placeholders
 from ansible.module_utils.flaskhost.deploy import assets, environment, procfile, virtualenv
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
@@ -44,7 +47,7 @@ class Build:
             identity: the identity for its record.
             parts: the digests for its record.
             revision: the commit, or the digest of the folder or archive.
-            variables: its variables, including secrets.
+            variables: its variables, including secrets, with placeholders.
 
         Returns:
             Its record, already written: the release is complete.
@@ -100,7 +103,12 @@ class Build:
         if Path(self.options["server_config"]).exists():
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
-        atomic.write(folder / "env", environment.render({**variables, "FLASKHOST_RELEASE": record.id}))
+        places = placeholders.places(str(self.store.root), self.options["host"], record.id)
+        self._write_files(app_dir, static, group, places)
+        record.key_names = placeholders.key_names(variables)
+        own = {"FLASKHOST_RELEASE": record.id, "FLASKHOST_RELEASE_DIR": places["release_dir"]}
+        text = environment.render({**placeholders.fill_variables(variables, places), **own})
+        atomic.write(folder / "env", text)
         # Survive a power failure from here on: if the record exists, the release is complete.
         os.sync()
         self.store.write(record)
@@ -162,6 +170,39 @@ class Build:
             with tree.folder(app_dir, name.parent, make=True) as parent:
                 tree.remove(name.name, parent)
                 os.symlink(kept, name.name, dir_fd=parent)
+
+    def _write_files(self, app_dir: Path, static: Path | None, group: int, places: dict[str, str]) -> None:
+        """Write the user's own files into the code, readable for root and the app only. Nothing is built after this.
+
+        Args:
+            app_dir: the app's folder, without links in its path.
+            static: the folder of static files, which are published.
+            group: the app's group.
+            places: the values of the placeholders.
+
+        Raises:
+            ReleaseError: a file would be published, or its place is taken by something other than a file.
+        """
+        step = "Write the files"
+        for name, content in sorted(self.options["files"].items()):
+            path = Path(name)
+            if static and (app_dir / path).is_relative_to(static):
+                reason = f"files names {name}, but the web server publishes its folder {static.name}."
+                raise ReleaseError(step, reason, "Choose a path outside of the static files.")
+            try:
+                with tree.folder(app_dir, path.parent, make=True) as parent:
+                    with suppress(FileNotFoundError):
+                        if not stat.S_ISREG(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode):
+                            raise NotADirectoryError
+                    here = Path(f"/proc/self/fd/{parent}") / path.name
+                    atomic.write(here, placeholders.fill(content, places), mode=0o640, owner=(0, group))
+            except (NotADirectoryError, IsADirectoryError):
+                reason = f"files names {name}, but a link, a folder or another kind of file is in its path."
+                raise ReleaseError(step, reason, "Choose another path, or remove it from the source.") from None
+            except ValueError:
+                # Without the error's own text, which contains the content.
+                reason = f"files names {name!r}, whose path or content is not valid UTF-8."
+                raise ReleaseError(step, reason, "Encode binary content as base64.") from None
 
     def _has_data(self, name: Path) -> bool:
         """Check whether a data folder exists. A link of the app or the operator counts and is not followed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.host import atomic
@@ -72,10 +72,27 @@ class SecretKeys:
         except FileNotFoundError:
             return []
 
-    def write(self, keys: list[str]) -> bool:
-        """Write the keys and the environment file for systemd. Return whether either of them changed."""
-        changed = False
-        for path, text in ((self.file, "".join(f"{key}\n" for key in keys)), (self.variables_file, self.render(keys))):
+    def names(self) -> set[str]:
+        """Return the further names of the key that signs, as the environment file for systemd has them."""
+        try:
+            text = self.variables_file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return set()
+        # The keys contain no line breaks.
+        return {*re.findall(r"^(\w+)=", text, re.MULTILINE)} - {"SECRET_KEY", "SECRET_KEY_FALLBACKS"}
+
+    def write(self, keys: list[str], names: Iterable[str] | None = None) -> bool:
+        """Write the keys and the environment file for systemd.
+
+        Args:
+            keys: the keys.
+            names: further names of the key that signs; unchanged if None.
+
+        Returns:
+            Whether either of the files changed.
+        """
+        changed, variables = False, self.render(keys, self.names() if names is None else names)
+        for path, text in ((self.file, "".join(f"{key}\n" for key in keys)), (self.variables_file, variables)):
             try:
                 present = path.read_text(encoding="utf-8")
             except FileNotFoundError:
@@ -85,15 +102,19 @@ class SecretKeys:
                 changed = True
         return changed
 
-    def ensure(self) -> list[str]:
-        """Return the keys on this host. Generate one if there is none."""
+    def ensure(self, names: Iterable[str] | None = None) -> list[str]:
+        """Return the keys on this host. Generate one if there is none.
+
+        Args:
+            names: see :meth:`write`.
+        """
         keys = self.read() or [new_secret_key()]
-        self.write(keys)
+        self.write(keys, names)
         return keys
 
-    def render(self, keys: list[str]) -> str:
+    def render(self, keys: list[str], names: Iterable[str] = ()) -> str:
         """Return the environment file for systemd; the fallbacks are JSON, as Flask's ``from_prefixed_env`` expects."""
-        variables = {"SECRET_KEY": keys[0]}
+        variables = dict.fromkeys(("SECRET_KEY", *names), keys[0])
         if keys[1:]:
             variables["SECRET_KEY_FALLBACKS"] = json.dumps(keys[1:])
         return render(variables)

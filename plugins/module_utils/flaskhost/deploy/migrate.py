@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.apps import placeholders
 from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
 from ansible.module_utils.flaskhost.deploy.hints import hint
@@ -148,6 +149,14 @@ class Migration:
                 self.app.outcome.warnings.append(warning)
             return ""
 
+    def _check_names(self, owner_file: str, step: str) -> None:
+        """Require the owner's login under each name that the variables have for the database."""
+        text = "\n" + Path(owner_file).read_text(encoding="utf-8") if owner_file else ""
+        for name, value in sorted(self.app.given().items() if text else ()):
+            if placeholders.used(value) & {*placeholders.DATABASE} and f"\n{name}=" not in text:
+                reason = f"{name} names the database, but {owner_file} does not have the owner's login under this name."
+                raise ReleaseError(step, reason, "Run site.yml first: ansible-playbook site.yml --tags postgres")
+
     def _run(self, kind: str, text: str, record: Record, command: list[str]) -> None:
         """Run a command with the code and the variables of a release, in the app's sandbox.
 
@@ -163,6 +172,7 @@ class Migration:
         step = f"Run the {kind} command"
         folder, owner_file = self.app.store.path(record.id), self.app.options["owner_file"]
         group = as_owner(self.app.run, owner_file, step) if owner_file else ""
+        self._check_names(owner_file, step)
         arguments = sandboxed(
             command,
             user=self.app.user,

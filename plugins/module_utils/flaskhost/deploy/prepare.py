@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import shutil
 import sys
 from typing import Any
 
+from ansible.module_utils.flaskhost.apps import placeholders
 from ansible.module_utils.flaskhost.deploy import environment, freeze, processes, server
 from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App, digest
 from ansible.module_utils.flaskhost.deploy.build import Build
@@ -85,7 +87,7 @@ class Preparation:
         options = self.app.options
         parts: dict[str, Any] = {
             "code": [revision, options["source_subdir"]],
-            "variables": environment.render(self.app.variables()),
+            "variables": self._with_host(environment.render(self.app.given())),
             "keys": self.app.signing_keys(),
             # Includes Python's minor version: after a distribution upgrade, no virtual environment works.
             "packages": [
@@ -97,7 +99,13 @@ class Preparation:
             "settings": [options[name] for name in ("wsgi", "persistent", "static_path")],
             "commands": [options[name] for name in ("release_command", "processes", "timers")],
         }
+        if options["files"]:
+            parts["files"] = self._with_host(json.dumps(options["files"], sort_keys=True))
         return {name: digest(value) for name, value in parts.items()}
+
+    def _with_host(self, text: str) -> str:
+        """Add the value of ``{host}`` to a text that uses it. All other placeholders follow from other parts."""
+        return text + self.app.options["host"] if "host" in placeholders.used(text) else text
 
     def find(self) -> Record | None:
         """Find or build the requested release; None if it is already live, or if its code is not on the host yet.
@@ -128,7 +136,7 @@ class Preparation:
             self.app.outcome.revision = revision
             return None
         build = Build(self.app.run, self.app.options, self.app.store, self.app.note)
-        record = build.make(identity, parts, revision, self.app.variables())
+        record = build.make(identity, parts, revision, self.app.given())
         self.app.outcome.warnings += build.warnings
         return record
 

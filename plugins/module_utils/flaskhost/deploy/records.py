@@ -41,6 +41,7 @@ class Record:
             started.
         memory_mb: memory limit of each of its processes, in MB.
         drain: seconds that each of them has to finish.
+        key_names: the further names of the generated signing key in its variables.
         release_command: the command that ran before it first went live.
         schema_before: the revision of the database schema before that command; empty if unknown.
         schema_after: the revision after it.
@@ -66,6 +67,7 @@ class Record:
     size: str = ""
     memory_mb: int = 512
     drain: int = 30
+    key_names: list[str] = field(default_factory=list)
     release_command: str = ""
     schema_before: str = ""
     schema_after: str = ""

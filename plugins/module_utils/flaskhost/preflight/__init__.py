@@ -6,8 +6,8 @@ raises an error: for any input, the result is a list. No text ever contains a va
 * :mod:`report`: read the input, collect the problems, and format messages;
 * :mod:`schema`: checks of one option against :data:`apps.options.APP_OPTIONS`;
 * :mod:`rules`: checks for known mistakes in one option, in a module for each subject;
-* :mod:`apps`, :mod:`variables`, :mod:`code_tree`, :mod:`budget`: options that depend on each other, the code on the
-  control node, and what all apps together need of the host;
+* :mod:`apps`, :mod:`variables`, :mod:`app_files`, :mod:`code_tree`, :mod:`budget`: options that depend on each other,
+  the code on the control node, and what all apps together need of the host;
 * :mod:`certificates`: TLS, and the CA that issues the certificates;
 * :mod:`backup`: backups, and their references to the apps;
 * :mod:`accounts`: the host's users and groups with the names of the apps, :mod:`databases`: PostgreSQL's roles and
@@ -42,6 +42,7 @@ from .release_command import release_warnings
 from .report import Problem, Report, Unreadable, get, read, read_item
 from .role_options import check_role_options
 from .settings import SETTINGS, check_settings
+from .variables import placeholder_warnings
 
 __all__ = [
     "Problem",
@@ -52,6 +53,7 @@ __all__ = [
     "find_problems",
     "host_questions",
     "hosts_with_repository",
+    "placeholder_warnings",
     "read_item",
     "release_warnings",
     "render",

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..apps.names import RESERVED_NAMES
 from ..apps.options import APP_OPTIONS
+from .app_files import check_files
 from .calendars import EXAMPLE_TIMER
 from .certificates import same_name
 from .code_tree import check_code, check_source
@@ -82,6 +83,7 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
     if code := check_source(report, place, app, project_dir):
         check_code(report, place, app, *code)
     check_variables(report, place, app)
+    check_files(report, place, app)
     _check_background(report, place, app)
     _check_secrets_in_commands(report, place, app)
     _check_persistent(report, place, app)

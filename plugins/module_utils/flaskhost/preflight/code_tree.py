@@ -144,7 +144,7 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
     if (wheelhouse := get(app, str, "wheelhouse")) and report.clean((*place, "wheelhouse")):
         _check_wheelhouse(report, (*place, "wheelhouse"), wheelhouse, code, top)
     if report.clean((*place, "wsgi")) and (wsgi := get(app, str, "wsgi")):
-        _check_module(report, (*place, "wsgi"), wsgi, code)
+        _check_module(report, (*place, "wsgi"), wsgi, code, get(app, dict, "files") or {})
     static = get(app, str, "static", "path")
     if static and report.clean((*place, "static", "path")) and not _is_folder(code / static):
         problem = f"There is no folder {static} in {code}. {_there('Folders', _names(code, folders=True))}"
@@ -182,8 +182,10 @@ def _check_wheelhouse(report: Report, place: Place, named: str, code: Path, top:
         )
 
 
-def _check_module(report: Report, place: Place, wsgi: str, code: Path) -> None:
+def _check_module(report: Report, place: Place, wsgi: str, code: Path, files: dict[Any, Any]) -> None:
     module, _colon, target = wsgi.partition(":")
+    if {f"{module.replace('.', '/')}{end}" for end in (".py", "/__init__.py")} & files.keys():
+        return
     there: set[str] = set()
     for root in (code, code / "src"):
         path = root.joinpath(*module.split("."))

@@ -150,7 +150,7 @@ def _add_unreadable(report: Report, place: Place, reason: str) -> None:
         cure = "the same command with --ask-vault-pass, or with --vault-password-file FILE"
         report.add("vault_locked", place, problem, cure)
         return
-    guarded = any(step in ("secrets", "env", "source", "tls") for step in place[2:3]) or place[:1] == ("acme",)
+    guarded = any(step in ("secrets", "env", "files", "source", "tls") for step in place[2:3]) or place[:1] == ("acme",)
     if guarded and not _HARMLESS_REASON.fullmatch(reason):
         reason = "its template fails; the reason is not shown, because it could contain the value"
     cure = "a value, or a template that works"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
 from typing import Any
 
-from ..apps.names import OWN_VARIABLES
-from .report import Fault, Place, Report, Unreadable, get, show, snippet, type_name
+from ..apps import placeholders
+from ..apps.names import DATABASE_VARIABLES, OWN_VARIABLES
+from .report import Fault, Place, Report, Unreadable, get, path_text, read, show, snippet, type_name
 from .rules.domains import PASSWORD_IN_URL
 
 #: Characters. 32 hexadecimal digits are 128 bits; Flask's documentation generates a SECRET_KEY of 64.
@@ -16,6 +19,9 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME = re.compile(
     r"(?i)(?:.*_)?(?:SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|API_?KEY|PRIVATE|CREDENTIALS?)(?:_.*)?"
 )
+#: A text in braces, in which typing errors of a placeholder are found by their similarity.
+_BRACES = re.compile(r"\{(\w{4,30})\}")
+_ALIKE = 0.8
 #: Placeholders for secrets. No generator produces one of them: the shortest has 8 letters.
 _PLACEHOLDER = re.compile(r"(?is)<[^<>]*>|.*(?:change|replace)[-_ ]?(?:me|this).*|(?:your|insert|enter)[-_ ].*|\.+")
 #: The secrets that attackers try first, without hyphens, underscores and spaces.
@@ -45,6 +51,9 @@ def check_variables(report: Report, place: Place, app: dict[Any, Any]) -> None:
                 fault = _value_fault(option, name, value)
             if fault:
                 report.add(fault.kind, here, fault.problem, fault.example)
+            elif isinstance(value, str):
+                for fault in _placeholder_faults(app, option, name, value):
+                    report.add(fault.kind, here, fault.problem, fault.example)
             if option == "secrets" and name in env:
                 problem = "The variable is also in env. Keep it in secrets, and remove it from env."
                 report.add("variable_twice", here, problem, "env without it")
@@ -76,7 +85,7 @@ def _value_fault(option: str, name: str, value: Any) -> Fault | None:
     if value is None:
         problem = 'The variable has no value. Write "" for an empty string, or remove the line.'
         return Fault("bad_variable_value", problem, snippet((option, name), ""))
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value not in ("", f"{{{placeholders.KEY}}}"):
         problem = ""
         if _SECRET_NAME.fullmatch(name):
             problem = "Its name looks like a secret, and the values of env can end up in files and logs."
@@ -85,6 +94,51 @@ def _value_fault(option: str, name: str, value: Any) -> Fault | None:
         if problem:
             return Fault("secret_in_env", f"{problem} Move it to secrets.", _secret_example(name))
     return None
+
+
+def _placeholder_faults(app: dict[Any, Any], option: str, name: str, value: str) -> list[Fault]:
+    """Return what is wrong with the placeholders in the value of a variable."""
+    used, given = placeholders.used(value), {*(get(app, dict, "env") or {}), *(get(app, dict, "secrets") or {})}
+    databases, faults = used & {*placeholders.DATABASE}, []
+    keeps = "To keep the text as it is, write {!%s}."
+    sources = {**dict.fromkeys(DATABASE_VARIABLES, databases), placeholders.KEY.upper(): used & {placeholders.KEY}}
+    if circular := sources.get(name):
+        problem = f"{{{min(circular)}}} cannot be part of {name}, from which Flaskhost takes its value."
+        cure = f"{option} without {name}: Flaskhost sets it. For another driver: database_driver"
+        return [Fault("circular_placeholder", problem, cure)]
+    for word in sorted(databases):
+        if get(app, bool, "database") is False and word.upper() not in given:
+            problem = f"{{{word}}} needs a database, but the app has none. {keeps % word}"
+            cure = f"database: true, or secrets with {word.upper()}"
+            faults.append(Fault("placeholder_without_value", problem, cure))
+    for word in sorted(used & {*placeholders.RESERVED}):
+        problem = f"{{{word}}} has no value, because Flaskhost runs no Redis for apps. {keeps % word}"
+        faults.append(Fault("placeholder_without_value", problem, snippet((option, name), "redis://cache.localhost/0")))
+    if placeholders.KEY in used and value != f"{{{placeholders.KEY}}}":
+        problem = f"{{{placeholders.KEY}}} must be the whole value, so that a rotation of the key can change it."
+        problem = f"{problem} {keeps % placeholders.KEY}"
+        faults.append(Fault("mixed_placeholder", problem, snippet((option, name), f"{{{placeholders.KEY}}}")))
+    if databases and "release_dir" in used:
+        problem = f"{{{min(databases)}}} and {{release_dir}} cannot be in one value: the login of the tables' owner is "
+        problem += "not part of a release. Use two variables."
+        faults.append(Fault("mixed_placeholder", problem, snippet((option, name), f"{{{min(databases)}}}")))
+    return faults
+
+
+def placeholder_warnings(apps: Any) -> list[str]:
+    """Warn about texts that look like misspelled placeholders. The texts stay as they are.
+
+    Args:
+        apps: the user's ``flask_apps``, of any type.
+    """
+    apps, found = read(Report([]), (), apps), []
+    for app, option in itertools.product(apps if isinstance(apps, dict) else (), ("env", "secrets", "files")):
+        for name, value in (get(apps[app], dict, option) or {}).items():
+            for word in sorted({*_BRACES.findall(value)} - {*placeholders.NAMES}) if isinstance(value, str) else ():
+                if near := difflib.get_close_matches(word, placeholders.NAMES, 1, _ALIKE):
+                    place = path_text(("flask_apps", app, option, name))
+                    found.append(f"{place}: {{{word}}} is not a placeholder, and is kept. Did you mean {{{near[0]}}}?")
+    return found
 
 
 def _secret_fault(name: str, value: Any) -> Fault | None:
