@@ -12,22 +12,30 @@ import shutil
 import stat
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.deploy import lockfiles, pins
 from ansible.module_utils.flaskhost.deploy.hints import hint
+from ansible.module_utils.flaskhost.deploy.selection import (
+    LONGEST_LOCK,
+    LONGEST_SETTINGS,
+    Selection,
+    find_fault,
+    project_folder,
+    read_project,
+)
 from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest, read_text
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
 
 #: Written last: an environment without this file was interrupted, and is rebuilt.
 MARK = ".complete"
-#: The hash of a package in a requirements file, and in uv.lock.
-_HASHED = re.compile(r"--hash=|\bhash = \"")
+#: The hash of a package in a requirements file.
+_HASHED = re.compile(r"--hash=")
 #: The files that can pin the dependencies, most exact first.
-CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
-#: Maximum bytes of a file that pins dependencies, and of a project's settings: root reads both into memory.
-_LONGEST_LOCK, _LONGEST_SETTINGS = 16 * 1024**2, 1024**2
+CANDIDATES = (*lockfiles.file_names(), "requirements.txt", "pyproject.toml")
 #: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
 _DEEPEST = 100
 #: Patterns, by the file's name, of entries that install code from the source itself (`-e .`, `./library`, a path
@@ -62,12 +70,12 @@ def find_requirements(folder: Path, named: str = "", top: Path | None = None) ->
 
 def _has_dependencies(path: Path) -> bool:
     try:
-        return bool(tomllib.loads(_read(path, _LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
-    except tomllib.TOMLDecodeError:
+        return bool(tomllib.loads(_read(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
+    except (tomllib.TOMLDecodeError, RecursionError, AttributeError):
         return False
 
 
-def _read(path: Path, longest: int = _LONGEST_LOCK) -> str:
+def _read(path: Path, longest: int = LONGEST_LOCK) -> str:
     return read_text(path, longest, "Build the virtual environment")
 
 
@@ -163,6 +171,7 @@ class Builder:
         wheelhouse: a folder with all packages, which is then the only source of packages.
         top: the folder of the whole source; files outside of it are not included. If None, the folder of the lock file.
         server_lock: the application server and its dependencies, pinned, with their hashes.
+        selection: the extras, the groups and the project to install.
     """
 
     def __init__(
@@ -179,11 +188,13 @@ class Builder:
         wheelhouse: Path | None = None,
         top: Path | None = None,
         server_lock: str = "",
+        selection: Selection | None = None,
     ) -> None:
         self.run, self.user, self.code, self.folder, self.cache = run, user, code, folder, cache
         self.account = build_account(user)
         self.uv, self.python, self.index_url = uv, python, index_url
         self.wheelhouse, self.top, self.server_lock = wheelhouse, top, server_lock
+        self.selection = selection or Selection()
         self.warnings: list[str] = []
 
     def key(
@@ -204,9 +215,18 @@ class Builder:
             # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
             # take a second for a gigabyte, and only when a release is built.
             parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
+        if lockfiles.kind(requirements.name):
+            # Earlier versions of Flaskhost resolved the packages of a lock file anew.
+            parts += ["as locked", *self._member(requirements, app_dir or requirements.parent)]
+        if self.selection:
+            parts.append(repr(self.selection))
         texts = {path: _read(path) for path in [requirements, *_included(requirements, self.top)]}
         local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
-        if any(local.search(text) for text in texts.values()):
+        if lockfiles.kind(requirements.name) in ("", "uv.lock"):
+            has_local = any(local.search(text) for text in texts.values())
+        else:
+            has_local = any(pin.local for pin in self._converted(requirements))
+        if self.selection.project or has_local:
             # The environment contains this release's code, so no other release can use it.
             parts.append(str(requirements))
         digest = hashlib.sha256("\0".join(parts).encode())
@@ -240,28 +260,36 @@ class Builder:
             return target
         if target.exists():
             remove(target)
-        extra_file, server_file = target / "extra-packages.txt", target / "server.txt"
+        if self.selection and (fault := find_fault(self.selection, requirements, app_dir)):
+            raise ReleaseError(pins.STEP, f"install.{fault.option}: {fault.problem}", fault.cure)
         target.mkdir(parents=True)
-        # While the folder still belongs to root.
-        for path, lines in ((extra_file, map(_one_line, extra_packages)), (server_file, [self.server_lock])):
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            path.chmod(0o644)
-        self._make_room(target)
+        self._make_room()
+        locked = self._locked(requirements, app_dir, target)
+        name, _, wanted = server_package.partition("==")
+        lists = _write_lists(target, {
+            "extra-packages": [_one_line(entry) for entry in extra_packages],
+            "server": [self.server_lock],
+            "locked": [pin.line for pin in locked],
+            "constraints": [pin.line for pin in locked if pin.version],
+            "constraints-server": [pin.line for pin in locked if pin.version and pin.name != pins.normalized(name)],
+        })  # fmt: skip
+        account = pwd.getpwnam(self.account)
+        os.chown(target, account.pw_uid, account.pw_gid)
+        target.chmod(0o755)
         # uv clears a folder that it cannot remove; --allow-existing uses the folder as it is.
         self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
-        locked = requirements
-        if requirements.name == "uv.lock":
-            locked = target / "requirements.txt"
-            export = ["--frozen", "--no-dev", "--no-emit-project", "--quiet", "--output-file", str(locked)]
-            self._uv("export", "--format", "requirements-txt", *export, directory=requirements.parent, target=target)
-        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(target)]
-        if self.wheelhouse:
-            install += ["--no-index", "--find-links", str(self.wheelhouse)]
-        self._uv(*install, "-r", str(locked), directory=app_dir, target=target)
+        if lockfiles.kind(requirements.name):
+            # Paths in the file start at the lock file's folder.
+            hashes = ["--require-hashes"] if all(pin.hashed and pin.version for pin in locked) else []
+            install = ["--no-deps", *hashes, "-r", str(lists["locked"])]
+            self._pip(*install, directory=requirements.parent, target=target)
+        else:
+            self._pip("-r", str(requirements), *self._choices(requirements), directory=app_dir, target=target)
         if extra_packages:
-            options = self._extra_options(requirements, locked, extra_packages)
-            self._uv(*install, "-r", str(extra_file), *options, directory=app_dir, target=target)
-        name, _, wanted = server_package.partition("==")
+            constraints = lists["constraints"] if locked else None
+            options = self._extra_options(requirements, locked, extra_packages, constraints)
+            with self._explained("extra_packages", requirements, locked, lists["extra-packages"], target):
+                self._pip("-r", str(lists["extra-packages"]), *options, directory=app_dir, target=target)
         present = installed_version(target, name)
         if version_tuple(present) < version_tuple(wanted):
             if present:
@@ -270,22 +298,118 @@ class Builder:
                     "version."
                 )
             # A wheelhouse is part of the app's code, and can contain a server that the app's owner has built.
-            server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(server_file)]
-            self._uv(*install, *server, directory=app_dir, target=target)
+            server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(lists["server"])]
+            others = [pin for pin in locked if pin.name != pins.normalized(name)]
+            server += ["--constraint", str(lists["constraints-server"])] if others else []
+            with self._explained(server_package, requirements, others, lists["server"], target):
+                self._pip(*server, directory=app_dir, target=target)
+        if self.selection.project:
+            self._install_project(project_folder(requirements, app_dir), target)
         self._seal(target)
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent) as above:
             tree.remove(Path(BUILD_TEMPORARY).name, above)
         return target
 
-    def _extra_options(self, requirements: Path, locked: Path, extra_packages: list[str]) -> list[str]:
+    def _locked(self, requirements: Path, app_dir: Path, target: Path) -> list[pins.Pin]:
+        """Return what a lock file pins; nothing for a requirements file. Warn about packages without hashes."""
+        name, folder = requirements.name, requirements.parent
+        if not lockfiles.kind(name):
+            return []
+        if name != "uv.lock":
+            found = self._converted(requirements)
+        else:
+            groups = [f"--group={group}" for group in self.selection.groups]
+            choices = [
+                *([] if "dev" in self.selection.groups else ["--no-dev"]),
+                *(f"--extra={extra}" for extra in self.selection.extras),
+                *groups,
+                *self._member(requirements, app_dir),
+            ]
+            export = ["export", "--frozen", "--no-emit-project", "--no-header", "--no-annotate", "--quiet"]
+            export += ["--format", "requirements-txt", "--python", self.python, *choices]
+            lines = pins.logical_lines(self._uv(*export, directory=folder, target=target)[0])
+            found = pins.read(lines, name, folder, self.top or folder)
+        bare = [pin.line.partition(" ;")[0] for pin in found if not pin.hashed]
+        if bare:
+            self.warnings.append(
+                f"{name} has no hashes for {', '.join(bare[:5])}{' and others' if bare[5:] else ''}: installed "
+                "unverified. Lock again from an index that publishes hashes."
+            )
+        return found
+
+    def _converted(self, requirements: Path) -> list[pins.Pin]:
+        lines = lockfiles.lines(requirements.name, _read(requirements), self.selection)
+        return pins.read(lines, requirements.name, requirements.parent, self.top or requirements.parent)
+
+    def _member(self, requirements: Path, app_dir: Path) -> list[str]:
+        """Return uv's option for an app that is a member of a workspace, whose lock file is at the workspace's top."""
+        if requirements.name != "uv.lock" or app_dir == requirements.parent:
+            return []
+        project = read_project(app_dir).get("project")
+        name = project.get("name") if isinstance(project, dict) else None
+        manifest = _toml(requirements, LONGEST_LOCK).get("manifest")
+        members = manifest.get("members") if isinstance(manifest, dict) else None
+        return ["--package", name] if isinstance(name, str) and name in (members or ()) else []
+
+    def _choices(self, requirements: Path) -> list[str]:
+        """Return uv's options for the extras and groups of a pyproject.toml without a lock file."""
+        groups = [item for group in self.selection.groups for item in ("--group", f"{requirements}:{group}")]
+        return [*(f"--extra={extra}" for extra in self.selection.extras), *groups]
+
+    @contextlib.contextmanager
+    def _explained(
+        self, wanted_by: str, requirements: Path, locked: list[pins.Pin], wanted: Path, target: Path
+    ) -> Iterator[None]:
+        """Explain a failed installation by the locked packages that it would need in another version."""
+        try:
+            yield
+        except ReleaseError:
+            fixed, conflicts = pins.versions(locked), []
+            for name, version in self._would_install(wanted, target).items() if fixed else ():
+                if version not in fixed.get(name, {version}):
+                    conflicts.append((name, version, " or ".join(sorted(fixed[name]))))
+            if not conflicts:
+                raise
+            need = ", ".join(f"{name} {version}" for name, version, _ in conflicts)
+            have = ", ".join(f"{name} {version}" for name, _, version in conflicts)
+            name, version, _ = conflicts[0]
+            raise ReleaseError(
+                pins.STEP,
+                f"{wanted_by} needs {need}, but {requirements.name} pins {have}.",
+                f"{lockfiles.change(requirements.name, name, version)}, or choose versions in extra_packages that work "
+                f"with {have}.",
+            ) from None
+
+    def _would_install(self, wanted: Path, target: Path) -> dict[str, str]:
+        """Return the packages that uv would install if nothing were locked. Nothing is installed, nor built."""
+        install = ["pip", "install", "--dry-run", "--no-build", "--color=never", "--python", str(target)]
+        try:
+            said = "".join(self._uv(*install, *self._sources(), "-r", str(wanted), directory=target, target=target))
+        except ReleaseError:
+            return {}
+        return {pins.normalized(name): version for name, version in re.findall(r"(?m)^ \+ ([\w.-]+)==(\S+)$", said)}
+
+    def _install_project(self, folder: Path, target: Path) -> None:
+        """Build the project, and install it without its dependencies. Build backends write into a copy of the code."""
+        copy = target / "project"
+        arguments = ["cp", "--recursive", "--no-target-directory", str(folder), str(copy)]
+        self._sandboxed(arguments, directory=target, target=target)
+        self._pip("--no-deps", str(copy), directory=folder, target=target)
+        with tree.folder(target) as inside:
+            tree.remove(copy.name, inside)
+
+    def _extra_options(
+        self, requirements: Path, locked: list[pins.Pin], extra_packages: list[str], constraints: Path | None
+    ) -> list[str]:
         """Return the options with which uv verifies the extra packages. Warn if only the lock has hashes."""
-        # Read the release's own files: the build account can write the folder with uv's export.
-        files = [requirements, *_included(requirements)]
-        lock_has_hashes = any(_HASHED.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
+        files = [] if locked else [requirements, *_included(requirements)]
+        lock_has_hashes = any(pin.hashed and pin.version for pin in locked)
+        lock_has_hashes |= any(_HASHED.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
         bare = [entry.strip() for entry in extra_packages if not _HASHED.search(entry)]
         if not bare:
             # The lock's hashes apply to the dependencies of the extra packages.
-            return ["--require-hashes", *(["--constraint", str(locked)] if lock_has_hashes else [])]
+            constraints = constraints or (requirements if lock_has_hashes else None)
+            return ["--require-hashes", *(["--constraint", str(constraints)] if constraints else [])]
         if lock_has_hashes or len(bare) < len(extra_packages):
             lines = "\\n".join(bare)
             self.warnings.append(
@@ -295,10 +419,10 @@ class Builder:
                 "--generate-hashes --no-header --no-annotate --python-version "
                 f"{sys.version_info[0]}.{sys.version_info[1]} -"
             )
-        return []
+        return ["--constraint", str(constraints)] if constraints else []
 
-    def _make_room(self, target: Path) -> None:
-        """Create the build account, and the folders that it can write."""
+    def _make_room(self) -> None:
+        """Create the build account, and its cache and temporary folder."""
         try:
             account = pwd.getpwnam(self.account)
         except KeyError:
@@ -314,10 +438,9 @@ class Builder:
         if self.cache.exists() and self.cache.stat().st_uid not in (0, account.pw_uid):
             # From an earlier version of Flaskhost, in which the app's own user built.
             shutil.rmtree(self.cache)
-        for path, mode in ((target, 0o755), (self.cache, 0o700)):
-            path.mkdir(parents=True, exist_ok=True)
-            os.chown(path, account.pw_uid, account.pw_gid)
-            path.chmod(mode)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        os.chown(self.cache, account.pw_uid, account.pw_gid)
+        self.cache.chmod(0o700)
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent, make=True) as above:
             # The app's user must not get in, nor must the build account reach temporary files of the app's units.
             os.fchmod(above, 0o700)
@@ -339,8 +462,17 @@ class Builder:
             *(f"InaccessiblePaths=-{path}" for path in ("/etc/flaskhost", "/var/backups", "/var/lib/postgresql")),
         ]
 
-    def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> None:
-        target = target or Path(arguments[-1])
+    def _pip(self, *arguments: str, directory: Path, target: Path) -> None:
+        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(target), *self._sources()]
+        self._uv(*install, *arguments, directory=directory, target=target)
+
+    def _sources(self) -> list[str]:
+        return ["--no-index", "--find-links", str(self.wheelhouse)] if self.wheelhouse else []
+
+    def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> tuple[str, str]:
+        return self._sandboxed([self.uv, *arguments], directory=directory, target=target or Path(arguments[-1]))
+
+    def _sandboxed(self, arguments: list[str], *, directory: Path, target: Path) -> tuple[str, str]:
         environment = {
             "UV_CACHE_DIR": str(self.cache),
             "UV_PYTHON_DOWNLOADS": "never",
@@ -355,7 +487,7 @@ class Builder:
         elif self.index_url:
             environment["UV_DEFAULT_INDEX"] = self.index_url
         command = sandboxed(
-            [self.uv, *arguments],
+            arguments,
             user=self.user,
             root=str(self.folder.parent),
             directory=str(directory),
@@ -381,9 +513,10 @@ class Builder:
             said = tail(out + err)
             raise ReleaseError(
                 "Build the virtual environment",
-                f"uv {arguments[0]} failed with status {status}:\n{said}",
+                f"{Path(arguments[0]).name} {arguments[1]} failed with status {status}:\n{said}",
                 cure_for(out + err, cure + hint(out + err)),
             )
+        return out, err
 
     def _seal(self, target: Path) -> None:
         """Give the whole environment to root, make it read-only for everyone else, and mark it as complete.
@@ -436,20 +569,29 @@ def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
     return found
 
 
+def _write_lists(target: Path, lists: dict[str, list[str]]) -> dict[str, Path]:
+    """Write the requirements files of an environment, which must still belong to root."""
+    paths = {name: target / f"{name}.txt" for name in lists}
+    for name, path in paths.items():
+        path.write_text("".join(f"{line}\n" for line in lists[name]), encoding="utf-8")
+        path.chmod(0o644)
+    return paths
+
+
 def _one_line(entry: str) -> str:
     """Join a requirement and its hashes into one line."""
     return " ".join(entry.replace("\\", " ").split())
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(path: Path, longest: int = LONGEST_SETTINGS) -> dict[str, Any]:
     """Read a TOML file; return the text of a damaged one, and an empty mapping if the file does not exist."""
     try:
-        text = _read(path, _LONGEST_SETTINGS)
+        text = _read(path, longest)
     except OSError:
         return {}
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return {"damaged": text}
 
 

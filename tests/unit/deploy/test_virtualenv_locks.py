@@ -1,0 +1,255 @@
+"""An environment holds what a lock file pins, and nothing that is added changes a version of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.flaskhost.deploy.selection import Selection
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from virtualenv_workshop import PYPROJECT, Workshop, installed, version_of
+
+EXTRAS = """
+[project.optional-dependencies]
+database = ["driver"]
+[dependency-groups]
+dev = ["toolbox"]
+prod = ["mail"]
+"""
+
+
+@pytest.fixture
+def stocked(workshop: Workshop) -> Workshop:
+    """An index whose plugin depends on the project itself, and whose driver exists for two libraries."""
+    for name, version in [("flask", "3.1.3"), ("library", "1.0"), ("library", "2.0"), ("gunicorn", "27.0.1")]:
+        workshop.publish(name, version)
+    for name in ("toolbox", "mail"):
+        workshop.publish(name, "1.0")
+    workshop.publish("plugin", "1.0", needs="shop")
+    workshop.publish("driver", "1.0", needs="library")
+    workshop.publish("driver", "2.0", needs="library>=2")
+    return workshop
+
+
+def lock(workshop: Workshop, *packages: str, more: str = "") -> Path:
+    return workshop.lock(f"{PYPROJECT}dependencies = {json.dumps(packages)}\n{more}")
+
+
+# -- uv.lock --------------------------------------------------------------------------------------------------------
+
+
+def test_a_locked_package_can_depend_on_the_project_itself(stocked: Workshop) -> None:
+    built = stocked.build(lock(stocked, "flask", "plugin"))
+    assert installed(built) == {"flask": "3.1.3", "plugin": "1.0"}
+
+
+def test_what_is_locked_is_not_resolved_anew(stocked: Workshop) -> None:
+    """The lock overrides what a package says that it needs; uv knows how to read that, and pip does not."""
+    override = '[tool.uv]\noverride-dependencies = ["library==1.0"]\n'
+    requirements = lock(stocked, "driver==2.0", more=override)
+    # Not in the release: the settings of uv would make a new resolution find the same.
+    stocked.requirements(PYPROJECT + 'dependencies = ["driver==2.0"]\n', "pyproject.toml")
+    assert installed(stocked.build(requirements)) == {"driver": "2.0", "library": "1.0"}
+
+
+def test_a_locked_package_that_was_exchanged_is_refused(stocked: Workshop) -> None:
+    requirements = lock(stocked, "flask")
+    assert "hash = " in requirements.read_text(encoding="utf-8")
+    stocked.forge("flask", "3.1.3")
+    with pytest.raises(ReleaseError, match=r"(?i)hash"):
+        stocked.build(requirements)
+
+
+def test_locked_packages_without_hashes_are_installed_with_a_warning(stocked: Workshop) -> None:
+    requirements = lock(stocked, "flask")
+    text = re.sub(r', hash = "[^"]*"', "", requirements.read_text(encoding="utf-8"))
+    requirements.write_text(text, encoding="utf-8")
+    builder = stocked.builder()
+    stocked.build(requirements, builder=builder)
+    assert len(builder.warnings) == 1
+    assert "uv.lock has no hashes for flask==3.1.3: installed unverified." in builder.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("selection", "packages"),
+    [
+        (Selection(), {"flask"}),
+        (Selection(extras=("database",)), {"flask", "driver", "library"}),
+        (Selection(groups=("prod",)), {"flask", "mail"}),
+        (Selection(groups=("dev", "prod")), {"flask", "mail", "toolbox"}),
+    ],
+)
+def test_extras_and_groups_of_the_lock_are_installed(
+    stocked: Workshop, selection: Selection, packages: set[str]
+) -> None:
+    requirements = lock(stocked, "flask", more=EXTRAS)
+    assert installed(stocked.build(requirements, builder=stocked.builder(selection=selection))).keys() == packages
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "pyproject.toml"])
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        (Selection(extras=("databse",)), r"install.extras: pyproject.toml has no extra databse. Available: database."),
+        (Selection(groups=("production",)), r"pyproject.toml has no group production. Available: dev, prod."),
+    ],
+)
+def test_an_extra_that_does_not_exist_is_refused_with_those_that_do(
+    stocked: Workshop, name: str, selection: Selection, message: str
+) -> None:
+    requirements = lock(stocked, "flask", more=EXTRAS).with_name(name)
+    stocked.calls.clear()
+    with pytest.raises(ReleaseError) as caught:
+        stocked.build(requirements, builder=stocked.builder(selection=selection))
+    assert re.search(message, caught.value.reason)
+    assert stocked.calls == []
+
+
+def test_extras_and_groups_without_a_lock(stocked: Workshop) -> None:
+    text = f'{PYPROJECT}dependencies = ["flask"]\n{EXTRAS}'
+    requirements = stocked.requirements(text, "pyproject.toml")
+    selection = Selection(extras=("database",), groups=("prod",))
+    built = stocked.build(requirements, builder=stocked.builder(selection=selection))
+    assert installed(built).keys() == {"flask", "driver", "library", "mail"}
+
+
+def test_a_requirements_file_has_no_extras(stocked: Workshop) -> None:
+    builder = stocked.builder(selection=Selection(extras=("database",)))
+    with pytest.raises(ReleaseError, match=r"requirements.txt has no extras: install.extras needs pyproject.toml"):
+        stocked.build(stocked.requirements("flask\n"), builder=builder)
+
+
+def test_a_member_of_a_workspace_gets_its_own_packages(stocked: Workshop) -> None:
+    member = PYPROJECT.replace('"shop"', '"web"') + 'dependencies = ["mail"]\n'
+    stocked.requirements(member, "services/web/pyproject.toml")
+    requirements = lock(stocked, "flask", more='[tool.uv.workspace]\nmembers = ["services/*"]\n')
+    built = stocked.builder().build(stocked.code / "services/web", requirements, [], "gunicorn==27.0.1")
+    assert installed(built) == {"mail": "1.0"}
+    assert installed(stocked.build(requirements)) == {"flask": "3.1.3"}
+
+
+# -- what comes on top ----------------------------------------------------------------------------------------------
+
+
+def test_an_extra_package_uses_the_locked_versions(stocked: Workshop) -> None:
+    built = stocked.build(lock(stocked, "library==1.0"), ["driver==1.0"])
+    assert installed(built) == {"library": "1.0", "driver": "1.0"}
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize(("extra", "version"), [("driver", "2.0"), ("library", "2.0")])
+def test_an_extra_package_that_needs_another_version_is_refused(
+    stocked: Workshop, extra: str, version: str, hashed: bool
+) -> None:
+    requirements = lock(stocked, "library==1.0")
+    with pytest.raises(ReleaseError) as caught:
+        stocked.build(requirements, [stocked.pinned(extra, version) if hashed else f"{extra}=={version}"])
+    assert caught.value.reason == "extra_packages needs library 2.0, but uv.lock pins library 1.0."
+    assert "uv add 'library==2.0'" in caught.value.cure
+
+
+def test_extra_packages_with_hashes_beside_a_lock_without(stocked: Workshop) -> None:
+    requirements = lock(stocked, "flask")
+    text = re.sub(r', hash = "[^"]*"', "", requirements.read_text(encoding="utf-8"))
+    requirements.write_text(text, encoding="utf-8")
+    built = stocked.build(requirements, [stocked.pinned("mail", "1.0")])
+    assert installed(built) == {"flask": "3.1.3", "mail": "1.0"}
+
+
+def test_the_server_does_not_change_a_locked_version(stocked: Workshop) -> None:
+    shelf = stocked.folder / "index/gunicorn"
+    stocked.wheel(shelf, "gunicorn", "27.0.1", needs="library>=2")
+    stocked.server_lock = f"{stocked.pinned('gunicorn', '27.0.1')}\n{stocked.pinned('library', '2.0')}"
+    with pytest.raises(ReleaseError) as caught:
+        stocked.build(lock(stocked, "library==1.0"))
+    assert caught.value.reason == "gunicorn==27.0.1 needs library 2.0, but uv.lock pins library 1.0."
+
+
+def test_an_older_server_in_a_lock_gives_way(stocked: Workshop) -> None:
+    stocked.publish("gunicorn", "9.0.0")
+    builder = stocked.builder()
+    built = stocked.build(lock(stocked, "flask", "gunicorn==9.0.0"), builder=builder)
+    assert version_of(built, "gunicorn") == "27.0.1"
+    assert "uv.lock pins gunicorn 9.0.0" in builder.warnings[0]
+
+
+# -- the project itself ---------------------------------------------------------------------------------------------
+
+
+BACKEND = """
+import os, zipfile
+def build_wheel(folder, *args):
+    # As setuptools does: a file beside the code.
+    open("left-over", "w").close()
+    name = "shop-1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
+        wheel.writestr("shop/__init__.py", "version = '1'")
+        wheel.writestr("shop-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: shop\\nVersion: 1\\n")
+        wheel.writestr("shop-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("shop-1.dist-info/RECORD", "")
+    return name
+"""
+BUILD_SYSTEM = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "requirements.txt", "pyproject.toml"])
+def test_the_project_itself_is_installed_as_a_package(stocked: Workshop, name: str) -> None:
+    stocked.requirements(BACKEND, "backend.py")
+    requirements = stocked.requirements("flask\n")
+    lock(stocked, "flask", more=BUILD_SYSTEM)
+    built = stocked.build(requirements.with_name(name), builder=stocked.builder(selection=Selection(project=True)))
+    assert installed(built) == {"flask": "3.1.3", "shop": "1"}
+    assert version_of(built, "shop") == "1"
+    assert not (stocked.code / "left-over").exists(), "the code is for reading only"
+    assert not (built / "project").exists()
+    assert [path for path in built.rglob("*.pth") if "shop" in path.name] == [], "not editable"
+
+
+def test_an_environment_with_the_project_is_not_shared(stocked: Workshop) -> None:
+    keys = set()
+    for release in ("1", "2"):
+        folder = stocked.folder / "releases" / release / "src"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "uv.lock").write_text("version = 1\n", encoding="utf-8")
+        keys.add(stocked.builder(selection=Selection(project=True)).key(folder / "uv.lock", [], "gunicorn==27.0.1"))
+        keys.add(stocked.builder().key(folder / "uv.lock", [], "gunicorn==27.0.1"))
+    assert len(keys) == 3
+
+
+def test_a_folder_that_is_no_package_is_not_installed(stocked: Workshop) -> None:
+    builder = stocked.builder(selection=Selection(project=True))
+    with pytest.raises(ReleaseError, match=r"install.project: The app's folder is not a package"):
+        stocked.build(stocked.requirements("flask\n"), builder=builder)
+
+
+def test_another_extra_is_another_environment(workshop: Workshop) -> None:
+    requirements = workshop.requirements("version = 1\n", "uv.lock")
+    selections = [None, Selection(extras=("a",)), Selection(groups=("a",)), Selection(extras=("b",))]
+    keys = {workshop.builder(selection=item).key(requirements, [], "gunicorn==27.0.1") for item in selections}
+    assert len(keys) == 4
+
+
+# -- hostile locks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '{ directory = "../../../other" }',
+        '{ editable = "../../../other" }',
+        '{ git = "http://h.test/a?rev=x#' + "a" * 40 + '" }',
+        '{ git = "file:///srv/a?rev=x#' + "a" * 40 + '" }',
+        '{ url = "http://h.test/lib-1.0-py3-none-any.whl" }',
+        '{ path = "../../../lib-1.0-py3-none-any.whl" }',
+        '{ url = "file:///etc/lib-1.0-py3-none-any.whl" }',
+    ],
+)
+def test_a_lock_of_uvs_cannot_lead_out_of_the_source(stocked: Workshop, source: str) -> None:
+    requirements = lock(stocked, "library==1.0")
+    text = requirements.read_text(encoding="utf-8")
+    text = re.sub(r'(name = "library"\nversion = "1.0"\nsource = ).*', lambda match: match[1] + source, text)
+    requirements.write_text(text, encoding="utf-8")
+    with pytest.raises(ReleaseError, match=r"uv.lock contains .*lib.*: (it|a|an) "):
+        stocked.build(requirements)
