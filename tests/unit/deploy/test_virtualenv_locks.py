@@ -130,6 +130,84 @@ def test_a_member_of_a_workspace_gets_its_own_packages(stocked: Workshop) -> Non
     assert installed(stocked.build(requirements)) == {"flask": "3.1.3"}
 
 
+# -- other tools' locks ---------------------------------------------------------------------------------------------
+
+
+def foreign_locks(workshop: Workshop) -> dict[str, str]:
+    """Locks with flask and the plugin, with mail for another system, and with toolbox for development."""
+    poetry, pdm, pylock, pipenv = "", "", "", {"default": {}, "dev": {}}
+    for name, version in {"flask": "3.1.3", "mail": "1.0", "plugin": "1.0", "toolbox": "1.0"}.items():
+        digest = workshop.digest(workshop.folder / f"index/{name}/{name}-{version}-py3-none-any.whl")
+        head = f'name = "{name}"\nversion = "{version}"\n'
+        files = f'files = [{{file = "x.whl", hash = "{digest}"}}]\n'
+        marker = "sys_platform == 'win32'" if name == "mail" else ""
+        group = "dev" if name == "toolbox" else ""
+        poetry += f'[[package]]\n{head}groups = ["{group or "main"}"]\nmarkers = "{marker}"\n{files}'
+        pdm += f'[[package]]\n{head}groups = ["{group or "default"}"]\nmarker = "{marker}"\n{files}'
+        condition = f"'{group}' in dependency_groups" if group else marker
+        wheel = f'{{name = "x.whl", url = "https://h.test/x.whl", hashes = {{sha256 = "{digest[7:]}"}}}}'
+        pylock += f'[[packages]]\n{head}marker = "{condition}"\nwheels = [{wheel}]\n'
+        pipenv[group or "default"][name] = {"version": f"=={version}", "hashes": [digest], "markers": marker}
+    return {
+        "poetry.lock": f'{poetry}[metadata]\nlock-version = "2.1"\n',
+        "pdm.lock": '[metadata]\ngroups = ["default", "dev"]\nstrategy = ["inherit_metadata"]\n'
+        f'lock_version = "4.5.1"\n{pdm}',
+        "pylock.toml": f'lock-version = "1.0"\ncreated-by = "test"\ndependency-groups = ["dev"]\n{pylock}',
+        "Pipfile.lock": json.dumps({"_meta": {"pipfile-spec": 6}, **pipenv}),
+    }
+
+
+@pytest.mark.parametrize("name", ["poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock"])
+def test_a_lock_of_another_tool_is_installed_as_locked(stocked: Workshop, name: str) -> None:
+    """The plugin depends on the project, so nothing is resolved; a group is installed only if it is named."""
+    requirements = stocked.requirements(foreign_locks(stocked)[name], name)
+    stocked.publish("flask", "3.2.0")
+    builder = stocked.builder()
+    assert installed(stocked.build(requirements, builder=builder)) == {"flask": "3.1.3", "plugin": "1.0"}
+    assert builder.warnings == []
+    built = stocked.build(requirements, builder=stocked.builder(selection=Selection(groups=("dev",))))
+    assert installed(built).keys() == {"flask", "plugin", "toolbox"}
+    with pytest.raises(ReleaseError, match=rf"extra_packages needs flask 3.2.0, but {name} pins flask 3.1.3"):
+        stocked.build(requirements, ["flask==3.2.0"])
+    stocked.forge("flask", "3.1.3")
+    for folder in ("venvs", "cache"):
+        (stocked.folder / folder).rename(stocked.folder / f"earlier-{folder}")
+    with pytest.raises(ReleaseError, match=r"(?i)hash mismatch"):
+        stocked.build(requirements)
+
+
+def test_a_lock_of_another_tool_is_installed_from_a_wheelhouse(stocked: Workshop) -> None:
+    requirements = stocked.requirements(foreign_locks(stocked)["pylock.toml"], "pylock.toml")
+    folder = stocked.code / "wheels"
+    for name, version, needs in [("flask", "3.1.3", ""), ("plugin", "1.0", "shop"), ("gunicorn", "27.0.1", "")]:
+        stocked.wheel(folder, name, version, needs=needs)
+    built = stocked.build(requirements, builder=stocked.builder(wheelhouse=folder))
+    assert installed(built).keys() == {"flask", "plugin"}
+
+
+POETRY_FOLDER = """
+[[package]]
+name = "lib"
+version = "1"
+groups = ["main"]
+[package.source]
+type = "directory"
+url = "lib"
+[metadata]
+lock-version = "2.1"
+"""
+
+
+def test_an_environment_with_a_folder_of_the_source_is_not_shared(stocked: Workshop) -> None:
+    keys = set()
+    for release in ("1", "2"):
+        folder = stocked.folder / "releases" / release / "src"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "poetry.lock").write_text(POETRY_FOLDER, encoding="utf-8")
+        keys.add(stocked.key(folder / "poetry.lock"))
+    assert len(keys) == 2
+
+
 # -- what comes on top ----------------------------------------------------------------------------------------------
 
 
@@ -250,6 +328,8 @@ def test_a_lock_of_uvs_cannot_lead_out_of_the_source(stocked: Workshop, source: 
     requirements = lock(stocked, "library==1.0")
     text = requirements.read_text(encoding="utf-8")
     text = re.sub(r'(name = "library"\nversion = "1.0"\nsource = ).*', lambda match: match[1] + source, text)
+    if "path" not in source and "url" not in source:
+        text = re.sub(r"wheels = \[[^\]]*library-1.0[^\]]*\]\n", "", text)
     requirements.write_text(text, encoding="utf-8")
-    with pytest.raises(ReleaseError, match=r"uv.lock contains .*lib.*: (it|a|an) "):
+    with pytest.raises(ReleaseError, match=r"uv.lock contains .*(lib|other).*: (it|a|an) "):
         stocked.build(requirements)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.deploy import assets, environment, procfile, virtualenv
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
+from ansible.module_utils.flaskhost.deploy.selection import Selection, missing_lock_cure
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host import atomic, tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
@@ -201,7 +202,7 @@ class Build:
             raise ReleaseError(
                 "Build the virtual environment",
                 f"the source has no file that pins its dependencies. Supported: {wanted}.",
-                "Add one ('uv lock', or 'pip freeze > requirements.txt'), or set requirements to its path.",
+                missing_lock_cure(app_dir),
             )
         builder = virtualenv.Builder(
             self.run,
@@ -215,6 +216,7 @@ class Build:
             wheelhouse=virtualenv.find_wheelhouse(app_dir, options["wheelhouse"], code),
             top=code,
             server_lock=options["server_lock"],
+            selection=Selection.from_options(options["install"]),
         )
         built = builder.build(app_dir, requirements, options["extra_packages"], options["server_package"])
         self.warnings += builder.warnings

@@ -21,7 +21,8 @@ _DIRECT = re.compile(rf"(?P<name>{_NAME}){_EXTRAS} @ (?P<url>\S+)")
 #: A repository with a full commit, which git verifies. Over https or SSH, as nobody on the way can then read the token.
 _GIT = re.compile(r"git\+(?:https|ssh)://[^\s#/]+/[^\s#]+@[0-9a-f]{40}(?:#subdirectory=(?P<folder>[^\s#&]+))?")
 _ARCHIVE = re.compile(r"https://\S+")
-_LOCAL = re.compile(r"(?P<editable>-e )?(?P<path>[^\s;:@\\$-][^\s;:@\\$]*)")
+#: Begins with a dot: anything else could be a package's name.
+_LOCAL = re.compile(r"(?:-e )?(?P<path>\.{1,2}(?:/[^\s;:@\\$]*)?)")
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ def _pin(line: str, lock: str, folder: Path, top: Path) -> Pin:
         return Pin(line, normalized(match["name"]), match["version"], hashed=bool(hashes))
     if match := _DIRECT.fullmatch(head):
         return _direct(line, match, lock, hashed=bool(hashes))
-    if (match := _LOCAL.fullmatch(head)) and "://" not in head:
+    if match := _LOCAL.fullmatch(head):
         path = Path(os.path.realpath(folder / match["path"]))
-        if not path.is_relative_to(os.path.realpath(top)) or Path(match["path"]).is_absolute():
+        if not path.is_relative_to(os.path.realpath(top)):
             raise _refused(line, lock, "it is outside the source")
         return Pin(line, hashed=True, local=True)
     raise _refused(line, lock, "it is not a package with an exact version")

@@ -70,12 +70,13 @@ def find_requirements(folder: Path, named: str = "", top: Path | None = None) ->
 
 def _has_dependencies(path: Path) -> bool:
     try:
-        return bool(tomllib.loads(_read(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
+        return bool(tomllib.loads(read_lock(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
     except (tomllib.TOMLDecodeError, RecursionError, AttributeError):
         return False
 
 
-def _read(path: Path, longest: int = LONGEST_LOCK) -> str:
+def read_lock(path: Path, longest: int = LONGEST_LOCK) -> str:
+    """Read a file of the source that pins dependencies, up to a maximum number of bytes."""
     return read_text(path, longest, "Build the virtual environment")
 
 
@@ -220,7 +221,7 @@ class Builder:
             parts += ["as locked", *self._member(requirements, app_dir or requirements.parent)]
         if self.selection:
             parts.append(repr(self.selection))
-        texts = {path: _read(path) for path in [requirements, *_included(requirements, self.top)]}
+        texts = {path: read_lock(path) for path in [requirements, *_included(requirements, self.top)]}
         local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
         if lockfiles.kind(requirements.name) in ("", "uv.lock"):
             has_local = any(local.search(text) for text in texts.values())
@@ -338,7 +339,7 @@ class Builder:
         return found
 
     def _converted(self, requirements: Path) -> list[pins.Pin]:
-        lines = lockfiles.lines(requirements.name, _read(requirements), self.selection)
+        lines = lockfiles.lines(requirements.name, read_lock(requirements), self.selection)
         return pins.read(lines, requirements.name, requirements.parent, self.top or requirements.parent)
 
     def _member(self, requirements: Path, app_dir: Path) -> list[str]:
@@ -586,7 +587,7 @@ def _one_line(entry: str) -> str:
 def _toml(path: Path, longest: int = LONGEST_SETTINGS) -> dict[str, Any]:
     """Read a TOML file; return the text of a damaged one, and an empty mapping if the file does not exist."""
     try:
-        text = _read(path, longest)
+        text = read_lock(path, longest)
     except OSError:
         return {}
     try:
@@ -606,7 +607,7 @@ def _included(requirements: Path, top: Path | None = None) -> list[Path]:
     queue = [] if requirements.suffix in (".lock", ".toml") else [requirements]
     while queue:
         here = queue.pop()
-        for line in _read(here).splitlines():
+        for line in read_lock(here).splitlines():
             match = re.match(r"\s*(?:-[rc][\s=]*|--(?:requirement|constraint)[\s=]+)(\S+)", line)
             if not match or "://" in match.group(1):
                 continue

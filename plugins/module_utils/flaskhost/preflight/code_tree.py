@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..deploy import virtualenv
+from ..deploy import lockfiles, pins, virtualenv
+from ..deploy.selection import Selection, find_fault, missing_lock_cure
 from ..deploy.sources import archives, git
 from .report import Place, Report, closest, get, path_text, show, snippet
 from .rules.source import EXAMPLE_ARCHIVE, EXAMPLE_REPO
@@ -141,6 +142,7 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
     """
     if report.clean((*place, "requirements")):
         _check_requirements(report, (*place, "requirements"), get(app, str, "requirements") or "", code, top)
+    _check_install(report, place, app, code, top)
     if (wheelhouse := get(app, str, "wheelhouse")) and report.clean((*place, "wheelhouse")):
         _check_wheelhouse(report, (*place, "wheelhouse"), wheelhouse, code, top)
     if report.clean((*place, "wsgi")) and (wsgi := get(app, str, "wsgi")):
@@ -167,7 +169,27 @@ def _check_requirements(report: Report, place: Place, named: str, code: Path, to
     else:
         wanted = ", ".join(virtualenv.CANDIDATES[:-1]) + f" or {virtualenv.CANDIDATES[-1]} with dependencies"
         problem = f"{code} does not pin the packages of the app: there is no {wanted}."
-        report.add("no_requirements", place, problem, cure)
+        report.add("no_requirements", place, problem, missing_lock_cure(code))
+
+
+def _check_install(report: Report, place: Place, app: dict[Any, Any], code: Path, top: Path) -> None:
+    """Check that the lock file can be read, and that it has the extras, groups and project of the option install."""
+    if not report.clean((*place, "requirements")) or not report.clean((*place, "install")):
+        return
+    chosen = Selection.from_options(get(app, dict, "install"))
+    try:
+        found = virtualenv.find_requirements(code, get(app, str, "requirements") or "", top)
+        fault = find_fault(chosen, found, code) if found and chosen else None
+        # uv reads its own lock file, on the host.
+        if found and not fault and lockfiles.kind(found.name) not in ("", "uv.lock"):
+            pins.read(lockfiles.lines(found.name, virtualenv.read_lock(found), chosen), found.name, found.parent, top)
+    except virtualenv.ReleaseError as error:
+        report.add("unusable_lock", (*place, "requirements"), f"In {code}: {error.reason}", error.cure)
+    except (OSError, ValueError):
+        return
+    else:
+        if fault:
+            report.add("install_not_found", (*place, "install", fault.option), fault.problem, fault.cure)
 
 
 def _check_wheelhouse(report: Report, place: Place, named: str, code: Path, top: Path) -> None:
