@@ -201,7 +201,7 @@ def _pipenv(data: dict[str, Any], selection: Selection) -> Iterator[str]:
     if data["_meta"]["pipfile-spec"] != 6:
         raise ValueError("pipfile-spec")
     for category in ("default", *selection.groups):
-        found = next((data[key] for key in data if normalized(key) == normalized(category)), {})
+        found: dict[str, Any] = next((data[key] for key in data if normalized(key) == normalized(category)), {})
         for name, package in found.items():
             marker = _decided("Pipfile.lock", package.get("markers", ""), (), ())
             hashes = package.get("hashes", [])
