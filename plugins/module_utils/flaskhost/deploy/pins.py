@@ -113,7 +113,8 @@ def _direct(line: str, match: re.Match[str], lock: str, *, hashed: bool) -> Pin:
 
 
 def _refused(line: str, lock: str, problem: str) -> ReleaseError:
-    shown = re.sub(r"[^ -~]", "?", line.partition(" --hash")[0])[:120]
+    # Without the credentials of a URL.
+    shown = re.sub(r"(?<=://)[^/@\s]*@", "", re.sub(r"[^ -~]", "?", line.partition(" --hash")[0][:200]))[:120]
     return ReleaseError(
         STEP,
         f"{lock} contains {shown!r}: {problem}.",

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import lockfiles, pins
+from ansible.module_utils.flaskhost.deploy import lockfiles, pins, resolution
 from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.selection import (
     LONGEST_LOCK,
@@ -205,23 +205,9 @@ class Builder:
 
         The arguments are those of :meth:`build`; ``app_dir`` defaults to the folder of ``requirements``.
         """
-        # Without the patch level: an environment keeps working after the distribution's security updates of Python.
-        question = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_platform())"
-        status, version, err = self.run([self.python, "-c", question])
-        if status:
-            raise ReleaseError("Build the virtual environment", f"{self.python} failed: {tail(err, 3)}", "Install it.")
-        parts = [version, requirements.name, *sorted(extra_packages), server_package, self.server_lock]
-        parts += _uv_settings(requirements, app_dir or requirements.parent)
-        if self.wheelhouse:
-            # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
-            # take a second for a gigabyte, and only when a release is built.
-            parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
-        if lockfiles.kind(requirements.name):
-            # Earlier versions of Flaskhost resolved the packages of a lock file anew.
-            parts += ["as locked", *self._member(requirements, app_dir or requirements.parent)]
-        if self.selection:
-            parts.append(repr(self.selection))
-        texts = {path: read_lock(path) for path in [requirements, *_included(requirements, self.top)]}
+        parts, texts = self._inputs(requirements, app_dir or requirements.parent)
+        # In the place that they always had: another name would build each environment anew.
+        parts[2:2] = [*sorted(extra_packages), server_package, self.server_lock]
         local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
         if lockfiles.kind(requirements.name) in ("", "uv.lock"):
             has_local = any(local.search(text) for text in texts.values())
@@ -230,10 +216,26 @@ class Builder:
         if self.selection.project or has_local:
             # The environment contains this release's code, so no other release can use it.
             parts.append(str(requirements))
-        digest = hashlib.sha256("\0".join(parts).encode())
-        for path in texts:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
+        return _digest(parts, texts)
+
+    def _inputs(self, requirements: Path, app_dir: Path) -> tuple[list[str], dict[Path, str]]:
+        """Return what decides which versions of the app's own packages are installed, and the files' contents."""
+        # Without the patch level: an environment keeps working after the distribution's security updates of Python.
+        question = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_platform())"
+        status, version, err = self.run([self.python, "-c", question])
+        if status:
+            raise ReleaseError("Build the virtual environment", f"{self.python} failed: {tail(err, 3)}", "Install it.")
+        parts = [version, requirements.name, *_uv_settings(requirements, app_dir)]
+        if self.wheelhouse:
+            # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
+            # take a second for a gigabyte, and only when a release is built.
+            parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
+        if lockfiles.kind(requirements.name):
+            # Earlier versions of Flaskhost resolved the packages of a lock file anew.
+            parts += ["as locked", *self._member(requirements, app_dir)]
+        if self.selection:
+            parts.append(repr(self.selection))
+        return parts, {path: read_lock(path) for path in [requirements, *_included(requirements, self.top)]}
 
     def build(self, app_dir: Path, requirements: Path, extra_packages: list[str], server_package: str) -> Path:
         """Build the virtual environment, unless a complete one exists.
@@ -271,6 +273,7 @@ class Builder:
             "extra-packages": [_one_line(entry) for entry in extra_packages],
             "server": [self.server_lock],
             "locked": [pin.line for pin in locked],
+            "kept": resolution.read(self._kept(requirements, app_dir)),
             "constraints": [pin.line for pin in locked if pin.version],
             "constraints-server": [pin.line for pin in locked if pin.version and pin.name != pins.normalized(name)],
         })  # fmt: skip
@@ -285,7 +288,7 @@ class Builder:
             install = ["--no-deps", *hashes, "-r", str(lists["locked"])]
             self._pip(*install, directory=requirements.parent, target=target)
         else:
-            self._pip("-r", str(requirements), *self._choices(requirements), directory=app_dir, target=target)
+            self._resolve(requirements, app_dir, target, lists["kept"])
         if extra_packages:
             constraints = lists["constraints"] if locked else None
             options = self._extra_options(requirements, locked, extra_packages, constraints)
@@ -350,7 +353,32 @@ class Builder:
         name = project.get("name") if isinstance(project, dict) else None
         manifest = _toml(requirements, LONGEST_LOCK).get("manifest")
         members = manifest.get("members") if isinstance(manifest, dict) else None
-        return ["--package", name] if isinstance(name, str) and name in (members or ()) else []
+        return [f"--package={name}"] if isinstance(name, str) and name in (members or ()) else []
+
+    def _kept(self, requirements: Path, app_dir: Path) -> Path:
+        """Return the file that keeps the versions of a requirements file's packages until the file changes."""
+        return self.folder.parent / "resolved" / f"{_digest(*self._inputs(requirements, app_dir))}.txt"
+
+    def _resolve(self, requirements: Path, app_dir: Path, target: Path, kept: Path) -> None:
+        """Install the packages of a requirements file, in the versions of the last time if they were kept."""
+        arguments, path = ["-r", str(requirements), *self._choices(requirements)], self._kept(requirements, app_dir)
+        known = path.exists()
+        try:
+            self._pip(*arguments, *(["--constraint", str(kept)] if known else []), directory=app_dir, target=target)
+        except ReleaseError:
+            if not known:
+                raise
+            self.warnings.append(f"The versions in {path} can no longer be installed, so newer ones were.")
+            self._pip(*arguments, directory=app_dir, target=target)
+        texts = {file: read_lock(file) for file in [requirements, *_included(requirements, self.top)]}
+        named = resolution.direct_requirements(texts, self.selection)
+        if self.wheelhouse or not (found := resolution.installed(target)):
+            return
+        # A dependency that no file names is not pinned either, but that alone is not worth a warning.
+        if found.keys() - resolution.names(named) or resolution.unpinned(named):
+            resolution.write(path, found)
+        if packages := resolution.unpinned(named):
+            self.warnings.append(resolution.warning(requirements.name, packages, path))
 
     def _choices(self, requirements: Path) -> list[str]:
         """Return uv's options for the extras and groups of a pyproject.toml without a lock file."""
@@ -568,6 +596,13 @@ def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
             # Without the folder's name, which differs in each release.
             found += [json.dumps(item, sort_keys=True, default=str) for item in settings if item]
     return found
+
+
+def _digest(parts: list[str], texts: dict[Path, str]) -> str:
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for path in texts:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _write_lists(target: Path, lists: dict[str, list[str]]) -> dict[str, Path]:
