@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import pwd
 import re
 import shutil
 import stat
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import lockfiles, pins, resolution
+from ansible.module_utils.flaskhost.deploy import lockfiles, pins, resolution, source_files
 from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.selection import (
     LONGEST_LOCK,
-    LONGEST_SETTINGS,
     Selection,
     find_fault,
     project_folder,
     read_project,
 )
-from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest, read_text
+from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
 
@@ -34,83 +30,8 @@ from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseE
 MARK = ".complete"
 #: The hash of a package in a requirements file.
 _HASHED = re.compile(r"--hash=")
-#: The files that can pin the dependencies, most exact first.
-CANDIDATES = (*lockfiles.file_names(), "requirements.txt", "pyproject.toml")
 #: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
 _DEEPEST = 100
-#: Patterns, by the file's name, of entries that install code from the source itself (`-e .`, `./library`, a path
-#: source). The project itself in its own lock does not count.
-_LOCAL_CODE = {
-    "uv.lock": re.compile(r'source = \{ (?:editable|directory|path) = "(?!\.")'),
-    "pyproject.toml": re.compile(r"[{,]\s*(?:path|workspace)\s*=|@\s*file:"),
-    "": re.compile(
-        r"^[ \t]*(?:-e|--editable|(?:[\w.,\[\]-]+\s*@\s*)?(?:file:|\.{0,2}/|\.\s*(?:[\[;#]|$))|[\w.-]+/)", re.MULTILINE
-    ),
-}
-
-
-def find_requirements(folder: Path, named: str = "", top: Path | None = None) -> Path | None:
-    """Find the file that pins the dependencies.
-
-    Args:
-        folder: the app's folder.
-        named: the file that the user's options name, relative to ``folder`` or to ``top``.
-        top: the folder of the whole source, searched second.
-
-    Returns:
-        The file, or None. A pyproject.toml without dependencies (only tool settings) does not count.
-    """
-    for place in [folder, top] if top and top != folder else [folder]:
-        for name in [named] if named else CANDIDATES:
-            path = place / name
-            if path.is_file() and (path.name != "pyproject.toml" or named or _has_dependencies(path)):
-                return path
-    return None
-
-
-def _has_dependencies(path: Path) -> bool:
-    try:
-        return bool(tomllib.loads(read_lock(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
-    except (tomllib.TOMLDecodeError, RecursionError, AttributeError):
-        return False
-
-
-def read_lock(path: Path, longest: int = LONGEST_LOCK) -> str:
-    """Read a file of the source that pins dependencies, up to a maximum number of bytes."""
-    return read_text(path, longest, "Build the virtual environment")
-
-
-def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path | None:
-    """Find the folder of packages from which an environment is built offline.
-
-    Args:
-        folder: the app's folder.
-        named: the folder that the user's options name, relative to ``folder`` or to ``top``; empty for none.
-        top: the folder of the whole source, searched second.
-
-    Returns:
-        The folder; None if none is named.
-
-    Raises:
-        ReleaseError: the folder does not exist, or contains no packages.
-    """
-    if not named:
-        return None
-    found = next((place / named for place in (folder, top or folder) if (place / named).is_dir()), None)
-    if found and packages_in(found):
-        return found
-    problem = "has no package (.whl, .tar.gz, .zip)" if found else "is not in the source"
-    raise ReleaseError(
-        "Build the virtual environment",
-        f"the wheelhouse {named} {problem}.",
-        "Correct wheelhouse, or add the packages to that folder ('pip download --dest', 'pip wheel --wheel-dir') and "
-        "commit it.",
-    )
-
-
-def packages_in(wheelhouse: Path) -> list[Path]:
-    """Return the packages in a wheelhouse, sorted by name: wheels, and source archives to build wheels from."""
-    return sorted(path for path in wheelhouse.iterdir() if path.name.endswith((".whl", ".tar.gz", ".zip")))
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -208,7 +129,7 @@ class Builder:
         parts, texts = self._inputs(requirements, app_dir or requirements.parent)
         # In the place that they always had: another name would build each environment anew.
         parts[2:2] = [*sorted(extra_packages), server_package, self.server_lock]
-        local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
+        local = source_files.LOCAL_CODE.get(requirements.name, source_files.LOCAL_CODE[""])
         if lockfiles.kind(requirements.name) in ("", "uv.lock"):
             has_local = any(local.search(text) for text in texts.values())
         else:
@@ -225,17 +146,23 @@ class Builder:
         status, version, err = self.run([self.python, "-c", question])
         if status:
             raise ReleaseError("Build the virtual environment", f"{self.python} failed: {tail(err, 3)}", "Install it.")
-        parts = [version, requirements.name, *_uv_settings(requirements, app_dir)]
+        parts = [version, requirements.name, *source_files.uv_settings(requirements, app_dir)]
         if self.wheelhouse:
             # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
             # take a second for a gigabyte, and only when a release is built.
-            parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
+            parts += [
+                "wheelhouse",
+                *(f"{path.name} {file_digest(path)}" for path in source_files.packages_in(self.wheelhouse)),
+            ]
         if lockfiles.kind(requirements.name):
             # Earlier versions of Flaskhost resolved the packages of a lock file anew.
             parts += ["as locked", *self._member(requirements, app_dir)]
         if self.selection:
             parts.append(repr(self.selection))
-        return parts, {path: read_lock(path) for path in [requirements, *_included(requirements, self.top)]}
+        return parts, {
+            path: source_files.read_lock(path)
+            for path in [requirements, *source_files.included(requirements, self.top)]
+        }
 
     def build(self, app_dir: Path, requirements: Path, extra_packages: list[str], server_package: str) -> Path:
         """Build the virtual environment, unless a complete one exists.
@@ -342,7 +269,7 @@ class Builder:
         return found
 
     def _converted(self, requirements: Path) -> list[pins.Pin]:
-        lines = lockfiles.lines(requirements.name, read_lock(requirements), self.selection)
+        lines = lockfiles.lines(requirements.name, source_files.read_lock(requirements), self.selection)
         return pins.read(lines, requirements.name, requirements.parent, self.top or requirements.parent)
 
     def _member(self, requirements: Path, app_dir: Path) -> list[str]:
@@ -351,7 +278,7 @@ class Builder:
             return []
         project = read_project(app_dir).get("project")
         name = project.get("name") if isinstance(project, dict) else None
-        manifest = _toml(requirements, LONGEST_LOCK).get("manifest")
+        manifest = source_files.read_toml(requirements, LONGEST_LOCK).get("manifest")
         members = manifest.get("members") if isinstance(manifest, dict) else None
         return [f"--package={name}"] if isinstance(name, str) and name in (members or ()) else []
 
@@ -370,7 +297,10 @@ class Builder:
                 raise
             self.warnings.append(f"The versions in {path} can no longer be installed, so newer ones were.")
             self._pip(*arguments, directory=app_dir, target=target)
-        texts = {file: read_lock(file) for file in [requirements, *_included(requirements, self.top)]}
+        texts = {
+            file: source_files.read_lock(file)
+            for file in [requirements, *source_files.included(requirements, self.top)]
+        }
         named = resolution.direct_requirements(texts, self.selection)
         if self.wheelhouse or not (found := resolution.installed(target)):
             return
@@ -431,7 +361,7 @@ class Builder:
         self, requirements: Path, locked: list[pins.Pin], extra_packages: list[str], constraints: Path | None
     ) -> list[str]:
         """Return the options with which uv verifies the extra packages. Warn if only the lock has hashes."""
-        files = [] if locked else [requirements, *_included(requirements)]
+        files = [] if locked else [requirements, *source_files.included(requirements)]
         lock_has_hashes = any(pin.hashed and pin.version for pin in locked)
         lock_has_hashes |= any(_HASHED.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
         bare = [entry.strip() for entry in extra_packages if not _HASHED.search(entry)]
@@ -580,24 +510,6 @@ class Builder:
         (target / MARK).touch(mode=0o644, exist_ok=False)
 
 
-def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
-    """Return uv's inputs besides the lock: settings in the code tree and, for a uv.lock, the project's groups.
-
-    uv reads uv.toml or [tool.uv] in pyproject.toml from the folder where it runs, or the nearest parent that has one.
-    All of them count here: one that uv ignores costs an extra environment, but a missed one would give a wrong one.
-    """
-    found: list[str] = []
-    for start in dict.fromkeys((requirements.parent, app_dir)):
-        for place in (start, *start.parents):
-            project = _toml(place / "pyproject.toml")
-            groups = project.get("dependency-groups") if requirements.name == "uv.lock" else None
-            tool = project.get("tool")
-            settings = [_toml(place / "uv.toml"), tool.get("uv") if isinstance(tool, dict) else None, groups]
-            # Without the folder's name, which differs in each release.
-            found += [json.dumps(item, sort_keys=True, default=str) for item in settings if item]
-    return found
-
-
 def _digest(parts: list[str], texts: dict[Path, str]) -> str:
     digest = hashlib.sha256("\0".join(parts).encode())
     for path in texts:
@@ -617,43 +529,3 @@ def _write_lists(target: Path, lists: dict[str, list[str]]) -> dict[str, Path]:
 def _one_line(entry: str) -> str:
     """Join a requirement and its hashes into one line."""
     return " ".join(entry.replace("\\", " ").split())
-
-
-def _toml(path: Path, longest: int = LONGEST_SETTINGS) -> dict[str, Any]:
-    """Read a TOML file; return the text of a damaged one, and an empty mapping if the file does not exist."""
-    try:
-        text = read_lock(path, longest)
-    except OSError:
-        return {}
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return {"damaged": text}
-
-
-def _included(requirements: Path, top: Path | None = None) -> list[Path]:
-    """Return the files that a requirements file includes with -r or -c, recursively and without duplicates.
-
-    Raises:
-        ReleaseError: a file is outside of the source, where root could read what the app cannot.
-    """
-    found: list[Path] = []
-    inside = (top or requirements.parent).resolve()
-    queue = [] if requirements.suffix in (".lock", ".toml") else [requirements]
-    while queue:
-        here = queue.pop()
-        for line in read_lock(here).splitlines():
-            match = re.match(r"\s*(?:-[rc][\s=]*|--(?:requirement|constraint)[\s=]+)(\S+)", line)
-            if not match or "://" in match.group(1):
-                continue
-            path = Path(os.path.realpath(here.parent / match.group(1)))
-            if not path.is_relative_to(inside):
-                raise ReleaseError(
-                    "Build the virtual environment",
-                    f"{here.name} includes {match.group(1)}, which is outside the source.",
-                    "Add that file to the source, and include it by its path there.",
-                )
-            if path.is_file() and path not in found and path != requirements.resolve():
-                found.append(path)
-                queue.append(path)
-    return sorted(found)
