@@ -159,10 +159,7 @@ class Builder:
             parts += ["as locked", *self._member(requirements, app_dir)]
         if self.selection:
             parts.append(repr(self.selection))
-        return parts, {
-            path: source_files.read_lock(path)
-            for path in [requirements, *source_files.included(requirements, self.top)]
-        }
+        return parts, source_files.read_all(requirements, self.top)
 
     def build(self, app_dir: Path, requirements: Path, extra_packages: list[str], server_package: str) -> Path:
         """Build the virtual environment, unless a complete one exists.
@@ -196,11 +193,12 @@ class Builder:
         self._make_room()
         locked = self._locked(requirements, app_dir, target)
         name, _, wanted = server_package.partition("==")
+        kept = self._kept(requirements, app_dir)
         lists = _write_lists(target, {
             "extra-packages": [_one_line(entry) for entry in extra_packages],
             "server": [self.server_lock],
             "locked": [pin.line for pin in locked],
-            "kept": resolution.read(self._kept(requirements, app_dir)),
+            "kept": resolution.read(kept) if kept else [],
             "constraints": [pin.line for pin in locked if pin.version],
             "constraints-server": [pin.line for pin in locked if pin.version and pin.name != pins.normalized(name)],
         })  # fmt: skip
@@ -215,7 +213,7 @@ class Builder:
             install = ["--no-deps", *hashes, "-r", str(lists["locked"])]
             self._pip(*install, directory=requirements.parent, target=target)
         else:
-            self._resolve(requirements, app_dir, target, lists["kept"])
+            self._resolve(requirements, app_dir, target, kept, lists["kept"])
         if extra_packages:
             constraints = lists["constraints"] if locked else None
             options = self._extra_options(requirements, locked, extra_packages, constraints)
@@ -282,33 +280,33 @@ class Builder:
         members = manifest.get("members") if isinstance(manifest, dict) else None
         return [f"--package={name}"] if isinstance(name, str) and name in (members or ()) else []
 
-    def _kept(self, requirements: Path, app_dir: Path) -> Path:
-        """Return the file that keeps the versions of a requirements file's packages until the file changes."""
+    def _kept(self, requirements: Path, app_dir: Path) -> Path | None:
+        """Return the file that keeps the versions of a requirements file's packages; None if nothing has to be kept."""
+        if self.wheelhouse or lockfiles.kind(requirements.name):
+            return None
         return self.folder.parent / "resolved" / f"{_digest(*self._inputs(requirements, app_dir))}.txt"
 
-    def _resolve(self, requirements: Path, app_dir: Path, target: Path, kept: Path) -> None:
+    def _resolve(self, requirements: Path, app_dir: Path, target: Path, kept: Path | None, constraints: Path) -> None:
         """Install the packages of a requirements file, in the versions of the last time if they were kept."""
-        arguments, path = ["-r", str(requirements), *self._choices(requirements)], self._kept(requirements, app_dir)
-        known = path.exists()
+        arguments, known = ["-r", str(requirements), *self._choices(requirements)], bool(kept and kept.exists())
+        constrained = ["--constraint", str(constraints)] if known else []
         try:
-            self._pip(*arguments, *(["--constraint", str(kept)] if known else []), directory=app_dir, target=target)
+            self._pip(*arguments, *constrained, directory=app_dir, target=target)
         except ReleaseError:
             if not known:
                 raise
-            self.warnings.append(f"The versions in {path} can no longer be installed, so newer ones were.")
+            self.warnings.append(f"The versions in {kept} can no longer be installed, so newer ones were.")
             self._pip(*arguments, directory=app_dir, target=target)
-        texts = {
-            file: source_files.read_lock(file)
-            for file in [requirements, *source_files.included(requirements, self.top)]
-        }
-        named = resolution.direct_requirements(texts, self.selection)
-        if self.wheelhouse or not (found := resolution.installed(target)):
+        found = resolution.installed(target)
+        if not kept or not found:
             return
+        named = resolution.direct_requirements(source_files.read_all(requirements, self.top), self.selection)
+        packages = resolution.unpinned(named)
         # A dependency that no file names is not pinned either, but that alone is not worth a warning.
-        if found.keys() - resolution.names(named) or resolution.unpinned(named):
-            resolution.write(path, found)
-        if packages := resolution.unpinned(named):
-            self.warnings.append(resolution.warning(requirements.name, packages, path))
+        if packages or found.keys() - resolution.names(named):
+            resolution.write(kept, found)
+        if packages:
+            self.warnings.append(resolution.warning(requirements.name, packages, kept))
 
     def _choices(self, requirements: Path) -> list[str]:
         """Return uv's options for the extras and groups of a pyproject.toml without a lock file."""
