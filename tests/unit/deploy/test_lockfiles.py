@@ -352,6 +352,14 @@ def test_a_message_about_a_lock_is_one_line_and_short(source: Path) -> None:
     assert caught.value.reason.isprintable()
 
 
+def test_a_message_about_a_lock_shows_no_token(source: Path) -> None:
+    line = f"lib @ git+http://ada:t0ken@h.test/a.git@{COMMIT}"
+    with pytest.raises(ReleaseError) as caught:
+        pins.read([line], "uv.lock", source, source.parent)
+    assert "t0ken" not in caught.value.reason
+    assert "git+http://h.test/a.git" in caught.value.reason
+
+
 # -- what cannot be read --------------------------------------------------------------------------------------------
 
 

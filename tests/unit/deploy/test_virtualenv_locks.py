@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.flaskhost.deploy.selection import Selection
+from ansible.module_utils.flaskhost.deploy.selection import Selection, find_fault, project_folder
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from virtualenv_workshop import PYPROJECT, Workshop, installed, version_of
 
@@ -228,6 +228,17 @@ def test_an_extra_package_that_needs_another_version_is_refused(
     assert "uv add 'library==2.0'" in caught.value.cure
 
 
+def test_what_the_lock_has_for_another_system_is_not_in_the_way(stocked: Workshop) -> None:
+    stocked.publish("mail", "2.0")
+    requirements = lock(stocked, "flask", "mail==1.0 ; sys_platform == 'win32'")
+    assert installed(stocked.build(requirements, ["mail==2.0"])) == {"flask": "3.1.3", "mail": "2.0"}
+
+
+def test_a_lock_without_packages(stocked: Workshop) -> None:
+    built = stocked.build(lock(stocked), [stocked.pinned("mail", "1.0")])
+    assert installed(built) == {"mail": "1.0"}
+
+
 def test_extra_packages_with_hashes_beside_a_lock_without(stocked: Workshop) -> None:
     requirements = lock(stocked, "flask")
     text = re.sub(r', hash = "[^"]*"', "", requirements.read_text(encoding="utf-8"))
@@ -300,6 +311,19 @@ def test_a_folder_that_is_no_package_is_not_installed(stocked: Workshop) -> None
     builder = stocked.builder(selection=Selection(project=True))
     with pytest.raises(ReleaseError, match=r"install.project: The app's folder is not a package"):
         stocked.build(stocked.requirements("flask\n"), builder=builder)
+
+
+def test_the_project_is_the_apps_own_folder(tmp_path: Path) -> None:
+    """A requirements file can be in a folder beside the code, and a project can have a setup.py only."""
+    requirements = tmp_path / "requirements/production.txt"
+    requirements.parent.mkdir()
+    requirements.touch()
+    fault = find_fault(Selection(project=True), requirements, tmp_path)
+    assert fault is not None
+    assert fault.option == "project"
+    (tmp_path / "setup.py").touch()
+    assert find_fault(Selection(project=True), requirements, tmp_path) is None
+    assert project_folder(requirements, tmp_path) == tmp_path
 
 
 def test_another_extra_is_another_environment(workshop: Workshop) -> None:

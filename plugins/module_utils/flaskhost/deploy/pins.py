@@ -73,15 +73,6 @@ def read(lines: Iterable[str], lock: str, folder: Path, top: Path) -> list[Pin]:
     return [_pin(line, lock, folder, top) for line in dict.fromkeys(lines)]
 
 
-def versions(pins: Iterable[Pin]) -> dict[str, set[str]]:
-    """Return the versions of each package by its normalized name. Markers can choose between several."""
-    found: dict[str, set[str]] = {}
-    for pin in pins:
-        if pin.version:
-            found.setdefault(pin.name, set()).add(pin.version)
-    return found
-
-
 def _pin(line: str, lock: str, folder: Path, top: Path) -> Pin:
     head, *hashes = line.split(" --hash=")
     head, separator, marker = head.partition(" ; ")

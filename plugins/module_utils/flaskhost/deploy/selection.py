@@ -81,15 +81,19 @@ def find_fault(selection: Selection, requirements: Path, app_dir: Path) -> Fault
             return Fault(
                 option, problem, f"Correct install.{option}, or add {missing[0]} to the project and lock again."
             )
-    if selection.project and not any((folder / name).is_file() for name in ("pyproject.toml", "setup.py")):
+    if selection.project and not _is_project(folder):
         problem = f"The app's folder is not a package: {folder.name or 'it'} has neither pyproject.toml nor setup.py."
         return Fault("project", problem, "Remove install.project: the app then runs from its folder.")
     return None
 
 
 def project_folder(requirements: Path, app_dir: Path) -> Path:
-    """Return the folder of the project that a lock file belongs to: the app's own, if it has a pyproject.toml."""
-    return app_dir if (app_dir / "pyproject.toml").is_file() else requirements.parent
+    """Return the folder of the project that a lock file belongs to: the app's own, if that is a project."""
+    return app_dir if _is_project(app_dir) else requirements.parent
+
+
+def _is_project(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("pyproject.toml", "setup.py"))
 
 
 def _source(name: str) -> str:
@@ -104,7 +108,8 @@ def _declared(requirements: Path, folder: Path) -> tuple[set[str] | None, set[st
         groups = {*_keys(project, "dependency-groups")} | {
             "dev" for key in _keys(project, "tool", "uv") if key == "dev-dependencies"
         }
-        return set(map(normalized, _keys(project, "project", "optional-dependencies"))), set(map(normalized, groups))
+        extras = {*_keys(project, "project", "optional-dependencies")}
+        return {*map(normalized, extras)}, {*map(normalized, groups)}
     if not lockfiles.kind(name):
         return None, None
     extras, groups = lockfiles.declared(name, read_text(requirements, LONGEST_LOCK, STEP))

@@ -321,15 +321,13 @@ class Builder:
         try:
             yield
         except ReleaseError:
-            fixed, conflicts = pins.versions(locked), []
-            for name, version in self._would_install(wanted, target).items() if fixed else ():
-                if version not in fixed.get(name, {version}):
-                    conflicts.append((name, version, " or ".join(sorted(fixed[name]))))
+            names = {pin.name for pin in locked if pin.version}
+            conflicts = [item for item in self._would_change(wanted, target) if item[0] in names] if names else []
             if not conflicts:
                 raise
-            need = ", ".join(f"{name} {version}" for name, version, _ in conflicts)
-            have = ", ".join(f"{name} {version}" for name, _, version in conflicts)
-            name, version, _ = conflicts[0]
+            name, _, version = conflicts[0]
+            need = ", ".join(f"{name} {new}" for name, _, new in conflicts)
+            have = ", ".join(f"{name} {old}" for name, old, _ in conflicts)
             raise ReleaseError(
                 pins.STEP,
                 f"{wanted_by} needs {need}, but {requirements.name} pins {have}.",
@@ -337,14 +335,20 @@ class Builder:
                 f"with {have}.",
             ) from None
 
-    def _would_install(self, wanted: Path, target: Path) -> dict[str, str]:
-        """Return the packages that uv would install if nothing were locked. Nothing is installed, nor built."""
+    def _would_change(self, wanted: Path, target: Path) -> list[tuple[str, str, str]]:
+        """Return the packages that uv would replace if nothing were locked, with their old and new versions.
+
+        Nothing is installed, nor built.
+        """
         install = ["pip", "install", "--dry-run", "--no-build", "--color=never", "--python", str(target)]
         try:
             said = "".join(self._uv(*install, *self._sources(), "-r", str(wanted), directory=target, target=target))
         except ReleaseError:
-            return {}
-        return {pins.normalized(name): version for name, version in re.findall(r"(?m)^ \+ ([\w.-]+)==(\S+)$", said)}
+            return []
+        lines = re.findall(r"(?m)^ ([+-]) ([\w.-]+)==(\S+)$", said)
+        old = {pins.normalized(name): version for sign, name, version in lines if sign == "-"}
+        new = {pins.normalized(name): version for sign, name, version in lines if sign == "+"}
+        return [(name, version, new[name]) for name, version in sorted(old.items()) if name in new]
 
     def _install_project(self, folder: Path, target: Path) -> None:
         """Build the project, and install it without its dependencies. Build backends write into a copy of the code."""
