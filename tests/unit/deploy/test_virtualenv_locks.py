@@ -157,6 +157,14 @@ def foreign_locks(workshop: Workshop) -> dict[str, str]:
     }
 
 
+def test_a_project_that_only_poetry_reads_is_refused_with_its_command(stocked: Workshop) -> None:
+    requirements = stocked.requirements('[tool.poetry]\nname = "shop"\n', "pyproject.toml")
+    with pytest.raises(ReleaseError) as caught:
+        stocked.build(requirements)
+    assert "[tool.poetry]" in caught.value.reason
+    assert "poetry lock" in caught.value.cure
+
+
 @pytest.mark.parametrize("name", ["poetry.lock", "pdm.lock", "pylock.toml", "Pipfile.lock"])
 def test_a_lock_of_another_tool_is_installed_as_locked(stocked: Workshop, name: str) -> None:
     """The plugin depends on the project, so nothing is resolved; a group is installed only if it is named."""

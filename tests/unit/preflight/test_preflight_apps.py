@@ -253,6 +253,11 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("requirements_not_found", A + "requirements", {"requirements": "requirements/prod.txt"}),
     ("no_requirements", A + "requirements", {"source": {"path": "poetry_without_lock"}} | LONE),
     ("unusable_lock", A + "requirements", {"source": {"path": "old_poetry"}} | LONE),
+    (
+        "unusable_lock",
+        A + "requirements",
+        {"source": {"path": "poetry_without_lock"}, "requirements": "pyproject.toml"} | LONE,
+    ),
     ("unusable_lock", A + "requirements", {"source": {"path": "damaged_lock"}} | LONE),
     ("install_not_found", A + "install.extras", CHOICES | {"install": {"extras": ["databse"]}}),
     ("install_not_found", A + "install.groups", CHOICES | {"install": {"groups": ["production"]}}),

@@ -137,6 +137,23 @@ def read_project(folder: Path) -> dict[str, Any]:
         raise ReleaseError(STEP, f"pyproject.toml is damaged: {error}.", "Correct it.") from None
 
 
+def check_project(requirements: Path) -> None:
+    """Check that a pyproject.toml that is to be installed from lists its dependencies where uv reads them.
+
+    Raises:
+        ReleaseError: it has the form of Poetry before 2.0.
+    """
+    if requirements.name != "pyproject.toml":
+        return
+    project = read_project(requirements.parent)
+    if "project" not in project and "poetry" in _keys(project, "tool"):
+        raise ReleaseError(
+            STEP,
+            "pyproject.toml lists its dependencies in [tool.poetry], which only Poetry reads.",
+            "Add poetry.lock ('poetry lock', with Poetry 2), and set requirements to poetry.lock or remove it.",
+        )
+
+
 def missing_lock_cure(folder: Path) -> str:
     """Return the command that locks an app's dependencies, for the tool that its files belong to."""
     try:

@@ -18,6 +18,7 @@ from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.selection import (
     LONGEST_LOCK,
     Selection,
+    check_project,
     find_fault,
     project_folder,
     read_project,
@@ -187,6 +188,7 @@ class Builder:
             return target
         if target.exists():
             remove(target)
+        check_project(requirements)
         if self.selection and (fault := find_fault(self.selection, requirements, app_dir)):
             raise ReleaseError(pins.STEP, f"install.{fault.option}: {fault.problem}", fault.cure)
         target.mkdir(parents=True)

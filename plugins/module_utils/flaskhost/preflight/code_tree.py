@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..deploy import lockfiles, pins, source_files
-from ..deploy.selection import Selection, find_fault, missing_lock_cure
+from ..deploy.selection import Selection, check_project, find_fault, missing_lock_cure
 from ..deploy.sources import archives, git
 from ..host.runner import ReleaseError
 from .report import Place, Report, closest, get, path_text, show, snippet
@@ -180,6 +180,8 @@ def _check_install(report: Report, place: Place, app: dict[Any, Any], code: Path
     chosen = Selection.from_options(get(app, dict, "install"))
     try:
         found = source_files.find_requirements(code, get(app, str, "requirements") or "", top)
+        if found:
+            check_project(found)
         fault = find_fault(chosen, found, code) if found and chosen else None
         # uv reads its own lock file, on the host.
         if found and not fault and lockfiles.kind(found.name) not in ("", "uv.lock"):
