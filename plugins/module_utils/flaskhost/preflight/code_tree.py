@@ -9,7 +9,6 @@ from typing import Any
 from ..deploy import lockfiles, pins, source_files
 from ..deploy.selection import Selection, check_project, find_fault, missing_lock_cure
 from ..deploy.sources import archives, git
-from ..host.runner import ReleaseError
 from .report import Place, Report, closest, get, path_text, show, snippet
 from .rules.source import EXAMPLE_ARCHIVE, EXAMPLE_REPO
 
@@ -186,7 +185,7 @@ def _check_install(report: Report, place: Place, app: dict[Any, Any], code: Path
         # uv reads its own lock file, on the host.
         if found and not fault and lockfiles.kind(found.name) not in ("", "uv.lock"):
             pins.read(lockfiles.lines(found.name, source_files.read_lock(found), chosen), found.name, found.parent, top)
-    except ReleaseError as error:
+    except source_files.ReleaseError as error:
         report.add("unusable_lock", (*place, "requirements"), f"In {code}: {error.reason}", error.cure)
     except (OSError, ValueError):
         return
@@ -198,7 +197,7 @@ def _check_install(report: Report, place: Place, app: dict[Any, Any], code: Path
 def _check_wheelhouse(report: Report, place: Place, named: str, code: Path, top: Path) -> None:
     try:
         source_files.find_wheelhouse(code, named, top)
-    except ReleaseError as error:
+    except source_files.ReleaseError as error:
         problem = f"In {code}: {error.reason} {_there('Folders', _names(code, folders=True))}"
         report.add("wheelhouse_not_found", place, problem, error.cure)
     except (OSError, ValueError) as error:
