@@ -58,6 +58,7 @@ options:
   source_subdir: {description: Folder of the app in the source., type: str, default: ""}
   wsgi: {description: WSGI callable., type: str, required: true}
   requirements: {description: File that pins the dependencies., type: str, default: ""}
+  install: {description: "Extras, groups and project to install.", type: dict, default: {}}
   wheelhouse: {description: Folder in the code with all packages., type: str, default: ""}
   extra_packages: {description: Additional packages., type: list, elements: str, default: []}
   server_package: {description: "Application server, pinned.", type: str, required: true}
@@ -177,6 +178,7 @@ ARGUMENT_SPEC = {
     "source_subdir": {"type": "str", "default": ""},
     "wsgi": {"type": "str", "required": True},
     "requirements": {"type": "str", "default": ""},
+    "install": {"type": "dict", "default": {}},
     "wheelhouse": {"type": "str", "default": ""},
     "extra_packages": {"type": "list", "elements": "str", "default": []},
     "server_package": {"type": "str", "required": True},

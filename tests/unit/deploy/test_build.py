@@ -44,6 +44,7 @@ class Bench:
             "wsgi": "shop:app",
             "persistent": [],
             "extra_packages": [],
+            "install": {},
             "server_package": "gunicorn==27.0.1",
             "server_lock": "gunicorn==27.0.1 --hash=sha256:" + "0" * 64,
             "uv": "/opt/uv/bin/uv",

@@ -81,6 +81,16 @@ def test_a_change_is_a_new_release_in_the_other_slot(site: Site, change: str) ->
     assert not site.deploy().changed
 
 
+def test_install_is_part_of_a_release_only_if_it_is_set(site: Site) -> None:
+    """A host that was set up before there was this option keeps its release."""
+    site.deploy()
+    site.options["install"] = {"extras": [], "groups": [], "project": False}
+    assert not site.deploy().changed
+    site.options["install"] = {"extras": ["database"], "groups": [], "project": False}
+    with pytest.raises(ReleaseError, match=r"install.extras: requirements.txt has no extras"):
+        site.deploy()
+
+
 def test_the_slots_take_turns(site: Site) -> None:
     for number in range(4):
         site.change({"shop.py": f"app = {number}\n"})

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.deploy import source_files, virtualenv
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from virtualenv_workshop import PYPROJECT, SERVER, Workshop, write
 
@@ -15,30 +15,30 @@ from virtualenv_workshop import PYPROJECT, SERVER, Workshop, write
 
 def test_the_most_exact_file_is_found_first(tmp_path: Path) -> None:
     write(tmp_path, pyproject_toml=PYPROJECT + 'dependencies = ["flask"]\n')
-    assert virtualenv.find_requirements(tmp_path) == tmp_path / "pyproject.toml"
+    assert source_files.find_requirements(tmp_path) == tmp_path / "pyproject.toml"
     write(tmp_path, requirements_txt="flask==3.1.3\n")
-    assert virtualenv.find_requirements(tmp_path) == tmp_path / "requirements.txt"
+    assert source_files.find_requirements(tmp_path) == tmp_path / "requirements.txt"
     write(tmp_path, uv_lock="version = 1\n")
-    assert virtualenv.find_requirements(tmp_path) == tmp_path / "uv.lock"
+    assert source_files.find_requirements(tmp_path) == tmp_path / "uv.lock"
 
 
 def test_the_apps_own_folder_comes_before_the_top(tmp_path: Path) -> None:
     app = tmp_path / "services/shop"
     write(tmp_path, uv_lock="", services__shop__requirements_txt="")
-    assert virtualenv.find_requirements(app, top=tmp_path) == app / "requirements.txt"
+    assert source_files.find_requirements(app, top=tmp_path) == app / "requirements.txt"
     (app / "requirements.txt").unlink()
-    assert virtualenv.find_requirements(app, top=tmp_path) == tmp_path / "uv.lock"
-    assert virtualenv.find_requirements(app) is None
+    assert source_files.find_requirements(app, top=tmp_path) == tmp_path / "uv.lock"
+    assert source_files.find_requirements(app) is None
 
 
 def test_the_file_that_the_user_names_is_the_one(tmp_path: Path) -> None:
     app = tmp_path / "shop"
     write(tmp_path, shop__uv_lock="", shop__requirements__production_txt="", requirements__dev_txt="")
-    assert virtualenv.find_requirements(app, "requirements/production.txt", tmp_path) == (
+    assert source_files.find_requirements(app, "requirements/production.txt", tmp_path) == (
         app / "requirements/production.txt"
     )
-    assert virtualenv.find_requirements(app, "requirements/dev.txt", tmp_path) == tmp_path / "requirements/dev.txt"
-    assert virtualenv.find_requirements(app, "requirements/missing.txt", tmp_path) is None
+    assert source_files.find_requirements(app, "requirements/dev.txt", tmp_path) == tmp_path / "requirements/dev.txt"
+    assert source_files.find_requirements(app, "requirements/missing.txt", tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_the_file_that_the_user_names_is_the_one(tmp_path: Path) -> None:
 )
 def test_a_pyproject_without_dependencies_pins_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "pyproject.toml").write_text(content, encoding="latin-1")
-    assert virtualenv.find_requirements(tmp_path) is None
-    assert virtualenv.find_requirements(tmp_path, "pyproject.toml") == tmp_path / "pyproject.toml"
+    assert source_files.find_requirements(tmp_path) is None
+    assert source_files.find_requirements(tmp_path, "pyproject.toml") == tmp_path / "pyproject.toml"
 
 
 def test_a_folder_of_that_name_is_not_the_file(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").mkdir()
-    assert virtualenv.find_requirements(tmp_path) is None
+    assert source_files.find_requirements(tmp_path) is None
 
 
 # -- versions -------------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_no_lock_keeps_root_busy(workshop: Workshop, name: str, unit: str) -> No
     ],
 )
 def test_local_code_in_a_project_is_seen(text: str, local: bool) -> None:
-    assert bool(virtualenv._LOCAL_CODE["pyproject.toml"].search(text)) == local
+    assert bool(source_files.LOCAL_CODE["pyproject.toml"].search(text)) == local
 
 
 def test_included_files_count_whatever_the_first_one_is_called(workshop: Workshop) -> None:

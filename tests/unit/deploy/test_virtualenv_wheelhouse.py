@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.deploy import source_files, virtualenv
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from fakes import GID, UID, run_command
 from virtualenv_workshop import PYPROJECT, SERVER, UV, Workshop, version_of, write
@@ -17,19 +17,19 @@ from virtualenv_workshop import PYPROJECT, SERVER, UV, Workshop, version_of, wri
 def test_the_wheelhouse_is_found_in_the_app_or_at_the_top(tmp_path: Path) -> None:
     app = tmp_path / "services/shop"
     write(tmp_path, vendor__x_whl="", services__shop__app_py="")
-    assert virtualenv.find_wheelhouse(app, "vendor", tmp_path) == tmp_path / "vendor"
+    assert source_files.find_wheelhouse(app, "vendor", tmp_path) == tmp_path / "vendor"
     write(app, vendor__x_whl="")
-    assert virtualenv.find_wheelhouse(app, "vendor", tmp_path) == app / "vendor"
-    assert virtualenv.find_wheelhouse(app, "", tmp_path) is None
+    assert source_files.find_wheelhouse(app, "vendor", tmp_path) == app / "vendor"
+    assert source_files.find_wheelhouse(app, "", tmp_path) is None
 
 
 def test_a_wheelhouse_that_is_missing_or_empty_is_told_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match=r"vendor/wheels is not in the source") as caught:
-        virtualenv.find_wheelhouse(tmp_path, "vendor/wheels")
+        source_files.find_wheelhouse(tmp_path, "vendor/wheels")
     assert "wheelhouse" in caught.value.cure
     write(tmp_path, vendor__wheels__README_md="")
     with pytest.raises(ReleaseError, match=r"vendor/wheels has no package"):
-        virtualenv.find_wheelhouse(tmp_path, "vendor/wheels")
+        source_files.find_wheelhouse(tmp_path, "vendor/wheels")
 
 
 @pytest.fixture

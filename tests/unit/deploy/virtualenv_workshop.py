@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.deploy.selection import Selection
 from fakes import USER, Unit, fake_owners, run_command, unsandboxed
 
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "uv"
@@ -38,7 +39,13 @@ class Workshop:
         for variable in [name for name in os.environ if name.startswith(("UV_", "PIP_", "VIRTUAL_ENV"))]:
             monkeypatch.delenv(variable)
 
-    def builder(self, python: str = sys.executable, uv: str = UV, wheelhouse: Path | None = None) -> virtualenv.Builder:
+    def builder(
+        self,
+        python: str = sys.executable,
+        uv: str = UV,
+        wheelhouse: Path | None = None,
+        selection: Selection | None = None,
+    ) -> virtualenv.Builder:
         return virtualenv.Builder(
             unsandboxed(self.calls),
             user=USER,
@@ -50,6 +57,7 @@ class Workshop:
             index_url=f"file://{self.folder}/index",
             wheelhouse=wheelhouse,
             server_lock=self.server_lock or self.pinned("gunicorn", "27.0.1"),
+            selection=selection,
         )
 
     def pinned(self, name: str, version: str) -> str:
@@ -81,6 +89,25 @@ class Workshop:
             )
         return wheel
 
+    def sign(self) -> None:
+        """Have the index say the hash of each of its files, as the indexes on the network do."""
+        for page in self.folder.glob("index/*/index.html"):
+            links = [f"{path.name}#{self.digest(path).replace(':', '=')}" for path in sorted(page.parent.glob("*.whl"))]
+            page.write_text("".join(f'<a href="{link}">{link.split("#")[0]}</a>\n' for link in links))
+
+    @staticmethod
+    def digest(path: Path) -> str:
+        return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+    def lock(self, project: str, folder: str = ".") -> Path:
+        """Write a pyproject.toml and lock it with the real uv."""
+        self.sign()
+        self.requirements(project, f"{folder}/pyproject.toml")
+        cache = {"UV_CACHE_DIR": str(self.folder / "cache/lock"), "UV_PYTHON": sys.executable}
+        lock = [UV, "lock", "--quiet", "--default-index", f"file://{self.folder}/index"]
+        run_command(lock, check_rc=True, cwd=str(self.code / folder), environ_update=cache)
+        return self.code / folder / "uv.lock"
+
     def requirements(self, text: str, name: str = "requirements.txt") -> Path:
         path = self.code / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +125,12 @@ class Workshop:
 
     def key(self, requirements: Path, extra: list[str] | None = None, server: str = SERVER) -> str:
         return self.builder().key(requirements, extra or [], server)
+
+
+def installed(environment: Path) -> dict[str, str]:
+    """The packages of an environment and their versions, without the server."""
+    folders = [path.name.split("-") for path in environment.glob("lib/python3*/site-packages/*.dist-info")]
+    return {name: version.removesuffix(".dist") for name, version, *_ in folders if name != "gunicorn"}
 
 
 def version_of(environment: Path, package: str) -> str:

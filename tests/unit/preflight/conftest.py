@@ -28,4 +28,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "declared").mkdir()
     (root / "declared/app.py").write_text("")
     (root / "declared/pyproject.toml").write_text('[project]\ndependencies = ["flask"]\n')
+    for name, lock, project in (
+        ("poetry_without_lock", "", '[tool.poetry]\nname = "shop"\n[tool.poetry.dependencies]\nflask = "^3"\n'),
+        ("pdm_without_lock", "", "[tool.pdm]\n"),
+        ("old_poetry", "poetry.lock", "[tool.poetry]\n"),
+        ("damaged_lock", "pdm.lock", ""),
+        (
+            "choices",
+            "uv.lock",
+            '[project]\nname = "shop"\n[project.optional-dependencies]\ndatabase = ["x"]\n'
+            '[dependency-groups]\nprod = ["y"]\ndev = ["z"]\n',
+        ),
+    ):
+        (root / name).mkdir()
+        (root / name / "app.py").write_text("")
+        (root / name / "pyproject.toml").write_text(project)
+        if lock:
+            (root / name / lock).write_text('[metadata]\nlock-version = "2.0"\n')
     return root

@@ -70,6 +70,13 @@ def test_the_demo_has_no_problem() -> None:
         {"domains": ["xn--bcher-kva.test", "a.b.localhost"]},
         {"wsgi": "shop:create_app('production')"},
         {"wheelhouse": "vendor/wheels"},
+        {"install": {"extras": [], "groups": None, "project": False}},
+        {
+            "source": {"path": "choices"},
+            "wsgi": "app:app",
+            "static": GONE,
+            "install": {"extras": ["Database"], "groups": ["prod", "dev"], "project": True},
+        },
         {"extra_packages": ["a==1", HETZNER, "b[x]==2 \\\n    --hash=sha256:" + "0" * 64 + "\n"]},
         {"source": {"path": GONE, "archive": "dist/shop-1.0.tar.gz", "checksum": EMPTY}},
         {"source": {"path": GONE, "archive": "dist/shop-1.0.tar.gz", "checksum": "sha256:" + EMPTY[7:].upper()}},

@@ -33,6 +33,10 @@ from preflight_cases import (
     private_key,
 )
 
+#: An app of one file, and one whose project has extras and groups.
+LONE = {"wsgi": "app:app", "static": GONE}
+CHOICES = LONE | {"source": {"path": "choices"}}
+
 #: The kind, where it is told, and what is changed in the good app.
 APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("unknown_key", A + "worker", {"worker": 2}),
@@ -286,6 +290,22 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("no_requirements", A + "requirements", {"source": {"path": "bare"}, "wsgi": "app:app", "static": GONE}),
     ("no_requirements", A + "requirements", {"source": {"path": "settings_only"}, "wsgi": "app:app", "static": GONE}),
     ("requirements_not_found", A + "requirements", {"requirements": "requirements/prod.txt"}),
+    ("no_requirements", A + "requirements", {"source": {"path": "poetry_without_lock"}} | LONE),
+    ("unusable_lock", A + "requirements", {"source": {"path": "old_poetry"}} | LONE),
+    (
+        "unusable_lock",
+        A + "requirements",
+        {"source": {"path": "poetry_without_lock"}, "requirements": "pyproject.toml"} | LONE,
+    ),
+    ("unusable_lock", A + "requirements", {"source": {"path": "damaged_lock"}} | LONE),
+    ("install_not_found", A + "install.extras", CHOICES | {"install": {"extras": ["databse"]}}),
+    ("install_not_found", A + "install.groups", CHOICES | {"install": {"groups": ["production"]}}),
+    ("install_not_found", A + "install.extras", {"install": {"extras": ["database"]}}),
+    ("install_not_found", A + "install.project", {"install": {"project": True}}),
+    ("wrong_type", A + "install.extras", {"install": {"extras": "database"}}),
+    ("wrong_type", A + "install.project", {"install": {"project": "yes please"}}),
+    ("malformed", A + "install.groups[0]", {"install": {"groups": ["--all-groups"]}}),
+    ("unknown_key", A + "install.extra", {"install": {"extra": ["database"]}}),
     ("wsgi_not_found", A + "wsgi", {"wsgi": "shopp:create_app()"}),
     ("wsgi_not_found", A + "wsgi", {"wsgi": "shop.wsgi:app"}),
     ("static_not_found", A + "static.path", {"static": {"path": "shop/assets"}}),

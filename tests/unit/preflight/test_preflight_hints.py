@@ -64,6 +64,12 @@ def test_hints(project: Path) -> None:
     assert "is sha256:000" in wrong
     assert "has no package" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
     assert "pip download" in told({"wheelhouse": "vendor/empty"}, "wheelhouse_not_found")
+    alone = {"wsgi": "app:app", "static": GONE}
+    assert "poetry lock" in told({"source": {"path": "poetry_without_lock"}} | alone, "no_requirements")
+    assert "pdm lock" in told({"source": {"path": "pdm_without_lock"}} | alone, "no_requirements")
+    assert "poetry export" in told({"source": {"path": "old_poetry"}} | alone, "unusable_lock")
+    extra = {"source": {"path": "choices"}, "install": {"extras": ["x"]}} | alone
+    assert "pyproject.toml has no extra x. Available: database." in told(extra, "install_not_found")
     assert "not expanded" not in told({"source": {"path": "nowhere"}}, "source_not_found")
     assert "config: production" in told({"env": {"FLASK_CONFIG": "x"}}, "own_variable")
     assert "generates a strong one" in told({"secrets": {"SECRET_KEY": "dev"}}, "placeholder_secret")

@@ -65,6 +65,15 @@ def test_extra_packages_are_there_and_the_driver_is_the_one_named(query):
     assert (driver, user) == ("psycopg2", ["ledger"])
 
 
+def test_extra_group_and_project_are_installed_as_packages(visitor):
+    code = """
+        from importlib.metadata import version
+        print(version("humanize"), version("tzdata"), version("app"))
+    """
+    answer = post(visitor, code)
+    assert (answer.status, answer.body.split()) == (200, ["4.15.0", "2026.1", "7"]), answer.body
+
+
 def test_driver_is_psycopg_where_none_is_named(host):
     assert environment(host, "guestbook")["SQLALCHEMY_DATABASE_URI"].startswith("postgresql+psycopg://")
 

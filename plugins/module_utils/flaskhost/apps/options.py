@@ -6,7 +6,7 @@ Validation (:mod:`preflight`), the records (:mod:`apps.record`) and the document
 from __future__ import annotations
 
 from .names import DOMAIN_NAME
-from .schema import HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
+from .schema import CHOICE, HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
 
 #: Every option of an app, by its name.
 APP_OPTIONS: dict[str, Option] = {
@@ -94,11 +94,40 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "requirements": Option(
         "str",
-        "File that pins the dependencies. If unset, the first of `uv.lock`, `requirements.txt` and `pyproject.toml` "
-        "that exists.",
+        "File that pins the dependencies. If unset, the first that exists of `uv.lock`, `requirements.txt`, "
+        "`pylock.toml`, `poetry.lock`, `pdm.lock`, `Pipfile.lock` and `pyproject.toml`.",
         "requirements/production.txt",
         default="",
         pattern=RELATIVE_PATH,
+    ),
+    "install": Option(
+        "options",
+        "What of the project is installed in addition to its dependencies.",
+        {"extras": ["database"]},
+        default={},
+        options={
+            "extras": Option(
+                "list",
+                "Extras (optional dependencies) of `pyproject.toml` or of the lock file.",
+                ["database"],
+                default=[],
+                pattern=CHOICE,
+            ),
+            "groups": Option(
+                "list",
+                "Dependency groups of `pyproject.toml` or of the lock file. `dev` is installed only if named.",
+                ["prod"],
+                default=[],
+                pattern=CHOICE,
+            ),
+            "project": Option(
+                "bool",
+                "Whether the project itself is installed as a package, not editable. If false, the app only runs from "
+                "its folder.",
+                True,
+                default=False,
+            ),
+        },
     ),
     "wheelhouse": Option(
         "str",

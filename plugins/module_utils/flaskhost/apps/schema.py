@@ -42,6 +42,9 @@ PINNED = r"[A-Za-z0-9][A-Za-z0-9._-]*(?:\[[A-Za-z0-9,._-]+\])?==[A-Za-z0-9.+!_-]
 
 HASH = r"(?:[\s\\]+--hash=sha256:[0-9a-f]{64})"
 
+#: The name of an extra or of a dependency group (PEP 685, PEP 735).
+CHOICE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+
 RELATIVE_PATH = r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\s\"'\\$;{}]+"
 
 URL_PATH = r"/[^\s\"'\\$;{}?#]*"

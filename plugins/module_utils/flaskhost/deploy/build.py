@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps import placeholders
-from ansible.module_utils.flaskhost.deploy import assets, environment, procfile, virtualenv
+from ansible.module_utils.flaskhost.deploy import assets, environment, procfile, source_files, virtualenv
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
+from ansible.module_utils.flaskhost.deploy.selection import Selection, missing_lock_cure
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host import atomic, tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
@@ -236,13 +237,13 @@ class Build:
 
     def _build(self, app_dir: Path, code: Path) -> Path:
         options = self.options
-        requirements = virtualenv.find_requirements(app_dir, options["requirements"], code)
+        requirements = source_files.find_requirements(app_dir, options["requirements"], code)
         if not requirements:
-            wanted = options["requirements"] or ", ".join(virtualenv.CANDIDATES)
+            wanted = options["requirements"] or ", ".join(source_files.CANDIDATES)
             raise ReleaseError(
                 "Build the virtual environment",
                 f"the source has no file that pins its dependencies. Supported: {wanted}.",
-                "Add one ('uv lock', or 'pip freeze > requirements.txt'), or set requirements to its path.",
+                missing_lock_cure(app_dir),
             )
         builder = virtualenv.Builder(
             self.run,
@@ -253,9 +254,10 @@ class Build:
             uv=options["uv"],
             python=options["python"],
             index_url=options["index_url"],
-            wheelhouse=virtualenv.find_wheelhouse(app_dir, options["wheelhouse"], code),
+            wheelhouse=source_files.find_wheelhouse(app_dir, options["wheelhouse"], code),
             top=code,
             server_lock=options["server_lock"],
+            selection=Selection.from_options(options["install"]),
         )
         built = builder.build(app_dir, requirements, options["extra_packages"], options["server_package"])
         self.warnings += builder.warnings

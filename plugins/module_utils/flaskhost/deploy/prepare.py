@@ -16,6 +16,7 @@ from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App, digest
 from ansible.module_utils.flaskhost.deploy.build import Build
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
+from ansible.module_utils.flaskhost.deploy.selection import Selection
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host.journal import require_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
@@ -94,6 +95,8 @@ class Preparation:
                 *sys.version_info[:2],
                 *(options[name] for name in ("requirements", "extra_packages", "server_package", "python")),
                 options["wheelhouse"],
+                # Releases of earlier versions of Flaskhost, which had no such option, stay the same.
+                *([options["install"]] if Selection.from_options(options["install"]) else []),
             ],
             SERVER_PART: server.without_figures(self.app.server_files()),
             "settings": [options[name] for name in ("wsgi", "persistent", "static_path")],

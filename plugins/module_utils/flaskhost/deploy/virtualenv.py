@@ -4,104 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import pwd
 import re
 import shutil
 import stat
 import sys
-import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from ansible.module_utils.flaskhost.deploy import lockfiles, pins, resolution, source_files
 from ansible.module_utils.flaskhost.deploy.hints import hint
-from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest, read_text
+from ansible.module_utils.flaskhost.deploy.selection import (
+    LONGEST_LOCK,
+    Selection,
+    check_project,
+    find_fault,
+    project_folder,
+    read_project,
+)
+from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
 
 #: Written last: an environment without this file was interrupted, and is rebuilt.
 MARK = ".complete"
-#: The hash of a package in a requirements file, and in uv.lock.
-_HASHED = re.compile(r"--hash=|\bhash = \"")
-#: The files that can pin the dependencies, most exact first.
-CANDIDATES = ("uv.lock", "requirements.txt", "pyproject.toml")
-#: Maximum bytes of a file that pins dependencies, and of a project's settings: root reads both into memory.
-_LONGEST_LOCK, _LONGEST_SETTINGS = 16 * 1024**2, 1024**2
+#: The hash of a package in a requirements file.
+_HASHED = re.compile(r"--hash=")
 #: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
 _DEEPEST = 100
-#: Patterns, by the file's name, of entries that install code from the source itself (`-e .`, `./library`, a path
-#: source). The project itself in its own lock does not count.
-_LOCAL_CODE = {
-    "uv.lock": re.compile(r'source = \{ (?:editable|directory|path) = "(?!\.")'),
-    "pyproject.toml": re.compile(r"[{,]\s*(?:path|workspace)\s*=|@\s*file:"),
-    "": re.compile(
-        r"^[ \t]*(?:-e|--editable|(?:[\w.,\[\]-]+\s*@\s*)?(?:file:|\.{0,2}/|\.\s*(?:[\[;#]|$))|[\w.-]+/)", re.MULTILINE
-    ),
-}
-
-
-def find_requirements(folder: Path, named: str = "", top: Path | None = None) -> Path | None:
-    """Find the file that pins the dependencies.
-
-    Args:
-        folder: the app's folder.
-        named: the file that the user's options name, relative to ``folder`` or to ``top``.
-        top: the folder of the whole source, searched second.
-
-    Returns:
-        The file, or None. A pyproject.toml without dependencies (only tool settings) does not count.
-    """
-    for place in [folder, top] if top and top != folder else [folder]:
-        for name in [named] if named else CANDIDATES:
-            path = place / name
-            if path.is_file() and (path.name != "pyproject.toml" or named or _has_dependencies(path)):
-                return path
-    return None
-
-
-def _has_dependencies(path: Path) -> bool:
-    try:
-        return bool(tomllib.loads(_read(path, _LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
-    except tomllib.TOMLDecodeError:
-        return False
-
-
-def _read(path: Path, longest: int = _LONGEST_LOCK) -> str:
-    return read_text(path, longest, "Build the virtual environment")
-
-
-def find_wheelhouse(folder: Path, named: str, top: Path | None = None) -> Path | None:
-    """Find the folder of packages from which an environment is built offline.
-
-    Args:
-        folder: the app's folder.
-        named: the folder that the user's options name, relative to ``folder`` or to ``top``; empty for none.
-        top: the folder of the whole source, searched second.
-
-    Returns:
-        The folder; None if none is named.
-
-    Raises:
-        ReleaseError: the folder does not exist, or contains no packages.
-    """
-    if not named:
-        return None
-    found = next((place / named for place in (folder, top or folder) if (place / named).is_dir()), None)
-    if found and packages_in(found):
-        return found
-    problem = "has no package (.whl, .tar.gz, .zip)" if found else "is not in the source"
-    raise ReleaseError(
-        "Build the virtual environment",
-        f"the wheelhouse {named} {problem}.",
-        "Correct wheelhouse, or add the packages to that folder ('pip download --dest', 'pip wheel --wheel-dir') and "
-        "commit it.",
-    )
-
-
-def packages_in(wheelhouse: Path) -> list[Path]:
-    """Return the packages in a wheelhouse, sorted by name: wheels, and source archives to build wheels from."""
-    return sorted(path for path in wheelhouse.iterdir() if path.name.endswith((".whl", ".tar.gz", ".zip")))
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -163,6 +94,7 @@ class Builder:
         wheelhouse: a folder with all packages, which is then the only source of packages.
         top: the folder of the whole source; files outside of it are not included. If None, the folder of the lock file.
         server_lock: the application server and its dependencies, pinned, with their hashes.
+        selection: the extras, the groups and the project to install.
     """
 
     def __init__(
@@ -179,11 +111,13 @@ class Builder:
         wheelhouse: Path | None = None,
         top: Path | None = None,
         server_lock: str = "",
+        selection: Selection | None = None,
     ) -> None:
         self.run, self.user, self.code, self.folder, self.cache = run, user, code, folder, cache
         self.account = build_account(user)
         self.uv, self.python, self.index_url = uv, python, index_url
         self.wheelhouse, self.top, self.server_lock = wheelhouse, top, server_lock
+        self.selection = selection or Selection()
         self.warnings: list[str] = []
 
     def key(
@@ -193,26 +127,40 @@ class Builder:
 
         The arguments are those of :meth:`build`; ``app_dir`` defaults to the folder of ``requirements``.
         """
+        parts, texts = self._inputs(requirements, app_dir or requirements.parent)
+        # In the place that they always had: another name would build each environment anew.
+        parts[2:2] = [*sorted(extra_packages), server_package, self.server_lock]
+        local = source_files.LOCAL_CODE.get(requirements.name, source_files.LOCAL_CODE[""])
+        if lockfiles.kind(requirements.name) in ("", "uv.lock"):
+            has_local = any(local.search(text) for text in texts.values())
+        else:
+            has_local = any(pin.local for pin in self._converted(requirements))
+        if self.selection.project or has_local:
+            # The environment contains this release's code, so no other release can use it.
+            parts.append(str(requirements))
+        return _digest(parts, texts)
+
+    def _inputs(self, requirements: Path, app_dir: Path) -> tuple[list[str], dict[Path, str]]:
+        """Return what decides which versions of the app's own packages are installed, and the files' contents."""
         # Without the patch level: an environment keeps working after the distribution's security updates of Python.
         question = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_platform())"
         status, version, err = self.run([self.python, "-c", question])
         if status:
             raise ReleaseError("Build the virtual environment", f"{self.python} failed: {tail(err, 3)}", "Install it.")
-        parts = [version, requirements.name, *sorted(extra_packages), server_package, self.server_lock]
-        parts += _uv_settings(requirements, app_dir or requirements.parent)
+        parts = [version, requirements.name, *source_files.uv_settings(requirements, app_dir)]
         if self.wheelhouse:
             # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
             # take a second for a gigabyte, and only when a release is built.
-            parts += ["wheelhouse", *(f"{path.name} {file_digest(path)}" for path in packages_in(self.wheelhouse))]
-        texts = {path: _read(path) for path in [requirements, *_included(requirements, self.top)]}
-        local = _LOCAL_CODE.get(requirements.name, _LOCAL_CODE[""])
-        if any(local.search(text) for text in texts.values()):
-            # The environment contains this release's code, so no other release can use it.
-            parts.append(str(requirements))
-        digest = hashlib.sha256("\0".join(parts).encode())
-        for path in texts:
-            digest.update(path.read_bytes())
-        return digest.hexdigest()[:16]
+            parts += [
+                "wheelhouse",
+                *(f"{path.name} {file_digest(path)}" for path in source_files.packages_in(self.wheelhouse)),
+            ]
+        if lockfiles.kind(requirements.name):
+            # Earlier versions of Flaskhost resolved the packages of a lock file anew.
+            parts += ["as locked", *self._member(requirements, app_dir)]
+        if self.selection:
+            parts.append(repr(self.selection))
+        return parts, source_files.read_all(requirements, self.top)
 
     def build(self, app_dir: Path, requirements: Path, extra_packages: list[str], server_package: str) -> Path:
         """Build the virtual environment, unless a complete one exists.
@@ -240,28 +188,39 @@ class Builder:
             return target
         if target.exists():
             remove(target)
-        extra_file, server_file = target / "extra-packages.txt", target / "server.txt"
+        check_project(requirements)
+        if self.selection and (fault := find_fault(self.selection, requirements, app_dir)):
+            raise ReleaseError(pins.STEP, f"install.{fault.option}: {fault.problem}", fault.cure)
         target.mkdir(parents=True)
-        # While the folder still belongs to root.
-        for path, lines in ((extra_file, map(_one_line, extra_packages)), (server_file, [self.server_lock])):
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            path.chmod(0o644)
-        self._make_room(target)
+        self._make_room()
+        locked = self._locked(requirements, app_dir, target)
+        name, _, wanted = server_package.partition("==")
+        kept = self._kept(requirements, app_dir)
+        lists = _write_lists(target, {
+            "extra-packages": [_one_line(entry) for entry in extra_packages],
+            "server": [self.server_lock],
+            "locked": [pin.line for pin in locked],
+            "kept": resolution.read(kept) if kept else [],
+            "constraints": [pin.line for pin in locked if pin.version],
+            "constraints-server": [pin.line for pin in locked if pin.version and pin.name != pins.normalized(name)],
+        })  # fmt: skip
+        account = pwd.getpwnam(self.account)
+        os.chown(target, account.pw_uid, account.pw_gid)
+        target.chmod(0o755)
         # uv clears a folder that it cannot remove; --allow-existing uses the folder as it is.
         self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
-        locked = requirements
-        if requirements.name == "uv.lock":
-            locked = target / "requirements.txt"
-            export = ["--frozen", "--no-dev", "--no-emit-project", "--quiet", "--output-file", str(locked)]
-            self._uv("export", "--format", "requirements-txt", *export, directory=requirements.parent, target=target)
-        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(target)]
-        if self.wheelhouse:
-            install += ["--no-index", "--find-links", str(self.wheelhouse)]
-        self._uv(*install, "-r", str(locked), directory=app_dir, target=target)
+        if lockfiles.kind(requirements.name):
+            # Paths in the file start at the lock file's folder.
+            hashes = ["--require-hashes"] if all(pin.hashed and pin.version for pin in locked) else []
+            install = ["--no-deps", *hashes, "-r", str(lists["locked"])]
+            self._pip(*install, directory=requirements.parent, target=target)
+        else:
+            self._resolve(requirements, app_dir, target, kept, lists["kept"])
         if extra_packages:
-            options = self._extra_options(requirements, locked, extra_packages)
-            self._uv(*install, "-r", str(extra_file), *options, directory=app_dir, target=target)
-        name, _, wanted = server_package.partition("==")
+            constraints = lists["constraints"] if locked else None
+            options = self._extra_options(requirements, locked, extra_packages, constraints)
+            with self._explained("extra_packages", requirements, locked, lists["extra-packages"], target):
+                self._pip("-r", str(lists["extra-packages"]), *options, directory=app_dir, target=target)
         present = installed_version(target, name)
         if version_tuple(present) < version_tuple(wanted):
             if present:
@@ -270,22 +229,150 @@ class Builder:
                     "version."
                 )
             # A wheelhouse is part of the app's code, and can contain a server that the app's owner has built.
-            server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(server_file)]
-            self._uv(*install, *server, directory=app_dir, target=target)
+            server = [server_package] if self.wheelhouse else ["--require-hashes", "-r", str(lists["server"])]
+            others = [pin for pin in locked if pin.name != pins.normalized(name)]
+            server += ["--constraint", str(lists["constraints-server"])] if others else []
+            with self._explained(server_package, requirements, others, lists["server"], target):
+                self._pip(*server, directory=app_dir, target=target)
+        if self.selection.project:
+            self._install_project(project_folder(requirements, app_dir), target)
         self._seal(target)
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent) as above:
             tree.remove(Path(BUILD_TEMPORARY).name, above)
         return target
 
-    def _extra_options(self, requirements: Path, locked: Path, extra_packages: list[str]) -> list[str]:
+    def _locked(self, requirements: Path, app_dir: Path, target: Path) -> list[pins.Pin]:
+        """Return what a lock file pins; nothing for a requirements file. Warn about packages without hashes."""
+        name, folder = requirements.name, requirements.parent
+        if not lockfiles.kind(name):
+            return []
+        if name != "uv.lock":
+            found = self._converted(requirements)
+        else:
+            groups = [f"--group={group}" for group in self.selection.groups]
+            choices = [
+                *([] if "dev" in self.selection.groups else ["--no-dev"]),
+                *(f"--extra={extra}" for extra in self.selection.extras),
+                *groups,
+                *self._member(requirements, app_dir),
+            ]
+            export = ["export", "--frozen", "--no-emit-project", "--no-header", "--no-annotate", "--quiet"]
+            export += ["--format", "requirements-txt", "--python", self.python, *choices]
+            lines = pins.logical_lines(self._uv(*export, directory=folder, target=target)[0])
+            found = pins.read(lines, name, folder, self.top or folder)
+        bare = [pin.line.partition(" ;")[0] for pin in found if not pin.hashed]
+        if bare:
+            self.warnings.append(
+                f"{name} has no hashes for {', '.join(bare[:5])}{' and others' if bare[5:] else ''}: installed "
+                "unverified. Lock again from an index that publishes hashes."
+            )
+        return found
+
+    def _converted(self, requirements: Path) -> list[pins.Pin]:
+        lines = lockfiles.lines(requirements.name, source_files.read_lock(requirements), self.selection)
+        return pins.read(lines, requirements.name, requirements.parent, self.top or requirements.parent)
+
+    def _member(self, requirements: Path, app_dir: Path) -> list[str]:
+        """Return uv's option for an app that is a member of a workspace, whose lock file is at the workspace's top."""
+        if requirements.name != "uv.lock" or app_dir == requirements.parent:
+            return []
+        project = read_project(app_dir).get("project")
+        name = project.get("name") if isinstance(project, dict) else None
+        manifest = source_files.read_toml(requirements, LONGEST_LOCK).get("manifest")
+        members = manifest.get("members") if isinstance(manifest, dict) else None
+        return [f"--package={name}"] if isinstance(name, str) and name in (members or ()) else []
+
+    def _kept(self, requirements: Path, app_dir: Path) -> Path | None:
+        """Return the file that keeps the versions of a requirements file's packages; None if nothing has to be kept."""
+        if self.wheelhouse or lockfiles.kind(requirements.name):
+            return None
+        return self.folder.parent / "resolved" / f"{_digest(*self._inputs(requirements, app_dir))}.txt"
+
+    def _resolve(self, requirements: Path, app_dir: Path, target: Path, kept: Path | None, constraints: Path) -> None:
+        """Install the packages of a requirements file, in the versions of the last time if they were kept."""
+        arguments, known = ["-r", str(requirements), *self._choices(requirements)], bool(kept and kept.exists())
+        constrained = ["--constraint", str(constraints)] if known else []
+        try:
+            self._pip(*arguments, *constrained, directory=app_dir, target=target)
+        except ReleaseError:
+            if not known:
+                raise
+            self.warnings.append(f"The versions in {kept} can no longer be installed, so newer ones were.")
+            self._pip(*arguments, directory=app_dir, target=target)
+        found = resolution.installed(target)
+        if not kept or not found:
+            return
+        named = resolution.direct_requirements(source_files.read_all(requirements, self.top), self.selection)
+        packages = resolution.unpinned(named)
+        # A dependency that no file names is not pinned either, but that alone is not worth a warning.
+        if packages or found.keys() - resolution.names(named):
+            resolution.write(kept, found)
+        if packages:
+            self.warnings.append(resolution.warning(requirements.name, packages, kept))
+
+    def _choices(self, requirements: Path) -> list[str]:
+        """Return uv's options for the extras and groups of a pyproject.toml without a lock file."""
+        groups = [item for group in self.selection.groups for item in ("--group", f"{requirements}:{group}")]
+        return [*(f"--extra={extra}" for extra in self.selection.extras), *groups]
+
+    @contextlib.contextmanager
+    def _explained(
+        self, wanted_by: str, requirements: Path, locked: list[pins.Pin], wanted: Path, target: Path
+    ) -> Iterator[None]:
+        """Explain a failed installation by the locked packages that it would need in another version."""
+        try:
+            yield
+        except ReleaseError:
+            names = {pin.name for pin in locked if pin.version}
+            conflicts = [item for item in self._would_change(wanted, target) if item[0] in names] if names else []
+            if not conflicts:
+                raise
+            name, _, version = conflicts[0]
+            need = ", ".join(f"{name} {new}" for name, _, new in conflicts)
+            have = ", ".join(f"{name} {old}" for name, old, _ in conflicts)
+            raise ReleaseError(
+                pins.STEP,
+                f"{wanted_by} needs {need}, but {requirements.name} pins {have}.",
+                f"{lockfiles.change(requirements.name, name, version)}, or choose versions in extra_packages that work "
+                f"with {have}.",
+            ) from None
+
+    def _would_change(self, wanted: Path, target: Path) -> list[tuple[str, str, str]]:
+        """Return the packages that uv would replace if nothing were locked, with their old and new versions.
+
+        Nothing is installed, nor built.
+        """
+        install = ["pip", "install", "--dry-run", "--no-build", "--color=never", "--python", str(target)]
+        try:
+            said = "".join(self._uv(*install, *self._sources(), "-r", str(wanted), directory=target, target=target))
+        except ReleaseError:
+            return []
+        lines = re.findall(r"(?m)^ ([+-]) ([\w.-]+)==(\S+)$", said)
+        old = {pins.normalized(name): version for sign, name, version in lines if sign == "-"}
+        new = {pins.normalized(name): version for sign, name, version in lines if sign == "+"}
+        return [(name, version, new[name]) for name, version in sorted(old.items()) if name in new]
+
+    def _install_project(self, folder: Path, target: Path) -> None:
+        """Build the project, and install it without its dependencies. Build backends write into a copy of the code."""
+        copy = target / "project"
+        arguments = ["cp", "--recursive", "--no-target-directory", str(folder), str(copy)]
+        self._sandboxed(arguments, directory=target, target=target)
+        self._pip("--no-deps", str(copy), directory=folder, target=target)
+        with tree.folder(target) as inside:
+            tree.remove(copy.name, inside)
+
+    def _extra_options(
+        self, requirements: Path, locked: list[pins.Pin], extra_packages: list[str], constraints: Path | None
+    ) -> list[str]:
         """Return the options with which uv verifies the extra packages. Warn if only the lock has hashes."""
-        # Read the release's own files: the build account can write the folder with uv's export.
-        files = [requirements, *_included(requirements)]
-        lock_has_hashes = any(_HASHED.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
+        files = [] if locked else [requirements, *source_files.included(requirements)]
+        lock_has_hashes = any(pin.hashed and pin.version for pin in locked)
+        lock_has_hashes |= any(_HASHED.search(path.read_text(encoding="utf-8", errors="replace")) for path in files)
         bare = [entry.strip() for entry in extra_packages if not _HASHED.search(entry)]
         if not bare:
             # The lock's hashes apply to the dependencies of the extra packages.
-            return ["--require-hashes", *(["--constraint", str(locked)] if lock_has_hashes else [])]
+            constraints = constraints or (requirements if lock_has_hashes else None)
+            return ["--require-hashes", *(["--constraint", str(constraints)] if constraints else [])]
         if lock_has_hashes or len(bare) < len(extra_packages):
             lines = "\\n".join(bare)
             self.warnings.append(
@@ -295,10 +382,10 @@ class Builder:
                 "--generate-hashes --no-header --no-annotate --python-version "
                 f"{sys.version_info[0]}.{sys.version_info[1]} -"
             )
-        return []
+        return ["--constraint", str(constraints)] if constraints else []
 
-    def _make_room(self, target: Path) -> None:
-        """Create the build account, and the folders that it can write."""
+    def _make_room(self) -> None:
+        """Create the build account, and its cache and temporary folder."""
         try:
             account = pwd.getpwnam(self.account)
         except KeyError:
@@ -314,10 +401,9 @@ class Builder:
         if self.cache.exists() and self.cache.stat().st_uid not in (0, account.pw_uid):
             # From an earlier version of Flaskhost, in which the app's own user built.
             shutil.rmtree(self.cache)
-        for path, mode in ((target, 0o755), (self.cache, 0o700)):
-            path.mkdir(parents=True, exist_ok=True)
-            os.chown(path, account.pw_uid, account.pw_gid)
-            path.chmod(mode)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        os.chown(self.cache, account.pw_uid, account.pw_gid)
+        self.cache.chmod(0o700)
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent, make=True) as above:
             # The app's user must not get in, nor must the build account reach temporary files of the app's units.
             os.fchmod(above, 0o700)
@@ -339,8 +425,17 @@ class Builder:
             *(f"InaccessiblePaths=-{path}" for path in ("/etc/flaskhost", "/var/backups", "/var/lib/postgresql")),
         ]
 
-    def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> None:
-        target = target or Path(arguments[-1])
+    def _pip(self, *arguments: str, directory: Path, target: Path) -> None:
+        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(target), *self._sources()]
+        self._uv(*install, *arguments, directory=directory, target=target)
+
+    def _sources(self) -> list[str]:
+        return ["--no-index", "--find-links", str(self.wheelhouse)] if self.wheelhouse else []
+
+    def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> tuple[str, str]:
+        return self._sandboxed([self.uv, *arguments], directory=directory, target=target or Path(arguments[-1]))
+
+    def _sandboxed(self, arguments: list[str], *, directory: Path, target: Path) -> tuple[str, str]:
         environment = {
             "UV_CACHE_DIR": str(self.cache),
             "UV_PYTHON_DOWNLOADS": "never",
@@ -355,7 +450,7 @@ class Builder:
         elif self.index_url:
             environment["UV_DEFAULT_INDEX"] = self.index_url
         command = sandboxed(
-            [self.uv, *arguments],
+            arguments,
             user=self.user,
             root=str(self.folder.parent),
             directory=str(directory),
@@ -381,9 +476,10 @@ class Builder:
             said = tail(out + err)
             raise ReleaseError(
                 "Build the virtual environment",
-                f"uv {arguments[0]} failed with status {status}:\n{said}",
+                f"{Path(arguments[0]).name} {arguments[1]} failed with status {status}:\n{said}",
                 cure_for(out + err, cure + hint(out + err)),
             )
+        return out, err
 
     def _seal(self, target: Path) -> None:
         """Give the whole environment to root, make it read-only for everyone else, and mark it as complete.
@@ -418,64 +514,22 @@ class Builder:
         (target / MARK).touch(mode=0o644, exist_ok=False)
 
 
-def _uv_settings(requirements: Path, app_dir: Path) -> list[str]:
-    """Return uv's inputs besides the lock: settings in the code tree and, for a uv.lock, the project's groups.
+def _digest(parts: list[str], texts: dict[Path, str]) -> str:
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for path in texts:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
-    uv reads uv.toml or [tool.uv] in pyproject.toml from the folder where it runs, or the nearest parent that has one.
-    All of them count here: one that uv ignores costs an extra environment, but a missed one would give a wrong one.
-    """
-    found: list[str] = []
-    for start in dict.fromkeys((requirements.parent, app_dir)):
-        for place in (start, *start.parents):
-            project = _toml(place / "pyproject.toml")
-            groups = project.get("dependency-groups") if requirements.name == "uv.lock" else None
-            tool = project.get("tool")
-            settings = [_toml(place / "uv.toml"), tool.get("uv") if isinstance(tool, dict) else None, groups]
-            # Without the folder's name, which differs in each release.
-            found += [json.dumps(item, sort_keys=True, default=str) for item in settings if item]
-    return found
+
+def _write_lists(target: Path, lists: dict[str, list[str]]) -> dict[str, Path]:
+    """Write the requirements files of an environment, which must still belong to root."""
+    paths = {name: target / f"{name}.txt" for name in lists}
+    for name, path in paths.items():
+        path.write_text("".join(f"{line}\n" for line in lists[name]), encoding="utf-8")
+        path.chmod(0o644)
+    return paths
 
 
 def _one_line(entry: str) -> str:
     """Join a requirement and its hashes into one line."""
     return " ".join(entry.replace("\\", " ").split())
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; return the text of a damaged one, and an empty mapping if the file does not exist."""
-    try:
-        text = _read(path, _LONGEST_SETTINGS)
-    except OSError:
-        return {}
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return {"damaged": text}
-
-
-def _included(requirements: Path, top: Path | None = None) -> list[Path]:
-    """Return the files that a requirements file includes with -r or -c, recursively and without duplicates.
-
-    Raises:
-        ReleaseError: a file is outside of the source, where root could read what the app cannot.
-    """
-    found: list[Path] = []
-    inside = (top or requirements.parent).resolve()
-    queue = [] if requirements.suffix in (".lock", ".toml") else [requirements]
-    while queue:
-        here = queue.pop()
-        for line in _read(here).splitlines():
-            match = re.match(r"\s*(?:-[rc][\s=]*|--(?:requirement|constraint)[\s=]+)(\S+)", line)
-            if not match or "://" in match.group(1):
-                continue
-            path = Path(os.path.realpath(here.parent / match.group(1)))
-            if not path.is_relative_to(inside):
-                raise ReleaseError(
-                    "Build the virtual environment",
-                    f"{here.name} includes {match.group(1)}, which is outside the source.",
-                    "Add that file to the source, and include it by its path there.",
-                )
-            if path.is_file() and path not in found and path != requirements.resolve():
-                found.append(path)
-                queue.append(path)
-    return sorted(found)

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..deploy import virtualenv
+from ..deploy import lockfiles, pins, source_files
+from ..deploy.selection import Selection, check_project, find_fault, missing_lock_cure
 from ..deploy.sources import archives, git
 from .report import Place, Report, closest, get, path_text, show, snippet
 from .rules.source import EXAMPLE_ARCHIVE, EXAMPLE_REPO
@@ -141,6 +142,7 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
     """
     if report.clean((*place, "requirements")):
         _check_requirements(report, (*place, "requirements"), get(app, str, "requirements") or "", code, top)
+    _check_install(report, place, app, code, top)
     if (wheelhouse := get(app, str, "wheelhouse")) and report.clean((*place, "wheelhouse")):
         _check_wheelhouse(report, (*place, "wheelhouse"), wheelhouse, code, top)
     if report.clean((*place, "wsgi")) and (wsgi := get(app, str, "wsgi")):
@@ -154,7 +156,7 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
 
 def _check_requirements(report: Report, place: Place, named: str, code: Path, top: Path) -> None:
     try:
-        found = virtualenv.find_requirements(code, named, top)
+        found = source_files.find_requirements(code, named, top)
     except (OSError, ValueError):
         found = None
     if found:
@@ -165,15 +167,37 @@ def _check_requirements(report: Report, place: Place, named: str, code: Path, to
         problem = f"There is no file {named} in {code}. {_there('Possible files', files)}"
         report.add("requirements_not_found", place, problem, cure)
     else:
-        wanted = ", ".join(virtualenv.CANDIDATES[:-1]) + f" or {virtualenv.CANDIDATES[-1]} with dependencies"
+        wanted = ", ".join(source_files.CANDIDATES[:-1]) + f" or {source_files.CANDIDATES[-1]} with dependencies"
         problem = f"{code} does not pin the packages of the app: there is no {wanted}."
-        report.add("no_requirements", place, problem, cure)
+        report.add("no_requirements", place, problem, missing_lock_cure(code))
+
+
+def _check_install(report: Report, place: Place, app: dict[Any, Any], code: Path, top: Path) -> None:
+    """Check that the lock file can be read, and that it has the extras, groups and project of the option install."""
+    if not report.clean((*place, "requirements")) or not report.clean((*place, "install")):
+        return
+    chosen = Selection.from_options(get(app, dict, "install"))
+    try:
+        found = source_files.find_requirements(code, get(app, str, "requirements") or "", top)
+        if found:
+            check_project(found)
+        fault = find_fault(chosen, found, code) if found and chosen else None
+        # uv reads its own lock file, on the host.
+        if found and not fault and lockfiles.kind(found.name) not in ("", "uv.lock"):
+            pins.read(lockfiles.lines(found.name, source_files.read_lock(found), chosen), found.name, found.parent, top)
+    except source_files.ReleaseError as error:
+        report.add("unusable_lock", (*place, "requirements"), f"In {code}: {error.reason}", error.cure)
+    except (OSError, ValueError):
+        return
+    else:
+        if fault:
+            report.add("install_not_found", (*place, "install", fault.option), fault.problem, fault.cure)
 
 
 def _check_wheelhouse(report: Report, place: Place, named: str, code: Path, top: Path) -> None:
     try:
-        virtualenv.find_wheelhouse(code, named, top)
-    except virtualenv.ReleaseError as error:
+        source_files.find_wheelhouse(code, named, top)
+    except source_files.ReleaseError as error:
         problem = f"In {code}: {error.reason} {_there('Folders', _names(code, folders=True))}"
         report.add("wheelhouse_not_found", place, problem, error.cure)
     except (OSError, ValueError) as error:
