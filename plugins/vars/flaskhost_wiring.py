@@ -17,7 +17,7 @@ name: flaskhost_wiring
 short_description: The wiring, for every inventory
 description:
   - Gives every host the variables of the project's C(group_vars/all), which hand each role its part of C(flask_apps).
-  - They are the weakest of the inventory. What the inventory sets itself wins.
+  - What the inventory sets in its own C(group_vars) and C(host_vars) wins.
   - Without it, each inventory would need a link to that folder, and could not be copied or moved.
 extends_documentation_fragment: [vars_plugin_staging]
 """

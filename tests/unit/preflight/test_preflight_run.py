@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from loading import ROOT
 from playing import play
 
@@ -40,8 +41,11 @@ def refused_run(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Complete
 
 def run_preflight(folder: Path, hosts: str) -> subprocess.CompletedProcess[str]:
     """Run the real playbook on an inventory of this text."""
-    inventory = folder / "hosts.yml"
-    inventory.write_text(hosts)
+    inventory, content = folder / "hosts.yml", yaml.safe_load(hosts)
+    # In an inventory's own files, where they are stronger than the wiring.
+    (folder / "group_vars").mkdir()
+    (folder / "group_vars" / "all.yml").write_text(yaml.safe_dump(content["all"].pop("vars", {})))
+    inventory.write_text(yaml.safe_dump(content))
     return play("-i", inventory, "playbooks/preflight.yml", cwd=ROOT)
 
 
