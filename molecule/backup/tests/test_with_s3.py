@@ -11,7 +11,7 @@ testinfra_hosts = ["ansible://fh-backup-fresh"]
 LOST = "fh-backup-trixie"
 #: Makes the host forget all data, as a server on which site.yml is run for the first time.
 EMPTIED = """
-systemctl stop 'flaskhost-backup-*.timer' 'flaskhost-backup@*.service' 'flask-*'
+systemctl stop 'flaskhost-backup-*.timer' 'flaskhost-backup@*.service'
 pg_lsclusters --no-header | while read version name _rest; do pg_dropcluster --stop $version $name; done
 rm -r /var/backups/flaskhost /var/lib/flaskhost/backup /srv/guestbook/data/*
 """
