@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from loading import ROOT
+from loading import ROOT, load_plugin
 from playing import run_ansible
 from role_rules import ROLES
 
 ENVIRONMENTS = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
+wiring = load_plugin("plugins/vars/flaskhost_wiring.py")
+
 WIRING = ROOT / "group_vars" / "all"
 #: The link by which each inventory took in the wiring before there was a plugin. Inventories made then have it still.
 LINK = Path("group_vars/all/00_shared")
@@ -134,6 +136,17 @@ def test_an_inventory_may_be_anywhere(project: Path, tmp_path_factory: pytest.Te
     shutil.move(elsewhere / "group_vars", project)
     shutil.move(elsewhere / "hosts.yml", project)
     assert seen(project, "site.yml", "hosts.yml") == EXPECTED
+
+
+def test_the_wiring_belongs_to_the_first_inventory_that_has_a_folder(tmp_path: Path) -> None:
+    """Ansible calls the plugin with the folder of each, and what a later one brings wins."""
+    (tmp_path / "hosts.yml").touch()
+    (tmp_path / "production").mkdir()
+    file, folder = str(tmp_path / "hosts.yml"), str(tmp_path / "production")
+    assert wiring.first_inventory((file, folder)) == str(tmp_path)
+    assert wiring.first_inventory((folder, file)) == folder
+    assert wiring.first_inventory(("web1,web2", folder)) == folder
+    assert wiring.first_inventory(("web1,",)) == wiring.first_inventory(()) == ""
 
 
 def test_an_inventory_with_the_former_link_is_as_before(project: Path) -> None:
