@@ -128,6 +128,7 @@ def flask_app_problems(
     web: bool = True,
     database: bool = True,
     *,
+    runs_apps: bool = True,
     same_repository: list[str] | None = None,
     options: Any = (),
     option_names: list[str] | None = None,
@@ -142,6 +143,7 @@ def flask_app_problems(
         facts: the host's facts.
         web: whether the host serves visitors.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
+        runs_apps: whether the apps run on the host.
         same_repository: the other hosts whose backups would go to the same second repository.
         options: the values of the role options that the site sets directly, also evaluated when they are read.
         option_names: their names in the same order.
@@ -156,6 +158,7 @@ def flask_app_problems(
         names[0],
         web=web,
         database=database,
+        runs_apps=runs_apps,
         same_repository=same_repository or [],
         options={name: preflight.read_item(options, index) for index, name in enumerate(option_names or [])},
         specs=_role_options(),

@@ -67,7 +67,9 @@ options:
     type: str
     required: true
   uv: {description: Path of uv., type: path, required: true}
-  python: {description: Path of the Python interpreter., type: path, default: /usr/bin/python3}
+  python: {description: Path of the distribution's Python., type: path, default: /usr/bin/python3}
+  interpreter_version: {description: Version of Python; empty for the distribution's., type: str, default: ""}
+  pythons: {description: Folder of the other versions of Python., type: path, default: /opt/flaskhost/python}
   index_url: {description: Package index; empty for the host's own., type: str, default: ""}
   persistent: {description: Folders that are kept across releases., type: list, elements: str, default: []}
   static_path: {description: Folder of static files; detected if empty., type: str, default: ""}
@@ -185,6 +187,8 @@ ARGUMENT_SPEC = {
     "server_lock": {"type": "str", "required": True},
     "uv": {"type": "path", "required": True},
     "python": {"type": "path", "default": "/usr/bin/python3"},
+    "interpreter_version": {"type": "str", "default": ""},
+    "pythons": {"type": "path", "default": "/opt/flaskhost/python"},
     "index_url": {"type": "str", "default": ""},
     "persistent": {"type": "list", "elements": "str", "default": []},
     "static_path": {"type": "str", "default": ""},

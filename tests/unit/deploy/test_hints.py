@@ -22,6 +22,8 @@ from release_site import Site
         ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "wants a compiler"),
         ("/bin/sh: 1: gcc: not found", "wants a compiler"),
         ("Error: pg_config executable not found.", "psycopg2 is built from source"),
+        ("the current Python version (3.11.2) does not satisfy Python>=3.12 and a==1", "the app's option python"),
+        ("a==1 has no wheels with a matching Python version tag (e.g., `cp311`)", "the app's option python"),
     ],
 )
 def test_a_usual_error_has_a_hint(said: str, words: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.flaskhost.deploy import virtualenv
 from ansible.module_utils.flaskhost.deploy.selection import Selection
+from ansible.module_utils.flaskhost.host.pythons import Interpreter
 from fakes import USER, Unit, fake_owners, run_command, unsandboxed
 
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "uv"
@@ -45,6 +46,7 @@ class Workshop:
         uv: str = UV,
         wheelhouse: Path | None = None,
         selection: Selection | None = None,
+        version: str = "",
     ) -> virtualenv.Builder:
         return virtualenv.Builder(
             unsandboxed(self.calls),
@@ -53,7 +55,7 @@ class Workshop:
             folder=self.folder / "venvs",
             cache=self.folder / "cache/shop",
             uv=uv,
-            python=python,
+            interpreter=Interpreter(python, version),
             index_url=f"file://{self.folder}/index",
             wheelhouse=wheelhouse,
             server_lock=self.server_lock or self.pinned("gunicorn", "27.0.1"),

@@ -220,6 +220,8 @@ CALENDAR = "bad_calendar"
 ROLE_NAME = "app_name_is_role"
 ACCOUNT = "account_exists"
 ADMIN = "admin_is_builder"
+#: An app whose code supports other versions of Python.
+PYTHON_RANGE = "python_out_of_range"
 DATABASES = ("database_exists", "database_silent")
 #: The options of all roles by their names.
 SPECS = {

@@ -31,6 +31,7 @@ from preflight_cases import (
     LEAF,
     OTHER_APP,
     PAIR,
+    PYTHON_RANGE,
     ROLE_NAME,
     SECRET,
     SHARED_REPOSITORY,
@@ -153,6 +154,7 @@ def test_every_kind_is_tested() -> None:
         ELSEWHERE,
         SHARED_REPOSITORY,
         CALENDAR,
+        PYTHON_RANGE,
         *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts]),
     }
     assert kinds_in_the_source() == tested

@@ -545,7 +545,24 @@ def test_what_roles_share_is_the_same_for_all(variables: dict[str, Any]) -> None
     assert re.findall("port=(.*)", pooled["environment"]["DATABASE_URL"]) == listens
 
     assert values["app"]["app_uv"] == f"{values['python']['python_uv_venv']}/bin/uv"
+    assert values["app"]["app_python_folder"] == values["python"]["python_folder"]
+    assert Path(f"{release['root']}/venvs").match(values["python"]["python_environments"])
     assert values["nginx"]["nginx_acme_root"] == values["certbot"]["certbot_webroot"]
+
+
+def test_the_versions_of_python_that_apps_ask_for_are_installed_where_they_may_run_them(
+    variables: dict[str, Any],
+) -> None:
+    apps = {
+        name: app(name, python=python) for name, python in (("a", "3.12"), ("b", ""), ("c", "3.12"), ("d", "3.13.1"))
+    }
+    python = handed(variables, "python", flask_apps=apps)
+    assert python["python_versions"] == ["3.12", "3.13.1"]
+    releases = handed(variables, "app", flask_apps=apps)["app_apps"]
+    assert [release["interpreter_version"] for release in releases] == ["3.12", "", "3.12", "3.13.1"]
+    profile = (ROOT / "roles/gunicorn/templates/apparmor.j2").read_text()
+    top = Path(python["python_folder"]).parts[1]
+    assert profile.count(f"  /{top}/** mrix,\n") == 2, "for the slots and for builds"
 
 
 @pytest.mark.parametrize("value", [r"\b6432\b", r"""['"]12['"]: ['"]15['"]"""])

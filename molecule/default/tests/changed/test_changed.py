@@ -141,3 +141,17 @@ def test_options_that_were_taken_out_are_at_their_defaults(host, visitor):
     assert run_in_ledger(visitor, "print(os.environ['FLASK_CONFIG'])").body == "production\n"
     answer = sql_in_ledger(visitor, "select pg_sleep(3)")
     assert answer.status == 200, answer.body
+
+
+def test_app_without_the_option_runs_with_the_distributions_python_again(host):
+    python = host.check_output("readlink --canonicalize /srv/ledger/current/venv/bin/python")
+    assert python.startswith("/usr/bin/python3.")
+
+
+def test_version_that_an_earlier_release_needs_has_stayed(host):
+    """No app asks for it any more, but a rollback would need it."""
+    folder = "/opt/flaskhost/python"
+    assert host.check_output(f"find {folder} -name 3.\\*") == ""
+    links = host.check_output("readlink /srv/ledger/venvs/*/bin/python").split()
+    (needed,) = [link for link in links if link.startswith(folder)]
+    assert host.run(f"{needed} -I -c 'import ssl'").rc == 0

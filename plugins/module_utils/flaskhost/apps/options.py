@@ -92,6 +92,15 @@ APP_OPTIONS: dict[str, Option] = {
         required=True,
         pattern=r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.\w+)*(?:\([\w\s=,.'\"-]*\))?",
     ),
+    "python": Option(
+        "str",
+        "Version of Python, in quotes. If unset, the distribution's: 3.11 on Debian 12, 3.13 on Debian 13. With two "
+        "numbers, the newest patch level that uv knows.",
+        "3.12",
+        default="",
+        # The app server needs 3.10.
+        pattern=r"3\.[1-9][0-9](?:\.[0-9]{1,2})?",
+    ),
     "requirements": Option(
         "str",
         "File that pins the dependencies. If unset, the first that exists of `uv.lock`, `requirements.txt`, "

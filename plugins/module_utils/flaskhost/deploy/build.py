@@ -20,6 +20,7 @@ from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.selection import Selection, missing_lock_cure
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
 from ansible.module_utils.flaskhost.host import atomic, tree
+from ansible.module_utils.flaskhost.host.pythons import Interpreter
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, sandboxed, stop_tasks, tail
 
 #: Maximum number of bytes that are read from a Procfile.
@@ -34,10 +35,19 @@ class Build:
         options: the module's options, see plugins/modules/flask_release.py.
         store: the app's releases.
         note: receives the name of each step as it begins.
+        interpreter: the Python interpreter of the release; None for the distribution's.
     """
 
-    def __init__(self, run: Run, options: dict[str, Any], store: Store, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        options: dict[str, Any],
+        store: Store,
+        note: Callable[[str], None],
+        interpreter: Interpreter | None = None,
+    ) -> None:
         self.run, self.options, self.store, self.note = run, options, store, note
+        self.interpreter = interpreter or Interpreter(options["python"])
         self.user, self.data = options["user"], store.root / "data"
         self.warnings: list[str] = []
 
@@ -252,7 +262,7 @@ class Build:
             folder=self.store.venvs,
             cache=Path(options["cache_dir"]) / options["app"],
             uv=options["uv"],
-            python=options["python"],
+            interpreter=self.interpreter,
             index_url=options["index_url"],
             wheelhouse=source_files.find_wheelhouse(app_dir, options["wheelhouse"], code),
             top=code,

@@ -48,6 +48,11 @@ _HINTS = (
         r"pg_config executable not found",
         "psycopg2 is built from source, which needs a compiler. Replace it by psycopg2-binary or psycopg[binary].",
     ),
+    (
+        r"current Python version \(\S+\) does not satisfy Python|no wheels with a matching Python (?:version|ABI) tag",
+        "A package does not support this version of Python. Choose another one with the app's option python, such as "
+        'python: "3.12", and run site.yml. Or pin a version of the package that supports this Python.',
+    ),
 )  # fmt: skip
 
 

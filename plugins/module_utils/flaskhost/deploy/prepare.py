@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps import placeholders
@@ -18,6 +19,7 @@ from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
 from ansible.module_utils.flaskhost.deploy.selection import Selection
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
+from ansible.module_utils.flaskhost.host import pythons
 from ansible.module_utils.flaskhost.host.journal import require_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
@@ -85,7 +87,7 @@ class Preparation:
 
     def parts(self, revision: str) -> dict[str, str]:
         """Return a digest of each part that decides how the release behaves, by the name that messages show."""
-        options = self.app.options
+        options, interpreter = self.app.options, self.interpreter()
         parts: dict[str, Any] = {
             "code": [revision, options["source_subdir"]],
             "variables": self._with_host(environment.render(self.app.given())),
@@ -97,6 +99,8 @@ class Preparation:
                 options["wheelhouse"],
                 # Releases of earlier versions of Flaskhost, which had no such option, stay the same.
                 *([options["install"]] if Selection.from_options(options["install"]) else []),
+                # With the patch level: a release keeps the version that it was tested with.
+                *(["python", interpreter.version] if interpreter.version else []),
             ],
             SERVER_PART: server.without_figures(self.app.server_files()),
             "settings": [options[name] for name in ("wsgi", "persistent", "static_path")],
@@ -105,6 +109,26 @@ class Preparation:
         if options["files"]:
             parts["files"] = self._with_host(json.dumps(options["files"], sort_keys=True))
         return {name: digest(value) for name, value in parts.items()}
+
+    def interpreter(self) -> pythons.Interpreter:
+        """Return the Python interpreter of the app.
+
+        Raises:
+            ReleaseError: the version that the app asks for is not installed on this host.
+        """
+        options = self.app.options
+        wanted = options["interpreter_version"]
+        try:
+            return pythons.choose(self.app.run, wanted, options["python"], Path(options["pythons"]))
+        except pythons.Unavailable as reason:
+            if self.app.check:
+                # In check mode, the role has not installed it.
+                return pythons.Interpreter(options["python"], wanted)
+            raise ReleaseError(
+                "Find the Python version",
+                str(reason),
+                "Run site.yml first, which installs it: ansible-playbook site.yml",
+            ) from None
 
     def _with_host(self, text: str) -> str:
         """Add the value of ``{host}`` to a text that uses it. All other placeholders follow from other parts."""
@@ -138,7 +162,7 @@ class Preparation:
             self.app.outcome.changed = self.app.outcome.needs_source = True
             self.app.outcome.revision = revision
             return None
-        build = Build(self.app.run, self.app.options, self.app.store, self.app.note)
+        build = Build(self.app.run, self.app.options, self.app.store, self.app.note, self.interpreter())
         record = build.make(identity, parts, revision, self.app.given())
         self.app.outcome.warnings += build.warnings
         return record

@@ -9,11 +9,10 @@ import pwd
 import re
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ansible.module_utils.flaskhost.deploy import lockfiles, pins, resolution, source_files
+from ansible.module_utils.flaskhost.deploy import lockfiles, pins, python_range, resolution, source_files
 from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.selection import (
     LONGEST_LOCK,
@@ -25,6 +24,7 @@ from ansible.module_utils.flaskhost.deploy.selection import (
 )
 from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest
 from ansible.module_utils.flaskhost.host import tree
+from ansible.module_utils.flaskhost.host.pythons import Interpreter
 from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
 
 #: Written last: an environment without this file was interrupted, and is rebuilt.
@@ -89,7 +89,7 @@ class Builder:
         folder: the folder of the environments.
         cache: uv's cache, separate for each app, so that no app can plant a package in another one's environment.
         uv: the path of uv.
-        python: the path of the Python interpreter.
+        interpreter: the Python interpreter.
         index_url: the package index; empty for uv's default and the host's uv.toml.
         wheelhouse: a folder with all packages, which is then the only source of packages.
         top: the folder of the whole source; files outside of it are not included. If None, the folder of the lock file.
@@ -106,7 +106,7 @@ class Builder:
         folder: Path,
         cache: Path,
         uv: str,
-        python: str,
+        interpreter: Interpreter,
         index_url: str = "",
         wheelhouse: Path | None = None,
         top: Path | None = None,
@@ -115,7 +115,8 @@ class Builder:
     ) -> None:
         self.run, self.user, self.code, self.folder, self.cache = run, user, code, folder, cache
         self.account = build_account(user)
-        self.uv, self.python, self.index_url = uv, python, index_url
+        self.uv, self.python, self.index_url = uv, interpreter.path, index_url
+        self.python_version, self._distribution = interpreter.version, ""
         self.wheelhouse, self.top, self.server_lock = wheelhouse, top, server_lock
         self.selection = selection or Selection()
         self.warnings: list[str] = []
@@ -130,6 +131,9 @@ class Builder:
         parts, texts = self._inputs(requirements, app_dir or requirements.parent)
         # In the place that they always had: another name would build each environment anew.
         parts[2:2] = [*sorted(extra_packages), server_package, self.server_lock]
+        if self.python_version:
+            # The environment's links lead to this very version. The versions that are kept outlast it: see _kept.
+            parts.append(f"python {self.python_version}")
         local = source_files.LOCAL_CODE.get(requirements.name, source_files.LOCAL_CODE[""])
         if lockfiles.kind(requirements.name) in ("", "uv.lock"):
             has_local = any(local.search(text) for text in texts.values())
@@ -147,6 +151,7 @@ class Builder:
         status, version, err = self.run([self.python, "-c", question])
         if status:
             raise ReleaseError("Build the virtual environment", f"{self.python} failed: {tail(err, 3)}", "Install it.")
+        self._distribution = ".".join(re.findall(r"\d+", version)[:2])
         parts = [version, requirements.name, *source_files.uv_settings(requirements, app_dir)]
         if self.wheelhouse:
             # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
@@ -189,6 +194,7 @@ class Builder:
         if target.exists():
             remove(target)
         check_project(requirements)
+        self._check_python(requirements, app_dir)
         if self.selection and (fault := find_fault(self.selection, requirements, app_dir)):
             raise ReleaseError(pins.STEP, f"install.{fault.option}: {fault.problem}", fault.cure)
         target.mkdir(parents=True)
@@ -379,10 +385,29 @@ class Builder:
                 f"extra_packages without hashes are installed unverified: {', '.join(bare)}. "
                 f"{requirements.name if lock_has_hashes else 'Another extra package'} has hashes. Add these packages "
                 f"to the app's lock, or replace their entries with the output of: printf '{lines}' | uv pip compile "
-                "--generate-hashes --no-header --no-annotate --python-version "
-                f"{sys.version_info[0]}.{sys.version_info[1]} -"
+                f"--generate-hashes --no-header --no-annotate --python-version {self._minor()} -"
             )
         return ["--constraint", str(constraints)] if constraints else []
+
+    def _minor(self) -> str:
+        """Return the minor version of the interpreter, such as 3.12."""
+        return self.python_version.rpartition(".")[0] or self._distribution
+
+    def _check_python(self, requirements: Path, app_dir: Path) -> None:
+        """Check that the project supports the interpreter.
+
+        Raises:
+            ReleaseError: it does not.
+        """
+        version = self.python_version or self._distribution
+        fault = python_range.find_fault(requirements, app_dir, version, chosen=bool(self.python_version))
+        if fault:
+            cure = f"Change the range in the source to one that contains {version}."
+            if fault.better:
+                cure = (
+                    f'Set the app\'s option python: "{fault.better}". Then run site.yml, which installs that version.'
+                )
+            raise ReleaseError(pins.STEP, fault.problem, cure)
 
     def _make_room(self) -> None:
         """Create the build account, and its cache and temporary folder."""

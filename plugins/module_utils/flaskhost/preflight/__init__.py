@@ -8,6 +8,7 @@ raises an error: for any input, the result is a list. No text ever contains a va
 * :mod:`rules`: checks for known mistakes in one option, in a module for each subject;
 * :mod:`apps`, :mod:`variables`, :mod:`app_files`, :mod:`code_tree`, :mod:`budget`: options that depend on each other,
   the code on the control node, and what all apps together need of the host;
+* :mod:`python_versions`: the Python of the apps;
 * :mod:`certificates`: TLS, and the CA that issues the certificates;
 * :mod:`backup`: backups, and their references to the apps;
 * :mod:`accounts`: the host's users and groups with the names of the apps, :mod:`databases`: PostgreSQL's roles and
@@ -38,6 +39,7 @@ from .names import warnings
 from .postgres import check_database_elsewhere, check_role_names
 from .postgres_values import check_values
 from .postgres_values import questions as postgres_questions
+from .python_versions import check_python
 from .release_command import release_warnings
 from .report import Problem, Report, Unreadable, get, read, read_item
 from .role_options import check_role_options
@@ -70,6 +72,7 @@ def find_problems(
     *,
     web: bool = True,
     database: bool = True,
+    runs_apps: bool = True,
     same_repository: Iterable[str] = (),
     options: Any = None,
     specs: Mapping[str, Mapping[str, Any]] | None = None,
@@ -86,6 +89,7 @@ def find_problems(
         apps_variable: the name of the user's variable, for the messages.
         web: whether the host serves visitors. Only such a host is checked for its support of the TLS settings.
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
+        runs_apps: whether the apps run on the host.
         same_repository: the other hosts whose backups would go to the same second repository.
         options: the role options that the site sets directly, by name.
         specs: the roles' argument_specs for these options.
@@ -113,6 +117,8 @@ def find_problems(
         check_role_names(report, apps_variable, apps, settings)
         if not database:
             check_database_elsewhere(report, apps_variable, apps)
+        if runs_apps:
+            check_python(report, apps_variable, apps, facts, Path(project_dir))
         check_budget(report, apps_variable, apps, facts)
         check_backup(report, apps_variable, apps, settings)
     check_role_options(report, options, specs)

@@ -70,6 +70,22 @@ def index_fault(value: str) -> str:
     return ""
 
 
+def mirror_fault(value: str) -> str:
+    """Find what is wrong with the URL of a mirror of Python versions, or of the list of its files.
+
+    Args:
+        value: the URL.
+
+    Returns:
+        What is wrong, without a password that the URL can contain; empty if nothing is.
+    """
+    if value.startswith("file:"):
+        if re.fullmatch(r"file:///(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9._/+~-]+", value):
+            return ""
+        return f"{show(value)} is not the URL of a path on the host, such as file:///srv/mirror."
+    return index_fault(value).replace("is not the URL of a package index, which begins", "does not begin")
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

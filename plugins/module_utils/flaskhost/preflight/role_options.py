@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..apps.schema import Option
-from .network import index_fault
+from .network import index_fault, mirror_fault
 from .report import Place, Report, Unreadable, closest, show, snippet, type_name
 from .schema import check_options, wrong_type
 
@@ -295,7 +295,9 @@ RULES: dict[str, Rule] = {
     "postgres_extra_packages": Rule(_PACKAGE, "the name of a package", ["postgresql-17-pgvector"]),
     "postgres_key_file": Rule(_PATH, "an absolute path on the host", "/etc/ssl/private/db.key"),
     "postgres_untrusted_extensions": Rule(r"[a-z][a-z0-9_-]{0,62}", "the name of an extension", ["postgis"]),
+    "python_downloads_json_url": Rule(mirror_fault, "", "https://packages.internal.test/download-metadata.json"),
     "python_index_url": Rule(index_fault, "", "https://packages.internal.test/simple/"),
+    "python_mirror": Rule(mirror_fault, "", "https://packages.internal.test/python-build-standalone"),
 }
 
 #: The ranges of numbers, by option name.

@@ -22,6 +22,7 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("source", "checksum"): source.checksum,
     ("source", "subdir"): source.inner_path,
     ("wsgi",): source.wsgi,
+    ("python",): source.python,
     ("requirements",): source.inner_path,
     ("wheelhouse",): source.inner_path,
     ("persistent",): source.persistent,

@@ -97,3 +97,18 @@ def wsgi(value: str) -> Fault | None:
     works = snippet(("wsgi",), better) if re.fullmatch(pattern, better) else ""
     problem = f"{show(value)} does not name a WSGI application: write module:object, or module:factory()."
     return Fault("malformed", problem, works)
+
+
+def python(value: str) -> Fault | None:
+    """Check the version of Python."""
+    pattern = APP_OPTIONS["python"].pattern
+    if re.fullmatch(pattern, value):
+        return None
+    found = re.fullmatch(r"\s*(?:c?python[ -]?|v|==|~=|>=|\^)?\s*(\d+\.\d+(?:\.\d+)?)(?:\.[*x])?\s*", value, re.I)
+    number = found[1] if found else ""
+    if re.fullmatch(pattern, number):
+        problem = f"{show(value)} is not a version. Write two numbers, or three to choose the patch level."
+        return Fault("malformed", problem, snippet(("python",), number))
+    if re.fullmatch(r"[23](?:\.\d(?:\.\d+)?)?", number or value.strip()):
+        return Fault("malformed", f"Python {number or value.strip()} is too old: the app server needs 3.10 or newer.")
+    return Fault("malformed", f"{show(value)} is not a final release of Python 3. Write two numbers, such as 3.12.")
