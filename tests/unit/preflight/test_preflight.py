@@ -30,6 +30,7 @@ from preflight_cases import (
     KEY,
     LEAF,
     OTHER_APP,
+    PACKAGE,
     PAIR,
     ROLE_NAME,
     SECRET,
@@ -153,6 +154,7 @@ def test_every_kind_is_tested() -> None:
         ELSEWHERE,
         SHARED_REPOSITORY,
         CALENDAR,
+        PACKAGE,
         *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts]),
     }
     assert kinds_in_the_source() == tested
