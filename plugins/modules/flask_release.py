@@ -71,6 +71,12 @@ options:
   interpreter_version: {description: Version of Python; empty for the distribution's., type: str, default: ""}
   pythons: {description: Folder of the other versions of Python., type: path, default: /opt/flaskhost/python}
   index_url: {description: Package index; empty for the host's own., type: str, default: ""}
+  system_packages: {description: "Debian packages of the app, which the role installs.", type: list, elements: str,
+                    default: []}
+  build_packages: {description: "Debian packages for builds, which the role installs.", type: list, elements: str,
+                   default: []}
+  build_command: {description: Command that completes the code of a release., type: str, default: ""}
+  build_timeout: {description: Time limit in seconds for it and for each step of a build., type: int, default: 900}
   persistent: {description: Folders that are kept across releases., type: list, elements: str, default: []}
   static_path: {description: Folder of static files; detected if empty., type: str, default: ""}
   setup_command: {description: Command that runs once in the life of the app's data., type: str, default: ""}
@@ -190,6 +196,10 @@ ARGUMENT_SPEC = {
     "interpreter_version": {"type": "str", "default": ""},
     "pythons": {"type": "path", "default": "/opt/flaskhost/python"},
     "index_url": {"type": "str", "default": ""},
+    "build_packages": {"type": "list", "elements": "str", "default": []},
+    "system_packages": {"type": "list", "elements": "str", "default": []},
+    "build_command": {"type": "str", "default": ""},
+    "build_timeout": {"type": "int", "default": 900},
     "persistent": {"type": "list", "elements": "str", "default": []},
     "static_path": {"type": "str", "default": ""},
     "setup_command": {"type": "str", "default": ""},

@@ -16,6 +16,7 @@ options:
     type: list
     elements: str
   names: {description: Names of users and groups., type: list, elements: str, default: []}
+  packages: {description: Names of Debian packages., type: list, elements: str, default: []}
   calendars: {description: "Calendar events, as in systemd.time(7).", type: list, elements: str, default: []}
   databases:
     description: Apps whose databases are on the host, by name, each with the names of its roles (I(roles), its own
@@ -40,7 +41,8 @@ answers:
     home, the user's home, and group, whether a group has the name that is not that user's own. databases has foreign,
     the roles and databases with an app's name that are not its own, and silent, the cluster that does not respond.
     restores has a sentence for each restore that was killed before it finished, and others a sentence for each app that
-    runs although apps does not contain it."
+    runs although apps does not contain it. unknown_packages has the packages that the host's package lists do not
+    contain."
   type: dict
   returned: always
 """
@@ -53,6 +55,7 @@ from ansible.module_utils.flaskhost.postgres import names as postgres_names
 ARGUMENT_SPEC = {
     "apps": {"type": "list", "elements": "str"},
     "names": {"type": "list", "elements": "str", "default": []},
+    "packages": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
     "databases": {"type": "dict", "default": {}},
     "postgres_settings": {"type": "dict", "default": {}},
@@ -74,7 +77,8 @@ def main() -> None:
     options = module.params
     settings = {str(name): str(value) for name, value in options["postgres_settings"].items()}
     version, apps = options["postgres_version"], options["apps"]
-    found = host_questions.answer(run, options["calendars"], settings, version, apps=apps)
+    packages = options["packages"]
+    found = host_questions.answer(run, options["calendars"], settings, version, apps=apps, packages=packages)
     found["accounts"] = accounts(options["names"])
     found["databases"] = postgres_names.look_up(run, options["databases"], options["postgres_version"])
     module.exit_json(changed=False, answers=found)

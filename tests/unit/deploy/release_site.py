@@ -246,7 +246,7 @@ def next_release(site: Site) -> None:
     site.change({"shop.py": "app = 2\n", "requirements.txt": "flask==3.1.4\n"})
     site.deploy()
     site.change({"shop.py": "app = 3\n", "requirements.txt": "flask==3.1.5\nclick==8\n"})
-    site.options.update(persistent=["instance", "uploads"], keep_releases=1)
+    site.options.update(persistent=["instance", "uploads"], keep_releases=1, build_command="echo 1 > built")
     site.options.update(processes={"worker": "work"}, timers={"nightly": {"command": "tidy", "on_calendar": "daily"}})
 
 

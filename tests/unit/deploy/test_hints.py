@@ -18,12 +18,8 @@ from release_site import Site
         ("ModuleNotFoundError: No module named 'flask_babel'", "If flask_babel is a package"),
         ("ModuleNotFoundError: No module named 'shop.views'", "If shop is a package"),
         ("redis.exceptions.ConnectionError: Error 111 connecting to localhost:6379. Connection refused.", "for Redis"),
-        ("error: command 'gcc' failed: No such file or directory", "wants a compiler"),
-        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "wants a compiler"),
-        ("/bin/sh: 1: gcc: not found", "wants a compiler"),
-        ("Error: pg_config executable not found.", "psycopg2 is built from source"),
-        ("the current Python version (3.11.2) does not satisfy Python>=3.12 and a==1", "the app's option python"),
-        ("a==1 has no wheels with a matching Python version tag (e.g., `cp311`)", "the app's option python"),
+        ("/bin/sh: 1: npm: not found", "The host has no program npm. Name its Debian package: in build_packages"),
+        ("bash: line 1: ffmpeg: command not found", "The host has no program ffmpeg"),
     ],
 )
 def test_a_usual_error_has_a_hint(said: str, words: str) -> None:

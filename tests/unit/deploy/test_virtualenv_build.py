@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import platform
 import pwd
 import re
 import stat
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -395,3 +398,53 @@ def test_extra_packages_beside_a_lock_without_hashes_need_none(stocked: Workshop
     builder = stocked.builder()
     stocked.build(stocked.requirements("flask==3.1.3\n"), ["driver==1.0"], builder)
     assert builder.warnings == []
+
+
+# -- packages without a wheel -----------------------------------------------------------------------------------------
+
+BACKEND = """
+import sys
+
+def build_wheel(folder, settings=None, metadata=None):
+    print("gcc -c speedy.c")
+    sys.exit("error: command 'gcc' failed: No such file or directory")
+"""
+
+
+def test_a_package_that_cannot_be_built_is_named_with_the_debian_packages(workshop: Workshop) -> None:
+    """With the real uv: an archive whose build wants a compiler, and a wheel for another Python."""
+    shelf = workshop.folder / "index/speedy"
+    shelf.mkdir(parents=True)
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "speedy"\nversion = "1.2.3"\n',
+        "backend.py": BACKEND,
+        "PKG-INFO": "Metadata-Version: 2.2\nName: speedy\nVersion: 1.2.3\n",
+    }
+    with tarfile.open(shelf / "speedy-1.2.3.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"speedy-1.2.3/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    other = "3.9" if sys.version_info[:2] != (3, 9) else "3.10"
+    tag = f"cp{other.replace('.', '')}"
+    wheel = workshop.wheel(shelf, "speedy", "1.2.3")
+    wheel = wheel.rename(shelf / f"speedy-1.2.3-{tag}-{tag}-linux_{platform.machine()}.whl")
+    names = ["speedy-1.2.3.tar.gz", wheel.name]
+    (shelf / "index.html").write_text("".join(f'<a href="{name}">{name}</a>\n' for name in names), encoding="utf-8")
+    with pytest.raises(ReleaseError) as caught:
+        workshop.build(workshop.requirements("speedy==1.2.3\n"))
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert caught.value.reason == (
+        f"speedy 1.2.3 has no wheel for Python {own}, only for Python {other}, and could not be built. The first error "
+        "of its build:\nerror: command 'gcc' failed: No such file or directory"
+    )
+    assert caught.value.cure.startswith("Add to the app: build_packages: [gcc, python3-dev]. Or: Pin a version of")
+
+
+def test_each_step_of_a_build_has_the_apps_time_limit(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    builder = workshop.builder()
+    builder.timeout = 77
+    workshop.build(workshop.requirements(""), builder=builder)
+    assert {limit for call in workshop.calls for limit in call.properties["RuntimeMaxSec"]} == {"77"}

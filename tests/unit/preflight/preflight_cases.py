@@ -217,6 +217,8 @@ class Trap(dict):
 ELSEWHERE, SHARED_REPOSITORY = "database_elsewhere", "shared_repository"
 CALENDAR = "bad_calendar"
 #: An app with the name of another app's role in PostgreSQL.
+#: A Debian package that the host does not know.
+PACKAGE = "unknown_debian_package"
 ROLE_NAME = "app_name_is_role"
 ACCOUNT = "account_exists"
 ADMIN = "admin_is_builder"

@@ -30,6 +30,7 @@ from preflight_cases import (
     KEY,
     LEAF,
     OTHER_APP,
+    PACKAGE,
     PAIR,
     PYTHON_RANGE,
     ROLE_NAME,
@@ -155,6 +156,7 @@ def test_every_kind_is_tested() -> None:
         SHARED_REPOSITORY,
         CALENDAR,
         PYTHON_RANGE,
+        PACKAGE,
         *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts]),
     }
     assert kinds_in_the_source() == tested

@@ -21,6 +21,7 @@ from preflight_cases import (
     KEY_PART,
     LEAF,
     OTHER_APP,
+    PACKAGE,
     PAIR,
     ROLE_NAME,
     SECRET,
@@ -308,6 +309,22 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("unknown_key", A + "install.extra", {"install": {"extra": ["database"]}}),
     ("wsgi_not_found", A + "wsgi", {"wsgi": "shopp:create_app()"}),
     ("wsgi_not_found", A + "wsgi", {"wsgi": "shop.wsgi:app"}),
+    ("bad_debian_package", A + "build_packages[0]", {"build_packages": ["--allow-downgrades"]}),
+    ("bad_debian_package", A + "build_packages[1]", {"build_packages": ["gcc", "-oDir::Etc=/tmp"]}),
+    ("bad_debian_package", A + "build_packages[0]", {"build_packages": ["libpq-dev=15.1"]}),
+    ("bad_debian_package", A + "build_packages[0]", {"build_packages": ["gcc/bookworm-backports"]}),
+    ("bad_debian_package", A + "build_packages[0]", {"build_packages": ["gcc python3-dev"]}),
+    ("bad_debian_package", A + "build_packages[0]", {"build_packages": ["psycopg2==2.9"]}),
+    ("bad_debian_package", A + "system_packages[0]", {"system_packages": ["libc6:i386"]}),
+    ("bad_debian_package", A + "system_packages[0]", {"system_packages": ["lib*"]}),
+    ("bad_debian_package", A + "system_packages[0]", {"system_packages": ["nginx-"]}),
+    ("bad_debian_package", A + "system_packages[0]", {"system_packages": ["ffmpeg+"]}),
+    ("bad_debian_package", A + "system_packages[0]", {"system_packages": ["FFmpeg"]}),
+    ("bad_debian_package", A + "system_packages[0]", {"system_packages": ["./evil.deb"]}),
+    ("bad_debian_package", A + "system_packages[0]", {"system_packages": ["é"]}),
+    ("out_of_range", A + "build_timeout", {"build_timeout": 0}),
+    ("control_character", A + "build_command", {"build_command": "make\nmake install"}),
+    ("secret_in_command", A + "build_command", {"build_command": f"echo {SECRET}", "secrets": {"KEY": SECRET}}),
     ("static_not_found", A + "static.path", {"static": {"path": "shop/assets"}}),
     ("static_is_everything", A + "static.url", {"static": {"url": "/"}}),
     ("static_is_everything", A + "static.url", {"static": {"url": "//"}}),
@@ -472,3 +489,27 @@ def test_no_app_has_the_name_of_anothers_role(name: str, logins: dict[str, Any],
     facts = GOOD_FACTS | {"memtotal_mb": 4000}
     problems = preflight.find_problems(apps, {**GOOD_SETTINGS, "postgres_logins": logins}, facts, project)
     assert found(problems) == {(ROLE_NAME, f"flask_apps.{name}")}
+
+
+def test_a_build_command_can_create_the_static_folder(project: Path) -> None:
+    changes = {"static": {"path": "shop/assets"}, "build_command": "make"}
+    assert preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project) == []
+
+
+def test_usual_names_of_debian_packages_are_fine(project: Path) -> None:
+    names = ["gcc", "g++", "g++-12", "libsigc++-2.0-dev", "libpq-dev", "python3.11-dev", "libstdc++6", "7zip", "r-base"]
+    changes = {"build_packages": names, "system_packages": names}
+    assert preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project) == []
+
+
+def test_a_debian_package_that_the_host_does_not_know(project: Path) -> None:
+    changes = {"build_packages": ["gcc", "lippq-dev"], "system_packages": ["lippq-dev", "No"]}
+    answers = {"unknown_packages": ["lippq-dev", "No"]}
+    problems = preflight.find_problems(good_apps(changes), GOOD_SETTINGS, GOOD_FACTS, project, answers=answers)
+    assert found(problems) == {
+        (PACKAGE, A + "build_packages[1]"),
+        (PACKAGE, A + "system_packages[0]"),
+        ("bad_debian_package", A + "system_packages[1]"),
+    }
+    assert preflight.host_questions(good_apps(changes), {})["packages"] == ["gcc", "lippq-dev"]
+    assert preflight.host_questions(good_apps(changes), {}, runs_apps=False)["packages"] == []

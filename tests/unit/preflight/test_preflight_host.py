@@ -272,6 +272,38 @@ def test_the_host_is_asked_for_all_times_at_once(tmp_path: Path) -> None:
     assert host_questions.answer(lambda _command: (127, "", "none"), ["x"], {})["calendars"] == {"x": ""}
 
 
+LISTS = """gcc:
+  Installed: {installed}
+  Candidate: 4:12.2.0-3
+  Version table:
+ *** 4:12.2.0-3 500
+{lists}        100 /var/lib/dpkg/status
+libjpeg-dev:
+  Installed: (none)
+  Candidate: (none)
+  Version table:
+"""
+
+
+@pytest.mark.parametrize(
+    ("lists", "unknown"),
+    [("        500 http://deb.debian.org/debian bookworm/main amd64 Packages\n", ["lippq-dev"]), ("", [])],
+)
+def test_debian_packages_are_looked_up_where_the_host_has_lists(lists: str, unknown: list[str]) -> None:
+    calls: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        calls.append(command)
+        return 0, LISTS.format(installed="4:12.2.0-3", lists=lists), "N: Unable to locate package lippq-dev\n"
+
+    wanted = ["gcc", "libjpeg-dev", "lippq-dev"]
+    assert host_questions.answer(run, [], {}, packages=wanted)["unknown_packages"] == unknown
+    assert [call for call in calls if "apt-cache" in call] == [
+        ["timeout", "30", "apt-cache", "policy", "--", "gcc", *wanted]
+    ]
+    assert host_questions.answer(lambda _command: (127, "", ""), [], {}, packages=wanted)["unknown_packages"] == []
+
+
 def test_an_app_that_runs_and_is_no_longer_in_the_inventory_is_warned_about(tmp_path: Path) -> None:
     """It was renamed, or taken out: its data stays under the old name, and its workers go on."""
     listed = "flask-old@blue.service\nflask-old@blue.socket\nflask-old_timer@nightly.timer\nflask-shop@green.service\n"
@@ -370,6 +402,7 @@ def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:
     assert asked == {
         "apps": ["shop", "todo"],
         "names": ["shop", "todo"],
+        "packages": [],
         "databases": {
             "shop": {
                 "roles": ["shop", "shop-owner"],

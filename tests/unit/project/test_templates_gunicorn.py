@@ -193,9 +193,9 @@ def test_each_app_has_a_journal_of_its_own() -> None:
     assert socket["StopWhenUnneeded"] == unit("journal.units.j2")["StopWhenUnneeded"] == ["no"]
 
 
-def profile(name: str) -> tuple[list[str], dict[str, str]]:
+def profile(name: str, **changes: Any) -> tuple[list[str], dict[str, str]]:
     """A profile of an app: its lines, and the rights by path."""
-    text = render("gunicorn", "apparmor.j2", item=slot())
+    text = render("gunicorn", "apparmor.j2", item=slot(**changes))
     _, begin, rest = text.partition(f"profile {name} ")
     lines = [line.split("#")[0].strip() for line in (begin + rest.partition("\n}\n")[0]).splitlines()]
     return lines, dict(line.rstrip(",").rsplit(" ", 1) for line in lines if line.startswith("/"))
@@ -207,6 +207,17 @@ def test_a_build_writes_the_new_environment_and_its_cache() -> None:
     writable = {"/tmp/{,**}", "/var/tmp/{,**}", "/dev/shm/{,**}"}
     assert written == {"/srv/shop/venvs/**", "/var/cache/flaskhost/shop/{,**}"} | writable
     assert not [path for path in rules if "data" in path or "/run" in path]
+
+
+def test_a_build_command_writes_the_code_too_and_the_app_does_not() -> None:
+    without, rules = (
+        render("gunicorn", "apparmor.j2", item=slot()),
+        profile("flask-shop_build", build_command="make")[1],
+    )
+    assert rules["/srv/shop/releases/*/src/{,**}"] == "mrwklix"
+    assert profile("flask-shop")[1] == profile("flask-shop", build_command="make")[1]
+    # A change of this file restarts an app in a new release.
+    assert render("gunicorn", "apparmor.j2", item=slot(build_command="")) == without
 
 
 def test_a_profile_lets_nothing_run_that_the_app_can_write() -> None:

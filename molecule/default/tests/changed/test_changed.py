@@ -131,6 +131,11 @@ def test_persistent_folder_has_outlived_the_release(visitor):
     assert (answer.status, answer.body) == (200, "a draft\n")
 
 
+def test_without_its_build_command_the_code_is_as_it_was_and_packages_stay(host):
+    assert not host.file("/srv/ledger/current/app/built.txt").exists
+    assert host.package("bc").is_installed
+
+
 def test_options_that_were_taken_out_are_at_their_defaults(host, visitor):
     answer = visitor.ask("https://ledger.test/")
     assert answer.headers["content-security-policy"] == "base-uri 'self'; frame-ancestors 'self'"

@@ -74,6 +74,30 @@ def test_extra_group_and_project_are_installed_as_packages(visitor):
     assert (answer.status, answer.body.split()) == (200, ["4.15.0", "2026.1", "7"]), answer.body
 
 
+def test_build_command_has_completed_the_code_without_secrets_and_data(host, visitor):
+    answer = visitor.ask("https://ledger.test/files/tool.txt")
+    assert (answer.status, answer.body.split()[:2]) == (200, ["GNU", "Make"]), answer.body
+    built = host.file("/srv/ledger/current/app/built.txt")
+    assert (built.user, built.group, built.mode) == ("root", "ledger", 0o640)
+    lines = built.content_string.splitlines()
+    assert {"FLASK_CONFIG=exhibition", "ledger_build", "no data"} <= {*lines}
+    release = host.check_output("readlink -f /srv/ledger/current/app")
+    assert f"FLASKHOST_RELEASE_DIR={release}" in lines
+    names = {line.partition("=")[0] for line in lines if "=" in line}
+    assert not names & {"SECRET_KEY", "DATABASE_URL", "SQLALCHEMY_DATABASE_URI", "APP_KEY", "STORE"}
+    assert "PATH" in names
+
+
+def test_debian_packages_of_the_app_are_installed(host, visitor):
+    assert host.package("make").is_installed
+    code = """
+        import subprocess
+        print(subprocess.run(["bc"], input="6 * 7\\n", capture_output=True, text=True).stdout)
+    """
+    answer = post(visitor, code)
+    assert (answer.status, answer.body.split()) == (200, ["42"]), answer.body
+
+
 def test_driver_is_psycopg_where_none_is_named(host):
     assert environment(host, "guestbook")["SQLALCHEMY_DATABASE_URI"].startswith("postgresql+psycopg://")
 

@@ -6,7 +6,7 @@ Validation (:mod:`preflight`), the records (:mod:`apps.record`) and the document
 from __future__ import annotations
 
 from .names import DOMAIN_NAME
-from .schema import CHOICE, HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
+from .schema import CHOICE, DEBIAN_PACKAGE, HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
 
 #: Every option of an app, by its name.
 APP_OPTIONS: dict[str, Option] = {
@@ -152,6 +152,36 @@ APP_OPTIONS: dict[str, Option] = {
         ["psycopg[binary]==3.3.9"],
         default=[],
         pattern=rf"{PINNED}{HASH}*\s*",
+    ),
+    "build_packages": Option(
+        "list",
+        "Debian packages that a build needs, such as a compiler, the headers of a library, or npm. Flaskhost does not "
+        "remove them afterwards.",
+        ["gcc", "python3-dev", "libpq-dev"],
+        default=[],
+        pattern=DEBIAN_PACKAGE,
+    ),
+    "system_packages": Option(
+        "list",
+        "Debian packages that the running app needs, such as libraries and programs. Flaskhost does not remove them.",
+        ["libmagic1", "ffmpeg"],
+        default=[],
+        pattern=DEBIAN_PACKAGE,
+    ),
+    "build_command": Option(
+        "str",
+        "Command that completes the code of each new release, such as translations and assets. It runs after the "
+        "packages are installed, in the sandbox for builds, without the app's secrets, database and data.",
+        "npm ci && npm run build",
+        default="",
+    ),
+    "build_timeout": Option(
+        "int",
+        "Time limit for the build command, and for each step that installs or builds packages, in seconds.",
+        900,
+        default=900,
+        minimum=1,
+        maximum=86400,
     ),
     "persistent": Option(
         "list",

@@ -45,6 +45,10 @@ HASH = r"(?:[\s\\]+--hash=sha256:[0-9a-f]{64})"
 #: The name of an extra or of a dependency group (PEP 685, PEP 735).
 CHOICE = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 
+#: The name of a Debian package (Debian Policy, 5.6.1). apt reads a + or - at the end as an instruction. Only names such
+#: as g++ end in ++.
+DEBIAN_PACKAGE = r"[a-z0-9][a-z0-9+.-]*[a-z0-9]|[a-z0-9][a-z0-9.-]*\+\+"
+
 RELATIVE_PATH = r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))[^\x00-\x1f\s\"'\\$;{}]+"
 
 URL_PATH = r"/[^\s\"'\\$;{}?#]*"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps import placeholders
-from ansible.module_utils.flaskhost.deploy import assets, environment, procfile, source_files, virtualenv
+from ansible.module_utils.flaskhost.deploy import assets, build_command, environment, procfile, source_files, virtualenv
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.selection import Selection, missing_lock_cure
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
@@ -99,12 +99,14 @@ class Build:
         folder.chmod(0o755)
         inside = app_dir.relative_to(top)
         atomic.link(folder / "app", str("src" / inside))
-        # Root reads the code before the data folders are linked in: behind those links, the app can replace files while
-        # root reads them.
-        static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
+        places = placeholders.places(str(self.store.root), self.options["host"], record.id)
         self.note("Build the virtual environment")
         record.venv = self._build(app_dir, top).name
         atomic.link(folder / "venv", f"../../venvs/{record.venv}")
+        self._run_build_command(app_dir, record, places, group)
+        # Root reads the code before the data folders are linked in: behind those links, the app can replace files while
+        # root reads them.
+        static = assets.find_folder(app_dir, top, self.options["wsgi"], self.options["static_path"])
         self.note("Complete the release")
         self._commands(record, app_dir, folder)
         self._persist(app_dir)
@@ -114,7 +116,6 @@ class Build:
         if Path(self.options["server_config"]).exists():
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
-        places = placeholders.places(str(self.store.root), self.options["host"], record.id)
         self._write_files(app_dir, static, group, places)
         record.key_names = placeholders.key_names(variables)
         own = {"FLASKHOST_RELEASE": record.id, "FLASKHOST_RELEASE_DIR": places["release_dir"]}
@@ -158,6 +159,36 @@ class Build:
         warning = git.submodule_warning(self.run, repository, revision)
         self.warnings += [warning] if warning else []
         git.unpack_commit(self.run, repository, revision, code, replaced)
+
+    def _run_build_command(self, app_dir: Path, record: Record, places: dict[str, str], group: int) -> None:
+        """Run the build command before the data folders are linked in, so that it cannot write the app's data."""
+        if not self.options["build_command"]:
+            return
+        self.note(build_command.STEP)
+        folder = self.store.path(record.id)
+        build_command.run(
+            self.builder,
+            self.options["build_command"],
+            app_dir=app_dir,
+            venv=self.store.venvs / record.venv,
+            variables=build_command.variables(
+                self.options["environment"],
+                {*self.options["secrets"]},
+                {**places, "release_dir": str(app_dir)},
+                record.id,
+            ),
+            environment_file=folder / "build.env",
+            group=group,
+            timeout=self.options["build_timeout"],
+        )
+        # The command can have replaced the app's folder, or a folder above a persistent one.
+        if not app_dir.is_dir() or Path(os.path.realpath(app_dir)) != app_dir:
+            raise ReleaseError(
+                build_command.STEP,
+                f"it replaced or removed the app's folder {self.options['source_subdir']!r}.",
+                "Change the build command so that the folder stays.",
+            )
+        self._check_persistent(app_dir)
 
     def _check_persistent(self, app_dir: Path) -> None:
         """Reject persistent folders behind a link: it can lead into another one of them, where the app can write."""
@@ -255,7 +286,7 @@ class Build:
                 f"the source has no file that pins its dependencies. Supported: {wanted}.",
                 missing_lock_cure(app_dir),
             )
-        builder = virtualenv.Builder(
+        self.builder = builder = virtualenv.Builder(
             self.run,
             user=self.user,
             code=code,
@@ -268,6 +299,8 @@ class Build:
             top=code,
             server_lock=options["server_lock"],
             selection=Selection.from_options(options["install"]),
+            timeout=options["build_timeout"],
+            build_packages=options["build_packages"],
         )
         built = builder.build(app_dir, requirements, options["extra_packages"], options["server_package"])
         self.warnings += builder.warnings

@@ -39,19 +39,9 @@ _HINTS = (
         "variable that the app reads.",
     ),
     (
-        r"(?:unable to execute|command|No such file or directory:) '(?P<word>(?:\S*-)?(?:gcc|cc|g\+\+|c\+\+|clang))'"
-        r"|(?:gcc|g\+\+|cc|clang): (?:command )?not found",
-        "A package has no wheel for this host's Python and wants a compiler, which the host does not have. Pin a "
-        "version with a wheel, or build the wheels elsewhere: wheelhouse.",
-    ),
-    (
-        r"pg_config executable not found",
-        "psycopg2 is built from source, which needs a compiler. Replace it by psycopg2-binary or psycopg[binary].",
-    ),
-    (
-        r"current Python version \(\S+\) does not satisfy Python|no wheels with a matching Python (?:version|ABI) tag",
-        "A package does not support this version of Python. Choose another one with the app's option python, such as "
-        'python: "3.12", and run site.yml. Or pin a version of the package that supports this Python.',
+        r"(?:^|[\s:])(?P<word>[\w.+-]+): (?:command )?not found$",
+        "The host has no program {word}. Name its Debian package: in build_packages if only builds need it, otherwise "
+        "in system_packages.",
     ),
 )  # fmt: skip
 
@@ -66,7 +56,7 @@ def hint(said: str) -> str:
         Sentences on a line of their own, after a line break; empty if the error is not known.
     """
     for pattern, text in _HINTS:
-        if match := re.search(pattern, said):
+        if match := re.search(pattern, said, re.MULTILINE):
             word = match.groupdict().get("word") or ""
             return "\n" + text.replace("{word}", word).replace("{driver}", _DRIVERS.get(word, word))
     return ""

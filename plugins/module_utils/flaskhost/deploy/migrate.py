@@ -20,6 +20,7 @@ from ansible.module_utils.flaskhost.host.runner import (
     ReleaseError,
     as_owner,
     cure_for,
+    how_ended,
     sandboxed,
     stop_tasks,
     tail,
@@ -198,8 +199,7 @@ class Migration:
         status, out, err = self.app.run(arguments)
         if status:
             limit = self.app.options["release_timeout"]
-            late = time.monotonic() - began >= limit
-            how = f"was stopped after {limit} s (release_timeout)" if late else f"failed with status {status}"
+            how = how_ended(status, time.monotonic() - began, limit, "release_timeout")
             hints = rights_hint(out + err) or hint(out + err)
             cure = f"Correct the release and run the same command again. {STILL}{hints}"
             raise ReleaseError(

@@ -108,6 +108,11 @@ class Preparation:
         }
         if options["files"]:
             parts["files"] = self._with_host(json.dumps(options["files"], sort_keys=True))
+        if options["build_command"]:
+            parts["build command"] = options["build_command"]
+        if options["system_packages"]:
+            # A process finds a library of the host when it starts.
+            parts["system packages"] = sorted(options["system_packages"])
         return {name: digest(value) for name, value in parts.items()}
 
     def interpreter(self) -> pythons.Interpreter:

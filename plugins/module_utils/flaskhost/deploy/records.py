@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.apps.names import SLOTS
 from ansible.module_utils.flaskhost.deploy import virtualenv
-from ansible.module_utils.flaskhost.host import atomic
+from ansible.module_utils.flaskhost.host import atomic, tree
 
 #: The record of a release. Written last: a release without it is incomplete.
 RECORD = "release.json"
@@ -234,7 +233,12 @@ class Store:
         held = self.held()
         for path in self.releases.iterdir():
             if path.is_dir() and not path.is_symlink() and path.name not in held and not self.is_whole(path.name):
-                shutil.rmtree(path)
+                self._remove(path.name)
+
+    def _remove(self, release: str) -> None:
+        with tree.folder(self.releases) as above:
+            # A killed build command can have left folders that are nested deeper than shutil.rmtree() can go.
+            tree.remove(release, above)
 
     def refused(self, serving: str) -> set[str]:
         """Return the releases, other than the live one, that were never healthy or are incomplete."""
@@ -262,7 +266,7 @@ class Store:
             if item not in kept:
                 # The record first, so that a partly removed release no longer counts as a release.
                 (self.releases / item.id / RECORD).unlink()
-                shutil.rmtree(self.releases / item.id)
+                self._remove(item.id)
         self.remove_partial()
         self.remove_unused_environments()
 

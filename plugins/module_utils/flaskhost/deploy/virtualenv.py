@@ -9,10 +9,18 @@ import pwd
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ansible.module_utils.flaskhost.deploy import lockfiles, pins, python_range, resolution, source_files
+from ansible.module_utils.flaskhost.deploy import (
+    build_errors,
+    lockfiles,
+    ownership,
+    pins,
+    python_range,
+    resolution,
+    source_files,
+)
 from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.selection import (
     LONGEST_LOCK,
@@ -33,6 +41,8 @@ MARK = ".complete"
 _HASHED = re.compile(r"--hash=")
 #: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
 _DEEPEST = 100
+#: The minor versions of Python for which a message names wheels.
+_PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 def version_tuple(version: str) -> tuple[int, ...]:
@@ -95,6 +105,8 @@ class Builder:
         top: the folder of the whole source; files outside of it are not included. If None, the folder of the lock file.
         server_lock: the application server and its dependencies, pinned, with their hashes.
         selection: the extras, the groups and the project to install.
+        timeout: time limit for each step of a build, in seconds.
+        build_packages: the Debian packages for builds that the app names, for messages.
     """
 
     def __init__(
@@ -112,7 +124,10 @@ class Builder:
         top: Path | None = None,
         server_lock: str = "",
         selection: Selection | None = None,
+        timeout: int = 900,
+        build_packages: Iterable[str] = (),
     ) -> None:
+        self.timeout, self.build_packages = timeout, [*build_packages]
         self.run, self.user, self.code, self.folder, self.cache = run, user, code, folder, cache
         self.account = build_account(user)
         self.uv, self.python, self.index_url = uv, interpreter.path, index_url
@@ -198,7 +213,7 @@ class Builder:
         if self.selection and (fault := find_fault(self.selection, requirements, app_dir)):
             raise ReleaseError(pins.STEP, f"install.{fault.option}: {fault.problem}", fault.cure)
         target.mkdir(parents=True)
-        self._make_room()
+        self.make_room()
         locked = self._locked(requirements, app_dir, target)
         name, _, wanted = server_package.partition("==")
         kept = self._kept(requirements, app_dir)
@@ -243,8 +258,7 @@ class Builder:
         if self.selection.project:
             self._install_project(project_folder(requirements, app_dir), target)
         self._seal(target)
-        with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent) as above:
-            tree.remove(Path(BUILD_TEMPORARY).name, above)
+        self.remove_room()
         return target
 
     def _locked(self, requirements: Path, app_dir: Path, target: Path) -> list[pins.Pin]:
@@ -409,7 +423,7 @@ class Builder:
                 )
             raise ReleaseError(pins.STEP, fault.problem, cure)
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
         """Create the build account, and its cache and temporary folder."""
         try:
             account = pwd.getpwnam(self.account)
@@ -438,14 +452,19 @@ class Builder:
             os.mkdir(name, 0o700, dir_fd=above)
             os.chown(name, account.pw_uid, account.pw_gid, dir_fd=above)
 
-    def _reach(self, target: Path) -> list[str]:
-        """Return what a build sees of the apps' folders: its code, the new environment and the cache."""
+    def remove_room(self) -> None:
+        """Remove the temporary folder of a build."""
+        with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent) as above:
+            tree.remove(Path(BUILD_TEMPORARY).name, above)
+
+    def reach(self, readable: list[Path], writable: list[Path]) -> list[str]:
+        """Return the properties of a unit that sees nothing else of the apps' folders, and no secrets."""
         empty = dict.fromkeys((str(self.folder.parent.parent), str(self.cache.parent), "/run"))
         resolver = Path("/etc/resolv.conf").resolve().parent
         return [
             *(f"TemporaryFileSystem={path}:ro" for path in empty),
-            f"BindReadOnlyPaths={self.code}",
-            *(f"BindPaths={path}" for path in (target, self.cache)),
+            *(f"BindReadOnlyPaths={path}" for path in readable),
+            *(f"BindPaths={path}" for path in writable),
             *([f"BindReadOnlyPaths=-{resolver}"] if resolver.is_relative_to("/run") else []),
             *(f"InaccessiblePaths=-{path}" for path in ("/etc/flaskhost", "/var/backups", "/var/lib/postgresql")),
         ]
@@ -460,7 +479,9 @@ class Builder:
     def _uv(self, *arguments: str, directory: Path, target: Path | None = None) -> tuple[str, str]:
         return self._sandboxed([self.uv, *arguments], directory=directory, target=target or Path(arguments[-1]))
 
-    def _sandboxed(self, arguments: list[str], *, directory: Path, target: Path) -> tuple[str, str]:
+    def _sandboxed(
+        self, arguments: list[str], *, directory: Path, target: Path, explain: bool = True
+    ) -> tuple[str, str]:
         environment = {
             "UV_CACHE_DIR": str(self.cache),
             "UV_PYTHON_DOWNLOADS": "never",
@@ -484,7 +505,8 @@ class Builder:
             # A wheelhouse contains everything that is needed.
             outbound=not self.wheelhouse,
             builder=self.account,
-            properties=self._reach(target),
+            timeout=self.timeout,
+            properties=self.reach([self.code], [target, self.cache]),
         )
         status, out, err = self.run(command)
         if status:
@@ -498,44 +520,49 @@ class Builder:
                     f"{self.wheelhouse.name}, as wheels for this host's {Path(self.python).name}: 'pip download "
                     "--only-binary=:all: --dest'."
                 )
-            said = tail(out + err)
-            raise ReleaseError(
-                "Build the virtual environment",
-                f"{Path(arguments[0]).name} {arguments[1]} failed with status {status}:\n{said}",
-                cure_for(out + err, cure + hint(out + err)),
-            )
+            said = out + err
+            reason = f"{Path(arguments[0]).name} {arguments[1]} failed with status {status}:\n{tail(said)}"
+            why = self._explain(said, directory, target) if explain else None
+            if why:
+                reason, cure = why.reason, why.cure if not self.wheelhouse else f"{why.cure} {cure}"
+            else:
+                cure += hint(said)
+            raise ReleaseError("Build the virtual environment", reason, cure_for(said, cure))
         return out, err
 
-    def _seal(self, target: Path) -> None:
-        """Give the whole environment to root, make it read-only for everyone else, and mark it as complete.
+    def _explain(self, said: str, directory: Path, target: Path) -> build_errors.Explanation | None:
+        """Explain why uv failed, if a package could not be built or has no wheel for this Python."""
+        folder = next(target.glob("lib/python3.*"), Path())
+        own = found.group(1) if (found := re.search(r"(3\.\d+)$", folder.name)) else Path(self.python).name
 
-        systemd has ended all processes of the build by then. Even so, no link is followed here.
-        """
+        def wheels_for(pin: str) -> list[str]:
+            others = [version for version in _PYTHONS if version != own]
+            return [version for version in others if self._has_wheel(pin, version, directory, target)]
+
+        return build_errors.explain(said, own, present=self.build_packages, wheels_for=wheels_for)
+
+    def _has_wheel(self, pin: str, python: str, directory: Path, target: Path) -> bool:
+        """Check whether a pinned package has a wheel for another Python. Nothing is installed, nor built."""
+        install = ["pip", "install", "--quiet", "--dry-run", "--no-deps", "--no-build", "--reinstall"]
+        command = [self.uv, *install, "--python", str(target), "--python-version", python, *self._sources(), pin]
+        try:
+            self._sandboxed(command, directory=directory, target=target, explain=False)
+        except ReleaseError:
+            return False
+        return True
+
+    def _seal(self, target: Path) -> None:
+        """Give the whole environment to root, make it read-only for everyone else, and mark it as complete."""
         builder = target.stat().st_uid
-        # Top-down: a folder belongs to root before it is read, so that nobody can replace its contents meanwhile.
         os.chown(target, 0, 0)
         # A package can have put a file or a link there, and root's ownership together with the mark means complete.
         (target / MARK).unlink(missing_ok=True)
-        for folder, directories, files, descriptor in os.fwalk(target):
-            if len(Path(folder).relative_to(target).parts) > _DEEPEST:
-                raise ReleaseError(
-                    "Build the virtual environment",
-                    f"its folders are nested more than {_DEEPEST} levels deep.",
-                    "Remove the package that creates them from the dependencies.",
-                )
-            for name in directories + files:
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if status.st_uid not in (builder, 0) or (status.st_nlink > 1 and stat.S_ISREG(status.st_mode)):
-                    # uv copies files, so this is another name of a foreign file, which chown would give to root too.
-                    raise ReleaseError(
-                        "Build the virtual environment",
-                        f"{name} is a hard link, or belongs to another user.",
-                        "Remove the package whose build creates it from the dependencies.",
-                    )
-                os.chown(name, 0, 0, dir_fd=descriptor, follow_symlinks=False)
-                mode = status.st_mode
-                if not stat.S_ISLNK(mode) and mode & 0o7022:
-                    os.chmod(name, mode & 0o755, dir_fd=descriptor)
+        try:
+            # uv copies files, so a hard link is another name of a foreign file.
+            ownership.reclaim(target, builder, 0, lambda mode: mode & 0o755, deepest=_DEEPEST)
+        except ownership.Unfit as error:
+            cure = "Remove the package whose build creates it from the dependencies."
+            raise ReleaseError("Build the virtual environment", str(error), cure) from None
         (target / MARK).touch(mode=0o644, exist_ok=False)
 
 

@@ -1,4 +1,4 @@
-"""Preflight's queries on the host: calendar events and running apps, PostgreSQL's settings, unfinished restores.
+"""Preflight's queries on the host: calendar events, running apps, PostgreSQL's settings, restores, Debian packages.
 
 Nothing is changed.
 
@@ -21,10 +21,22 @@ APPS = Path("/srv")
 CLUSTERS = Path("/etc/postgresql")
 #: Time limit in seconds. A program that exceeds it is not run again.
 _TIMEOUT = 30
+#: A package of every Debian. If the host's package lists do not contain it, they are missing or incomplete.
+_ALWAYS_LISTED = "gcc"
 
 
 def answer(
-    run, calendars, settings, version="", *, programs=PROGRAMS, backups=BACKUPS, apps=None, root=APPS, clusters=CLUSTERS
+    run,
+    calendars,
+    settings,
+    version="",
+    *,
+    programs=PROGRAMS,
+    backups=BACKUPS,
+    apps=None,
+    root=APPS,
+    clusters=CLUSTERS,
+    packages=(),
 ):
     """Run all queries.
 
@@ -38,6 +50,7 @@ def answer(
         apps: the names of the apps that should run on the host; None to skip the check.
         root: the folder of the apps.
         clusters: the folder of the clusters' settings.
+        packages: names of Debian packages.
 
     Returns:
         ``calendars``, systemd's error for each expression, empty if it is valid; ``postgres`` with ``settings``,
@@ -45,6 +58,7 @@ def answer(
         installed libraries. ``postgres`` is empty if the host does not have that version of PostgreSQL. ``restores``, a
         sentence for each restore that was killed before it finished. ``others``, a sentence for each app that runs but
         should not. ``archives``, whether PostgreSQL archives its WAL; None if our settings are not on the host yet.
+        ``unknown_packages``, the packages that the host's package lists do not contain; empty if it has no lists.
     """
     return {
         "calendars": _calendars(run, calendars),
@@ -52,7 +66,19 @@ def answer(
         "restores": _restores(run, backups),
         "others": _others(run, apps, root),
         "archives": _archives(clusters, version),
+        "unknown_packages": _unknown(run, packages),
     }
+
+
+def _unknown(run, packages):
+    """Find names that apt does not know. It knows virtual packages too, which other packages provide."""
+    if not packages:
+        return []
+    _status, out, _err = run(["timeout", str(_TIMEOUT), "apt-cache", "policy", "--", _ALWAYS_LISTED, *packages])
+    known = re.findall(r"^(\S+):\n", out, re.MULTILINE)
+    block = re.search(r"^" + _ALWAYS_LISTED + r":\n(?: .*\n)*", out, re.MULTILINE)
+    # An installed package is known without lists too, but then no list is named.
+    return sorted(set(packages) - set(known)) if block and " Packages\n" in block.group() else []
 
 
 def _others(run, apps, root):

@@ -34,6 +34,26 @@ def tail(text: str, lines: int = 15) -> str:
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 
+def excerpt(text: str, first: int = 5, last: int = 15) -> str:
+    """Return the first and the last lines of an output, without empty lines."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) <= first + last:
+        return "\n".join(lines)
+    return "\n".join([*lines[:first], f"... ({len(lines) - first - last} lines left out)", *lines[-last:]])
+
+
+def how_ended(status: int, seconds: float, limit: int, option: str) -> str:
+    """Say how a command failed.
+
+    Args:
+        status: its exit status.
+        seconds: how long it took.
+        limit: its time limit in seconds.
+        option: the option that sets the limit.
+    """
+    return f"was stopped after {limit} s ({option})" if seconds >= limit else f"failed with status {status}"
+
+
 #: The errors of programs when a disk is full, or when an app has reached its disk limit.
 _FULL = ("No space left on device", "Disk quota exceeded")
 

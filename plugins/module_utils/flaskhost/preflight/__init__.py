@@ -12,7 +12,7 @@ raises an error: for any input, the result is a list. No text ever contains a va
 * :mod:`certificates`: TLS, and the CA that issues the certificates;
 * :mod:`backup`: backups, and their references to the apps;
 * :mod:`accounts`: the host's users and groups with the names of the apps, :mod:`databases`: PostgreSQL's roles and
-  databases with these names;
+  databases with these names, :mod:`debian_packages`: the host's package lists;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
   :mod:`access`: the connection to it;
 * :mod:`role_options`: role options that a site sets directly, :mod:`names`: variables that nothing uses;
@@ -33,6 +33,7 @@ from .budget import check_budget
 from .calendars import check_calendars, expressions
 from .certificates import certbot_warnings, check_certificates
 from .databases import check_databases, databases_to_look_up
+from .debian_packages import check_debian_packages, packages_to_look_up
 from .disk import disk_warnings
 from .host import check_facts
 from .names import warnings
@@ -119,6 +120,7 @@ def find_problems(
             check_database_elsewhere(report, apps_variable, apps)
         if runs_apps:
             check_python(report, apps_variable, apps, facts, Path(project_dir))
+        check_debian_packages(report, apps_variable, apps, get(answers, list, "unknown_packages"))
         check_budget(report, apps_variable, apps, facts)
         check_backup(report, apps_variable, apps, settings)
     check_role_options(report, options, specs)
@@ -144,6 +146,7 @@ def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_data
     return {
         "apps": sorted(map(str, apps)) if runs_apps and isinstance(apps, dict) else None,
         "names": names_to_look_up(apps) if runs_apps else [],
+        "packages": packages_to_look_up(apps) if runs_apps else [],
         "databases": databases_to_look_up(apps, settings) if has_databases else {},
         # A control character is a problem without a query on the host.
         "calendars": sorted({value for _place, value in expressions("", apps, settings) if value.isprintable()}),

@@ -28,6 +28,7 @@ _EXAMPLE = """\
     wsgi: "guestbook:create_app()\""""
 #: Minimum characters of a secret to search for. Commands contain shorter values by chance: a name, a number, a word.
 SHORTEST_SECRET = 12
+_COMMANDS = ("build_command", "setup_command", "release_command")
 _EXAMPLE_PROCESSES = "processes: {worker: celery -A shop worker}"
 _EXAMPLE_PERSISTENT = "persistent: [instance, uploads]"
 
@@ -115,7 +116,7 @@ def _check_secrets_in_commands(report: Report, place: Place, app: dict[Any, Any]
         for name, value in (get(app, dict, "secrets") or {}).items()
         if isinstance(value, str) and len(value) >= SHORTEST_SECRET
     }
-    commands: dict[Place, Any] = {(name,): get(app, str, name) for name in ("setup_command", "release_command")}
+    commands: dict[Place, Any] = {(name,): get(app, str, name) for name in _COMMANDS}
     commands |= {("processes", name): command for name, command in (get(app, dict, "processes") or {}).items()}
     for name in get(app, dict, "timers") or {}:
         commands["timers", name, "command"] = get(app, str, "timers", name, "command")

@@ -147,7 +147,8 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
         _check_wheelhouse(report, (*place, "wheelhouse"), wheelhouse, code, top)
     if report.clean((*place, "wsgi")) and (wsgi := get(app, str, "wsgi")):
         _check_module(report, (*place, "wsgi"), wsgi, code, get(app, dict, "files") or {})
-    static = get(app, str, "static", "path")
+    # The build command can create this folder.
+    static = "" if get(app, str, "build_command") else get(app, str, "static", "path")
     if static and report.clean((*place, "static", "path")) and not _is_folder(code / static):
         problem = f"There is no folder {static} in {code}. {_there('Folders', _names(code, folders=True))}"
         cure = "static without path: the folder static beside the WSGI module"

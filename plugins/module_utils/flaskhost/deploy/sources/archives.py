@@ -186,10 +186,10 @@ def unpack(run: Run, archive: Path, destination: Path, replaced: Iterable[str] =
     if strip:
         # Strip before the links are checked: a link to a sibling of the top folder would lead out afterwards.
         _strip_top(destination)
-    _check_tree(run, destination, {destination / item for item in replaced})
+    check_tree(run, destination, {destination / item for item in replaced})
 
 
-def _check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
+def check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
     """Reject files that do not belong into code, and links that lead out; the arguments are those of :func:`unpack`."""
     inside = Path(os.path.realpath(folder))
     links: dict[int, tuple[int, Path]] = {}
@@ -345,6 +345,11 @@ def _strip_top(folder: Path) -> None:
         aside.rename(folder)
 
 
+def code_mode(mode: int) -> int:
+    """Return the permissions of a file or folder of code: readable for the app's group, writable only for root."""
+    return 0o750 if stat.S_ISDIR(mode) or mode & 0o100 else 0o640
+
+
 def seal(folder: Path, group: int) -> None:
     """Give a code tree to root: readable for the app's group, writable only for root, closed to everyone else."""
     for root, directories, files in os.walk(folder):
@@ -354,4 +359,4 @@ def seal(folder: Path, group: int) -> None:
             path = Path(root) / name
             os.chown(path, 0, group, follow_symlinks=False)
             if name in files and not path.is_symlink():
-                path.chmod(0o750 if path.stat().st_mode & 0o100 else 0o640)
+                path.chmod(code_mode(path.stat().st_mode))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..report import Fault, Place
-from . import access, certificates, domains, http, processes, source, ssh_keys
+from . import access, certificates, domains, http, packages, processes, source, ssh_keys
 
 #: The rules, by the option's place in the schema.
 RULES: dict[Place, Callable[[Any], Fault | None]] = {
@@ -25,6 +25,8 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("python",): source.python,
     ("requirements",): source.inner_path,
     ("wheelhouse",): source.inner_path,
+    ("build_packages",): packages.debian_package,
+    ("system_packages",): packages.debian_package,
     ("persistent",): source.persistent,
     ("static", "url"): http.static_url,
     ("static", "path"): source.inner_path,
