@@ -139,6 +139,7 @@ pending: {description: Whether later phases have to follow., type: bool, returne
 schema_before: {description: Schema revision before the release command., type: str, returned: success}
 schema_after: {description: Schema revision after it., type: str, returned: success}
 needs_source: {description: Whether the archive must be uploaded first., type: bool, returned: success}
+new_folders: {description: "Data folders that were created, from the option persistent.", type: list, returned: success}
 lock_holder: {description: The run that holds the lock., type: dict, returned: when another run does}
 """
 

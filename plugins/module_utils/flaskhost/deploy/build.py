@@ -40,6 +40,8 @@ class Build:
         self.run, self.options, self.store, self.note = run, options, store, note
         self.user, self.data = options["user"], store.root / "data"
         self.warnings: list[str] = []
+        #: The data folders that this build has created.
+        self.new_folders: list[str] = []
 
     def make(self, identity: str, parts: dict[str, str], revision: str, variables: dict[str, str]) -> Record:
         """Build a release.
@@ -171,6 +173,7 @@ class Build:
             kept = self.data / name
             if not self._has_data(name):
                 self._make_data(kept, app_dir / name)
+                self.new_folders.append(str(name))
             with tree.folder(app_dir, name.parent, make=True) as parent:
                 tree.remove(name.name, parent)
                 os.symlink(kept, name.name, dir_fd=parent)
