@@ -89,11 +89,15 @@ class ActionModule(ActionBase):
                 packed = Path(archive)
                 if path:
                     packed = Path(local) / "source.tar.gz"
-                    folders.pack(Path(path), packed, persistent)
+                    also = folders.tracked(Path(path), persistent)
+                    folders.pack(Path(path), packed, persistent, also)
                 # tar detects the format by content, not by name.
                 there = self._connection._shell.join_path(remote, "source.tar.gz")
                 arguments["archive"] = self._transfer_file(str(packed), there)
-            return self._ask(arguments, task_vars)
+            answer = self._ask(arguments, task_vars)
+            if path and (text := _left_out(Path(path), arguments, answer)):
+                answer = {**answer, "warnings": [*(answer.get("warnings") or []), text]}
+            return answer
         finally:
             self._remove_tmp_path(remote)
 
@@ -102,6 +106,30 @@ def _needs_code(arguments: dict[str, Any]) -> bool:
     """Check whether this call can build a release. Other phases, and rollbacks, find the release on the host."""
     phases = arguments.get("phases") or []
     return arguments.get("verb") != "rollback" and (not phases or "prepare" in phases)
+
+
+def _left_out(path: Path, arguments: dict[str, Any], answer: dict[str, Any]) -> str:
+    """Name the files in new data folders that stay on the control node, because git does not track them.
+
+    Args:
+        path: the folder of code.
+        arguments: the module's arguments.
+        answer: its result, with the data folders that it has created.
+    """
+    app_dir = Path(str(arguments.get("source_subdir") or ""))
+    for name in answer.get("new_folders") or []:
+        place = app_dir / str(name)
+        try:
+            there = {place / file for file in folders.files(path / place)} if (path / place).is_dir() else set()
+        except OSError:
+            there = set()
+        if own := sorted(there - {*folders.tracked(path, [str(place)])}):
+            files = f"{own[0]} and {len(own) - 1} more" if own[1:] else str(own[0])
+            return (
+                f"{arguments.get('app')}: not copied into the new data folder {name}, because git does not track it on "
+                f"the control node: {files}. If the app needs it, copy it to the host, into data/{name}."
+            )
+    return ""
 
 
 def _digest_folder(folder: Path, persistent: list[str]) -> str:

@@ -238,13 +238,14 @@ def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: st
     ]
 
 
-def flask_release_warnings(values: Any, names: list[str]) -> list[str]:
-    """Warn about release commands that probably delete data, and about misspelled placeholders.
+def flask_release_warnings(values: Any, names: list[str], facts: Any = None) -> list[str]:
+    """Warn about release commands that probably delete data, misspelled placeholders, and code that may not parse.
 
-    See :func:`preflight.release_warnings` and :func:`preflight.placeholder_warnings`.
+    See :func:`preflight.release_warnings`, :func:`preflight.placeholder_warnings` and :func:`preflight.wsgi_warnings`.
     """
     apps, _settings = _apps_and_settings(values, names)
-    return preflight.release_warnings(apps, PROJECT_DIR) + preflight.placeholder_warnings(apps)
+    found = preflight.release_warnings(apps, PROJECT_DIR) + preflight.placeholder_warnings(apps)
+    return found + preflight.wsgi_warnings(apps, PROJECT_DIR, facts)
 
 
 def flask_certbot_warnings(values: Any, names: list[str]) -> list[str]:

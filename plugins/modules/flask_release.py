@@ -84,6 +84,11 @@ options:
   release_timeout: {description: Time limit in seconds for each of them and its statements., type: int, default: 900}
   release_lock_timeout: {description: Seconds that it can wait for a database lock., type: int, default: 5}
   owner_file: {description: Environment file with the login of the tables' owner., type: str, default: ""}
+  database_driver:
+    description: Driver in SQLALCHEMY_DATABASE_URI; auto for the one that the packages contain. If empty, the variable
+      stays as it is.
+    type: str
+    default: ""
   database_per_host: {description: Used by the role; the module ignores it., type: bool, default: false}
   processes: {description: "Commands of worker processes, by name.", type: dict, default: {}}
   timers: {description: "Scheduled commands by name, each with command and on_calendar.", type: dict, default: {}}
@@ -142,6 +147,7 @@ pending: {description: Whether later phases have to follow., type: bool, returne
 schema_before: {description: Schema revision before the release command., type: str, returned: success}
 schema_after: {description: Schema revision after it., type: str, returned: success}
 needs_source: {description: Whether the archive must be uploaded first., type: bool, returned: success}
+new_folders: {description: "Data folders that were created, from the option persistent.", type: list, returned: success}
 lock_holder: {description: The run that holds the lock., type: dict, returned: when another run does}
 """
 
@@ -207,6 +213,7 @@ ARGUMENT_SPEC = {
     "release_timeout": {"type": "int", "default": 900},
     "release_lock_timeout": {"type": "int", "default": 5},
     "owner_file": {"type": "str", "default": ""},
+    "database_driver": {"type": "str", "default": ""},
     "database_per_host": {"type": "bool", "default": False},
     "processes": {"type": "dict", "default": {}},
     "timers": {"type": "dict", "default": {}},

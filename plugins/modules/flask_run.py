@@ -66,7 +66,8 @@ from typing import Any
 
 import ansible.module_utils.flaskhost.deploy.freeze as freeze  # noqa: PLR0402 - an absolute import, for Mitogen
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.flaskhost.deploy import environment
+from ansible.module_utils.flaskhost.deploy import drivers, environment
+from ansible.module_utils.flaskhost.deploy.records import Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import require_journal
@@ -89,10 +90,6 @@ ARGUMENT_SPEC = {
     "force": {"type": "bool", "default": False},
     "freeze": {"type": "path", "default": str(freeze.FREEZE)},
 }
-
-
-#: The folder for environment files of single runs: in memory, and only for root.
-RUNTIME = Path("/run/flaskhost")
 
 
 def arguments(options: dict[str, Any], release: str, group: str = "", once: str = "") -> list[str]:
@@ -125,7 +122,7 @@ def arguments(options: dict[str, Any], release: str, group: str = "", once: str 
         timeout=options["timeout"],
         outbound=options["outbound"],
         group=group,
-        properties=[f"ExecStopPost=-+/bin/rm --force {once}"] if once else [],
+        properties=drivers.removal([options["owner_file"], once]),
     )
     # Without a task's name, because a deploy stops tasks, which it considers leftovers of a killed deploy.
     return [item.replace("_task-", "_run-", 1) if item.startswith("--unit=") else item for item in wrapped]
@@ -181,13 +178,15 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=True, release=release, output="")
     began = time.monotonic()
-    once = RUNTIME / f"run-{secrets.token_hex(8)}.env" if options["secrets"] else None
+    once = drivers.RUNTIME / f"run-{secrets.token_hex(8)}.env" if options["secrets"] else None
     try:
         if once:
             variables = {name: _text(value) for name, value in options["secrets"].items()}
             once.parent.mkdir(mode=0o700, exist_ok=True)
             atomic.write(once, environment.render(variables))
-        status, out, err = run(arguments(options, release, group, str(once or "")))
+        record = Store(Path(options["root"])).record(release)
+        with drivers.owner_login(options["owner_file"], record.driver if record else "") as login:
+            status, out, err = run(arguments({**options, "owner_file": login}, release, group, str(once or "")))
     except ReleaseError as error:
         module.fail_json(msg=f"{error.step}: {error.reason}\n{error.cure}", release=release)
     finally:

@@ -235,6 +235,10 @@ def test_the_database_is_reached_over_the_local_socket_and_without_a_password() 
     environment = record(database_driver="psycopg2")["environment"]
     assert environment["DATABASE_URL"] == "postgresql://shop@/shop?host=/var/run/postgresql"
     assert environment["SQLALCHEMY_DATABASE_URI"] == "postgresql+psycopg2://shop@/shop?host=/var/run/postgresql"
+    # Without a name: the build looks for the one that is installed, and the identity of releases stays as it was.
+    assert record()["environment"]["SQLALCHEMY_DATABASE_URI"].startswith("postgresql+psycopg://shop@/")
+    given = [{}, {"database_driver": "pg8000"}, {"database": False}, {"env": {"DATABASE_URL": "postgresql:///x"}}]
+    assert [record(**options)["database_driver"] for options in given] == ["auto", "pg8000", "", ""]
 
 
 def test_the_release_command_logs_in_as_the_owner() -> None:

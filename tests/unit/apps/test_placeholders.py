@@ -68,6 +68,30 @@ def test_a_name_of_the_generated_key_is_no_part_of_a_release() -> None:
     assert placeholders.fill_variables(given, PLACES) == {"TEXT": "{secret_key}"}
 
 
+def test_database_url_can_have_the_driver_too() -> None:
+    """It is still Flaskhost's own URL: the tables have an owner, and each host has its database."""
+    env = {"DATABASE_URL": "{sqlalchemy_database_uri}", "STORE": "{database_url}"}
+    made = app_record("shop", {**SHOP, "env": env})
+    uri = "postgresql+psycopg://shop@/shop?host=/var/run/postgresql"
+    filled = placeholders.fill_variables(made["environment"], PLACES)
+    assert [filled[name] for name in ("DATABASE_URL", "SQLALCHEMY_DATABASE_URI", "STORE")] == [uri] * 3
+    assert {*made["database_owner_variables"].values()} == {uri.replace("shop@", "shop-owner:{password}@")}
+    assert (made["database_per_host"], made["database_driver"]) == (True, "auto")
+
+
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [
+        ({"env": {"DATABASE_URL": "{sqlalchemy_database_uri}", "SQLALCHEMY_DATABASE_URI": "sqlite://"}}, True),
+        ({"env": {"DATABASE_URL": "{sqlalchemy_database_uri}?a=1"}}, True),
+        ({"secrets": {"DATABASE_URL": "{sqlalchemy_database_uri}"}}, False),
+    ],
+)
+def test_any_other_url_is_the_users_own(options: dict[str, dict[str, str]], own: bool) -> None:
+    made = app_record("shop", {**SHOP, **options})
+    assert (made["database_per_host"], made["database_driver"]) == ((False, "") if own else (True, "auto"))
+
+
 def test_the_release_command_has_the_owners_login_under_all_names() -> None:
     env = {"STORE": "{database_url}&a={host}", "URI": "{sqlalchemy_database_uri}", "A": "{data_dir}", "N": 3}
     made = app_record("shop", {**SHOP, "env": env, "secrets": {"KEPT": "{!database_url}"}})

@@ -126,6 +126,35 @@ def test_data_is_left_out_relative_to_the_apps_folder(code: Path) -> None:
     assert controller.sent == ["app.py", "instance/dev.db", "shop/__init__.py"]
 
 
+def git(folder: Path, *arguments: str) -> None:
+    command = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.test", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_what_git_tracks_of_the_data_is_sent_for_the_first_use(code: Path) -> None:
+    (code / "instance/seed.csv").touch()
+    git(code, "init")
+    git(code, "add", "instance/seed.csv", "app.py")
+    arguments = {"app": "shop", "source_path": str(code), "persistent": ["instance", "shop/uploads"]}
+    before = folders.digest(code, arguments["persistent"])
+    controller = Controller(arguments, NEEDED, {**RELEASED, "new_folders": ["instance"], "warnings": ["one"]})
+    answer = controller.run()
+    assert controller.sent == ["app.py", "instance/seed.csv", "shop/__init__.py"]
+    # A change to it makes no new release.
+    assert controller.asked[0]["source_digest"] == before
+    first, second = answer["warnings"]
+    assert (first, second) == (
+        "one",
+        "shop: not copied into the new data folder instance, because git does not track it on the control node: "
+        "instance/dev.db. If the app needs it, copy it to the host, into data/instance.",
+    )
+
+
+def test_of_data_that_was_there_before_nothing_is_said(code: Path) -> None:
+    controller = Controller({"source_path": str(code), "persistent": ["instance"]}, NEEDED, RELEASED)
+    assert "warnings" not in controller.run()
+
+
 def test_the_tasks_own_arguments_are_not_changed(code: Path) -> None:
     arguments = {"source_path": str(code)}
     Controller(arguments, NEEDED, RELEASED).run()

@@ -7,10 +7,12 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.deploy.records import RECORD, Record
 from fakes import Unit, run_command, run_module, unsandboxed
 from loading import load_plugin
 
@@ -125,7 +127,7 @@ def test_no_secret_is_in_the_arguments_or_the_answer(host: Host) -> None:
 
 
 def test_secrets_of_one_run_are_in_a_file_of_roots_while_it_runs_and_nowhere_else(host: Host, tmp_path: Path) -> None:
-    host.monkeypatch.setattr(host.module, "RUNTIME", tmp_path / "run/flaskhost")
+    host.monkeypatch.setattr(host.module.drivers, "RUNTIME", tmp_path / "run/flaskhost")
     (tmp_path / "run").mkdir()
     hard = 'a "quoted" $HOME `id` \\ secret\nof two lines'
     told = host.run('printf "%s" "$MAIL_PASSWORD$COUNT" | sha256sum', secrets={"MAIL_PASSWORD": hard, "COUNT": 3})
@@ -144,10 +146,25 @@ def test_secrets_of_one_run_are_in_a_file_of_roots_while_it_runs_and_nowhere_els
 
 
 def test_without_secrets_there_is_no_file(host: Host, tmp_path: Path) -> None:
-    host.monkeypatch.setattr(host.module, "RUNTIME", tmp_path / "run")
+    host.monkeypatch.setattr(host.module.drivers, "RUNTIME", tmp_path / "run")
     host.run("true")
     assert not [line for line in host.units[-1].properties["ExecStopPost"] if str(tmp_path / "run") in line]
     assert not (tmp_path / "run").exists()
+
+
+def test_an_owner_has_the_driver_of_the_live_release(host: Host, tmp_path: Path) -> None:
+    host.monkeypatch.setattr(host.module.drivers, "RUNTIME", tmp_path / "run")
+    host.monkeypatch.setattr(host.module, "as_owner", lambda *_arguments: "flaskhost-owner")
+    record = Record("new", "1", "1", "1", driver="psycopg2")
+    (host.root / "releases/new" / RECORD).write_text(json.dumps(asdict(record)), encoding="utf-8")
+    owner = tmp_path / "owner.env"
+    owner.write_text(f'STORE="postgresql+psycopg://shop-owner:{SECRET[:7]}@/shop?host=/run"\n', encoding="utf-8")
+    told = host.run('printf "%s" "$STORE" | sha256sum', owner_file=str(owner), secrets={"A": "b"})
+    uri = f"postgresql+psycopg2://shop-owner:{SECRET[:7]}@/shop?host=/run"
+    assert told["output"].split()[0] == hashlib.sha256(uri.encode()).hexdigest()
+    *_others, login, once = host.units[-1].properties["EnvironmentFile"]
+    assert host.units[-1].properties["ExecStopPost"][-1] == f"-+/bin/rm --force {login} {once}"
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_both_outputs_are_shown(host: Host) -> None:

@@ -84,6 +84,9 @@ def test_what_the_app_may_write_is_linked_into_its_code(site: Site) -> None:
         assert (app / name).is_symlink()
         assert (app / name).resolve() == site.root / "data" / name
     assert list((site.root / "data/instance").iterdir()) == []
+    assert outcome.new_folders == ["instance", "deep/uploads"]
+    site.change({"shop.py": "app = 2\n"})
+    assert site.deploy().new_folders == []
 
 
 def test_code_is_in_a_folder_of_its_own(site: Site) -> None:

@@ -29,6 +29,67 @@ def test_a_folder_of_data_that_is_a_link_or_a_file_is_left_out_too(tmp_path: Pat
     assert folders.files(tmp_path, ["instance", "./shop.db"]) == []
 
 
+def git(folder: Path, *arguments: str) -> None:
+    run_command(["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.test", *arguments], check_rc=True)
+
+
+def test_of_the_data_only_what_git_tracks_is_taken(tmp_path: Path) -> None:
+    tracked = ["app/instance/seed.csv", "app/instance/deep/a b\n", "app/up/x.png", "app/instance/gone", "app/main.py"]
+    make(tmp_path, dict.fromkeys([*tracked, "app/instance/.env", "app/instance/a.pyc"], "x"))
+    (tmp_path / "app/instance/link").symlink_to("seed.csv")
+    git(tmp_path, "init")
+    git(tmp_path, "add", "--all", "--force")
+    make(tmp_path, dict.fromkeys(["app/instance/app.sqlite", "app/instance/config.py"], "own"))
+    (tmp_path / "app/instance/gone").unlink()
+    wanted = sorted(map(Path, ["instance/seed.csv", "instance/deep/a b\n", "instance/link", "up/x.png"]))
+    # From a folder of the repository, as source.path can be one, and from the top.
+    assert folders.tracked(tmp_path / "app", ["instance", "./up/"]) == wanted
+    assert folders.tracked(tmp_path, ["app/instance", "app/up"]) == [Path("app") / path for path in wanted]
+    assert folders.tracked(tmp_path, ["no", "app/*"]) == []
+
+
+@pytest.mark.parametrize("path", ["../elsewhere", "/etc"])
+def test_nothing_outside_of_the_folder_is_taken(tmp_path: Path, path: str) -> None:
+    make(tmp_path, {"app/a.py": "x", "elsewhere/b": "x"})
+    git(tmp_path, "init")
+    git(tmp_path, "add", "--all")
+    assert folders.tracked(tmp_path / "app", [path]) == []
+
+
+def test_nothing_behind_a_link_is_taken(tmp_path: Path) -> None:
+    make(tmp_path, {"code/instance/a/b": "x", "private/a/b": "secret"})
+    git(tmp_path / "code", "init")
+    git(tmp_path / "code", "add", "--all")
+    (tmp_path / "code/instance").rename(tmp_path / "old")
+    (tmp_path / "code/instance").symlink_to("../private")
+    assert folders.tracked(tmp_path / "code", ["instance"]) == []
+
+
+def test_a_folder_without_git_has_nothing_for_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, {"instance/app.sqlite": "x"})
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert folders.tracked(tmp_path, ["instance"]) == []
+    git(tmp_path, "init")
+    git(tmp_path, "add", "--all")
+    assert folders.tracked(tmp_path, ["instance"]) == [Path("instance/app.sqlite")]
+    assert folders.tracked(tmp_path, []) == []
+    monkeypatch.setattr(folders.shutil, "which", lambda _name: None)
+    assert folders.tracked(tmp_path, ["instance"]) == []
+
+
+def test_git_runs_nothing_that_the_folder_names(tmp_path: Path) -> None:
+    """The folder can come from an archive with settings of git."""
+    make(tmp_path, {"instance/seed": "x"})
+    git(tmp_path, "init")
+    git(tmp_path, "add", "--all")
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    git(tmp_path, "config", "core.fsmonitor", str(program))
+    assert folders.tracked(tmp_path, ["instance"]) == [Path("instance/seed")]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_pipes_and_sockets_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path)
     monkeypatch.chdir(tmp_path)

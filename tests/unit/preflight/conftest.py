@@ -20,13 +20,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).split():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        path.write_text("app = None\n\n\ndef create_app(config=None): ...\n" if name.endswith(".py") else "")
     (root / "archive.tar").mkdir()
     (root / "settings_only").mkdir()
-    (root / "settings_only/app.py").write_text("")
+    (root / "settings_only/app.py").write_text("app = None")
     (root / "settings_only/pyproject.toml").write_text("[tool.ruff]\n")
     (root / "declared").mkdir()
-    (root / "declared/app.py").write_text("")
+    (root / "declared/app.py").write_text("app = None")
     (root / "declared/pyproject.toml").write_text('[project]\ndependencies = ["flask"]\n')
     for name, lock, project in (
         ("poetry_without_lock", "", '[tool.poetry]\nname = "shop"\n[tool.poetry.dependencies]\nflask = "^3"\n'),
@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     ):
         (root / name).mkdir()
-        (root / name / "app.py").write_text("")
+        (root / name / "app.py").write_text("app = None")
         (root / name / "pyproject.toml").write_text(project)
         if lock:
             (root / name / lock).write_text('[metadata]\nlock-version = "2.0"\n')

@@ -80,6 +80,7 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("mixed_placeholder", A + "env.STORE", {"env": {"STORE": "{database_url} {release_dir}"}}),
     ("circular_placeholder", A + "secrets.SECRET_KEY", {"secrets": {"SECRET_KEY": SECRET + "{secret_key}"}}),
     ("circular_placeholder", A + "env.SQLALCHEMY_DATABASE_URI", {"env": {"SQLALCHEMY_DATABASE_URI": "{database_url}"}}),
+    ("circular_placeholder", A + "env.DATABASE_URL", {"env": {"DATABASE_URL": "{sqlalchemy_database_uri}&a=1"}}),
     ("own_variable", A + "env.FLASKHOST_RELEASE_DIR", {"env": {"FLASKHOST_RELEASE_DIR": "/srv"}}),
     ("unknown_key", A + "health.pth", {"health": {"pth": "/x"}}),
     ("unknown_key", A[:-1] + "[true]", {True: 1}),

@@ -17,6 +17,7 @@ FILES = {"a.toml": "{host} {data_dir}", "deep/er/.env": "", "uploads.py": "{!sec
     [
         {"env": {"APP_SECRET": "{secret_key}", "STORE": "{database_url}&a={host}", "U": "{sqlalchemy_database_uri}"}},
         {"secrets": {"APP_SECRET": "{secret_key}", "SECRET_KEY": GONE}},
+        {"env": {"DATABASE_URL": "{sqlalchemy_database_uri}", "STORE": "{database_url}"}},
         {"database": False, "env": {"DATABASE_URL": "sqlite:///{data_dir}/a.db", "STORE": "{database_url}"}},
         {"database": False, "env": {"TEXT": "{!database_url} {!redis_url}"}},
         {"env": {"CONFIG": "{release_dir}/a.toml", "JSON": '{"a": {"host": 1}}', "FORMAT": "{0} {name!r} {host:>8}"}},

@@ -121,6 +121,12 @@ def test_tables_that_an_app_has_made_are_handed_over_to_the_owner(host, visitor)
         assert "InsufficientPrivilege" in answer.body
 
 
+def test_driver_is_the_installed_one_where_none_is_named(visitor):
+    """tests/converged has named it."""
+    answer = run_in_ledger(visitor, "print(os.environ['SQLALCHEMY_DATABASE_URI'])")
+    assert answer.body.startswith("postgresql+psycopg2://ledger@/ledger?"), answer.body
+
+
 def test_extension_that_is_no_longer_named_stays_with_its_data(host):
     sql = "select count(*) from pg_extension where extname = 'citext'"
     assert host.run(f'sudo -u postgres psql -d ledger -tAc "{sql}"').stdout.strip() == "1"

@@ -251,6 +251,12 @@ def test_file_is_in_the_release_and_for_the_app_alone(host, visitor):
         assert host.run(f"sudo -u {user} cat {path}").rc == status, user
 
 
+def test_persistent_folder_begins_with_what_git_tracks_of_it(host, visitor):
+    file = host.file("/srv/ledger/data/drafts/first.txt")
+    assert (file.content_string, file.user) == ("A first draft\n", "ledger")
+    assert post(visitor, "print(open('drafts/first.txt').read())").body.strip() == "A first draft"
+
+
 def test_persistent_folder_can_be_written_and_lies_in_the_data(host, visitor):
     answer = post(visitor, "open('drafts/kept', 'w').write('a draft')")
     assert answer.status == 200, answer.body

@@ -195,9 +195,9 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "database_driver": Option(
         "str",
-        "Driver in `SQLALCHEMY_DATABASE_URI`. `DATABASE_URL` names no driver.",
+        "Driver in `SQLALCHEMY_DATABASE_URI`. `DATABASE_URL` names no driver. If unset, the driver that the app's "
+        "packages contain.",
         "psycopg2",
-        default="psycopg",
         choices=("psycopg", "psycopg2", "pg8000", "asyncpg"),
     ),
     "database_owner": Option(

@@ -20,6 +20,9 @@ RESERVED = ("redis_url",)
 #: All names. Any other text in braces stays as it is.
 NAMES = ("release_dir", "data_dir", "host", *DATABASE, KEY, *RESERVED)
 
+#: This value of ``DATABASE_URL`` gives it Flaskhost's own URL with the driver, and is no URL of the user's.
+WITH_DRIVER = "{sqlalchemy_database_uri}"
+
 _PLACEHOLDER = re.compile(rf"\{{(!?)({'|'.join(NAMES)})\}}")
 
 
@@ -50,6 +53,17 @@ def places(root: str, host: str, release: str = "") -> dict[str, str]:
     return {**values, "release_dir": f"{root}/releases/{release}/app"} if release else values
 
 
+def own_database(variables: Mapping[str, object]) -> set[str]:
+    """Return the variables of the database whose URL is the user's own, not Flaskhost's."""
+    given = {*DATABASE_VARIABLES} & variables.keys()
+    return given - {"DATABASE_URL"} if given == {"DATABASE_URL"} and has_driver(variables) else given
+
+
+def has_driver(variables: Mapping[str, object]) -> bool:
+    """Check whether ``DATABASE_URL`` has the value of ``SQLALCHEMY_DATABASE_URI``."""
+    return variables.get("DATABASE_URL") == WITH_DRIVER
+
+
 def fill_variables(variables: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
     """Replace the placeholders in an app's variables.
 
@@ -63,6 +77,8 @@ def fill_variables(variables: Mapping[str, str], values: Mapping[str, str]) -> d
     names = (*DATABASE_VARIABLES, KEY.upper())
     # These can contain placeholders themselves, such as sqlite:///{data_dir}/app.db.
     own = {name.lower(): fill(variables[name], values) for name in names if name in variables}
+    if has_driver(variables) and (uri := own.get("sqlalchemy_database_uri")):
+        own["database_url"] = uri
     further = key_names(variables)
     return {name: fill(value, {**values, **own}) for name, value in variables.items() if name not in further}
 

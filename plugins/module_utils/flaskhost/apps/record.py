@@ -48,9 +48,11 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
     if limits["statement_timeout"] is None:
         # nginx gives up on a request 5 s after the app's own timeout, so nobody waits for the response any longer.
         limits["statement_timeout"] = max(60, record["timeout"] + 5)
-    given = {*record["env"], *record["secrets"]}
+    own = placeholders.own_database({**record["env"], **record["secrets"]})
     # If the user's own variable holds the database URL, the migrations use that URL too.
-    apart = record["database"] and not record["database_owner"] and not given & {*DATABASE_VARIABLES}
+    apart = record["database"] and not record["database_owner"] and not own
+    # Only the host knows which drivers are installed. A URL of the user's own stays as it is.
+    record["database_driver"] = (record["database_driver"] or "auto") if record["database"] and not own else ""
     if record["noindex"] is None:
         record["noindex"] = bool(record["basic_auth"] or record["allow"])
     record.update(
@@ -87,7 +89,7 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         server_config=f"/etc/gunicorn/{name}.conf.py",
         secrets_dir=f"/etc/flaskhost/{name}",
         # On the local socket, each host has its own database, so the migrations run on each host.
-        database_per_host=record["database"] and not {"DATABASE_URL"} & {*record["env"], *record["secrets"]},
+        database_per_host=record["database"] and "DATABASE_URL" not in own,
         database_role_owner=f"{name}-owner" if apart else name,
         database_owner_file=f"/etc/flaskhost/{name}/database_owner.env",
         database_owner_variables=_owner_variables(name, record, placeholders.places(root, canonical)) if apart else {},
@@ -116,7 +118,7 @@ def sized(record: dict[str, Any], size: dict[str, int]) -> dict[str, Any]:
         The record with ``workers``, ``threads``, ``limits.memory`` in MB, and the database connections.
     """
     limits, apart = record["database_limits"], bool(record["release_owner_file"])
-    own = {*DATABASE_VARIABLES} & {*record["env"], *record["secrets"]}
+    own = placeholders.own_database({**record["env"], **record["secrets"]})
     pooled = record["database"] and record["database_pool"] and not own
     # If the connections were not computed, there is no limit.
     connections, owner_connections = limits["connections"] or size.get("connections", -1), -1
@@ -239,8 +241,10 @@ def _owner_variables(name: str, record: dict[str, Any], places: dict[str, str]) 
         places: the values of the other placeholders.
     """
     variables = _database_variables(name, record, f"{name}-owner:{{password}}")
-    values = {key.lower(): url for key, url in variables.items()} | places
     given = {key: as_text(value) for key, value in {**record["env"], **record["secrets"]}.items()}
+    if placeholders.has_driver(given):
+        variables["DATABASE_URL"] = variables["SQLALCHEMY_DATABASE_URI"]
+    values = {key.lower(): url for key, url in variables.items()} | places
     further = {key: value for key, value in given.items() if placeholders.used(value) & {*placeholders.DATABASE}}
     return variables | {key: placeholders.fill(value, values) for key, value in further.items()}
 
@@ -255,5 +259,8 @@ def _database_variables(name: str, record: dict[str, Any], who: str, port: int =
         port: the port in the socket's name; 0 for PostgreSQL's default.
     """
     location = f"{who}@/{name}?host=/var/run/postgresql" + (f"&port={port}" if port else "")
-    schemes = ("postgresql", f"postgresql+{record['database_driver']}")
+    driver = record["database_driver"]
+    # The build replaces it by the driver that is installed. Without this default here, Flaskhost's update would make a
+    # new release of each app.
+    schemes = ("postgresql", f"postgresql+{driver if driver not in ('', 'auto') else 'psycopg'}")
     return {key: f"{scheme}://{location}" for key, scheme in zip(DATABASE_VARIABLES, schemes, strict=True)}

@@ -39,6 +39,7 @@ class Outcome:
         needs_source: whether the code's archive must be uploaded before the run can continue.
         schema_before: the revision of the database schema before the release command.
         schema_after: the revision after it.
+        new_folders: the data folders that the run has created, with the files that the code has for them.
         plan: what the run would do in check mode, one line for each step.
         warnings: warnings for the operator.
     """
@@ -52,6 +53,7 @@ class Outcome:
     needs_source: bool = False
     schema_before: str = ""
     schema_after: str = ""
+    new_folders: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

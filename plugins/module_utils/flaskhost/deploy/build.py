@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps import placeholders
-from ansible.module_utils.flaskhost.deploy import assets, build_command, environment, procfile, source_files, virtualenv
+from ansible.module_utils.flaskhost.deploy import (
+    assets,
+    build_command,
+    drivers,
+    environment,
+    procfile,
+    source_files,
+    virtualenv,
+)
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.selection import Selection, missing_lock_cure
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
@@ -50,6 +58,8 @@ class Build:
         self.interpreter = interpreter or Interpreter(options["python"])
         self.user, self.data = options["user"], store.root / "data"
         self.warnings: list[str] = []
+        #: The data folders that this build has created.
+        self.new_folders: list[str] = []
 
     def make(self, identity: str, parts: dict[str, str], revision: str, variables: dict[str, str]) -> Record:
         """Build a release.
@@ -103,6 +113,7 @@ class Build:
         self.note("Build the virtual environment")
         record.venv = self._build(app_dir, top).name
         atomic.link(folder / "venv", f"../../venvs/{record.venv}")
+        record.driver = self._driver(record.venv)
         self._run_build_command(app_dir, record, places, group)
         # Root reads the code before the data folders are linked in: behind those links, the app can replace files while
         # root reads them.
@@ -119,7 +130,9 @@ class Build:
         self._write_files(app_dir, static, group, places)
         record.key_names = placeholders.key_names(variables)
         own = {"FLASKHOST_RELEASE": record.id, "FLASKHOST_RELEASE_DIR": places["release_dir"]}
-        text = environment.render({**placeholders.fill_variables(variables, places), **own})
+        text = environment.render(
+            {**placeholders.fill_variables(drivers.with_variable(variables, record.driver), places), **own}
+        )
         atomic.write(folder / "env", text)
         # Survive a power failure from here on: if the record exists, the release is complete.
         os.sync()
@@ -209,6 +222,7 @@ class Build:
             kept = self.data / name
             if not self._has_data(name):
                 self._make_data(kept, app_dir / name)
+                self.new_folders.append(str(name))
             with tree.folder(app_dir, name.parent, make=True) as parent:
                 tree.remove(name.name, parent)
                 os.symlink(kept, name.name, dir_fd=parent)
@@ -305,6 +319,21 @@ class Build:
         built = builder.build(app_dir, requirements, options["extra_packages"], options["server_package"])
         self.warnings += builder.warnings
         return built
+
+    def _driver(self, venv: str) -> str:
+        """Return the driver for the database; empty if the app has a URL of its own, or no driver.
+
+        Raises:
+            ReleaseError: SQLAlchemy could not connect, and the live release does not have the same fault.
+        """
+        named = self.options.get("database_driver", "")
+        if not named:
+            return ""
+        there = drivers.packages(self.store.venvs / venv)
+        self.note(drivers.STEP)
+        warning = drivers.check(there, drivers.packages(self.store.root / "current" / "venv"), named)
+        self.warnings += [warning] if warning else []
+        return drivers.choose(there, named)
 
     def _commands(self, record: Record, app_dir: Path, folder: Path) -> None:
         """Record the other commands of the release: its processes, its timers, its release command."""

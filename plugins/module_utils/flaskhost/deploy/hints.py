@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from ansible.module_utils.flaskhost.apps import placeholders
+from ansible.module_utils.flaskhost.deploy import drivers
 
 #: What stands for an app's PostgreSQL driver in its errors.
 _DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+#: SQLAlchemy, not the app's own code, imports a driver.
+_DIALECT = re.compile(r"dialects/postgresql/.*No module named '(?P<word>psycopg2?)'", re.DOTALL)
 #: Patterns and hints; the first one that matches counts.
 _HINTS = (
     (
@@ -20,6 +26,11 @@ _HINTS = (
     (
         r"No module named '?(?P<word>psycopg2?)\b",
         "The app's packages have no driver for PostgreSQL. Add {driver} to its lock or requirements file, or, with an "
+        "exact version, to extra_packages.",
+    ),
+    (
+        r"Can't load plugin: sqlalchemy\.dialects:postgresql\.psycopg\b",
+        "SQLAlchemy before 2.0 cannot use psycopg 3. Add psycopg2-binary to the lock or requirements file, or, with an "
         "exact version, to extra_packages.",
     ),
     (
@@ -46,15 +57,23 @@ _HINTS = (
 )  # fmt: skip
 
 
-def hint(said: str) -> str:
+def hint(said: str, packages: Mapping[str, str] | None = None) -> str:
     """Return a hint for an error.
 
     Args:
         said: the output of the app, its command or its build.
+        packages: the packages of the release; see :func:`drivers.packages`.
 
     Returns:
         Sentences on a line of their own, after a line break; empty if the error is not known.
     """
+    if (match := re.search(_DIALECT, said)) and (reason := drivers.wrong_default(packages or {}, match["word"])):
+        version, found = reason
+        return (
+            f"\nThe app gives SQLAlchemy a URL without a driver, probably DATABASE_URL, and SQLAlchemy {version} then "
+            f"uses {match['word']}. The app's packages contain {found}. Let the app read SQLALCHEMY_DATABASE_URI, or "
+            f'set env: {{DATABASE_URL: "{placeholders.WITH_DRIVER}"}}.'
+        )
     for pattern, text in _HINTS:
         if match := re.search(pattern, said, re.MULTILINE):
             word = match.groupdict().get("word") or ""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.apps import placeholders
+from ansible.module_utils.flaskhost.deploy import drivers
 from ansible.module_utils.flaskhost.deploy.app import SERVER_PART, App
 from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered, limited, rights_hint
 from ansible.module_utils.flaskhost.deploy.hints import hint
@@ -174,33 +175,35 @@ class Migration:
         folder, owner_file = self.app.store.path(record.id), self.app.options["owner_file"]
         group = as_owner(self.app.run, owner_file, step) if owner_file else ""
         self._check_names(owner_file, step)
-        arguments = sandboxed(
-            command,
-            user=self.app.user,
-            root=str(self.app.root),
-            directory=f"{folder}/app",
-            writable=[str(self.app.data)],
-            environment={
-                "PATH": f"{folder}/venv/bin:/usr/local/bin:/usr/bin:/bin",
-                "HOME": str(self.app.data),
-                "PYTHONPATH": f"{folder}/app:{folder}/app/src",
-            },
-            # The owner's variables come last: the owner creates and changes the tables.
-            environment_files=[
-                f"-{self.app.keys.variables_file}",
-                f"{folder}/env",
-                *([owner_file] if owner_file else []),
-            ],
-            timeout=self.app.options["release_timeout"],
-            outbound=self.app.options["outbound"],
-            group=group,
-        )
-        began = time.monotonic()
-        status, out, err = self.app.run(arguments)
+        with drivers.owner_login(owner_file, record.driver) as login:
+            arguments = sandboxed(
+                command,
+                user=self.app.user,
+                root=str(self.app.root),
+                directory=f"{folder}/app",
+                writable=[str(self.app.data)],
+                environment={
+                    "PATH": f"{folder}/venv/bin:/usr/local/bin:/usr/bin:/bin",
+                    "HOME": str(self.app.data),
+                    "PYTHONPATH": f"{folder}/app:{folder}/app/src",
+                },
+                # The owner's variables come last: the owner creates and changes the tables.
+                environment_files=[
+                    f"-{self.app.keys.variables_file}",
+                    f"{folder}/env",
+                    *([login] if login else []),
+                ],
+                properties=drivers.removal([login]),
+                timeout=self.app.options["release_timeout"],
+                outbound=self.app.options["outbound"],
+                group=group,
+            )
+            began = time.monotonic()
+            status, out, err = self.app.run(arguments)
         if status:
             limit = self.app.options["release_timeout"]
             how = how_ended(status, time.monotonic() - began, limit, "release_timeout")
-            hints = rights_hint(out + err) or hint(out + err)
+            hints = rights_hint(out + err) or hint(out + err, drivers.packages(folder / "venv"))
             cure = f"Correct the release and run the same command again. {STILL}{hints}"
             raise ReleaseError(
                 step,

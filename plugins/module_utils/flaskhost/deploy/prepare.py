@@ -170,6 +170,7 @@ class Preparation:
         build = Build(self.app.run, self.app.options, self.app.store, self.app.note, self.interpreter())
         record = build.make(identity, parts, revision, self.app.given())
         self.app.outcome.warnings += build.warnings
+        self.app.outcome.new_folders = build.new_folders
         return record
 
     def whole(self, identity: str) -> Record | None:

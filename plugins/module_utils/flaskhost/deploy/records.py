@@ -42,6 +42,8 @@ class Record:
         drain: seconds that each of them has to finish.
         key_names: the further names of the generated signing key in its variables.
         release_command: the command that ran before it first went live.
+        driver: the driver in its database URL; empty if the URL is the user's own, or of an earlier version of
+            Flaskhost.
         schema_before: the revision of the database schema before that command; empty if unknown.
         schema_after: the revision after it.
         restore_point: the recovery point in the WAL right before that command; empty if there is none.
@@ -68,6 +70,7 @@ class Record:
     drain: int = 30
     key_names: list[str] = field(default_factory=list)
     release_command: str = ""
+    driver: str = ""
     schema_before: str = ""
     schema_after: str = ""
     restore_point: str = ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps.names import SLOTS
+from ansible.module_utils.flaskhost.deploy import drivers
 from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
@@ -268,9 +269,8 @@ class Slots:
         if self._was_killed(slot):
             why = "was killed during startup, most likely because it needed more memory than limits.memory allows"
         log = self.log(slot, began)
-        raise ReleaseError(
-            step, f"{self.service(slot)} {why}. The last log lines:\n{log}", cure_for(log, CURE + hint(log))
-        )
+        hints = hint(log, drivers.packages(self.links / slot / "venv"))
+        raise ReleaseError(step, f"{self.service(slot)} {why}. The last log lines:\n{log}", cure_for(log, CURE + hints))
 
     def _was_killed(self, slot: str) -> bool:
         shown = self.run(["systemctl", "show", "--property=Result,ExecMainCode,ExecMainStatus", self.service(slot)])[1]

@@ -6,8 +6,8 @@ raises an error: for any input, the result is a list. No text ever contains a va
 * :mod:`report`: read the input, collect the problems, and format messages;
 * :mod:`schema`: checks of one option against :data:`apps.options.APP_OPTIONS`;
 * :mod:`rules`: checks for known mistakes in one option, in a module for each subject;
-* :mod:`apps`, :mod:`variables`, :mod:`app_files`, :mod:`code_tree`, :mod:`budget`: options that depend on each other,
-  the code on the control node, and what all apps together need of the host;
+* :mod:`apps`, :mod:`variables`, :mod:`app_files`, :mod:`code_tree`, :mod:`wsgi_module`, :mod:`budget`: options that
+  depend on each other, the code on the control node, and what all apps together need of the host;
 * :mod:`python_versions`: the Python of the apps;
 * :mod:`certificates`: TLS, and the CA that issues the certificates;
 * :mod:`backup`: backups, and their references to the apps;
@@ -46,6 +46,7 @@ from .report import Problem, Report, Unreadable, get, read, read_item
 from .role_options import check_role_options
 from .settings import SETTINGS, check_settings
 from .variables import placeholder_warnings
+from .wsgi_module import wsgi_warnings
 
 __all__ = [
     "Problem",
@@ -61,6 +62,7 @@ __all__ = [
     "release_warnings",
     "render",
     "warnings",
+    "wsgi_warnings",
 ]
 
 
@@ -106,7 +108,7 @@ def find_problems(
     apps = read(report, (apps_variable,), apps)
     settings = read(report, (), settings)
     options = read(report, (), options)
-    check_apps(report, apps_variable, apps, Path(project_dir))
+    check_apps(report, apps_variable, apps, Path(project_dir), facts)
     check_settings(report, settings)
     check_own_repository(report, same_repository)
     if isinstance(apps, dict):

@@ -33,7 +33,7 @@ _EXAMPLE_PROCESSES = "processes: {worker: celery -A shop worker}"
 _EXAMPLE_PERSISTENT = "persistent: [instance, uploads]"
 
 
-def check_apps(report: Report, variable: str, apps: Any, project_dir: Path) -> None:
+def check_apps(report: Report, variable: str, apps: Any, project_dir: Path, facts: Any = None) -> None:
     """Check the whole mapping, app by app.
 
     Args:
@@ -41,6 +41,7 @@ def check_apps(report: Report, variable: str, apps: Any, project_dir: Path) -> N
         variable: the name of the user's variable.
         apps: its value, as returned by :func:`report.read`.
         project_dir: the base folder for a relative ``source.path``.
+        facts: the host's facts.
     """
     example = _EXAMPLE.format(variable)
     if isinstance(apps, Unreadable):
@@ -57,7 +58,7 @@ def check_apps(report: Report, variable: str, apps: Any, project_dir: Path) -> N
         place = (variable, name)
         _check_name(report, place, name)
         if isinstance(app, dict):
-            _check_app(report, place, app, project_dir)
+            _check_app(report, place, app, project_dir, facts)
         elif not isinstance(app, Unreadable):
             problem = f"Must be a mapping of options, but is {type_name(app)}."
             report.add("not_a_mapping", place, problem, example)
@@ -79,10 +80,10 @@ def _check_name(report: Report, place: Place, name: Any) -> None:
         report.add("reserved_app_name", place, problem, f"{name}-app")
 
 
-def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: Path) -> None:
+def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: Path, facts: Any) -> None:
     check_options(report, place, (), app, APP_OPTIONS)
     if code := check_source(report, place, app, project_dir):
-        check_code(report, place, app, *code)
+        check_code(report, place, app, *code, facts=facts)
     check_variables(report, place, app)
     check_files(report, place, app)
     _check_background(report, place, app)

@@ -11,6 +11,7 @@ from ..deploy.selection import Selection, check_project, find_fault, missing_loc
 from ..deploy.sources import archives, git
 from .report import Place, Report, closest, get, path_text, show, snippet
 from .rules.source import EXAMPLE_ARCHIVE, EXAMPLE_REPO
+from .wsgi_module import check_wsgi, is_installed
 
 _EXAMPLE_PATH = "source: {path: sample_app}"
 
@@ -130,7 +131,7 @@ def _find_code(report: Report, here: Place, top: Path, subdir: str) -> tuple[Pat
     return None
 
 
-def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, top: Path) -> None:
+def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, top: Path, *, facts: Any = None) -> None:
     """Check the app's options against its code.
 
     Args:
@@ -139,6 +140,7 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
         app: its options.
         code: the app's folder.
         top: the folder of the whole source.
+        facts: the host's facts.
     """
     if report.clean((*place, "requirements")):
         _check_requirements(report, (*place, "requirements"), get(app, str, "requirements") or "", code, top)
@@ -146,7 +148,9 @@ def check_code(report: Report, place: Place, app: dict[Any, Any], code: Path, to
     if (wheelhouse := get(app, str, "wheelhouse")) and report.clean((*place, "wheelhouse")):
         _check_wheelhouse(report, (*place, "wheelhouse"), wheelhouse, code, top)
     if report.clean((*place, "wsgi")) and (wsgi := get(app, str, "wsgi")):
-        _check_module(report, (*place, "wsgi"), wsgi, code, get(app, dict, "files") or {})
+        if not is_installed(app, wsgi.partition(":")[0], code, top):
+            _check_module(report, (*place, "wsgi"), wsgi, code, get(app, dict, "files") or {})
+        check_wsgi(report, place, app, code, top, facts=facts)
     # The build command can create this folder.
     static = "" if get(app, str, "build_command") else get(app, str, "static", "path")
     if static and report.clean((*place, "static", "path")) and not _is_folder(code / static):
@@ -222,7 +226,10 @@ def _check_module(report: Report, place: Place, wsgi: str, code: Path, files: di
     works = (
         snippet(("wsgi",), f"{near}:{target}") if near else "wsgi: module:object, with module.py in the app's folder"
     )
-    problem = f"There is no module {module} in {code} or its folder src. {_there('Modules', there)}"
+    problem = (
+        f"There is no module {module} in {code} or its folder src, and no package with this name in the files that pin "
+        f"the packages. {_there('Modules', there)}"
+    )
     report.add("wsgi_not_found", place, problem, works)
 
 

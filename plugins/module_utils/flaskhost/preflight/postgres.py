@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..apps.names import DATABASE_VARIABLES
+from ..apps import placeholders
 from .report import Report, Unreadable, get, show
 from .schema import wrong_type
 
@@ -97,8 +97,9 @@ def check_database_elsewhere(report: Report, variable: str, apps: dict[Any, Any]
         apps: its value.
     """
     for name, app in apps.items():
-        given = {*(get(app, dict, "env") or {}), *(get(app, dict, "secrets") or {})}
-        if isinstance(app, dict) and get(app, bool, "database") is not False and not given & {*DATABASE_VARIABLES}:
+        given = {**(get(app, dict, "env") or {}), **(get(app, dict, "secrets") or {})}
+        own = placeholders.own_database(given)
+        if isinstance(app, dict) and get(app, bool, "database") is not False and not own:
             problem = (
                 "This host runs the app but is not in the group db, so it has no PostgreSQL of its own. "
                 "Set the URL of the database (docs/postgres.md), or database: false."

@@ -102,6 +102,8 @@ def _placeholder_faults(app: dict[Any, Any], option: str, name: str, value: str)
     databases, faults = used & {*placeholders.DATABASE}, []
     keeps = "To keep the text as it is, write {!%s}."
     sources = {**dict.fromkeys(DATABASE_VARIABLES, databases), placeholders.KEY.upper(): used & {placeholders.KEY}}
+    if value == placeholders.WITH_DRIVER and name == "DATABASE_URL":
+        sources = {}
     if circular := sources.get(name):
         problem = f"{{{min(circular)}}} cannot be part of {name}, from which Flaskhost takes its value."
         cure = f"{option} without {name}: Flaskhost sets it. For another driver: database_driver"

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import subprocess
 import tarfile
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 #: Never part of a release: version control, virtual environments, caches, and the developer's own secrets.
 IGNORED = frozenset(
     ".git .hg .svn .venv venv .tox .nox __pycache__ .pytest_cache .mypy_cache .ruff_cache node_modules .env".split()
 )
+
+
+#: Seconds for which git can read its index.
+_PATIENCE = 60
 
 
 def files(folder: Path, without: Iterable[str] = ()) -> list[Path]:
@@ -55,6 +61,47 @@ def is_plain(mode: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
 
+def tracked(folder: Path, within: Iterable[str]) -> list[Path]:
+    """List the files in data folders that git tracks, without the developer's own.
+
+    Git only reads its index. It runs nothing that the repository's own settings name, and downloads nothing.
+
+    Args:
+        folder: the folder of code on the control node.
+        within: the data folders, relative to it.
+
+    Returns:
+        The paths of files and links as :func:`files` returns them; empty if git does not track the folder.
+    """
+    places = [str(PurePath(item)) for item in within]
+    if not places or not (program := shutil.which("git")):
+        return []
+    # Variables of git can lead to another repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {"GIT_LITERAL_PATHSPECS": "1", "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0"}
+    settings = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=never"]
+    options = [item for setting in settings for item in ("-c", setting)]
+    command = [program, "-C", str(folder), *options, "ls-files", "-z", "--cached", "--", *places]
+    try:
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=_PATIENCE, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    paths = [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name] if not done.returncode else []
+    return sorted(path for path in paths if _is_ours(folder, path))
+
+
+def _is_ours(folder: Path, path: Path) -> bool:
+    """Check whether a tracked file is there, is not behind a link, and belongs to a release."""
+    if IGNORED & {*path.parts} or path.name.endswith(".pyc") or ".." in path.parts:
+        return False
+    try:
+        return is_plain((folder / path).lstat().st_mode) and not any(
+            (folder / top).is_symlink() for top in path.parents
+        )
+    except OSError:
+        return False
+
+
 def digest(folder: Path, without: Iterable[str] = ()) -> str:
     """Return the SHA-256 digest of a folder's code, over names, executable bits and contents, in hexadecimal."""
     digest = hashlib.sha256()
@@ -69,8 +116,15 @@ def digest(folder: Path, without: Iterable[str] = ()) -> str:
     return digest.hexdigest()
 
 
-def pack(folder: Path, archive: Path, without: Iterable[str] = ()) -> None:
-    """Pack a folder's code into a gzipped tar archive. Modification times are kept, because browser caches use them."""
+def pack(folder: Path, archive: Path, without: Iterable[str] = (), also: Iterable[Path] = ()) -> None:
+    """Pack a folder's code into a gzipped tar archive. Modification times are kept, because browser caches use them.
+
+    Args:
+        folder: the folder.
+        archive: the file to write.
+        without: see :func:`files`.
+        also: further files; see :func:`tracked`.
+    """
     with tarfile.open(archive, "w:gz", compresslevel=6) as tar:
-        for path in files(folder, without):
+        for path in [*files(folder, without), *also]:
             tar.add(folder / path, arcname=str(path), recursive=False)
