@@ -304,6 +304,56 @@ def test_the_project_itself_is_installed_as_a_package(stocked: Workshop, name: s
     assert [path for path in built.rglob("*.pth") if "shop" in path.name] == [], "not editable"
 
 
+def test_packages_inside_the_source_are_built_from_a_copy_of_it(stocked: Workshop) -> None:
+    """As above, the backend writes beside the code, which a host does not allow."""
+    stocked.requirements(BACKEND, "vendor/backend.py")
+    stocked.requirements(PYPROJECT + BUILD_SYSTEM, "vendor/pyproject.toml")
+    stocked.requirements("-r ../pins.txt\n./vendor\n", "requirements/all.txt")
+    requirements = stocked.requirements("flask==3.1.3\n", "pins.txt").with_name("requirements") / "all.txt"
+    builder = stocked.builder()
+    builder.top = stocked.code
+    built = stocked.build(requirements, builder=builder)
+    assert installed(built) == {"flask": "3.1.3", "shop": "1"}
+    assert not (stocked.code / "vendor/left-over").exists()
+    assert not (built / "code").exists()
+    lockfile = stocked.requirements(
+        '[metadata]\nlock-version = "2.1"\n[[package]]\nname = "shop"\nversion = "1"\ngroups = ["main"]\n'
+        '[package.source]\ntype = "directory"\nurl = "vendor"\n',
+        "poetry.lock",
+    )
+    assert installed(stocked.build(lockfile)) == {"shop": "1"}
+    assert not (stocked.code / "vendor/left-over").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "copied"),
+    [
+        ("requirements.txt", "./vendor\n", True),
+        ("requirements.txt", "-e ./vendor\n", False),
+        ("requirements.txt", "flask==3.1.3\n", False),
+        (
+            "pyproject.toml",
+            PYPROJECT + 'dependencies = ["shop"]\n[tool.uv.sources]\nshop = { path = "vendor" }\n',
+            True,
+        ),
+        (
+            "pyproject.toml",
+            PYPROJECT + 'dependencies = ["shop"]\n[tool.uv.sources]\nshop = { path = "vendor", editable = true }\n',
+            False,
+        ),
+    ],
+)
+def test_only_code_that_stays_where_it_is_built_is_built_in_place(
+    stocked: Workshop, name: str, text: str, copied: bool
+) -> None:
+    editable = "\n\ndef build_editable(folder, *args):\n    return build_wheel(folder)\n"
+    stocked.requirements(BACKEND + editable, "vendor/backend.py")
+    stocked.requirements(PYPROJECT + BUILD_SYSTEM, "vendor/pyproject.toml")
+    stocked.build(stocked.requirements(text, name))
+    places = {call.properties["WorkingDirectory"][0] for call in stocked.calls if "install" in call.command}
+    assert any(place.endswith("/code") for place in places) is copied
+
+
 def test_an_environment_with_the_project_is_not_shared(stocked: Workshop) -> None:
     keys = set()
     for release in ("1", "2"):

@@ -26,6 +26,8 @@ LOCAL_CODE = {
         r"^[ \t]*(?:-e|--editable|(?:[\w.,\[\]-]+\s*@\s*)?(?:file:|\.{0,2}/|\.\s*(?:[\[;#]|$))|[\w.-]+/)", re.MULTILINE
     ),
 }
+#: Entries of a requirements file or a pyproject.toml that uv installs as editable: as links to the source.
+EDITABLE = re.compile(r"^[ \t]*(?:-e|--editable)|[{,]\s*(?:editable\s*=\s*true|workspace\s*=)", re.MULTILINE)
 
 
 def find_requirements(folder: Path, named: str = "", top: Path | None = None) -> Path | None:

@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.deploy import lockfiles, pins, resolution, source_files
@@ -209,13 +209,14 @@ class Builder:
         target.chmod(0o755)
         # uv clears a folder that it cannot remove; --allow-existing uses the folder as it is.
         self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
-        if lockfiles.kind(requirements.name):
-            # Paths in the file start at the lock file's folder.
-            hashes = ["--require-hashes"] if all(pin.hashed and pin.version for pin in locked) else []
-            install = ["--no-deps", *hashes, "-r", str(lists["locked"])]
-            self._pip(*install, directory=requirements.parent, target=target)
-        else:
-            self._resolve(requirements, app_dir, target, kept, lists["kept"])
+        with self._writable(requirements, locked, target) as place:
+            if lockfiles.kind(requirements.name):
+                # Paths in the file start at the lock file's folder.
+                hashes = ["--require-hashes"] if all(pin.hashed and pin.version for pin in locked) else []
+                install = ["--no-deps", *hashes, "-r", str(lists["locked"])]
+                self._pip(*install, directory=place(requirements.parent), target=target)
+            else:
+                self._resolve(requirements, app_dir, target, kept=kept, constraints=lists["kept"], place=place)
         if extra_packages:
             constraints = lists["constraints"] if locked else None
             options = self._extra_options(requirements, locked, extra_packages, constraints)
@@ -288,17 +289,51 @@ class Builder:
             return None
         return self.folder.parent / "resolved" / f"{_digest(*self._inputs(requirements, app_dir))}.txt"
 
-    def _resolve(self, requirements: Path, app_dir: Path, target: Path, kept: Path | None, constraints: Path) -> None:
+    @contextlib.contextmanager
+    def _writable(self, requirements: Path, locked: list[pins.Pin], target: Path) -> Iterator[Callable[[Path], Path]]:
+        """Provide the code to build packages from, as a function that finds a path of the code there.
+
+        Build backends write into the folder that they build, and the code is read-only, so they get a copy. Editable
+        packages do not: they run from the folder in which they were built.
+        """
+        if lockfiles.kind(requirements.name):
+            local = any(pin.local for pin in locked)
+            editable = any(pin.line.startswith("-e ") for pin in locked)
+        else:
+            text = "\n".join(source_files.read_all(requirements, self.top).values())
+            pattern = source_files.LOCAL_CODE.get(requirements.name, source_files.LOCAL_CODE[""])
+            local, editable = bool(pattern.search(text)), bool(source_files.EDITABLE.search(text))
+        if not local or editable:
+            yield lambda path: path
+            return
+        copy, code = target / "code", os.path.realpath(self.code)
+        arguments = ["cp", "--recursive", "--no-target-directory", str(self.code), str(copy)]
+        self._sandboxed(arguments, directory=target, target=target)
+        yield lambda path: copy / Path(os.path.realpath(path)).relative_to(code)
+        with tree.folder(target) as inside:
+            tree.remove(copy.name, inside)
+
+    def _resolve(
+        self,
+        requirements: Path,
+        app_dir: Path,
+        target: Path,
+        *,
+        kept: Path | None,
+        constraints: Path,
+        place: Callable[[Path], Path],
+    ) -> None:
         """Install the packages of a requirements file, in the versions of the last time if they were kept."""
-        arguments, known = ["-r", str(requirements), *self._choices(requirements)], bool(kept and kept.exists())
+        file, directory = place(requirements), place(app_dir)
+        arguments, known = ["-r", str(file), *self._choices(file)], bool(kept and kept.exists())
         constrained = ["--constraint", str(constraints)] if known else []
         try:
-            self._pip(*arguments, *constrained, directory=app_dir, target=target)
+            self._pip(*arguments, *constrained, directory=directory, target=target)
         except ReleaseError:
             if not known:
                 raise
             self.warnings.append(f"The versions in {kept} can no longer be installed, so newer ones were.")
-            self._pip(*arguments, directory=app_dir, target=target)
+            self._pip(*arguments, directory=directory, target=target)
         found = resolution.installed(target)
         if not kept or not found:
             return
