@@ -308,7 +308,7 @@ def test_packages_inside_the_source_are_built_from_a_copy_of_it(stocked: Worksho
     """As above, the backend writes beside the code, which a host does not allow."""
     stocked.requirements(BACKEND, "vendor/backend.py")
     stocked.requirements(PYPROJECT + BUILD_SYSTEM, "vendor/pyproject.toml")
-    stocked.requirements("-r ../pins.txt\n../vendor\n", "requirements/all.txt")
+    stocked.requirements("-r ../pins.txt\n./vendor\n", "requirements/all.txt")
     requirements = stocked.requirements("flask==3.1.3\n", "pins.txt").with_name("requirements") / "all.txt"
     builder = stocked.builder()
     builder.top = stocked.code

@@ -55,7 +55,7 @@ class Build:
         interpreter: Interpreter | None = None,
     ) -> None:
         self.run, self.options, self.store, self.note = run, options, store, note
-        self.interpreter = interpreter or Interpreter(options["python"])
+        self.interpreter = interpreter
         self.user, self.data = options["user"], store.root / "data"
         self.warnings: list[str] = []
         #: The data folders that this build has created.
@@ -307,7 +307,7 @@ class Build:
             folder=self.store.venvs,
             cache=Path(options["cache_dir"]) / options["app"],
             uv=options["uv"],
-            interpreter=self.interpreter,
+            interpreter=self.interpreter or Interpreter(options["python"]),
             index_url=options["index_url"],
             wheelhouse=source_files.find_wheelhouse(app_dir, options["wheelhouse"], code),
             top=code,
