@@ -71,6 +71,7 @@ from ansible.module_utils.flaskhost.deploy.records import Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import require_journal
+from ansible.module_utils.flaskhost.host.redact import redact
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, sandboxed
 
 ARGUMENT_SPEC = {
@@ -197,7 +198,7 @@ def main() -> None:
         late = time.monotonic() - began >= options["timeout"]
         how = f"was stopped after {options['timeout']} s (timeout)" if late else f"failed with exit code {status}"
         said = f":\n{output}" if output else ", without output."
-        module.fail_json(msg=f"'{options['command']}' {how}{said}", rc=status, release=release)
+        module.fail_json(msg=f"'{redact(options['command'])}' {how}{said}", rc=status, release=release)
     module.exit_json(changed=True, release=release, output=output, rc=0)
 
 

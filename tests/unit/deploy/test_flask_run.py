@@ -179,6 +179,11 @@ def test_a_failure_is_told_with_status_and_output(host: Host) -> None:
     assert host.run("exit 4")["msg"] == "'exit 4' failed with exit code 4, without output."
 
 
+def test_a_failed_command_is_told_without_what_may_be_a_secret(host: Host) -> None:
+    told = host.run("TOKEN=sesame sh -c 'exit 3'")
+    assert told["msg"] == "'TOKEN=*** sh -c 'exit 3'' failed with exit code 3, without output."
+
+
 def test_a_command_that_takes_too_long_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 901.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(times))

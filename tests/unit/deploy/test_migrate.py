@@ -69,6 +69,15 @@ def test_an_app_that_may_not_make_tables_is_told_of_the_option(site: Site, said:
     assert ("database_owner: true" in refused.cure) is hint
 
 
+def test_a_command_is_told_without_what_may_be_a_secret(site: Site) -> None:
+    command = "flask create-user --password sesame; false"
+    refused = site.refused(release_command=command)
+    assert refused.reason.startswith("'flask create-user --password ***; false' failed with status")
+    plan = site.deploy(check=True, release_command=command, setup_command="TOKEN=sesame flask seed").plan
+    assert "run its setup command: TOKEN=*** flask seed" in plan
+    assert "run its release command: flask create-user --password ***; false" in plan
+
+
 @pytest.fixture
 def backups(site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program for backups, which notes what it is asked and ends as its first line says."""

@@ -472,6 +472,29 @@ def test_an_error_names_the_release_that_serves(site: Site) -> None:
     assert f"{before} still serves." in caught.value.cure
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_switch_that_fails_is_told_in_one_way(site: Site, is_first: bool) -> None:
+    """The sentence about what serves came twice, and once of a release that had been live before the first."""
+    before = "" if is_first else site.deploy().release
+    site.change({"shop.py": "app = 2\n"})
+    site.host.refuses = {"enable": "no room"}
+    real = site.host._run
+
+    def run(args: list[str], **options: Any) -> tuple[int, str, str]:
+        # For the release that takes over again, it works.
+        blue = before and args[-1].endswith("@blue.service")
+        site.host.refuses = {} if blue else {"enable": "no room"}
+        return real(args, **options)
+
+    site.monkeypatch.setattr(site.host, "_run", run)
+    with pytest.raises(ReleaseError) as caught:
+        site.deploy()
+    cure = caught.value.cure
+    assert "if any" not in cure
+    assert cure.count("serves") + cure.count("has been live") == 1, cure
+    assert before in cure
+
+
 def test_an_error_of_a_first_deploy_does_not_speak_of_one(site: Site) -> None:
     refused = site.refused(release_command="false")
     assert "No release has been live here yet, so visitors get an error page." in refused.cure

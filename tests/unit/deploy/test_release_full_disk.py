@@ -83,6 +83,7 @@ def test_a_rollback_does_not_need_a_note_of_it(site: Site, monkeypatch: pytest.M
     outcome = site.rollback()
     assert (outcome.release, site.host.served()) == (first.release, first.release)
     assert any("No space left on device" in item and "Free space on the disk" in item for item in outcome.warnings)
+    assert "still serves" not in str(outcome.warnings)
     assert set(site.host.running) == {site.deployment().app.slots.live()}
     # The next run makes up for it.
     monkeypatch.setattr(atomic, "write", real)

@@ -89,6 +89,13 @@ def test_an_app_that_was_live_keeps_its_data(wanted: Site) -> None:
     assert wanted.deploy().warnings == [], "said once"
 
 
+def test_its_warning_is_without_what_may_be_a_secret(wanted: Site) -> None:
+    wanted.deploy(setup_command="")
+    wanted.change({"shop.py": "app = 2\n"})
+    (warning,) = wanted.deploy(setup_command="flask seed --password sesame").warnings
+    assert "the setup command 'flask seed --password ***' was not run" in warning
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_database_with_tables_is_data(wanted: Site, tables: list[bool], there: bool) -> None:
     """Of another host of the fleet, or of a host that was lost."""

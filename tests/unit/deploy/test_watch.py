@@ -85,6 +85,12 @@ def test_slow_is_several_times_as_long_and_more_than_a_second(usual: str, presen
     assert bool(problem) == bad
 
 
+def test_a_release_that_nobody_has_visited_before_is_not_compared() -> None:
+    assert verdict(Traffic(""), traffic(*[line(status=500)] * 5)) == "5 of 5 requests ended with a server error (5xx)"
+    problem = verdict(traffic(*[line("old")] * 5, release="old"), traffic(*[line(status=500)] * 5))
+    assert problem.endswith("; with the previous release it was 0 of 5")
+
+
 def test_a_few_slow_ones_are_not_the_middle() -> None:
     earlier = traffic(*[line("old")] * 20, release="old")
     assert not verdict(earlier, traffic(*[line(seconds="9")] * 9, *[line()] * 11))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost import preflight
+from ansible.module_utils.flaskhost.preflight.report import show
 from preflight_cases import (
     ARCHIVE,
     EMPTY,
@@ -45,6 +46,7 @@ def test_hints(project: Path) -> None:
     assert 'wsgi: "shop:create_app()"' in told({"wsgi": "shopp:create_app()"}, "wsgi_not_found")
     assert "Write it without quotes" in told({"workers": "4"}, "wrong_type")
     assert "Write it in quotes" in told({"wsgi": 7}, "wrong_type")
+    assert show("flask create-user --password sesame") == '"flask create-user --password ***"'
     assert "Modules there: shop." in told({"wsgi": "main:app"}, "wsgi_not_found")
     assert 'wsgi: "shop:app"' in told({"wsgi": "main:app"}, "wsgi_not_found")
     bare = {"source": {"path": "bare"}, "static": GONE}

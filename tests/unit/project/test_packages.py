@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "operate": {"host", "deploy", "programs"},
     "audit": {"host", "operate"},
     "requests": {"apps", "deploy", "operate"},
-    "preflight": {"apps", "settings", "deploy", "programs"},
+    "preflight": {"host", "apps", "settings", "deploy", "programs"},
 }
 #: What only the controller needs.
 OF_THE_CONTROLLER = (

@@ -19,7 +19,7 @@ from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.slots import is_good, listens, probe
 from ansible.module_utils.flaskhost.deploy.watch import AccessLog, Traffic, verdict
 from ansible.module_utils.flaskhost.host import atomic
-from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError
 
 #: Seconds between two reads of the access log during the watch.
 WATCH_INTERVAL = 0.25
@@ -146,8 +146,10 @@ class Flip:
             if self.app.options["verb"] != "rollback":
                 raise
             problem = self.app.os_error(error)
+            # Traffic has been switched, so the release that was live before no longer serves.
+            cure = problem.cure.replace(STILL, "").strip()
             warning = (
-                f"the rollback could not be recorded: {problem.reason} {problem.cure} history.json and status.yml do "
+                f"the rollback could not be recorded: {problem.reason} {cure} history.json and status.yml do "
                 "not show it until the next rollback or deploy."
             )
             if warning not in self.app.outcome.warnings:
@@ -233,15 +235,17 @@ class Flip:
             ReleaseError: always, with the result of the rollback.
         """
         cure = error.cure or "Correct the release and run the same command again."
+        # The sentences below say what serves.
+        alone = cure.replace(STILL, "").strip()
         if live and self.app.slots.is_active(live):
             # Switch traffic first; reading the log can wait.
             problems = self.back_to(live, slot, record, error.reason if at_fault else "")
-            cure = "\n".join([f"{self.app.slots.release(live)} serves again. {cure}", *problems])
+            cure = "\n".join([f"{self.app.slots.release(live)} serves again. {alone}", *problems])
         elif self.app.slots.live() == slot and not live and "flip" in self.app.options["phases"]:
             # On a run with several hosts, the phase return follows on all of them.
-            cure = f"No release was live here before, so the app is down until the next deploy. {cure}"
+            cure = f"No release was live here before, so the app is down until the next deploy. {alone}"
         elif self.app.slots.live() == slot:
-            cure = f"It still serves, because no other release runs here that traffic could return to. {cure}"
+            cure = f"It still serves, because no other release runs here that traffic could return to. {alone}"
         else:
             self.app.slots.stop(slot)
         log = self.app.slots.log(slot, int(time.time()) - 60)

@@ -16,6 +16,7 @@ from ansible.module_utils.flaskhost.deploy.database import Database, Unanswered,
 from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.setup import BEGUN, DONE, FOUND, Setup
+from ansible.module_utils.flaskhost.host.redact import redact
 from ansible.module_utils.flaskhost.host.runner import (
     STILL,
     ReleaseError,
@@ -91,8 +92,8 @@ class Migration:
             with suppress(OSError):
                 self.setup.note(FOUND, record)
             self.app.outcome.warnings.append(
-                f"the setup command '{command}' was not run, because the app has data: {why}. To run it in spite of "
-                f"that: ansible-playbook playbooks/setup.yml -e app={self.app.options['app']}"
+                f"the setup command '{redact(command)}' was not run, because the app has data: {why}. To run it in "
+                f"spite of that: ansible-playbook playbooks/setup.yml -e app={self.app.options['app']}"
             )
             return
         self.setup.note(BEGUN, record, database)
@@ -207,6 +208,6 @@ class Migration:
             cure = f"Correct the release and run the same command again. {STILL}{hints}"
             raise ReleaseError(
                 step,
-                f"'{text}' {how}:\n{tail(out + err)}",
+                f"'{redact(text)}' {how}:\n{tail(out + err)}",
                 cure_for(out + err, cure),
             )

@@ -24,6 +24,7 @@ from ansible.module_utils.flaskhost.deploy.prepare import Preparation
 from ansible.module_utils.flaskhost.deploy.records import Record
 from ansible.module_utils.flaskhost.deploy.repair import Repair
 from ansible.module_utils.flaskhost.deploy.rollback import Return, Rollback
+from ansible.module_utils.flaskhost.host.redact import redact
 from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, Run
 
 #: All phases in their order.
@@ -197,9 +198,9 @@ class Deployment:
         begin.append(f"use {built.id}, which is already built" if built else "fetch and build it")
         command = options["release_command"] or "the release line of its Procfile, if there is one"
         if self.migration.setup.is_open() and not serving:
-            begin.append(f"run its setup command: {options['setup_command']}")
+            begin.append(f"run its setup command: {redact(options['setup_command'])}")
         if not is_same_but_for_server(known, parts):
-            begin.append(f"run its release command: {command}")
+            begin.append(f"run its release command: {redact(command)}")
         outcome.plan = [*begin, *later]
         return outcome
 

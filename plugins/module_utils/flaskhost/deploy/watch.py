@@ -70,10 +70,8 @@ def verdict(before: Traffic, now: Traffic) -> str:
         now: the traffic of the live release.
     """
     if now.errors >= MINIMUM_ERRORS and now.error_share > before.error_share + ERROR_MARGIN:
-        return (
-            f"{now.errors} of {now.answers} requests ended with a server error (5xx); with the previous release it "
-            f"was {before.errors} of {before.answers}"
-        )
+        earlier = f"; with the previous release it was {before.errors} of {before.answers}" if before.answers else ""
+        return f"{now.errors} of {now.answers} requests ended with a server error (5xx){earlier}"
     if len(now.times) >= MINIMUM_ANSWERS:
         usual, present = median(before.times) if before.times else 0.0, median(now.times)
         if before.times and present > max(SLOW_SECONDS, SLOW_FACTOR * usual):

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from ..apps.options import APP_OPTIONS
+from ..host.redact import redact
 
 #: A problem for the caller: ``kind`` (stable, for tests), ``path``, ``problem``, ``example``.
 Problem = dict[str, str]
@@ -208,9 +209,9 @@ def type_name(value: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """Format a value for a message: on one line, shortened, and without a password that a URL can contain."""
+    """Format a value for a message: on one line, shortened, and without what may be a secret."""
     try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        text = json.dumps(redact(value) if isinstance(value, str) else value, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):
         return "the value"
     text = re.sub(r"//[^/\s]*@", "//***@", text)
