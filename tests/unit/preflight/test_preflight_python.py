@@ -18,7 +18,7 @@ from rendering import load_filters
 def source(tmp_path: Path) -> Path:
     """A project's folder with one app, which supports two versions of Python."""
     for name, text in (
-        ("web/shop/__init__.py", ""),
+        ("web/shop/__init__.py", "def create_app():\n    return None\n"),
         ("web/shop/static/a.css", ""),
         ("web/pyproject.toml", '[project]\nname = "shop"\nrequires-python = ">=3.12,<3.14"\n'),
         ("requirements.txt", ""),

@@ -169,7 +169,7 @@ def test_the_name_of_the_project_itself_is_no_package(code: Code) -> None:
 def test_syntax_that_the_hosts_python_does_not_have_is_an_error(code: Code, monkeypatch: pytest.MonkeyPatch) -> None:
     put(code, **{"shop.py": "app = 1\nmatch app:\n    case 1:\n        pass\n"})
     assert code.problems("shop:app", release="12") == code.problems("shop:app") == []
-    monkeypatch.setattr(wsgi_module, "_PYTHON_VERSIONS", {"11": (3, 9), "12": (3, 11)})
+    monkeypatch.setattr(wsgi_module, "DISTRIBUTIONS", {"11": "3.9", "12": "3.11"})
     (problem,) = code.problems("shop:app", release="11")
     assert "Pattern matching is only supported in Python 3.10" in problem["problem"]
 

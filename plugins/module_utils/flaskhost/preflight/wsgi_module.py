@@ -19,14 +19,15 @@ from ..deploy.pins import normalized
 from ..deploy.selection import read_project
 from ..host import tree
 from ..host.redact import redact
+from .python_versions import DISTRIBUTIONS
 from .report import Place, Report, closest, get, path_text, snippet
 
 #: Maximum number of bytes of a module that are parsed.
 _LARGEST = 1024 * 1024
 #: Names with which code can define others that no parser sees.
 _DYNAMIC = frozenset({"__getattr__", "exec", "globals", "locals", "setattr", "vars"})
-#: The version of Python of each Debian release.
-_PYTHON_VERSIONS = {"12": (3, 11), "13": (3, 13)}
+#: The newest Python of a supported release of Debian.
+_NEWEST = max((int(major), int(minor)) for major, minor in (text.split(".") for text in DISTRIBUTIONS.values()))
 #: Code that only a newer Python than 3.11 may accept: other errors are errors in each version.
 _NEWER = re.compile(
     r"\b(?:type|lazy)\s+\w|\b(?:def|class)\s+\w+\s*\[|\b(?:f|fr|rf|t|tr|rt)['\"]|\bexcept\b[^(:]*,", re.IGNORECASE
@@ -174,9 +175,11 @@ def is_installed(app: Mapping[Any, Any], module: str, code: Path, top: Path) -> 
 def _host_python(app: Mapping[Any, Any], facts: Any) -> tuple[int, int] | None:
     """Return the version of Python with which the host runs an app; None if it is unknown."""
     if chosen := get(app, str, "python"):
-        match = re.fullmatch(r"(\d)\.(\d{1,3})", chosen)
-        return (int(match[1]), int(match[2])) if match else None
-    return _PYTHON_VERSIONS.get(get(facts, str, "distribution_major_version") or "")
+        version = chosen
+    else:
+        version = DISTRIBUTIONS.get(get(facts, str, "distribution_major_version") or "", "")
+    match = re.match(r"3\.(\d{1,3})(?!\d)", version)
+    return (3, int(match[1])) if match else None
 
 
 def _parse(path: Path, top: Path, shown: str, host: tuple[int, int] | None) -> ast.Module | Finding | None:
@@ -212,7 +215,7 @@ def _parse(path: Path, top: Path, shown: str, host: tuple[int, int] | None) -> a
         problem = f"{shown}{line}: {error.msg}{f': {text[:80]}' if text else ''}."
         lines = source.decode("utf-8", "replace").splitlines()
         around = "\n".join(lines[max(0, (error.lineno or 1) - 2) : error.end_lineno or error.lineno or 1])
-        certain = own >= (host or max(_PYTHON_VERSIONS.values())) or not _NEWER.search(around)
+        certain = own >= (host or _NEWEST) or not _NEWER.search(around)
         cure = f"the file without the error, which 'python3 -m py_compile {shown}' shows too"
         return Finding("wsgi_syntax_error", problem, cure, certain)
     except (OSError, ValueError, RecursionError, MemoryError):
