@@ -39,10 +39,10 @@ def test_the_environment_has_the_lock_the_extras_and_the_server(workshop: Worksh
 def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
     workshop.publish("gunicorn", "27.0.1")
     built = workshop.build(workshop.requirements(""))
-    assert [Path(call.command[0]).name for call in workshop.calls] == ["uv"] * 3
+    assert [Path(call.command[0]).name for call in workshop.calls] == ["uv", "uv", "uv", "find"]
     for call in workshop.calls:
         assert call.properties["ReadWritePaths"] == [str(built), str(workshop.folder / "cache/shop")]
-        assert call.properties["WorkingDirectory"] == [str(workshop.code)]
+        assert call.properties["WorkingDirectory"] == [str(built if call.command[0] == "find" else workshop.code)]
         assert call.properties["ProtectSystem"] == ["strict"]
         assert call.properties["NoNewPrivileges"] == ["yes"]
         assert call.environment["UV_CACHE_DIR"] == str(workshop.folder / "cache/shop")
@@ -122,6 +122,15 @@ def test_a_finished_environment_is_roots(workshop: Workshop) -> None:
     assert given == dict.fromkeys(given, (0, 0))
     assert [path for path in everything if not path.is_symlink() and path.lstat().st_mode & 0o022] == []
     assert workshop.owners[workshop.folder / "cache/shop"] == (BUILD_UID, BUILD_GID)
+
+
+def test_no_file_in_the_cache_stays_writable_for_everyone(workshop: Workshop) -> None:
+    workshop.publish("gunicorn", "27.0.1")
+    builder = workshop.builder()
+    workshop.build(workshop.requirements(""), builder=builder)
+    files = [path for path in builder.cache.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert any(path.name.endswith(".lock") for path in files)
+    assert [path for path in files if path.stat().st_mode & 0o002] == []
 
 
 def test_a_whole_environment_is_left_alone(workshop: Workshop) -> None:

@@ -42,7 +42,7 @@ def test_kernel_has_the_arguments_of_the_option_alone(host):
     given = host.file("/proc/cmdline").content_string.split()
     assert "init_on_alloc=1" in given
     # One of the default's.
-    assert "slab_nomerge" not in given
+    assert "slab_nomerge=yes" not in given
 
 
 def test_rules_of_auditd_are_locked(host):

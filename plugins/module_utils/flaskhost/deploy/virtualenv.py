@@ -258,6 +258,10 @@ class Builder:
                 self._pip(*server, directory=app_dir, target=target)
         if self.selection.project:
             self._install_project(project_folder(requirements, app_dir), target)
+        # uv makes the lock files in its cache writable for everyone. Their folder is closed to others, but scanners
+        # report them.
+        narrow = ["find", str(self.cache), "-type", "f", "-perm", "/o=w", "-exec", "chmod", "o-w", "{}", "+"]
+        self._sandboxed(narrow, directory=target, target=target, explain=False)
         self._seal(target)
         self.remove_room()
         return target
