@@ -30,7 +30,8 @@ def test_swap_is_in_use_and_of_the_wanted_size(host):
 def test_module_of_the_option_cannot_be_loaded(host):
     assert host.run("modinfo --field=filename cifs").rc == 0
     assert host.run("modprobe cifs").rc != 0
-    assert "cifs" not in host.check_output("lsmod")
+    # modprobe loads the modules first that it depends on, such as cifs_arc4.
+    assert "cifs" not in {line.split()[0] for line in host.check_output("lsmod").splitlines()}
 
 
 def test_module_that_is_allowed_can_be_loaded(host):
@@ -48,7 +49,8 @@ def test_kernel_has_the_arguments_of_the_option_alone(host):
 def test_rules_of_auditd_are_locked(host):
     assert "enabled 2" in host.check_output("auditctl -s").splitlines()
     before = host.check_output("auditctl -l")
-    assert host.run("auditctl -D").rc != 0
+    # auditctl ends with 255, which Testinfra takes for a lost connection.
+    assert host.run("auditctl -D || exit 1").rc == 1
     assert host.check_output("auditctl -l") == before
 
 
