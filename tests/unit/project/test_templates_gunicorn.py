@@ -86,6 +86,39 @@ def test_a_worker_class_may_be_left_out() -> None:
     assert 'worker_class = "gthread"' in render("gunicorn", "gunicorn.conf.py.j2", item=item)
 
 
+@pytest.mark.parametrize(
+    ("sent", "added"),
+    [
+        ([("Content-Type", "text/event-stream")], ["no"]),
+        ([("content-type", "Text/Event-Stream; charset=utf-8")], ["no"]),
+        ([("Content-Type", "text/event-stream"), ("X-Accel-Buffering", "yes")], ["yes"]),
+        ([("Content-Type", "text/html")], []),
+        ([], []),
+    ],
+)
+def test_nginx_buffers_no_server_sent_events(
+    monkeypatch: pytest.MonkeyPatch, sent: list[tuple[str, str]], added: list[str]
+) -> None:
+    class Response:
+        def __init__(self) -> None:
+            self.headers: list[tuple[str, str]] = []
+
+        def process_headers(self, headers: list[tuple[str, str]]) -> None:
+            self.headers += headers
+
+    wsgi = types.ModuleType("gunicorn.http.wsgi")
+    wsgi.Response = Response  # type: ignore[attr-defined]
+    for name, module in (("gunicorn", types.ModuleType("gunicorn")), ("gunicorn.http", types.ModuleType("http"))):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "gunicorn.http.wsgi", wsgi)
+    sys.modules["gunicorn"].http = sys.modules["gunicorn.http"]  # type: ignore[attr-defined]
+    sys.modules["gunicorn.http"].wsgi = wsgi  # type: ignore[attr-defined]
+    gunicorn()["on_starting"](None)
+    response = Response()
+    response.process_headers(sent)
+    assert [value for name, value in response.headers if name == "X-Accel-Buffering"] == added
+
+
 class FakeEngine:
     """Stands for an SQLAlchemy engine that the app made while it was loaded."""
 
