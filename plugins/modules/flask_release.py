@@ -157,6 +157,7 @@ from dataclasses import asdict
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy.lock import Locked
 from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
+from ansible.module_utils.flaskhost.host.output import limited
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
 #: Characters of a file's content that is masked in the output.
@@ -250,7 +251,7 @@ def main() -> None:
     module.no_log_values.difference_update(text for text in options["files"].values() if len(text.strip()) < SHORTEST)
     if len([name for name in ("source_path", "source_archive", "source_repo") if options[name]]) != 1:
         module.fail_json(msg=f"{options['app']}: set exactly one of source_path, source_archive and source_repo.")
-    deployment = Deployment(module.run_command, options, check=module.check_mode)
+    deployment = Deployment(limited(module.run_command), options, check=module.check_mode)
     try:
         outcome = deployment.go()
     except ReleaseError as error:

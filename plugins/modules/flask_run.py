@@ -71,8 +71,9 @@ from ansible.module_utils.flaskhost.deploy.records import Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import require_journal
+from ansible.module_utils.flaskhost.host.output import limited
 from ansible.module_utils.flaskhost.host.redact import redact
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, sandboxed
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, as_owner, excerpt, sandboxed
 
 ARGUMENT_SPEC = {
     "app": {"type": "str", "required": True},
@@ -162,7 +163,7 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     options = module.params
     # By default, AnsibleModule expands $NAME in arguments with root's own environment variables.
-    run = functools.partial(module.run_command, expand_user_and_vars=False)
+    run = limited(functools.partial(module.run_command, expand_user_and_vars=False))
     release = group = ""
     try:
         if options["timeout"] < 1:
@@ -197,7 +198,7 @@ def main() -> None:
     if status:
         late = time.monotonic() - began >= options["timeout"]
         how = f"was stopped after {options['timeout']} s (timeout)" if late else f"failed with exit code {status}"
-        said = f":\n{output}" if output else ", without output."
+        said = f":\n{excerpt(output, 50, 450)}" if output else ", without output."
         module.fail_json(msg=f"'{redact(options['command'])}' {how}{said}", rc=status, release=release)
     module.exit_json(changed=True, release=release, output=output, rc=0)
 

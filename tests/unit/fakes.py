@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ansible.module_utils.flaskhost.host import output
 
 #: The app's user: nobody on the machine that runs the tests.
 USER, UID, GID = "shop", 4242, 4343
@@ -115,6 +116,11 @@ class Unit(NamedTuple):
     command: list[str]
     properties: dict[str, list[str]]
     environment: dict[str, str]
+
+
+def without_limit(args: Sequence[str]) -> list[str]:
+    """Return a command without what limits its output; see :mod:`host.output`."""
+    return list(args[len(output.LIMITED) :] if tuple(args[: len(output.LIMITED)]) == output.LIMITED else args)
 
 
 def read_systemd_run(args: Sequence[str]) -> Unit:

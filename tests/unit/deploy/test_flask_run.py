@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.flaskhost.deploy.records import RECORD, Record
-from fakes import Unit, run_command, run_module, unsandboxed
+from fakes import Unit, run_command, run_module, unsandboxed, without_limit
 from loading import load_plugin
 
 SECRET = "correct horse"
@@ -55,7 +55,8 @@ class Host:
     def _run(self, args: Sequence[str], **options: Any) -> tuple[int, str, str]:
         if options.get("expand_user_and_vars", True):
             args = [os.path.expandvars(item) for item in args]  # what AnsibleModule does
-        self.calls.append(list(args))
+        args = without_limit(args)
+        self.calls.append(args)
         return self.wrapped(args, **options)
 
     def run(self, command: str, check: bool = False, **changes: Any) -> dict[str, Any]:

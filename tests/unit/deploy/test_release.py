@@ -25,7 +25,7 @@ from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
 from ansible.module_utils.flaskhost.deploy.sources import folders
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from ansible.module_utils.testing import patch_module_args
-from fakes import tree
+from fakes import tree, without_limit
 from release_site import CODE, MODULE, Site, assert_in_order, to, two
 
 # -- a deploy that goes well ----------------------------------------------------------------------------------------
@@ -406,7 +406,9 @@ def run_module(site: Site, capsys: pytest.CaptureFixture[str], **options: Any) -
     arguments = {name: value for name, value in {**site.options, **digest, **options}.items() if name in spec}
     capsys.readouterr()
     site.monkeypatch.setattr(MODULE, "Deployment", functools.partial(Deployment, pause=site.pause))
-    site.monkeypatch.setattr(MODULE.AnsibleModule, "run_command", lambda _self, args, **more: site.host(args, **more))
+    site.monkeypatch.setattr(
+        MODULE.AnsibleModule, "run_command", lambda _self, args, **more: site.host(without_limit(args), **more)
+    )
     with patch_module_args({**arguments, "_ansible_diff": True}), pytest.raises(SystemExit):
         MODULE.main()
     return json.loads(capsys.readouterr().out)

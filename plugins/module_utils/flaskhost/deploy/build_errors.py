@@ -9,15 +9,15 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ansible.module_utils.flaskhost.host.runner import tail
+from ansible.module_utils.flaskhost.host.runner import legible, tail
 
 _FAILED = re.compile(r"Failed to (?:build|download and build) `(?P<name>[\w.-]+)(?:==(?P<version>[^`\s]+)| @ [^`]*)?`")
 _OTHER_PYTHON = re.compile(
-    r"only found wheels for `(?P<name>[\w.-]+)` \(v(?P<version>[^)]+)\) with the following Python(?: ABI)? tags?: "
+    r"only found wheels for `(?P<name>[\w.-]+)` \(v(?P<version>[^)\s]+)\) with the following Python(?: ABI)? tags?: "
     r"(?P<tags>.+)"
 )
 _OTHER_PLATFORM = re.compile(
-    r"Wheels are available for `(?P<name>[\w.-]+)` \(v(?P<version>[^)]+)\) on the following platforms?: (?P<tags>.+)"
+    r"Wheels are available for `(?P<name>[\w.-]+)` \(v(?P<version>[^)\s]+)\) on the following platforms?: (?P<tags>.+)"
 )
 _REQUIRES_PYTHON = re.compile(
     r"current Python version \([\d.]+\) does not satisfy Python(?P<needs>\S+) and (?P<name>[\w.-]+)==(?P<version>\S+) "
@@ -29,14 +29,14 @@ _INDENT = " " * 9
 _FRAME = re.compile(r"\s*\[std(?:out|err)\]$|.*returned non-zero exit status|.*DeprecationWarning")
 #: What the first error of a build looks like.
 _ERROR = re.compile(
-    r"(?:^|[\s:(])(?:\w+\.)*(?:[A-Za-z]*[Ee]rror|ERROR|[A-Za-z]*Exception)(?: at [^:]*)?: ?\S|cannot find \S"
+    r"(?:^|[\s:(])(?:\w+\.)*(?:[A-Za-z]*[Ee]rror|ERROR|[A-Za-z]*Exception)(?: at [^:]{0,200})?: ?\S|cannot find \S"
     r"|: not found$"
 )
 _MISSING_HEADER = re.compile(r"fatal error: '?(?P<name>[\w./+-]+\.h\w*)'?(?:: No such file| file not found)")
 _MISSING_LIBRARY = re.compile(r"cannot find (?:-l)?(?P<name>[\w.+-]+)")
 _MISSING_PROGRAM = re.compile(
     r"(?:(?:file or directory: |unable to execute |[Cc]ommand )')(?:\S*/)?(?P<quoted>[\w.+-]+)'"
-    r"|(?:^|[\s:])(?P<shell>[\w.+-]+): (?:command )?not found|(?P<config>[\w-]+) executable not found",
+    r"|(?:^|[\s:])(?P<shell>[\w.+-]+): (?:command )?not found|(?<![\w-])(?P<config>[\w-]++) executable not found",
     re.MULTILINE,
 )
 #: The prefix of a compiler's name.
@@ -204,7 +204,8 @@ def _look_up(table: dict[str, tuple[str, ...]], name: str) -> tuple[str, ...] | 
 def first_error(output: str) -> str:
     """Return the first line of a build's output that is an error; the last line if none looks like one."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return next((line for line in lines if _ERROR.search(line)), lines[-1] if lines else "It printed nothing.")[:500]
+    found = next((line for line in lines if _ERROR.search(line)), lines[-1] if lines else "It printed nothing.")
+    return legible(found)[:500]
 
 
 def _output(said: str) -> str:

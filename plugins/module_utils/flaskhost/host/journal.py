@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, legible, tail
 from ansible.module_utils.flaskhost.host.service_state import UNITS, parse_show, settle, state_changed_at, youngest
 
 #: The folder of each namespace's sockets.
@@ -24,8 +24,6 @@ SOCKETS = ("socket", "dev-log", "stdout")
 CONFIG_DIR = Path("/etc/systemd")
 #: Seconds to wait until a journal is flushed: an app can keep its own journal busy without end.
 _LONGEST_SYNC = 10
-#: Maximum number of characters of a line.
-_LONGEST_LINE = 1000
 #: Limits the output when a journal is read: a message can have 10 MB, and a compressible one takes hardly any space.
 _BOUNDED = ("/bin/sh", "-c", 'timeout 30 "$@" | tail --bytes=65536', "sh")
 _PROPERTIES = "Id,ActiveState,NeedDaemonReload,SocketGroup,StopWhenUnneeded,RuntimeDirectory,StateChangeTimestamp"
@@ -49,12 +47,7 @@ def read_journal(run: Run, namespace: str, units: Iterable[str], *options: str) 
     # The plus sign includes the host's journal.
     command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options]
     text = run([*_BOUNDED, *command, *(f"--unit={unit}" for unit in units)])[1]
-    return "".join(f"{_legible(line)}\n" for line in text.splitlines())
-
-
-def _legible(line: str) -> str:
-    """Replace a line's control characters, which could steer a terminal, and shorten it."""
-    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line[:_LONGEST_LINE])
+    return "".join(f"{legible(line)}\n" for line in text.splitlines())
 
 
 def socket_unit(namespace: str) -> str:

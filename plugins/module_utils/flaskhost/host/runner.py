@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -29,17 +30,33 @@ class ReleaseError(Exception):
         self.step, self.reason, self.cure = step, reason, cure
 
 
+#: Maximum number of bytes that are kept of the output of a command of an app; see :mod:`host.output`.
+LONGEST_OUTPUT = 4 * 1024**2
+#: Maximum number of characters of a line in a message.
+_LONGEST_LINE = 1000
+#: What programs print to colour a text or to move the cursor.
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
+
+
+def legible(line: str) -> str:
+    """Return a line without control characters, which could steer a terminal. A long line loses its middle."""
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+    line = _ESCAPES.sub("", line)
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line)
+
+
 def tail(text: str, lines: int = 15) -> str:
-    """Return the last lines of an output, without empty lines."""
-    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+    """Return the last lines of an output, legible and without empty lines."""
+    return "\n".join(map(legible, [line for line in text.splitlines() if line.strip()][-lines:]))
 
 
 def excerpt(text: str, first: int = 5, last: int = 15) -> str:
-    """Return the first and the last lines of an output, without empty lines."""
+    """Return the first and the last lines of an output, legible and without empty lines."""
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) <= first + last:
-        return "\n".join(lines)
-    return "\n".join([*lines[:first], f"... ({len(lines) - first - last} lines left out)", *lines[-last:]])
+    left_out = [f"... ({len(lines) - first - last} lines left out)"] if len(lines) > first + last else []
+    end = lines[-last:] if left_out else lines[first:]
+    return "\n".join([*map(legible, lines[:first]), *left_out, *map(legible, end)])
 
 
 def how_ended(status: int, seconds: float, limit: int, option: str) -> str:
