@@ -153,7 +153,7 @@ def test_its_time_is_limited(bench: Workbench) -> None:
 def test_what_it_leaves_behind_is_not_trusted(bench: Workbench, command: str, reason: str) -> None:
     bench.files["instance/a"] = "a"
     error = bench.refused(command, persistent=["instance"])
-    assert error.reason.startswith("it left behind what cannot be released: ")
+    assert error.reason.startswith("the build command left behind what cannot be released: ")
     assert error.reason.endswith(reason)
 
 
@@ -167,7 +167,7 @@ def test_a_hard_link_to_a_file_elsewhere_is_refused(bench: Workbench) -> None:
 def test_the_apps_folder_stays_where_it_is(bench: Workbench) -> None:
     bench.files |= {"web/shop.py": "app = 1\n", "web/requirements.txt": "flask==3.1.3\n", "other/shop.py": ""}
     error = bench.refused("cd .. && rm -r web && ln -s other web", source_subdir="web")
-    assert error.reason == "it replaced or removed the app's folder 'web'."
+    assert error.reason == "the build command replaced or removed the app's folder 'web'."
 
 
 def test_a_folder_above_a_persistent_one_stays_a_folder(bench: Workbench) -> None:

@@ -46,6 +46,9 @@ def test_of_the_data_only_what_git_tracks_is_taken(tmp_path: Path) -> None:
     assert folders.tracked(tmp_path / "app", ["instance", "./up/"]) == wanted
     assert folders.tracked(tmp_path, ["app/instance", "app/up"]) == [Path("app") / path for path in wanted]
     assert folders.tracked(tmp_path, ["no", "app/*"]) == []
+    # source.path can be a link.
+    (tmp_path / "current").symlink_to("app")
+    assert folders.tracked(tmp_path / "current", ["instance", "up"]) == wanted
 
 
 @pytest.mark.parametrize("path", ["../elsewhere", "/etc"])

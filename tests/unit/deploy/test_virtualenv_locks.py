@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.flaskhost.deploy.selection import Selection, find_fault, project_folder
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from fakes import GID
 from virtualenv_workshop import PYPROJECT, Workshop, installed, version_of
 
 EXTRAS = """
@@ -288,6 +289,11 @@ def build_wheel(folder, *args):
         wheel.writestr("shop-1.dist-info/RECORD", "")
     return name
 """
+#: Some backends install a package as editable by a wheel like this one, in which a path leads to the code.
+EDITABLE = """
+def build_editable(folder, *args):
+    return build_wheel(folder)
+"""
 BUILD_SYSTEM = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
 
 
@@ -346,12 +352,53 @@ def test_packages_inside_the_source_are_built_from_a_copy_of_it(stocked: Worksho
 def test_only_code_that_stays_where_it_is_built_is_built_in_place(
     stocked: Workshop, name: str, text: str, copied: bool
 ) -> None:
-    editable = "\n\ndef build_editable(folder, *args):\n    return build_wheel(folder)\n"
-    stocked.requirements(BACKEND + editable, "vendor/backend.py")
+    stocked.requirements(BACKEND + EDITABLE, "vendor/backend.py")
     stocked.requirements(PYPROJECT + BUILD_SYSTEM, "vendor/pyproject.toml")
     stocked.build(stocked.requirements(text, name))
-    places = {call.properties["WorkingDirectory"][0] for call in stocked.calls if "install" in call.command}
-    assert any(place.endswith("/code") for place in places) is copied
+    installs = [call for call in stocked.calls if "install" in call.command]
+    assert any(call.properties["WorkingDirectory"][0].endswith("/code") for call in installs) is copied
+    # A build that stays in place writes beside the code.
+    code = str(stocked.code)
+    writable = [call for call in installs if code in call.properties["ReadWritePaths"]]
+    in_place = "vendor" in text and not copied
+    assert len(writable) == in_place
+    assert all(code in call.properties["BindPaths"] for call in writable)
+    assert all(code in call.properties["BindReadOnlyPaths"] for call in installs if call not in writable)
+    assert (stocked.code / "vendor/left-over").exists() is in_place
+
+
+def test_what_an_editable_package_leaves_belongs_to_root(stocked: Workshop) -> None:
+    stocked.requirements(BACKEND + EDITABLE, "backend.py")
+    stocked.requirements(PYPROJECT + BUILD_SYSTEM, "pyproject.toml")
+    stocked.build(stocked.requirements("-e .\nflask==3.1.3\n"))
+    assert (stocked.code / "left-over").is_file()
+    assert {stocked.owners[path] for path in stocked.owners if path.is_relative_to(stocked.code)} == {(0, GID)}
+    assert stocked.code / "left-over" in stocked.owners
+
+
+@pytest.mark.parametrize(
+    ("leaves", "reason"),
+    [
+        ("os.symlink('/etc/passwd', 'users')", "users is a link to /etc/passwd, outside the source."),
+        ("os.mkfifo('pipe')", "pipe is a device, a pipe or a socket."),
+    ],
+)
+def test_what_an_editable_package_leaves_is_not_trusted(stocked: Workshop, leaves: str, reason: str) -> None:
+    stocked.requirements(BACKEND.replace('open("left-over", "w").close()', leaves) + EDITABLE, "backend.py")
+    stocked.requirements(PYPROJECT + BUILD_SYSTEM, "pyproject.toml")
+    with pytest.raises(ReleaseError) as caught:
+        stocked.build(stocked.requirements("-e .\n"))
+    assert caught.value.reason == f"an editable package left behind what cannot be released: {reason}"
+
+
+def test_root_reads_no_file_that_an_editable_package_has_replaced(stocked: Workshop) -> None:
+    """A pipe in the place of the requirements file would stop the deploy for ever."""
+    leaves = "os.remove('requirements.txt'); os.mkfifo('requirements.txt')"
+    stocked.requirements(BACKEND.replace('open("left-over", "w").close()', leaves) + EDITABLE, "backend.py")
+    stocked.requirements(PYPROJECT + BUILD_SYSTEM, "pyproject.toml")
+    stocked.publish("mail", "1.0")
+    with pytest.raises(ReleaseError, match=r"requirements\.txt is a device, a pipe or a socket"):
+        stocked.build(stocked.requirements("-e .\nflask\n"), ["mail==1.0"])
 
 
 def test_an_environment_with_the_project_is_not_shared(stocked: Workshop) -> None:

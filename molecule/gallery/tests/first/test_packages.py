@@ -37,7 +37,11 @@ def test_pins_from_2021_are_installed_as_they_are(host, visitor):
 
 
 def test_extension_in_c_was_compiled_on_the_host(visitor):
-    assert visitor.ask("https://abacus.test/?n=1.5&n=2.25").json == {"compiled": True, "sum": 3.75}
+    assert visitor.ask("https://abacus.test/?n=1.5&n=2.25").json == {"about": "three", "compiled": True, "sum": 3.75}
+    # What the build of the editable package has written beside the code belongs to root, as the code does.
+    code = "/srv/abacus/current/src/vendor/words"
+    assert host.file(f"{code}/words.egg-info").is_directory
+    assert host.run_expect([0], f"find {code}/ ! -user root").stdout == ""
 
 
 def test_versions_that_nothing_pins_are_kept_on_the_host(host, visitor):

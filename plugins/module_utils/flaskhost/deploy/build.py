@@ -112,6 +112,8 @@ class Build:
         places = placeholders.places(str(self.store.root), self.options["host"], record.id)
         self.note("Build the virtual environment")
         record.venv = self._build(app_dir, top).name
+        if self.builder.code_changed:
+            self._check_folders("Build the virtual environment", "an editable package", app_dir)
         atomic.link(folder / "venv", f"../../venvs/{record.venv}")
         record.driver = self._driver(record.venv)
         self._run_build_command(app_dir, record, places, group)
@@ -194,12 +196,15 @@ class Build:
             group=group,
             timeout=self.options["build_timeout"],
         )
-        # The command can have replaced the app's folder, or a folder above a persistent one.
+        self._check_folders(build_command.STEP, "the build command", app_dir)
+
+    def _check_folders(self, step: str, who: str, app_dir: Path) -> None:
+        """Check that what could write the code has not replaced the app's folder, or one above a persistent one."""
         if not app_dir.is_dir() or Path(os.path.realpath(app_dir)) != app_dir:
             raise ReleaseError(
-                build_command.STEP,
-                f"it replaced or removed the app's folder {self.options['source_subdir']!r}.",
-                "Change the build command so that the folder stays.",
+                step,
+                f"{who} replaced or removed the app's folder {self.options['source_subdir']!r}.",
+                f"Change {who} so that the folder stays.",
             )
         self._check_persistent(app_dir)
 

@@ -6,16 +6,14 @@ account. What it leaves there is as little trusted as the content of an archive.
 
 from __future__ import annotations
 
-import pwd
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.apps import placeholders
 from ansible.module_utils.flaskhost.apps.names import DATABASE_VARIABLES
-from ansible.module_utils.flaskhost.deploy import environment, ownership
+from ansible.module_utils.flaskhost.deploy import environment
 from ansible.module_utils.flaskhost.deploy.hints import hint
-from ansible.module_utils.flaskhost.deploy.sources import archives
 from ansible.module_utils.flaskhost.deploy.virtualenv import Builder
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, cure_for, excerpt, how_ended, sandboxed
@@ -74,9 +72,8 @@ def run(
         ReleaseError: it failed, took too long, or left behind what cannot be released. The release must be removed.
     """
     builder.make_room()
-    account = pwd.getpwnam(builder.account).pw_uid
     atomic.write(environment_file, environment.render(variables))
-    ownership.lend(builder.code, account)
+    builder.lend_code()
     arguments = sandboxed(
         ["/bin/sh", "-c", command],
         user=builder.user,
@@ -104,23 +101,4 @@ def run(
         raise ReleaseError(STEP, f"'{command}' {how}:\n{excerpt(out + err)}", cure_for(out + err, cure))
     environment_file.unlink()
     builder.remove_room()
-    _take_back(builder, account, group)
-
-
-def _take_back(builder: Builder, account: int, group: int) -> None:
-    """Give the code to root, and apply the rules for the content of an archive."""
-    try:
-        ownership.reclaim(
-            builder.code,
-            account,
-            group,
-            archives.code_mode,
-            deepest=archives.DEEPEST_SOURCE,
-            most=archives.MOST_ENTRIES,
-            hard_links=True,
-        )
-        archives.check_tree(builder.run, builder.code, set())
-    except (ownership.Unfit, ReleaseError) as error:
-        reason = error.reason if isinstance(error, ReleaseError) else str(error)
-        cure = f"Change the build command so that it removes it at its end. {STILL}"
-        raise ReleaseError(STEP, f"it left behind what cannot be released: {reason}", cure) from None
+    builder.take_back_code(group, STEP, "the build command")

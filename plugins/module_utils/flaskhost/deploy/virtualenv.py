@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import hashlib
 import os
 import pwd
@@ -30,10 +31,18 @@ from ansible.module_utils.flaskhost.deploy.selection import (
     project_folder,
     read_project,
 )
-from ansible.module_utils.flaskhost.deploy.sources.archives import file_digest
+from ansible.module_utils.flaskhost.deploy.sources import archives
 from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.pythons import Interpreter
-from ansible.module_utils.flaskhost.host.runner import BUILD_TEMPORARY, ReleaseError, Run, cure_for, sandboxed, tail
+from ansible.module_utils.flaskhost.host.runner import (
+    BUILD_TEMPORARY,
+    STILL,
+    ReleaseError,
+    Run,
+    cure_for,
+    sandboxed,
+    tail,
+)
 
 #: Written last: an environment without this file was interrupted, and is rebuilt.
 MARK = ".complete"
@@ -41,6 +50,8 @@ MARK = ".complete"
 _HASHED = re.compile(r"--hash=")
 #: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
 _DEEPEST = 100
+#: Time limit in seconds for a question to the package index that only improves a message.
+_QUESTION = 30
 #: The minor versions of Python for which a message names wheels.
 _PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 
@@ -135,6 +146,8 @@ class Builder:
         self.wheelhouse, self.top, self.server_lock = wheelhouse, top, server_lock
         self.selection = selection or Selection()
         self.warnings: list[str] = []
+        #: Whether the code belongs to the build account now, and whether it ever has.
+        self.code_lent = self.code_changed = False
 
     def key(
         self, requirements: Path, extra_packages: list[str], server_package: str, app_dir: Path | None = None
@@ -173,7 +186,7 @@ class Builder:
             # take a second for a gigabyte, and only when a release is built.
             parts += [
                 "wheelhouse",
-                *(f"{path.name} {file_digest(path)}" for path in source_files.packages_in(self.wheelhouse)),
+                *(f"{path.name} {archives.file_digest(path)}" for path in source_files.packages_in(self.wheelhouse)),
             ]
         if lockfiles.kind(requirements.name):
             # Earlier versions of Flaskhost resolved the packages of a lock file anew.
@@ -230,6 +243,11 @@ class Builder:
         target.chmod(0o755)
         # uv clears a folder that it cannot remove; --allow-existing uses the folder as it is.
         self._uv("venv", "--quiet", "--allow-existing", "--python", self.python, str(target), directory=app_dir)
+        extra: list[str] = []
+        if extra_packages:
+            # This reads the code, so it comes before a package can have changed it.
+            constraints = lists["constraints"] if locked else None
+            extra = self._extra_options(requirements, locked, extra_packages, constraints)
         with self._writable(requirements, locked, target) as place:
             if lockfiles.kind(requirements.name):
                 # Paths in the file start at the lock file's folder.
@@ -239,10 +257,8 @@ class Builder:
             else:
                 self._resolve(requirements, app_dir, target, kept=kept, constraints=lists["kept"], place=place)
         if extra_packages:
-            constraints = lists["constraints"] if locked else None
-            options = self._extra_options(requirements, locked, extra_packages, constraints)
             with self._explained("extra_packages", requirements, locked, lists["extra-packages"], target):
-                self._pip("-r", str(lists["extra-packages"]), *options, directory=app_dir, target=target)
+                self._pip("-r", str(lists["extra-packages"]), *extra, directory=app_dir, target=target)
         present = installed_version(target, name)
         if version_tuple(present) < version_tuple(wanted):
             if present:
@@ -318,7 +334,8 @@ class Builder:
         """Provide the code to build packages from, as a function that finds a path of the code there.
 
         Build backends write into the folder that they build, and the code is read-only, so they get a copy. Editable
-        packages do not: they run from the folder in which they were built.
+        packages run from the folder in which they were built. For them, the code belongs to the build account until
+        they are installed.
         """
         if lockfiles.kind(requirements.name):
             local = any(pin.local for pin in locked)
@@ -327,8 +344,13 @@ class Builder:
             text = "\n".join(source_files.read_all(requirements, self.top).values())
             pattern = source_files.LOCAL_CODE.get(requirements.name, source_files.LOCAL_CODE[""])
             local, editable = bool(pattern.search(text)), bool(source_files.EDITABLE.search(text))
-        if not local or editable:
+        if not local:
             yield lambda path: path
+            return
+        if editable:
+            self.lend_code()
+            yield lambda path: path
+            self.take_back_code(grp.getgrnam(self.user).gr_gid, "Build the virtual environment", "an editable package")
             return
         copy, code = target / "code", os.path.realpath(self.code)
         arguments = ["cp", "--recursive", "--no-target-directory", str(self.code), str(copy)]
@@ -348,6 +370,8 @@ class Builder:
         place: Callable[[Path], Path],
     ) -> None:
         """Install the packages of a requirements file, in the versions of the last time if they were kept."""
+        # Before a package is built, which may be able to write the code.
+        named = resolution.direct_requirements(source_files.read_all(requirements, self.top), self.selection)
         file, directory = place(requirements), place(app_dir)
         arguments, known = ["-r", str(file), *self._choices(file)], bool(kept and kept.exists())
         constrained = ["--constraint", str(constraints)] if known else []
@@ -361,7 +385,6 @@ class Builder:
         found = resolution.installed(target)
         if not kept or not found:
             return
-        named = resolution.direct_requirements(source_files.read_all(requirements, self.top), self.selection)
         packages = resolution.unpinned(named)
         # A dependency that no file names is not pinned either, but that alone is not worth a warning.
         if packages or found.keys() - resolution.names(named):
@@ -496,6 +519,39 @@ class Builder:
         with tree.folder(self.folder.parent, Path(BUILD_TEMPORARY).parent) as above:
             tree.remove(Path(BUILD_TEMPORARY).name, above)
 
+    def lend_code(self) -> None:
+        """Give the code to the build account, for a step that writes it."""
+        ownership.lend(self.code, pwd.getpwnam(self.account).pw_uid)
+        self.code_lent = self.code_changed = True
+
+    def take_back_code(self, group: int, step: str, who: str) -> None:
+        """Give the code back to root, and apply the rules for the content of an archive.
+
+        Args:
+            group: the ID of the app's group.
+            step: the step, as shown to the operator.
+            who: what wrote the code, for the message.
+
+        Raises:
+            ReleaseError: the code now contains what cannot be released. The release must be removed.
+        """
+        self.code_lent = False
+        try:
+            ownership.reclaim(
+                self.code,
+                pwd.getpwnam(self.account).pw_uid,
+                group,
+                archives.code_mode,
+                deepest=archives.DEEPEST_SOURCE,
+                most=archives.MOST_ENTRIES,
+                hard_links=True,
+            )
+            archives.check_tree(self.run, self.code, set())
+        except (ownership.Unfit, ReleaseError) as error:
+            reason = error.reason if isinstance(error, ReleaseError) else str(error)
+            cure = f"Change {who} so that it removes it at its end. {STILL}"
+            raise ReleaseError(step, f"{who} left behind what cannot be released: {reason}", cure) from None
+
     def reach(self, readable: list[Path], writable: list[Path]) -> list[str]:
         """Return the properties of a unit that sees nothing else of the apps' folders, and no secrets."""
         empty = dict.fromkeys((str(self.folder.parent.parent), str(self.cache.parent), "/run"))
@@ -519,7 +575,7 @@ class Builder:
         return self._sandboxed([self.uv, *arguments], directory=directory, target=target or Path(arguments[-1]))
 
     def _sandboxed(
-        self, arguments: list[str], *, directory: Path, target: Path, explain: bool = True
+        self, arguments: list[str], *, directory: Path, target: Path, explain: bool = True, timeout: int = 0
     ) -> tuple[str, str]:
         environment = {
             "UV_CACHE_DIR": str(self.cache),
@@ -534,18 +590,19 @@ class Builder:
             environment["UV_OFFLINE"] = "1"
         elif self.index_url:
             environment["UV_DEFAULT_INDEX"] = self.index_url
+        writable = [target, self.cache, *([self.code] if self.code_lent else [])]
         command = sandboxed(
             arguments,
             user=self.user,
             root=str(self.folder.parent),
             directory=str(directory),
-            writable=[str(target), str(self.cache)],
+            writable=[str(path) for path in writable],
             environment=environment,
             # A wheelhouse contains everything that is needed.
             outbound=not self.wheelhouse,
             builder=self.account,
-            timeout=self.timeout,
-            properties=self.reach([self.code], [target, self.cache]),
+            timeout=timeout or self.timeout,
+            properties=self.reach([] if self.code_lent else [self.code], writable),
         )
         status, out, err = self.run(command)
         if status:
@@ -585,7 +642,7 @@ class Builder:
         install = ["pip", "install", "--quiet", "--dry-run", "--no-deps", "--no-build", "--reinstall"]
         command = [self.uv, *install, "--python", str(target), "--python-version", python, *self._sources(), pin]
         try:
-            self._sandboxed(command, directory=directory, target=target, explain=False)
+            self._sandboxed(command, directory=directory, target=target, explain=False, timeout=_QUESTION)
         except ReleaseError:
             return False
         return True

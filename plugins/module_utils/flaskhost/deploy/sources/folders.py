@@ -96,7 +96,7 @@ def _is_ours(folder: Path, path: Path) -> bool:
         return False
     try:
         return is_plain((folder / path).lstat().st_mode) and not any(
-            (folder / top).is_symlink() for top in path.parents
+            (folder / top).is_symlink() for top in path.parents if top.name
         )
     except OSError:
         return False
