@@ -195,7 +195,9 @@ def flask_role_options(names: list[str], settings: list[str]) -> list[str]:
         names: the names of all variables.
         settings: the names that are checked as settings of the site.
     """
-    return sorted((set(names) & _role_options().keys()) - _wired() - set(settings))
+    # The wiring sets options that have a former name, from that name.
+    wired = _wired() - set(preflight.FORMER.values())
+    return sorted((set(names) & _role_options().keys()) - wired - set(settings))
 
 
 def flask_setting_warnings(names: list[str], settings: list[str]) -> list[str]:
