@@ -35,7 +35,10 @@ venv: ## make .venv from requirements.txt (nothing happens while the lock is the
 lock: venv ## renew requirements.txt from pyproject.toml, and the roles' lists of packages with their hashes
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --output-file roles/python/files/requirements.txt roles/python/files/requirements.in
-	$(LOCK) --output-file roles/app/files/server.txt roles/app/files/server.in
+	@for list in roles/*/files/server.in; do \
+	  echo "$$list"; \
+	  $(LOCK) --output-file "$${list%.in}.txt" "$$list" || exit 1; \
+	done
 	$(LOCK) --output-file $(CERTBOT)/requirements.txt $(CERTBOT)/requirements.in
 	@# Of each plugin what certbot's own list lacks, in certbot's version.
 	@for list in $(CERTBOT)/dns/*.txt; do \

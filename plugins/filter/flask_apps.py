@@ -21,7 +21,7 @@ if str(PROJECT_DIR / "plugins" / "module_utils") not in ansible.module_utils.__p
 from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.apps import names as shared
 from ansible.module_utils.flaskhost.apps import sizing
-from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick
+from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick, with_server
 from ansible.module_utils.flaskhost.deploy import virtualenv
 from ansible.module_utils.flaskhost.programs.installed import program_texts
 from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
@@ -55,7 +55,21 @@ def flask_app_sizes(
 
 def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: str = "") -> list[dict[str, Any]]:
     """Turn ``flask_apps`` into complete records; see :func:`apps.record.app_records`."""
-    return app_records(apps, sizes.get("apps"), str(PROJECT_DIR), email=acme_email)
+    records = app_records(apps, sizes.get("apps"), str(PROJECT_DIR), email=acme_email)
+    return [with_server(record, _server(record["server"])) for record in records]
+
+
+@functools.cache
+def _server(name: str) -> dict[str, str]:
+    """Return what the role of an application server says of it: its start command, its pinned package and so on."""
+    role = PROJECT_DIR / "roles" / name
+    said: dict[str, str] = yaml.safe_load((role / "meta" / "server.yml").read_text(encoding="utf-8"))
+    wanted = (role / "files" / "server.in").read_text(encoding="utf-8").splitlines()
+    return {
+        **said,
+        "package": next(line.strip() for line in wanted if line.strip() and not line.startswith("#")),
+        "lock": (role / "files" / "server.txt").read_text(encoding="utf-8").rstrip(),
+    }
 
 
 def flask_app_accounts(apps: Any) -> list[str]:
@@ -181,7 +195,9 @@ def flask_role_options(names: list[str], settings: list[str]) -> list[str]:
         names: the names of all variables.
         settings: the names that are checked as settings of the site.
     """
-    return sorted((set(names) & _role_options().keys()) - _wired() - set(settings))
+    # The wiring sets options that have a former name, from that name.
+    wired = _wired() - set(preflight.FORMER.values())
+    return sorted((set(names) & _role_options().keys()) - wired - set(settings))
 
 
 def flask_setting_warnings(names: list[str], settings: list[str]) -> list[str]:

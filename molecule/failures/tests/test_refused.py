@@ -111,7 +111,7 @@ def test_refused_release_leaves_the_limits_of_the_one_that_serves(host):
 
     before, apps = limit(), version("bad-object")
     apps["flask_apps"]["hello"] = {**apps["flask_apps"]["hello"], "limits": {"memory": 96}, "outbound": False}
-    status, output = run("--tags", "gunicorn,app", **apps)
+    status, output = run("--tags", "slots,gunicorn,app", **apps)
     assert status != 0
     assert "hello was not released" in output
     assert "MemoryMax=96M" in host.file("/etc/systemd/system/flask-hello@.service").content_string
@@ -122,7 +122,7 @@ def test_refused_release_leaves_the_limits_of_the_one_that_serves(host):
     time.sleep(5)
     network = host.run_expect([0], f"systemctl show --property=PrivateNetwork --value flask-hello@{live}").stdout
     assert (network.strip(), limit()) == ("no", before)
-    status, output = run("--tags", "gunicorn,app", **version("v2"))
+    status, output = run("--tags", "slots,gunicorn,app", **version("v2"))
     assert status == 0, output
 
 

@@ -1,6 +1,6 @@
 """The commands under "How to undo" in a role's README bring back the host as it was, and the role can be applied again.
 
-The host of the role app has two more roles, which are undone after it, in the order in which README.md says to.
+The host of the role app has three more roles, which are undone after it, in the order in which README.md says to.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import test_hardening
 import test_nginx
 import test_postgres
 import test_python
+import test_slots
 from undo import Command, apply, bare, blocks, left, listing, name_of, named, run
 
 testinfra_hosts = ["ansible://all"]
@@ -162,6 +163,7 @@ ROLES: dict[str, Role] = {
     "hardening": Role(test_hardening.test_hardening, way_in_of_debian, {"sugroup": "operators"}),
     "nginx": Role(test_nginx.test_nginx, page_of_debian),
     "python": Role(test_python.test_python, python_of_debian),
+    "slots": Role(test_slots.test_slots, no_units),
     "gunicorn": Role(test_gunicorn.test_gunicorn, no_units),
     "app": Role(test_app.test_app, no_units, {"shop": "hello"}),
     "certbot": Role(test_certbot.test_certbot, no_timers, {"/etc/flaskhost/tls": "/etc/own"}),
@@ -203,7 +205,7 @@ def undone(host: Any) -> Undone:
 def to_run(host: Any, role: str) -> list[Command]:
     """The commands that undo what is on the host: of the role, and of those that it needed."""
     found = []
-    for name in reversed(["python", "gunicorn", "app"]) if role == "app" else [role]:
+    for name in reversed(["python", "slots", "gunicorn", "app"]) if role == "app" else [role]:
         wanted = blocks(name, names_of(host, role))
         found += [command for block in wanted[: -1 if ROLES[name].gone else None] for command in block]
     return [command for command in found if not command.condition or CONDITIONS[command.condition](host)]
@@ -224,7 +226,7 @@ def test_each_command_of_the_readme_works(undone):
 def test_nothing_of_the_role_is_left_but_what_the_readme_names(host, undone):
     before = bare(host)
     assert left(before, undone.applied), "control: what the role has made is seen"
-    stays = [pattern for name in ({"app": ["app", "gunicorn", "python"]}.get(undone.role, [undone.role]))
+    stays = [pattern for name in ({"app": ["app", "gunicorn", "slots", "python"]}.get(undone.role, [undone.role]))
              for pattern in named(name, names_of(host, undone.role))]  # fmt: skip
     found = left(before, undone.after)
     assert {path: what for path, what in found.items() if not any(fnmatch.fnmatchcase(path, p) for p in stays)} == {}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
-from ansible.module_utils.flaskhost.apps.record import app_record, app_records, for_role, pick, sized
+from ansible.module_utils.flaskhost.apps.record import app_record, app_records, for_role, pick, sized, with_server
 from ansible.module_utils.flaskhost.apps.schema import Option
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS, acme_settings
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses
@@ -116,13 +116,42 @@ def test_a_record_is_plain_data() -> None:
 def test_apps_share_nothing() -> None:
     shop, blog = record("shop"), record("blog")
     own = (
-        "user root data static_root live_socket slots socket_dir unit server_config secrets_dir certificate "
-        "certificate_key hsts_map"
+        "user root data static_root live_socket slots socket_dir unit secrets_dir certificate certificate_key hsts_map"
     )
     for key in own.split():
         assert shop[key] != blog[key], key
     assert shop["environment"]["DATABASE_URL"] != blog["environment"]["DATABASE_URL"]
     assert not set(shop["unit_files"]) & set(blog["unit_files"])
+
+
+def test_what_a_server_says_is_filled_in_for_each_app() -> None:
+    server = {
+        "package": "foo==1",
+        "lock": "foo==1 --hash=x",
+        "config": "/etc/foo/{app}.ini",
+        "command": "{release}/foo ${APP}",
+    }
+    made = with_server(record("blog"), server)
+    assert {key: value for key, value in made.items() if key not in record("blog")} == {
+        "server_package": "foo==1",
+        "server_lock": "foo==1 --hash=x",
+        "server_config": "/etc/foo/blog.ini",
+        "server_command": "/srv/blog/slots/%i/foo ${APP}",
+    }
+
+
+def test_each_server_is_a_role_that_says_what_the_others_need() -> None:
+    roles = {path.parents[1].name for path in ROOT.glob("roles/*/meta/server.yml")}
+    assert roles == set(APP_OPTIONS["server"].choices)
+    filters = load_plugin("plugins/filter/flask_apps.py").FilterModule().filters()
+    for name in sorted(roles):
+        (made,) = filters["flask_app_records"]({"shop": {**SHOP, "server": name}}, {})
+        assert made["server"] == name
+        assert made["server_package"] in made["server_lock"].split()
+        assert made["server_config"].startswith(f"/etc/{name}/shop.")
+        assert made["server_command"].startswith("/srv/shop/slots/%i/venv/bin/")
+        assert "/srv/shop/slots/%i/server.conf.py" in made["server_command"]
+        assert made["server_documentation"].startswith("https://")
 
 
 def test_records_come_in_the_order_of_names() -> None:
@@ -300,7 +329,8 @@ def test_a_release_can_be_gone_back_to_without_the_hosts_size() -> None:
     renamed = yaml.safe_load((ROOT / "group_vars/all/app.yml").read_text())["__app_renamed"]
     specs = yaml.safe_load((ROOT / "roles/app/meta/argument_specs.yml").read_text())["argument_specs"]["main"]
     taken = specs["options"]["app_apps"]["options"]
-    (handed,) = for_role(app_records({"shop": SHOP}, project_dir="/project"), taken, renamed)
+    filters = load_plugin("plugins/filter/flask_apps.py").FilterModule().filters()
+    (handed,) = for_role(filters["flask_app_records"]({"shop": SHOP}, {}), taken, renamed)
     assert "memory_mb" not in handed
     known = {name: value for name, value in handed.items() if name in module.ARGUMENT_SPEC}
     assert known.keys() > {"app", "user", "unit", "health", "live_socket"}

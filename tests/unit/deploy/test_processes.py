@@ -275,7 +275,7 @@ def directives(text: str) -> list[str]:
 def test_the_sandbox_is_that_of_the_slots(host: Host, outbound: bool) -> None:
     """Whatever confines a slot confines a process, in the same words."""
     host.units.outbound = outbound
-    slot = (ROOT / "roles/gunicorn/templates/slot.service.j2").read_text()
+    slot = (ROOT / "roles/slots/templates/slot.service.j2").read_text()
     confined = re.compile(
         r"(?:Protect|Private|Restrict|System|Capability|Ambient|Lock|NoNew|UMask|ProcSubset|TasksMax|LimitNOFILE"
         r"|ReadOnlyPaths|TemporaryFileSystem|OOMPolicy|LogRateLimit).*"

@@ -8,9 +8,11 @@ import shutil
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.apps.names import SLOTS
 from ansible.module_utils.flaskhost.deploy import (
     database,
     records,
+    server,
 )
 from ansible.module_utils.flaskhost.deploy.app import RETURN
 from ansible.module_utils.flaskhost.deploy.records import RECORD
@@ -32,6 +34,44 @@ def test_back_to_the_last_healthy_release_without_building_anything(site: Site) 
     assert not any(call[0] == "systemd-run" for call in site.host.calls)
     assert site.history[-1] == ("rollback", second.release, first.release)
     assert "ada@laptop" in site.record(second.release).failed
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["recorded", "built by an earlier version"])
+def test_back_to_a_release_of_another_application_server(site: Site, known: bool) -> None:
+    """The unit file has the command of the server that the inventory names. A release has the one that it came with."""
+    gunicorn = server.FIRST_COMMAND.format(slots=site.root / "slots")
+    commands = {"gunicorn": gunicorn, "foo": r"/srv/shop/slots/%i/venv/bin/foo \1 ${FLASK_APP}"}
+
+    def write(name: str, tasks: int) -> None:
+        site.unit_file.write_text(f"[Service]\nExecStart={commands[name]}\nTasksMax={tasks}\n", encoding="utf-8")
+
+    write("gunicorn", 1)
+    first = site.deploy()
+    assert site.record(first.release).command == gunicorn
+    if not known:
+        record = site.record(first.release)
+        record.command = ""
+        site.store.write(record)
+    write("foo", 2)
+    second = site.deploy()
+    assert second.changed
+    assert site.record(second.release).command == commands["foo"]
+    held = {slot: site.unit_file.with_name(f"flask-shop@{slot}.service") for slot in SLOTS}
+    assert commands["gunicorn"] in held[first.slot].read_text(), "until the switch, and if it crashes"
+    assert commands["foo"] in held[second.slot].read_text()
+    back = site.rollback()
+    assert back.release == first.release
+    # The rest of the unit is the current one, as for every rollback.
+    assert held[back.slot].read_text() == f"[Service]\nExecStart={gunicorn}\nTasksMax=2\n"
+    again = site.deploy()
+    assert again.release == second.release
+    assert held[again.slot].read_text() == site.unit_file.read_text()
+
+
+def test_a_release_of_an_earlier_version_starts_as_it_did() -> None:
+    """Its unit had this line, whatever gunicorn's is now."""
+    line = "/srv/shop/slots/%i/venv/bin/gunicorn --config /srv/shop/slots/%i/server.conf.py ${FLASK_APP}"
+    assert server.FIRST_COMMAND.format(slots="/srv/shop/slots") == line
 
 
 def test_twice_back_does_not_return_to_what_was_gone_back_from(site: Site) -> None:

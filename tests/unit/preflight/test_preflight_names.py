@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost.preflight import names
+from ansible.module_utils.flaskhost.preflight import names, role_options
 from loading import ROOT
 from preflight_cases import SPECS
 from rendering import load_filters
@@ -32,6 +32,18 @@ def test_a_misspelt_variable_is_warned_about(name: str, near: str) -> None:
 def test_a_variable_that_begins_like_an_option_is_warned_about() -> None:
     (warning,) = names.warnings(["nginx_fancy"], ["nginx_http3"], [], ["nginx_"])
     assert "the role nginx, which has no such option" in warning
+
+
+@pytest.mark.parametrize(("former", "present"), role_options.FORMER.items())
+def test_a_former_name_works_and_is_warned_about(former: str, present: str) -> None:
+    filters = load_filters()
+    (warning,) = filters["flask_setting_warnings"]([former], ["flask_apps"])
+    assert warning.startswith(f"The variable {former} is now {present}. The former name still works.")
+    assert former not in SPECS
+    # The value is checked under the present name, which always has one.
+    assert filters["flask_role_options"]([former, present], []) == [present]
+    wiring = yaml.safe_load((ROOT / f"group_vars/all/{present.partition('_')[0]}.yml").read_text())
+    assert wiring[present] == f"{{{{ {former} | default('{SPECS[present]['default']}') }}}}"
 
 
 def test_variables_of_ones_own_are_not_warned_about() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost.apps.names import SERVER_PACKAGE
 from ansible.module_utils.flaskhost.settings.acme import DNS_PLUGINS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,7 +18,7 @@ CERTBOT = ROOT / "roles/certbot/files"
 #: The lists that `make lock` writes for the hosts.
 LISTS = [
     ROOT / "roles/python/files/requirements.txt",
-    ROOT / "roles/app/files/server.txt",
+    *sorted(ROOT.glob("roles/*/files/server.txt")),
     CERTBOT / "requirements.txt",
     *sorted(CERTBOT.glob("dns/*.txt")),
 ]
@@ -82,8 +81,10 @@ def test_a_list_has_the_version_and_the_hashes_of_each_package(path: Path) -> No
 
 
 def test_the_lists_have_the_versions_that_the_code_names() -> None:
-    name, version = SERVER_PACKAGE.split("==")
-    assert versions(ROOT / "roles/app/files/server.txt")[name] == version
+    for path in sorted(ROOT.glob("roles/*/files/server.in")):
+        ((requirement, _hashes),) = pinned(path.read_text()).items()
+        name, version = requirement.split("==")
+        assert versions(path.with_suffix(".txt"))[name] == version
     certbot = yaml.safe_load((ROOT / "roles/certbot/vars/main.yml").read_text())["__certbot_version"]
     assert versions(CERTBOT / "requirements.txt")["certbot"] == certbot
     for path in CERTBOT.glob("dns/*.txt"):

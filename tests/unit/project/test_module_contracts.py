@@ -104,4 +104,4 @@ def test_the_options_of_an_app_are_those_of_the_module() -> None:
         wanted = {**specification(option, "options"), "options": {}}
         assert wanted == {**specification(module[name], "options"), "options": {}}, name
     missing = {name for name, option in module.items() if option.get("required")} - role.keys()
-    assert missing == {"uv", "server_lock"}, "what the role has for all apps at once"
+    assert missing == {"uv"}, "what the role has for all apps at once"

@@ -344,6 +344,7 @@ def test_an_app_is_handed_to_every_role_that_has_a_part_in_it(site: str, variabl
         return [item[key] for item in handed(variables, role, flask_apps=apps)[option]]
 
     assert names_in("app", "app_apps", "app") == names
+    assert names_in("slots", "slots_apps") == names
     assert names_in("gunicorn", "gunicorn_apps") == names
     assert names_in("nginx", "nginx_sites") == names
     assert names_in("certbot", "certbot_certificates") == names
@@ -487,9 +488,9 @@ def test_what_an_app_says_arrives(variables: dict[str, Any]) -> None:
     assert record["environment"]["SQLALCHEMY_DATABASE_URI"].startswith("postgresql+psycopg2://full@/full?")
     assert record["secrets"] == {"MAIL_PASSWORD": "hunter2"}
     assert "MAIL_PASSWORD" not in record["environment"]
-    slot = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"][0]
-    assert (slot["worker_class"], slot["workers"], slot["threads"]) == ("sync", 3, 1)
-    assert slot["memory_mb"] == 300
+    server = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"][0]
+    assert (server["worker_class"], server["workers"], server["threads"]) == ("sync", 3, 1)
+    assert handed(variables, "slots", flask_apps=apps)["slots_apps"][0]["memory_mb"] == 300
     site = handed(variables, "nginx", flask_apps=apps)["nginx_sites"][0]
     assert (site["static_url"], site["body_mb"], site["timeout"]) == ("/assets/", 5, 60)
     assert site["domains"] == ["full.test", "www.full.test"]
@@ -519,12 +520,14 @@ def test_postgresqls_client_is_there_for_each_app_that_has_one(
 def test_what_roles_share_is_the_same_for_all(variables: dict[str, Any]) -> None:
     apps = SITES["one app"]
     values = {role: handed(variables, role, flask_apps=apps) for role in ROLES}
-    release, slot = values["app"]["app_apps"][0], values["gunicorn"]["gunicorn_apps"][0]
+    release, slot = values["app"]["app_apps"][0], values["slots"]["slots_apps"][0]
+    server = values["gunicorn"]["gunicorn_apps"][0]
     site, certificate = values["nginx"]["nginx_sites"][0], values["certbot"]["certbot_certificates"][0]
 
     assert release["live_socket"] == site["socket"]
     assert release["socket_dir"] == slot["socket_dir"]
-    assert release["server_config"] == slot["config"]
+    assert release["server_config"] == server["config"]
+    assert (slot["server"], slot["drain"]) == ("gunicorn", server["drain"])
     assert release["unit"] == slot["unit"]
     assert release["user"] == slot["user"]
     assert slot["slots"] == f"{release['root']}/slots"
@@ -560,7 +563,7 @@ def test_the_versions_of_python_that_apps_ask_for_are_installed_where_they_may_r
     assert python["python_versions"] == ["3.12", "3.13.1"]
     releases = handed(variables, "app", flask_apps=apps)["app_apps"]
     assert [release["interpreter_version"] for release in releases] == ["3.12", "", "3.12", "3.13.1"]
-    profile = (ROOT / "roles/gunicorn/templates/apparmor.j2").read_text()
+    profile = (ROOT / "roles/slots/templates/apparmor.j2").read_text()
     top = Path(python["python_folder"]).parts[1]
     assert profile.count(f"  /{top}/** mrix,\n") == 2, "for the slots and for builds"
 
@@ -577,7 +580,7 @@ def test_what_several_parts_share_is_written_once(value: str) -> None:
 def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any]) -> None:
     """The units' files and the sockets' paths are put together in two places."""
     release = handed(variables, "app", flask_apps=SITES["one app"])["app_apps"][0]
-    tasks = yaml.safe_load((ROOT / "roles/gunicorn/tasks/configure.yml").read_text())
+    tasks = yaml.safe_load((ROOT / "roles/slots/tasks/configure.yml").read_text())
     written = [file["path"] for task in tasks for file in task["host_files"]["files"]]
     units = {path.replace("{{ item.unit }}", release["unit"]) for path in written if "item.unit" in path}
     # Another size of the journal is no reason for a new release.
@@ -592,7 +595,7 @@ def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any])
         socket_dir=folder,
         live_socket=Path(release["live_socket"]),
     )
-    socket_unit = (ROOT / "roles/gunicorn/templates/slot.socket.j2").read_text()
+    socket_unit = (ROOT / "roles/slots/templates/slot.socket.j2").read_text()
     assert "ListenStream={{ item.socket_dir }}/%i.sock\n" in socket_unit
     assert slots.socket("blue") == f"{folder}/blue.sock"
 

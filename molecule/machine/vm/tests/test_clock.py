@@ -66,16 +66,16 @@ def test_what_was_written_ahead_of_its_time_restarts_nothing_and_is_rolled_back_
     apps["hello"]["limits"] = {"body": 3}
     apps["hello"]["workers"] = 2
     deploy("ahead")
-    play("site.yml", "--tags", "gunicorn,app,nginx,fail2ban", flask_apps=apps)
+    play("site.yml", "--tags", "slots,gunicorn,app,nginx,fail2ban", flask_apps=apps)
     ahead()
     # The first run may restart what has a file from the future. The second one must not.
-    play("site.yml", "--tags", "gunicorn,app,nginx,fail2ban", flask_apps=apps)
+    play("site.yml", "--tags", "slots,gunicorn,app,nginx,fail2ban", flask_apps=apps)
     before = processes(host)
-    assert "changed=0" in play("site.yml", "--tags", "gunicorn,app,nginx,fail2ban", flask_apps=apps)
+    assert "changed=0" in play("site.yml", "--tags", "slots,gunicorn,app,nginx,fail2ban", flask_apps=apps)
     assert processes(host) == before
 
     deploy("right again")
     assert visitor.ask("https://hello.test/static/hello.txt").body == "right again\n"
     play("playbooks/rollback.yml", app="hello", flask_apps=apps)
     assert visitor.ask("https://hello.test/static/hello.txt").body == "ahead\n"
-    play("site.yml", "--tags", "gunicorn,app,nginx,fail2ban")
+    play("site.yml", "--tags", "slots,gunicorn,app,nginx,fail2ban")

@@ -10,10 +10,6 @@ import ipaddress
 #: The two slots of an app. One is live; the next release starts in the other.
 SLOTS = ("blue", "green")
 
-#: The application server that is installed in every virtual environment. Gunicorn before 27.0.1 loses requests with
-#: ``max_requests`` and keep-alive connections: 30 of 1,200 on 23.0.0, none on 27.0.1.
-SERVER_PACKAGE = "gunicorn==27.0.1"
-
 #: The environment variables that hold the URL of the app's database.
 DATABASE_VARIABLES = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URI")
 

@@ -293,6 +293,14 @@ APP_OPTIONS: dict[str, Option] = {
         minimum=1,
         maximum=3600,
     ),
+    "server": Option(
+        "str",
+        "Application server that runs the app.",
+        "gunicorn",
+        default="gunicorn",
+        # Each is a role with the file meta/server.yml.
+        choices=("gunicorn",),
+    ),
     "worker_class": Option(
         "str",
         "Class of the gunicorn workers. Use `sync` for code that is not thread-safe.",

@@ -12,7 +12,6 @@ from .names import (
     DATABASE_VARIABLES,
     GATE_ADDRESS,
     POOL_PORT,
-    SERVER_PACKAGE,
     SLOTS,
     is_address,
     is_wildcard,
@@ -85,8 +84,6 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         # Everything that can write the app's data, as systemctl patterns; also timers, which would restart a service.
         all_units=[f"{unit}@*", f"{unit}_process@*", f"{unit}_timer@*"],
         lock=f"{root}/.lock",
-        server_package=SERVER_PACKAGE,
-        server_config=f"/etc/gunicorn/{name}.conf.py",
         secrets_dir=f"/etc/flaskhost/{name}",
         # On the local socket, each host has its own database, so the migrations run on each host.
         database_per_host=record["database"] and "DATABASE_URL" not in own,
@@ -104,6 +101,23 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         environment=_environment(name, record),
     )
     return record
+
+
+def with_server(record: dict[str, Any], server: dict[str, str]) -> dict[str, Any]:
+    """Add what an app's roles have to know of its application server to a record.
+
+    Args:
+        record: the result of :func:`app_record` or :func:`sized`; not changed.
+        server: ``package`` and ``lock`` (the package pinned, and with its dependencies and all hashes),
+            ``documentation`` (a URL), ``config`` (the path of the settings) and ``command`` (the start command).
+
+    Returns:
+        The record with these values, each with the prefix ``server_``. Their placeholders are filled: ``{app}``, and
+        ``{release}``, the folder of the release in a slot, in which systemd replaces ``%i``.
+    """
+    name, release = record["name"], f"{record['slots']}/%i"
+    filled = {key: text.replace("{app}", name).replace("{release}", release) for key, text in server.items()}
+    return {**record, **{f"server_{key}": text for key, text in filled.items()}}
 
 
 def sized(record: dict[str, Any], size: dict[str, int]) -> dict[str, Any]:

@@ -138,6 +138,10 @@ class App:
         """Return a digest of the figures in the application server's settings, such as its workers."""
         return digest(server.figures(self.options["server_config"]))
 
+    def command(self) -> str:
+        """Return the start command in the current unit file of the slots."""
+        return server.command(server.read(self.slots.template)) if self.slots.template else ""
+
     def is_sized(self, record: Record) -> bool:
         """Check whether a release runs with its current share of the host's memory and cores."""
         old, new = record.memory_mb, self.options["memory_mb"]

@@ -69,7 +69,7 @@ class Flip:
                 self._take_settings(settings, server.read(options["server_config"]))
                 if not restart and self._resize(record):
                     self.app.store.write(record)
-            self.app.slots.start(slot, record.id, options["health"]["timeout"])
+            self.app.slots.start(slot, record.id, options["health"]["timeout"], self._command(record))
             self.app.slots.gate(slot, options["host"], options["health"], options["gate_address"], settle)
         except (ReleaseError, OSError) as error:
             self.app.slots.stop(slot)
@@ -86,11 +86,20 @@ class Flip:
         if text and server.read(settings) != text:
             atomic.write(settings, text, mode=0o644)
 
+    def _command(self, record: Record) -> str:
+        """Return the command that starts an earlier release; empty for a release that the current unit file fits.
+
+        Since then, the app may have changed to another application server.
+        """
+        if self.app.options["verb"] == "deploy":
+            return ""
+        return record.command or server.FIRST_COMMAND.format(slots=self.app.slots.links)
+
     def _resize(self, record: Record) -> bool:
-        """Note in a record the figures with which its release starts. Return whether they differ."""
-        new = self.app.size(), self.app.options["memory_mb"], self.app.options["drain"]
-        old = record.size, record.memory_mb, record.drain
-        record.size, record.memory_mb, record.drain = new
+        """Note in a record the figures and the command with which its release starts. Return whether they differ."""
+        new = self.app.size(), self.app.options["memory_mb"], self.app.options["drain"], self.app.command()
+        old = record.size, record.memory_mb, record.drain, record.command
+        record.size, record.memory_mb, record.drain, record.command = new
         return new != old
 
     def flip(self, record: Record, gated: bool) -> None:

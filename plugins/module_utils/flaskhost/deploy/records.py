@@ -40,6 +40,8 @@ class Record:
             started.
         memory_mb: memory limit of each of its processes, in MB.
         drain: seconds that each of them has to finish.
+        command: the command that starts its application server, as in a slot's unit; empty for a release of an earlier
+            version of Flaskhost.
         key_names: the further names of the generated signing key in its variables.
         release_command: the command that ran before it first went live.
         driver: the driver in its database URL; empty if the URL is the user's own, or of an earlier version of
@@ -68,6 +70,7 @@ class Record:
     size: str = ""
     memory_mb: int = 512
     drain: int = 30
+    command: str = ""
     key_names: list[str] = field(default_factory=list)
     release_command: str = ""
     driver: str = ""

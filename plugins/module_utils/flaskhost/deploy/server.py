@@ -12,6 +12,11 @@ from pathlib import Path
 
 #: The lines whose figures :mod:`apps.sizing` computes, in gunicorn's settings and in the slots' units.
 FIGURES = re.compile(r"^((?:workers|MemoryMax|MemorySwapMax) *=.*)\n?", re.MULTILINE)
+#: The start command in a slot's unit.
+COMMAND = re.compile(r"^ExecStart=(.*)$", re.MULTILINE)
+#: The start command of a release whose record has none, because an earlier version of Flaskhost built it. It can only
+#: be one of gunicorn.
+FIRST_COMMAND = "{slots}/%i/venv/bin/gunicorn --config {slots}/%i/server.conf.py ${{FLASK_APP}}"
 #: Part of its memory limit by which an app's share of the host can change without a restart. Adding an eighth app to
 #: seven takes an eighth of each share.
 SLACK = 0.2
@@ -33,6 +38,17 @@ def without_figures(paths: Iterable[str]) -> list[str]:
 def figures(path: str) -> list[str]:
     """Return the lines of a file that follow the host's size."""
     return FIGURES.findall(read(path))
+
+
+def command(unit: str) -> str:
+    """Return the start command in the text of a slot's unit; empty if there is none."""
+    found = COMMAND.search(unit)
+    return found[1] if found else ""
+
+
+def with_command(unit: str, wanted: str) -> str:
+    """Return the text of a slot's unit with another start command."""
+    return COMMAND.sub(lambda _found: f"ExecStart={wanted}", unit)
 
 
 def is_enough(old: int, new: int, follows_host: bool) -> bool:

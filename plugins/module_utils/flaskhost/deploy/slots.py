@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.flaskhost.apps.names import SLOTS
-from ansible.module_utils.flaskhost.deploy import drivers
+from ansible.module_utils.flaskhost.deploy import drivers, server
 from ansible.module_utils.flaskhost.deploy.hints import hint
 from ansible.module_utils.flaskhost.host import atomic
 from ansible.module_utils.flaskhost.host.journal import read_journal
@@ -208,13 +208,14 @@ class Slots:
         shown = self.run(["systemctl", "show", "--property=InvocationID,NRestarts", self.service(slot)])[1]
         return " ".join(sorted(shown.split()))
 
-    def start(self, slot: str, release: str, timeout: int) -> None:
+    def start(self, slot: str, release: str, timeout: int, command: str = "") -> None:
         """Start a release in a slot that is not live.
 
         Args:
             slot: the slot.
             release: the release.
             timeout: seconds that it can take to load.
+            command: the start command of its application server; empty for the one in the current unit file.
 
         Raises:
             ReleaseError: the service did not start; most likely, the app cannot be imported.
@@ -222,9 +223,9 @@ class Slots:
         self.stop(slot)
         self.links.mkdir(mode=0o755, exist_ok=True)
         atomic.link(self.links / slot, f"../releases/{release}")
-        self.start_again(slot, timeout, is_new=self._copy_unit(slot))
+        self.start_again(slot, timeout, is_new=self._copy_unit(slot, command))
 
-    def _copy_unit(self, slot: str) -> bool:
+    def _copy_unit(self, slot: str, command: str) -> bool:
         """Give a slot a copy of the current unit file. Return whether its unit file changed.
 
         A change to the template belongs to the next release. Without a copy, systemd would apply a lower memory limit
@@ -234,6 +235,7 @@ class Slots:
         if not self.template or not self.template.exists():
             return False
         copy, text = self.template.with_name(self.service(slot)), self.template.read_text(encoding="utf-8")
+        text = server.with_command(text, command) if command else text
         if copy.is_file() and copy.read_text(encoding="utf-8") == text:
             return False
         atomic.write(copy, text, mode=0o644)

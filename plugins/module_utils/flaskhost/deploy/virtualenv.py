@@ -214,7 +214,7 @@ class Builder:
             raise ReleaseError(
                 "Build the virtual environment",
                 f"{server_package} has no hashes to verify it with.",
-                "In the role app, pin the same version in files/server.txt and in server_package.",
+                "In the role of the application server, run make lock after a change of files/server.in.",
             )
         target = self.folder / self.key(requirements, extra_packages, server_package, app_dir)
         if is_whole(target):

@@ -91,7 +91,7 @@ def cure_for(said: str, otherwise: str) -> str:
 
 
 #: The sandbox for all commands of an app: slots, processes, timers, builds, release commands and run.yml. For its
-#: options, see ``man systemd.exec``. roles/gunicorn/templates/slot.service.j2 has the same list for the slots; a unit
+#: options, see ``man systemd.exec``. roles/slots/templates/slot.service.j2 has the same list for the slots; a unit
 #: test compares them.
 SANDBOX = (
     "NoNewPrivileges=yes",

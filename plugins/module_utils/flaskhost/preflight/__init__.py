@@ -43,12 +43,13 @@ from .postgres_values import questions as postgres_questions
 from .python_versions import check_python
 from .release_command import release_warnings
 from .report import Problem, Report, Unreadable, get, read, read_item
-from .role_options import check_role_options
+from .role_options import FORMER, check_role_options
 from .settings import SETTINGS, check_settings
 from .variables import placeholder_warnings
 from .wsgi_module import wsgi_warnings
 
 __all__ = [
+    "FORMER",
     "Problem",
     "Unreadable",
     "certbot_warnings",

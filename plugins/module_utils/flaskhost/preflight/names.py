@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from .role_options import FORMER
+
 #: Variables of Ansible itself, and names that users give to secrets.
 _FOREIGN = re.compile(r"_.*|ansible_.*|vault_.*|molecule_.*")
 #: Ansible's own variables without one of these prefixes.
@@ -35,6 +37,9 @@ def warnings(names: Iterable[str], known: Iterable[str], wired: Iterable[str], p
     found = []
     for name in sorted({str(name) for name in names} - set(known) - wired - _ANSIBLE):
         if _FOREIGN.fullmatch(name):
+            continue
+        if name in FORMER:
+            found.append(f"The variable {name} is now {FORMER[name]}. The former name still works. Please rename it.")
             continue
         near = next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), "")
         if near:

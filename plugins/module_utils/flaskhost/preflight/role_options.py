@@ -37,6 +37,10 @@ EGRESS_OPTIONS = {
 }
 
 
+#: The former names of options, which the wiring still reads, and their present names.
+FORMER = {"gunicorn_journal_max_use": "slots_journal_max_use", "gunicorn_socket_group": "slots_socket_group"}
+
+
 class Rule(NamedTuple):
     """The rule for an option's text, or for each entry of its list.
 
@@ -276,8 +280,6 @@ RULES: dict[str, Rule] = {
     "base_journal_max_use": Rule(r"[1-9][0-9]{0,11}[KMGT]?", "a size, such as 500M or 2G", "500M"),
     "base_packages": Rule(_PACKAGE, "the name of a package", ["htop"]),
     "base_restart_never": Rule(_restart_fault, "", [r"^docker"]),
-    "gunicorn_journal_max_use": Rule(r"[1-9][0-9]{0,11}[KMGT]?", "a size, such as 100M or 1G", "100M"),
-    "gunicorn_socket_group": Rule(_ACCOUNT, "the name of a group", "www-data"),
     "hardening_allowed_modules": Rule(_MODULE, "the name of a kernel module", ["usb-storage"]),
     "hardening_audit_rules": Rule(_audit_fault, "", ["-w /etc/shop -p wa -k shop"]),
     "hardening_blocked_modules": Rule(_MODULE, "the name of a kernel module", ["usb-storage"]),
@@ -298,6 +300,8 @@ RULES: dict[str, Rule] = {
     "python_downloads_json_url": Rule(mirror_fault, "", "https://packages.internal.test/download-metadata.json"),
     "python_index_url": Rule(index_fault, "", "https://packages.internal.test/simple/"),
     "python_mirror": Rule(mirror_fault, "", "https://packages.internal.test/python-build-standalone"),
+    "slots_journal_max_use": Rule(r"[1-9][0-9]{0,11}[KMGT]?", "a size, such as 100M or 1G", "100M"),
+    "slots_socket_group": Rule(_ACCOUNT, "the name of a group", "www-data"),
 }
 
 #: The ranges of numbers, by option name.
