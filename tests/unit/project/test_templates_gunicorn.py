@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from loading import ROOT
 from nginx_config import nginx, proxied, site
@@ -148,6 +149,7 @@ def test_database_connections_are_not_inherited(loaded: bool, monkeypatch: pytes
 
 
 def test_each_app_has_a_file_of_its_own_that_is_checked() -> None:
+    init_plugin_loader([])  # without this, Ansible finds no lookup plugin
     loader = DataLoader()
     loader.set_basedir(str(ROOT / "roles/gunicorn"))
     known = loader.load_from_file(str(ROOT / "roles/gunicorn/vars/main.yml"), trusted_as_template=True)

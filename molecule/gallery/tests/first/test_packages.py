@@ -36,7 +36,7 @@ def test_pins_from_2021_are_installed_as_they_are(host, visitor):
     assert (found["werkzeug"], found["jinja2"], found["markupsafe"]) == ("1.0.1", "2.11.3", "1.1.1")
 
 
-def test_extension_in_c_was_compiled_on_the_host(visitor):
+def test_packages_of_the_source_were_built_on_the_host(host, visitor):
     assert visitor.ask("https://abacus.test/?n=1.5&n=2.25").json == {"about": "three", "compiled": True, "sum": 3.75}
     # What the build of the editable package has written beside the code belongs to root, as the code does.
     code = "/srv/abacus/current/src/vendor/words"
