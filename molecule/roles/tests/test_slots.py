@@ -15,5 +15,7 @@ def test_slots(host):
 
 def test_journal_of_an_app_takes_as_much_as_it_may(host):
     host.run_expect([0], "systemd-run --quiet --wait --property=LogNamespace=flask-shop echo a line of a test")
-    said = host.run("journalctl --sync; journalctl --namespace='*' --no-pager --identifier=systemd-journald").stdout
+    # This waits until the journald of the namespace has started.
+    host.run_expect([0], "journalctl --namespace=flask-shop --sync")
+    said = host.run("journalctl --namespace='*' --no-pager --identifier=systemd-journald").stdout
     assert "max 37M" in said.replace("37.0M", "37M")
