@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,20 @@ def test_the_journal_shows_a_problem_as_an_error() -> None:
     for environment, wanted in (({}, "One. Two.\n"), ({failures.UNIT: "x"}, "<3>One. Two.\n")):
         done = subprocess.run([sys.executable, "-S", "-c", code], env=environment, capture_output=True, check=False)
         assert done.stderr.decode() == wanted
+
+
+def test_of_errors_without_end_the_end_is_kept() -> None:
+    script = "head --bytes=50000000 /dev/zero | tr '\\0' x >&2; echo the end >&2; echo out; exit 3"
+    status, out, errors = command.run(["sh", "-c", script], environment={"PATH": "/usr/bin:/bin"})
+    assert (status, out) == (3, "out\n")
+    assert len(errors) == command.LONGEST_ERRORS
+    assert errors.endswith("x" * 100 + "the end\n")
+
+
+def test_what_a_killed_program_has_left_behind_is_not_waited_for() -> None:
+    began = time.monotonic()
+    script = "echo why >&2; sleep 20 & sleep 20"
+    status, _out, errors = command.run(["sh", "-c", script], environment={"PATH": "/usr/bin:/bin"}, timeout=0.5)
+    assert status == command.TIMED_OUT
+    assert errors == "why\n\nsh timed out after 0.5 s."
+    assert time.monotonic() - began < 15

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 #: The shell's exit statuses for a program that does not exist, and for timeout(1).
 MISSING, TIMED_OUT = 127, 124
+#: Maximum number of bytes of a program's error output that are kept. A tenant's function can print warnings without end
+#: (``RAISE WARNING``), which psql and pg_restore pass on there.
+LONGEST_ERRORS = 1024**2
 
 
 def run(
@@ -37,34 +43,59 @@ def run(
         identity: the options ``user``, ``group`` and ``extra_groups`` of :class:`subprocess.Popen`.
 
     Returns:
-        Its exit status, output and error output: :data:`MISSING` if it cannot be started, :data:`TIMED_OUT` if it was
-        killed at the time limit.
+        Its exit status, its output and the end of its error output. The status is :data:`MISSING` if it cannot be
+        started, and :data:`TIMED_OUT` if it was killed at the time limit.
     """
     if stream is not None:
         source: dict[str, Any] = {"stdin": stream}
     else:
         source = {"stdin": subprocess.DEVNULL} if data is None else {"input": data.encode("utf-8", "replace")}
+    errors = bytearray()
     try:
-        done = subprocess.run(  # noqa: S603 - a list of arguments, no shell
-            [*before, *(str(item) for item in command)],
-            check=False,
-            stdout=out or subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=tuple(pass_fds),
-            cwd="/",
-            env=dict(environment),
-            timeout=timeout,
-            umask=0o077,
-            **source,
-            **(identity or {}),
-        )
-    except subprocess.TimeoutExpired as error:
+        with _end_of(errors) as error_output:
+            done = subprocess.run(  # noqa: S603 - a list of arguments, no shell
+                [*before, *(str(item) for item in command)],
+                check=False,
+                stdout=out or subprocess.PIPE,
+                stderr=error_output,
+                pass_fds=tuple(pass_fds),
+                cwd="/",
+                env=dict(environment),
+                timeout=timeout,
+                umask=0o077,
+                **source,
+                **(identity or {}),
+            )
+    except subprocess.TimeoutExpired:
         # Its error output until then explains why.
-        return TIMED_OUT, "", f"{_text(error.stderr)}\n{Path(command[0]).name} timed out after {timeout:g} s.".strip()
+        return TIMED_OUT, "", f"{_text(errors)}\n{Path(command[0]).name} timed out after {timeout:g} s.".strip()
     except OSError as error:
         return MISSING, "", f"{command[0]}: {error.strerror}"
-    return done.returncode, _text(done.stdout), _text(done.stderr)
+    return done.returncode, _text(done.stdout), _text(errors)
 
 
-def _text(data: bytes | None) -> str:
+@contextmanager
+def _end_of(kept: bytearray) -> Iterator[int]:
+    """Provide a descriptor to write to, and keep the end of what is written: :data:`LONGEST_ERRORS` bytes."""
+    reader, writer = os.pipe()
+
+    def read() -> None:
+        with os.fdopen(reader, "rb", buffering=0) as stream:
+            while data := stream.read(65536):
+                kept.extend(data)
+                del kept[:-LONGEST_ERRORS]
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    # A program that was killed can have left others behind that still have the descriptor, so it is not waited for.
+    wait: float | None = 1.0
+    try:
+        yield writer
+        wait = None
+    finally:
+        os.close(writer)
+        thread.join(wait)
+
+
+def _text(data: bytes | bytearray | None) -> str:
     return (data or b"").decode("utf-8", "replace")

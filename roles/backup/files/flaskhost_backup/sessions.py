@@ -31,6 +31,8 @@ from flaskhost_backup.tools import Done
 
 #: Time limit for a query of the catalog in seconds.
 ASK_SECONDS = 30.0
+#: Maximum size of a result in characters: some 100,000 tables, with a margin.
+LONGEST_RESULT = 64 * 1024**2
 #: Separator of columns in a result.
 SEPARATOR = "\x1f"
 #: The group of all session roles, which is listed in pg_hba.conf.
@@ -197,17 +199,25 @@ class Session:
         """
         stdin, stdout = _pipe(self.process.stdin), _pipe(self.process.stdout)
         lines: list[str] = []
+        size = 0
         guard = threading.Timer(timeout, self.process.kill)
         guard.start()
         try:
             stdin.write(f"{sql}\n\\echo {self.mark}\n")
             stdin.flush()
-            for line in stdout:
+            while line := stdout.readline(LONGEST_RESULT):
                 if line.strip() == self.mark:
                     return [item for item in lines if item]
                 lines.append(line.rstrip("\n"))
+                size += len(line)
+                if size > LONGEST_RESULT:
+                    # RAISE WARNING in a tenant's function, for example. Only the end explains anything.
+                    self.process.kill()
+                    lines = lines[-10:] if len(line) < LONGEST_RESULT else []
+                    lines.append(f"The result has more than {LONGEST_RESULT // 1024**2} MB.")
+                    break
         except BrokenPipeError:
-            lines = stdout.read().splitlines()
+            lines = stdout.read(LONGEST_RESULT).splitlines()
         finally:
             guard.cancel()
         raise explain(Done(3, "", "\n".join(lines)), f"PostgreSQL (database {self.login.database})")
