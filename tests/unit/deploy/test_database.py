@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,32 @@ def test_migrations_behind_a_link_are_not_read(tmp_path: Path) -> None:
     (app / "migrations/versions/b.py").symlink_to(tmp_path / "data/b.py")
     os.mkfifo(app / "migrations/versions/pipe.py")
     assert known_revisions(app) == {"a1"}
+
+
+def test_what_an_app_prints_is_not_kept_in_memory(psql: Make) -> None:
+    """A view named alembic_version can raise warnings until the time limit."""
+    script = "head --bytes=50000000 /dev/zero | tr '\\0' x >&2; echo 'ERROR:  the end' >&2; exit 3"
+    with pytest.raises(Unanswered, match="the end") as caught:
+        psql(f"cat > /dev/null; {script}").revision()
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_lock_that_is_never_answered_ends_the_deploy(psql: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of the app's in the place of PostgreSQL's would not end by itself."""
+    monkeypatch.setattr(database, "TIMEOUT", 0.1)
+    began = time.monotonic()
+    endless = psql("while echo 'WARNING:  of a tenant'; do sleep 0.01; done")
+    with pytest.raises(ReleaseError) as caught, endless.lock("deploys", timeout=1):
+        pytest.fail("it is not locked")
+    assert time.monotonic() - began < 20
+    assert caught.value.reason == "PostgreSQL reports: " + "\n".join(["WARNING:  of a tenant"] * 3)
+
+
+def test_functions_of_the_app_are_not_called(psql: Make, tmp_path: Path) -> None:
+    found = psql(f"cat > {tmp_path}/asked; echo x")
+    for ask in (found.time, found.has_tables, found.identity):
+        ask()
+        assert (tmp_path / "asked").read_text().startswith("SET search_path = pg_catalog;\n")
+    # The table is where the app's migrations have made it.
+    found.revision()
+    assert "search_path" not in (tmp_path / "asked").read_text()

@@ -7,18 +7,23 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from ansible.module_utils.flaskhost.apps.names import POOL_PORT
 from ansible.module_utils.flaskhost.host import tree
+from ansible.module_utils.flaskhost.host.command import end_of
 from ansible.module_utils.flaskhost.host.runner import STILL, ReleaseError, tail
 
 #: Time limit for a connection, and for a catalog query, in seconds.
 TIMEOUT = 10
+#: Functions and operators are PostgreSQL's own. An app can put its own ones before these for its role.
+_PATH = "SET search_path = pg_catalog;\n"
+#: Maximum number of characters that are kept while waiting for the lock.
+_LONGEST_ANSWER = 10_000
 #: The parts of a connection URL and their libpq environment variables.
 _VARIABLES = {
     "host": "PGHOST",
@@ -113,7 +118,7 @@ class Database:
         """Whether PostgreSQL can be queried: the URL is valid, and a client is installed."""
         return bool(self.variables and self.command)
 
-    def _start(self, who: str, errors: int | IO[str] = subprocess.STDOUT) -> subprocess.Popen[str]:
+    def _start(self, who: str, errors: int = subprocess.STDOUT) -> subprocess.Popen[str]:
         return subprocess.Popen(  # noqa: S603 - the arguments are constants
             [*self.command, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"],
             env={
@@ -142,9 +147,11 @@ class Database:
         """
         question = (
             "SELECT CASE WHEN to_regclass('alembic_version') IS NULL THEN 'SELECT NULL WHERE false'"
-            " ELSE 'SELECT version_num FROM alembic_version ORDER BY 1' END \\gexec\n"
+            # Alembic has a row for each branch.
+            " ELSE 'SELECT left(version_num::text, 100) FROM alembic_version ORDER BY 1 LIMIT 20' END \\gexec\n"
         )
-        return ",".join(self._ask("reads the schema revision", question).split())
+        # The table is in a schema of the app's choice. All other queries see only PostgreSQL's own functions.
+        return ",".join(self._ask("reads the schema revision", question, path="").split())
 
     def time(self) -> str:
         """Read the time from the database server's clock, which point-in-time recovery uses.
@@ -192,22 +199,28 @@ class Database:
         )
         return self._ask("reads the database's identity", question).strip()
 
-    def _ask(self, who: str, question: str) -> str:
-        """Run one query; the result is empty if the app does not use PostgreSQL."""
+    def _ask(self, who: str, question: str, path: str = _PATH) -> str:
+        """Run one query; the result is empty if the app does not use PostgreSQL.
+
+        Everything in the database is the app's, so time and memory are limited.
+        """
         if not self.meant:
             return ""
         if not self.there:
             raise Unanswered("psql is not installed" if self.variables else "psql does not understand its URL")
         # Keep warnings out of the result, such as PostgreSQL's warning about an updated collation.
-        process = self._start(who, errors=subprocess.PIPE)
-        try:
-            out, err = process.communicate(f"SET statement_timeout = '{TIMEOUT}s';\n{question}", timeout=3 * TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise Unanswered(f"no response within {3 * TIMEOUT} s") from None
+        request = f"{path}SET statement_timeout = '{TIMEOUT}s';\n{question}"
+        kept = bytearray()
+        with end_of(kept) as errors:
+            process = self._start(who, errors=errors)
+            try:
+                out, _ = process.communicate(request, timeout=3 * TIMEOUT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                raise Unanswered(f"no response within {3 * TIMEOUT} s") from None
         if process.returncode:
-            raise Unanswered(f"PostgreSQL reports: {tail(err, 3) or 'nothing'}")
+            raise Unanswered(f"PostgreSQL reports: {tail(kept.decode('utf-8', 'replace'), 3) or 'nothing'}")
         return out
 
     @contextmanager
@@ -227,7 +240,10 @@ class Database:
             yield
             return
         process = self._start(who)
-        request = f"SET lock_timeout = '{timeout}s';\nSELECT pg_advisory_lock({self.key});\n\\echo locked\n"
+        request = f"{_PATH}SET lock_timeout = '{timeout}s';\nSELECT pg_advisory_lock({self.key});\n\\echo locked\n"
+        # The server's own limit applies to the lock only.
+        guard = threading.Timer(timeout + 3 * TIMEOUT, process.kill)
+        guard.start()
         try:
             if process.stdin:
                 with suppress(BrokenPipeError):
@@ -237,11 +253,13 @@ class Database:
             for line in process.stdout or ():
                 if line.strip() == "locked":
                     break
-                answer += line
+                answer = (answer + line)[-_LONGEST_ANSWER:]
             else:
                 raise ReleaseError("Lock the database", *_refusal(answer, timeout))
+            guard.cancel()
             yield
         finally:
+            guard.cancel()
             process.kill()
             process.communicate()
 

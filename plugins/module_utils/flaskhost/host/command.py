@@ -52,7 +52,7 @@ def run(
         source = {"stdin": subprocess.DEVNULL} if data is None else {"input": data.encode("utf-8", "replace")}
     errors = bytearray()
     try:
-        with _end_of(errors) as error_output:
+        with end_of(errors) as error_output:
             done = subprocess.run(  # noqa: S603 - a list of arguments, no shell
                 [*before, *(str(item) for item in command)],
                 check=False,
@@ -75,8 +75,12 @@ def run(
 
 
 @contextmanager
-def _end_of(kept: bytearray) -> Iterator[int]:
-    """Provide a descriptor to write to, and keep the end of what is written: :data:`LONGEST_ERRORS` bytes."""
+def end_of(kept: bytearray) -> Iterator[int]:
+    """Provide a descriptor for a program's output, of which only the end is kept.
+
+    Args:
+        kept: receives the last :data:`LONGEST_ERRORS` bytes. They are complete after the block.
+    """
     reader, writer = os.pipe()
 
     def read() -> None:
