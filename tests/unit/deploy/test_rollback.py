@@ -150,8 +150,9 @@ class Schema:
         self.set("one")
         psql = site.folder / "psql"
         psql.write_text(
-            f"#!/bin/sh\nread first\nread second\ncase $second in *advisory*) echo; read third; echo locked; cat;;\n"
-            f"*) cat {self.revision} || {{ echo no pg_hba.conf entry >&2; exit 2; }};; esac\n",
+            "#!/bin/sh\nwhile read -r line; do\n"
+            "case $line in *advisory*) echo; read -r line; echo locked; cat; exit;; esac; done\n"
+            f"cat {self.revision} || {{ echo no pg_hba.conf entry >&2; exit 2; }}\n",
             encoding="utf-8",
         )
         psql.chmod(0o755)
