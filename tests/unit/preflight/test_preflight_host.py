@@ -287,7 +287,7 @@ libjpeg-dev:
 
 @pytest.mark.parametrize(
     ("lists", "unknown"),
-    [("        500 http://deb.debian.org/debian bookworm/main amd64 Packages\n", ["lippq-dev"]), ("", [])],
+    [("        500 http://mirror.test/debian bookworm/main amd64 Packages\n", ["lippq-dev"]), ("", [])],
 )
 def test_debian_packages_are_looked_up_where_the_host_has_lists(lists: str, unknown: list[str]) -> None:
     calls: list[list[str]] = []
