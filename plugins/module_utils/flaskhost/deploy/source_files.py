@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import lockfiles
+from ansible.module_utils.flaskhost.deploy import lockfiles, toml
 from ansible.module_utils.flaskhost.deploy.selection import LONGEST_LOCK, LONGEST_SETTINGS
 from ansible.module_utils.flaskhost.deploy.sources.archives import read_text
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
@@ -51,8 +50,8 @@ def find_requirements(folder: Path, named: str = "", top: Path | None = None) ->
 
 def _has_dependencies(path: Path) -> bool:
     try:
-        return bool(tomllib.loads(read_lock(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
-    except (tomllib.TOMLDecodeError, RecursionError, AttributeError):
+        return bool(toml.loads(read_lock(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
+    except (toml.Damaged, AttributeError):
         return False
 
 
@@ -119,8 +118,8 @@ def read_toml(path: Path, longest: int = LONGEST_SETTINGS) -> dict[str, Any]:
     except OSError:
         return {}
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
+        return toml.loads(text)
+    except toml.Damaged:
         return {"damaged": text}
 
 
