@@ -432,3 +432,11 @@ def test_ten_links_over_each_other_and_loops_are_taken(tmp_path: Path) -> None:
     (tmp_path / "l10").symlink_to("../x")
     with pytest.raises(ReleaseError, match=r"is a link to .*, outside the source"):
         archives.check_tree(run_command, tmp_path, set())
+
+
+def test_one_link_again_and_again_does_not_hide_where_it_ends(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "here").symlink_to("d")
+    (tmp_path / "out").symlink_to(f"{'here/../' * 45}../../etc/passwd")
+    with pytest.raises(ReleaseError, match=r"^Unpack the code: out is a link to .*outside the source"):
+        archives.check_tree(run_command, tmp_path, set())

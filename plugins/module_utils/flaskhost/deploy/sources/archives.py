@@ -265,8 +265,8 @@ def _stays(name: str, folder: str, inside: Path) -> bool:
             rest += reversed(target.split("/"))
         if steps > _MOST_STEPS or followed > _MOST_LINKS:
             if steps <= _MOST_STEPS and len(links) <= _MOST_LINKS // 2:
-                # A loop, which leads nowhere.
-                return True
+                # Few links, again and again: a loop, or a way round that this finds quickly.
+                return Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(inside)
             reason = f"{name} is a link over too many other links."
             raise ReleaseError("Unpack the code", reason, "Let it lead to its file or folder directly.")
     return Path(here).is_relative_to(inside)
