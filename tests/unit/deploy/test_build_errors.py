@@ -228,3 +228,10 @@ Python>=3.12, we can conclude that django==6.0 cannot be used.
 @pytest.mark.parametrize("said", ["", "error: No solution found when resolving dependencies\n", "Connection refused"])
 def test_any_other_failure_is_not_explained(said: str) -> None:
     assert explain(said, "3.11") is None
+
+
+def test_a_tag_with_thousands_of_digits_is_no_version() -> None:
+    said = f"only found wheels for `x` (v1) with the following Python tags: `cp3{'1' * 5000}`, `cp312`\n"
+    found = explain(said, "3.13")
+    assert found
+    assert found.reason == "x 1 has wheels for Python 3.12, but not for 3.13."

@@ -430,3 +430,11 @@ def test_no_marker_keeps_root_busy(unit: str) -> None:
     with contextlib.suppress(ReleaseError):
         pins.read(lines("pylock.toml", text), "pylock.toml", Path("/x"), Path("/x"))
     assert time.monotonic() - began < 10
+
+
+def test_a_million_default_groups_do_not_keep_root_busy() -> None:
+    groups = ", ".join(f'"g{number}"' for number in range(50_000))
+    text = f'lock-version = "1.0"\ndefault-groups = [{groups}]\n' + '[[packages]]\nname = "a"\nversion = "1"\n' * 500
+    began = time.process_time()
+    assert lockfiles.lines("pylock.toml", text, Selection()) == ["a==1"] * 500
+    assert time.process_time() - began < 10

@@ -280,3 +280,26 @@ def test_groups_of_the_project_decide_what_is_taken_from_its_lock_and_nothing_el
     for text in ("[dependency-groups]\nb = []\n", "not = [toml", "tool = 1\n"):
         workshop.requirements(text, "pyproject.toml")
         assert workshop.key(requirements) == key
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"requirements.txt": "".join(f"-rmore/{number}\n" for number in range(1000))},
+        {"requirements.txt": "-r more/1\n" * 1000},
+        {"requirements.txt": "-r a.txt\n-r b.txt\n-r c.txt\n", **dict.fromkeys(["a.txt", "b.txt", "c.txt"], "#" * 900)},
+        {"requirements.txt": "-r a.txt\n", "a.txt": "-r b.txt\n" + "#" * 900, "b.txt": "-r c.txt\n" + "#" * 900},
+    ],
+    ids=["many files", "many lines", "many bytes", "many bytes in a chain"],
+)
+def test_files_that_include_each_other_do_not_fill_roots_memory(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]
+) -> None:
+    monkeypatch.setattr(source_files, "LONGEST_LOCK", 1500)
+    for number in range(1000):
+        (workshop.code / "more").mkdir(exist_ok=True)
+        (workshop.code / "more" / str(number)).touch()
+    for name, text in files.items():
+        (workshop.code / name).write_text(text)
+    with pytest.raises(ReleaseError, match="includes more than 200 files or"):
+        source_files.included(workshop.code / "requirements.txt")

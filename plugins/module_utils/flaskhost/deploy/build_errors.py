@@ -216,7 +216,8 @@ def _output(said: str) -> str:
 
 def _pythons(tags: str) -> list[str]:
     """Return the versions in a list of ABI tags, such as ``cp36m, cp310``."""
-    return [*dict.fromkeys(f"{major}.{minor}" for major, minor in re.findall(r"\b(?:cp|py)(\d)(\d+)\w*", tags))]
+    found = re.findall(r"\b(?:cp|py)(\d)(\d{1,3})(?!\d)", tags)
+    return [*dict.fromkeys(f"{major}.{minor}" for major, minor in found)]
 
 
 def _instead(versions: list[str]) -> str:

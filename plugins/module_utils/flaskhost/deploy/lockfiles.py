@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ansible.module_utils.flaskhost.deploy import toml
 from ansible.module_utils.flaskhost.deploy.pins import STEP, normalized
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 
@@ -76,7 +76,7 @@ def declared(name: str, text: str) -> tuple[set[str], set[str]]:
 
 def _parse(name: str, text: str) -> Any:
     def load() -> Any:
-        data = json.loads(text) if kind(name) == "Pipfile.lock" else tomllib.loads(text)
+        data = json.loads(text) if kind(name) == "Pipfile.lock" else toml.loads(text)
         if not isinstance(data, dict):
             raise TypeError("no table")
         return data
@@ -111,8 +111,9 @@ def _pylock(data: dict[str, Any], selection: Selection) -> Iterator[str]:
             f"pylock.toml has the lock-version {version}, but Flaskhost reads 1.x.", "Lock again: pylock.toml 1.0."
         )
     groups = [*data.get("default-groups", []), *selection.groups]
+    chosen = _chosen(selection.extras, groups)
     for package in data.get("packages", []):
-        marker = _decided("pylock.toml", package.get("marker", ""), selection.extras, groups)
+        marker = _decided("pylock.toml", package.get("marker", ""), chosen)
         name = package["name"]
         if vcs := package.get("vcs"):
             if vcs["type"] != "git":
@@ -145,7 +146,7 @@ def _poetry(data: dict[str, Any], selection: Selection) -> Iterator[str]:
             "Lock again with Poetry 2 ('poetry lock'), or run 'poetry export -f requirements.txt --output "
             "requirements.txt' and set requirements to that file.",
         )
-    wanted = ["main", *map(normalized, selection.groups)]
+    wanted, extras = ["main", *map(normalized, selection.groups)], _chosen(selection.extras)
     for package in data.get("package", []):
         markers = package.get("markers", "")
         chosen = [group for group in package["groups"] if normalized(group) in wanted]
@@ -153,7 +154,7 @@ def _poetry(data: dict[str, Any], selection: Selection) -> Iterator[str]:
             continue
         texts = [markers] if isinstance(markers, str) else [markers.get(group, "") for group in chosen]
         marker = "" if "" in texts else " or ".join(f"({text})" for text in texts) if texts[1:] else texts[0]
-        marker = _decided("poetry.lock", marker, selection.extras, ())
+        marker = _decided("poetry.lock", marker, extras)
         source, name = package.get("source", {}), package["name"]
         hashes = [item["hash"] for item in package.get("files", [])]
         match source.get("type", "legacy"):
@@ -184,7 +185,7 @@ def _pdm(data: dict[str, Any], selection: Selection) -> Iterator[str]:
     for package in data.get("package", []):
         if not wanted & {normalized(group) for group in package["groups"]}:
             continue
-        name, marker = package["name"], _decided("pdm.lock", package.get("marker", ""), (), ())
+        name, marker = package["name"], _decided("pdm.lock", package.get("marker", ""), _chosen())
         hashes = [item["hash"] for item in package.get("files", [])]
         if "git" in package:
             yield _git(name, package["git"], package["revision"], package.get("subdirectory"), marker)
@@ -203,7 +204,7 @@ def _pipenv(data: dict[str, Any], selection: Selection) -> Iterator[str]:
     for category in ("default", *selection.groups):
         found: dict[str, Any] = next((data[key] for key in data if normalized(key) == normalized(category)), {})
         for name, package in found.items():
-            marker = _decided("Pipfile.lock", package.get("markers", ""), (), ())
+            marker = _decided("Pipfile.lock", package.get("markers", ""), _chosen())
             hashes = package.get("hashes", [])
             if "git" in package:
                 yield _git(name, package["git"], package["ref"], package.get("subdirectory"), marker)
@@ -242,9 +243,13 @@ _DECLARED: dict[str, Callable[[dict[str, Any]], tuple[Iterable[str], Iterable[st
 # -- their lines ----------------------------------------------------------------------------------------------------
 
 
-def _decided(lock: str, marker: str, extras: Iterable[str], groups: Iterable[str]) -> str:
+def _chosen(extras: Iterable[str] = (), groups: Iterable[str] = ()) -> dict[str, set[str]]:
+    """Return what is installed, for :func:`_decided`. Once for a file, which can name a million default groups."""
+    return {"extras": set(map(normalized, extras)), "dependency_groups": set(map(normalized, groups))}
+
+
+def _decided(lock: str, marker: str, chosen: dict[str, set[str]]) -> str:
     """Replace the parts of a marker that name extras or groups: which of them are installed is known."""
-    chosen = {"extras": set(map(normalized, extras)), "dependency_groups": set(map(normalized, groups))}
 
     def decide(match: re.Match[str]) -> str:
         name = match["extra"] if match["item"] is None else match["item"]

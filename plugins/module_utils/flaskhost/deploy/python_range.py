@@ -6,23 +6,25 @@ The files are part of the source: each is read up to a limit, and a range that i
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible.module_utils.flaskhost.deploy import lockfiles, source_files
+from ansible.module_utils.flaskhost.deploy import lockfiles, source_files, toml
 from ansible.module_utils.flaskhost.deploy.selection import LONGEST_LOCK, LONGEST_SETTINGS, project_folder
 
 #: One condition of a range: PEP 440, and Poetry's caret and tilde. A pre-release counts as its release.
 _CONDITION = re.compile(
     r"(?P<sign>===|==|!=|>=|<=|~=|>|<|\^|~)?\s*v?(?P<version>\d+(?:\.\d+){0,3})(?P<any>(?:\.[*xX])?)"
-    r"(?:[._-]?(?:a|b|c|rc|alpha|beta|dev|post)[._-]?\d*)*(?![\w.])"
+    # Possessive, as a separator can belong to either of two parts: else some forty of them would take for ever.
+    r"(?:[._-]?(?:alpha|beta|a|b|c|rc|dev|post)[._-]?\d*)*+(?![\w.])"
 )
 #: Patch levels that are tried if only the minor version is known.
 _PATCHES = range(60)
 #: Minor versions of Python 3 that a message can suggest.
 _MINORS = range(10, 21)
+#: Characters of a range that is read. A longer one is not understood.
+_LONGEST = 500
 #: Characters of a range that a message shows.
 _LONGEST_SHOWN = 60
 
@@ -84,6 +86,8 @@ def is_met(text: str, version: str) -> bool:
         text: the range, such as ``>=3.11,<4`` or ``^3.11``.
         version: the version. Without a patch level, it is enough that some patch level is inside.
     """
+    if len(text) > _LONGEST:
+        return True
     numbers = tuple(map(int, version.split(".")))
     tried = [numbers] if len(numbers) > 2 else [(*numbers, patch) for patch in _PATCHES]
     return any(_is_inside(text, item) for item in tried)
@@ -145,8 +149,8 @@ def _of_lock(kind: str, text: str) -> str:
 
 def _parse(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text[:LONGEST_LOCK])
-    except (tomllib.TOMLDecodeError, RecursionError):
+        return toml.loads(text[:LONGEST_LOCK])
+    except toml.Damaged:
         return {}
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.deploy import toml
 from ansible.module_utils.flaskhost.deploy.pins import logical_lines, normalized
 from ansible.module_utils.flaskhost.deploy.selection import Selection
 from ansible.module_utils.flaskhost.host import atomic
@@ -35,7 +35,7 @@ def direct_requirements(texts: dict[Path, str], selection: Selection) -> list[st
 
 def _of_project(text: str, selection: Selection) -> list[str]:
     try:
-        data = tomllib.loads(text)
+        data = toml.loads(text)
         project = data["project"]
         tables = [
             [project.get("dependencies", [])],
@@ -43,7 +43,7 @@ def _of_project(text: str, selection: Selection) -> list[str]:
             [part for name, part in data.get("dependency-groups", {}).items() if name in selection.groups],
         ]
         entries: list[Any] = [entry for table in tables for part in table for entry in part]
-    except (tomllib.TOMLDecodeError, RecursionError, KeyError, TypeError, AttributeError):
+    except (toml.Damaged, KeyError, TypeError, AttributeError):
         return []
     return [entry for entry in entries if isinstance(entry, str)]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ansible.module_utils.flaskhost.deploy import lockfiles
+from ansible.module_utils.flaskhost.deploy import lockfiles, toml
 from ansible.module_utils.flaskhost.deploy.pins import STEP, normalized
 from ansible.module_utils.flaskhost.deploy.sources.archives import read_text
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
@@ -132,8 +131,8 @@ def read_project(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(read_text(path, LONGEST_SETTINGS, STEP))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return toml.loads(read_text(path, LONGEST_SETTINGS, STEP))
+    except toml.Damaged as error:
         raise ReleaseError(STEP, f"pyproject.toml is damaged: {error}.", "Correct it.") from None
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.flaskhost.deploy import lockfiles
+from ansible.module_utils.flaskhost.deploy import lockfiles, toml
 from ansible.module_utils.flaskhost.deploy.selection import LONGEST_LOCK, LONGEST_SETTINGS
 from ansible.module_utils.flaskhost.deploy.sources.archives import read_text
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
@@ -17,6 +16,8 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError
 #: The files that can pin the dependencies, in order. Many repositories have a requirements.txt beside the lock file of
 #: another tool than uv: for them, Flaskhost has always used it.
 CANDIDATES = ("uv.lock", "requirements.txt", *lockfiles.FORMATS, "pyproject.toml")
+#: Maximum number of lines that include another file. All files together can be as long as one lock file.
+_MOST_INCLUDED = 200
 #: Patterns, by the file's name, of entries that install code from the source itself (`-e .`, `./library`, a path
 #: source). The project itself in its own lock does not count.
 LOCAL_CODE = {
@@ -51,8 +52,8 @@ def find_requirements(folder: Path, named: str = "", top: Path | None = None) ->
 
 def _has_dependencies(path: Path) -> bool:
     try:
-        return bool(tomllib.loads(read_lock(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
-    except (tomllib.TOMLDecodeError, RecursionError, AttributeError):
+        return bool(toml.loads(read_lock(path, LONGEST_SETTINGS)).get("project", {}).get("dependencies"))
+    except (toml.Damaged, AttributeError):
         return False
 
 
@@ -119,8 +120,8 @@ def read_toml(path: Path, longest: int = LONGEST_SETTINGS) -> dict[str, Any]:
     except OSError:
         return {}
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
+        return toml.loads(text)
+    except toml.Damaged:
         return {"damaged": text}
 
 
@@ -133,17 +134,23 @@ def included(requirements: Path, top: Path | None = None) -> list[Path]:
     """Return the files that a requirements file includes with -r or -c, recursively and without duplicates.
 
     Raises:
-        ReleaseError: a file is outside of the source, where root could read what the app cannot.
+        ReleaseError: a file is outside of the source, where root could read what the app cannot; or there are too many.
     """
     found: list[Path] = []
+    lines = length = 0
     inside = (top or requirements.parent).resolve()
     queue = [] if requirements.suffix in (".lock", ".toml") else [requirements]
     while queue:
         here = queue.pop()
-        for line in read_lock(here).splitlines():
+        text = read_lock(here)
+        length += len(text)
+        for line in text.splitlines():
             match = re.match(r"\s*(?:-[rc][\s=]*|--(?:requirement|constraint)[\s=]+)(\S+)", line)
             if not match or "://" in match.group(1):
                 continue
+            lines += 1
+            if lines > _MOST_INCLUDED:
+                break
             path = Path(os.path.realpath(here.parent / match.group(1)))
             if not path.is_relative_to(inside):
                 raise ReleaseError(
@@ -154,4 +161,10 @@ def included(requirements: Path, top: Path | None = None) -> list[Path]:
             if path.is_file() and path not in found and path != requirements.resolve():
                 found.append(path)
                 queue.append(path)
+        if lines > _MOST_INCLUDED or length > LONGEST_LOCK:
+            raise ReleaseError(
+                "Build the virtual environment",
+                f"{requirements.name} includes more than {_MOST_INCLUDED} files or {LONGEST_LOCK >> 20} MB.",
+                "Put the packages into fewer files.",
+            )
     return sorted(found)

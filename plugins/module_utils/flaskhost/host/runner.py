@@ -16,20 +16,6 @@ Run = Callable[..., tuple[int, str, str]]
 STILL = "The previous release, if any, still serves."
 
 
-class ReleaseError(Exception):
-    """A release cannot continue.
-
-    Args:
-        step: the step that failed, as shown to the operator ("Build the virtual environment").
-        reason: what went wrong, with the last lines of the output.
-        cure: what to do next.
-    """
-
-    def __init__(self, step: str, reason: str, cure: str) -> None:
-        super().__init__(f"{step}: {reason}")
-        self.step, self.reason, self.cure = step, reason, cure
-
-
 #: Maximum number of bytes that are kept of the output of a command of an app; see :mod:`host.output`.
 LONGEST_OUTPUT = 4 * 1024**2
 #: Maximum number of characters of a line in a message.
@@ -42,8 +28,32 @@ def legible(line: str) -> str:
     """Return a line without control characters, which could steer a terminal. A long line loses its middle."""
     if len(line) > _LONGEST_LINE:
         line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
-    line = _ESCAPES.sub("", line)
-    return "".join(char if char.isprintable() or char == "\t" else "?" for char in line)
+    return _without_controls(line)
+
+
+def _without_controls(line: str) -> str:
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in _ESCAPES.sub("", line))
+
+
+def harmless(text: str) -> str:
+    """Return a text of several lines without control characters. Its long lines stay as they are."""
+    return "\n".join(_without_controls(line) for line in text.split("\n"))
+
+
+class ReleaseError(Exception):
+    """A release cannot continue.
+
+    Args:
+        step: the step that failed, as shown to the operator ("Build the virtual environment").
+        reason: what went wrong, with the last lines of the output.
+        cure: what to do next.
+    """
+
+    def __init__(self, step: str, reason: str, cure: str) -> None:
+        # Both can contain names and texts of the app's source.
+        reason, cure = ("\n".join(map(legible, text.split("\n"))) for text in (reason, cure))
+        super().__init__(f"{step}: {reason}")
+        self.step, self.reason, self.cure = step, reason, cure
 
 
 def tail(text: str, lines: int = 15) -> str:
@@ -248,6 +258,29 @@ def as_owner(run: Run, owner_file: str, what: str) -> str:
     return OWNERS_GROUP
 
 
+#: What must not be in a path that is a property of a unit: see :func:`_folder`.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+def _folder(path: str) -> str:
+    """Return the path of a working directory, which can contain names from the app's source.
+
+    systemd writes this property to the unit's file without any escaping, and reads the file again at the next
+    daemon-reload. A line break would add a line that root executes, such as ``ExecStopPost=+``. A backslash at the end
+    would remove the next line.
+
+    Raises:
+        ReleaseError: the path contains such a character.
+    """
+    if _UNSAFE.search(path):
+        raise ReleaseError(
+            "Run a command of the app",
+            f"the name of a folder has a control character or a backslash: {path!r}.",
+            "Rename the folder in the source.",
+        )
+    return path
+
+
 def sandboxed(
     command: list[str],
     *,
@@ -282,6 +315,9 @@ def sandboxed(
 
     Returns:
         The arguments of a ``systemd-run`` command that waits, and passes output and exit status through.
+
+    Raises:
+        ReleaseError: the working directory has a name that no unit may contain.
     """
     group = group or builder
     # A name by which stop_tasks finds the command if this process is killed and the command continues.
@@ -297,7 +333,7 @@ def sandboxed(
         *([] if builder else [f"LogNamespace=flask-{user}"]),
         *network(outbound=outbound),
         *([f"SupplementaryGroups={user}"] if group else []),
-        f"WorkingDirectory={directory}",
+        f"WorkingDirectory={_folder(directory)}",
         f"RuntimeMaxSec={timeout}",
         *(f"ReadWritePaths={path}" for path in writable),
         *(f"EnvironmentFile={path}" for path in environment_files),

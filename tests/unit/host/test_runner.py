@@ -1,0 +1,26 @@
+"""What a command in the sandbox is given, and what its errors show."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, sandboxed
+
+
+@pytest.mark.parametrize("name", ["x\nExecStopPost=+/usr/bin/touch pwned", "x\rUser=root", "x\\", "x\x7f", "x\0"])
+def test_no_name_of_a_folder_adds_a_line_to_a_unit(name: str) -> None:
+    # systemd writes the properties to a file as they are, and reads the file again at each daemon-reload.
+    with pytest.raises(ReleaseError, match="control character or a backslash"):
+        sandboxed(["true"], user="shop", root="/srv/shop", directory=f"/srv/shop/releases/1/src/{name}")
+
+
+def test_other_names_are_taken() -> None:
+    command = sandboxed(["true"], user="shop", root="/srv/shop", directory="/srv/shop/releases/1/src/ä b%s$c")
+    assert "--property=WorkingDirectory=/srv/shop/releases/1/src/ä b%s$c" in command
+
+
+def test_an_error_cannot_steer_the_terminal_or_fill_it() -> None:
+    error = ReleaseError("Build", "extra \x1b[2J\x1b]0;title\x07 \x9b2J\ufffd\nsecond\tline\n" + "m" * 10**6, "a\rb")
+    assert error.reason.splitlines()[:2] == ["extra ?]0;title? ?2J\ufffd", "second\tline"]
+    assert len(error.reason) < 2000
+    assert error.cure == "a?b"
+    assert "\x1b" not in str(error)
