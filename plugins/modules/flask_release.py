@@ -158,7 +158,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy.lock import Locked
 from ansible.module_utils.flaskhost.deploy.release import PHASES, Deployment
 from ansible.module_utils.flaskhost.host.output import limited
-from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, harmless
 
 #: Characters of a file's content that is masked in the output.
 SHORTEST = 4
@@ -266,7 +266,7 @@ def main() -> None:
         )
     _hide_keys(module, deployment)
     for warning in outcome.warnings:
-        module.warn(f"{options['app']}: {warning}")
+        module.warn(f"{options['app']}: {harmless(warning)}")
     result = asdict(outcome)
     result.pop("warnings")
     plan = result.pop("plan")

@@ -76,6 +76,7 @@ def test_it_runs_in_the_sandbox_of_builds(bench: Workbench) -> None:
     assert record
     assert seen[0][0] == BUILD_UID
     assert unit.properties["RuntimeMaxSec"] == ["77"]
+    assert unit.properties["TimeoutStopSec"] == ["10"]
     assert unit.properties["ReadWritePaths"] == [str(code)]
     assert unit.properties["WorkingDirectory"] == [str(code)]
     assert str(code) in unit.properties["BindPaths"]

@@ -196,7 +196,7 @@ def test_a_half_note_that_the_app_has_made_is_not_written_through(wanted: Site, 
     assert elsewhere.read_text(encoding="utf-8") == "kept"
 
 
-@pytest.mark.parametrize("damage", ["link", "folder", "pipe", "text", "list"])
+@pytest.mark.parametrize("damage", ["link", "folder", "pipe", "text", "list", "deep"])
 def test_a_note_that_the_app_has_replaced_harms_only_its_own_data(wanted: Site, damage: str, tmp_path: Path) -> None:
     wanted.deploy(setup_command="")
     path, elsewhere = wanted.root / "data" / NOTE, tmp_path / "elsewhere"
@@ -207,6 +207,7 @@ def test_a_note_that_the_app_has_replaced_harms_only_its_own_data(wanted: Site, 
         "pipe": lambda: os.mkfifo(path),
         "text": lambda: path.write_text("done"),
         "list": lambda: path.write_text("[]"),
+        "deep": lambda: path.write_text("[" * 5000),
     }[damage]()
     wanted.change({"shop.py": "app = 2\n"})
     (warning,) = wanted.deploy().warnings

@@ -144,3 +144,16 @@ def test_a_second_name_of_another_file_is_not_given_to_root(workshop: Workshop) 
     with pytest.raises(ReleaseError, match="is a hard link"):
         workshop.builder()._seal(target)
     assert target / "shadow" not in workshop.owners
+
+
+def test_a_package_with_many_names_is_read_once(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements, wheels = workshop.requirements("flask==3.1.3\n"), workshop.code / "wheels"
+    wheels.mkdir()
+    (wheels / "large.bin").write_bytes(b"large")
+    for number in range(100):
+        (wheels / f"link{number}.whl").symlink_to("large.bin")
+        (wheels / f"hard{number}.whl").hardlink_to(wheels / "large.bin")
+    seen: list[Path] = []
+    monkeypatch.setattr(virtualenv.archives, "file_digest", lambda path: (seen.append(path), "0" * 64)[1])
+    assert workshop.builder(wheelhouse=wheels).key(requirements, [], SERVER)
+    assert len(seen) == 1

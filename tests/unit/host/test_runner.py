@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.flaskhost.host.runner import ReleaseError, sandboxed
+from ansible.module_utils.flaskhost.host.runner import ReleaseError, harmless, sandboxed
 
 
 @pytest.mark.parametrize("name", ["x\nExecStopPost=+/usr/bin/touch pwned", "x\rUser=root", "x\\", "x\x7f", "x\0"])
@@ -24,3 +24,9 @@ def test_an_error_cannot_steer_the_terminal_or_fill_it() -> None:
     assert len(error.reason) < 2000
     assert error.cure == "a?b"
     assert "\x1b" not in str(error)
+
+
+def test_a_warning_cannot_steer_the_terminal_but_keeps_its_command() -> None:
+    command = "uv pip compile " + "a" * 5000
+    assert harmless(f"\x1b[2J\x9b {command}\nsecond") == f"? {command}\nsecond"
+    assert len(harmless("a" * 10**7)) == 10_000

@@ -46,7 +46,7 @@ class Setup:
         try:
             with tree.parent(self._path) as above, tree.regular_file(NOTE, above) as file:
                 found = json.loads(os.read(file, _LONGEST))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

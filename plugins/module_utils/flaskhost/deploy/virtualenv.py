@@ -184,10 +184,7 @@ class Builder:
         if self.wheelhouse:
             # Names and sizes are not enough: a rebuilt wheel has the same name, and often the same size. The digests
             # take a second for a gigabyte, and only when a release is built.
-            parts += [
-                "wheelhouse",
-                *(f"{path.name} {archives.file_digest(path)}" for path in source_files.packages_in(self.wheelhouse)),
-            ]
+            parts += ["wheelhouse", *_digests(source_files.packages_in(self.wheelhouse))]
         if lockfiles.kind(requirements.name):
             # Earlier versions of Flaskhost resolved the packages of a lock file anew.
             parts += ["as locked", *self._member(requirements, app_dir)]
@@ -660,6 +657,17 @@ class Builder:
             cure = "Remove the package whose build creates it from the dependencies."
             raise ReleaseError("Build the virtual environment", str(error), cure) from None
         (target / MARK).touch(mode=0o644, exist_ok=False)
+
+
+def _digests(packages: list[Path]) -> Iterator[str]:
+    """Yield each file's name and digest. A file with many names, which can be large, is read once."""
+    known: dict[tuple[int, int], str] = {}
+    for path in packages:
+        status = path.stat()
+        file = status.st_dev, status.st_ino
+        if file not in known:
+            known[file] = archives.file_digest(path)
+        yield f"{path.name} {known[file]}"
 
 
 def _digest(parts: list[str], texts: dict[Path, str]) -> str:

@@ -20,6 +20,8 @@ STILL = "The previous release, if any, still serves."
 LONGEST_OUTPUT = 4 * 1024**2
 #: Maximum number of characters of a line in a message.
 _LONGEST_LINE = 1000
+#: Maximum number of characters of a warning.
+_LONGEST_WARNING = 10_000
 #: What programs print to colour a text or to move the cursor.
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
 
@@ -36,8 +38,8 @@ def _without_controls(line: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return a text of several lines without control characters. Its long lines stay as they are."""
-    return "\n".join(_without_controls(line) for line in text.split("\n"))
+    """Return a warning without control characters. It can contain a long command, so only its end is cut off."""
+    return "\n".join(map(_without_controls, text[:_LONGEST_WARNING].split("\n")))
 
 
 class ReleaseError(Exception):
@@ -335,6 +337,8 @@ def sandboxed(
         *([f"SupplementaryGroups={user}"] if group else []),
         f"WorkingDirectory={_folder(directory)}",
         f"RuntimeMaxSec={timeout}",
+        # A build has nothing to finish. A process that it leaves behind could ignore its end for 90 s at each step.
+        *(["TimeoutStopSec=10"] if builder else []),
         *(f"ReadWritePaths={path}" for path in writable),
         *(f"EnvironmentFile={path}" for path in environment_files),
         *properties,
