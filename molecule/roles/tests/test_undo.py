@@ -24,6 +24,8 @@ import test_nginx
 import test_postgres
 import test_python
 import test_slots
+import test_uwsgi
+import test_waitress
 from undo import Command, apply, bare, blocks, left, listing, name_of, named, run
 
 testinfra_hosts = ["ansible://all"]
@@ -165,6 +167,8 @@ ROLES: dict[str, Role] = {
     "python": Role(test_python.test_python, python_of_debian),
     "slots": Role(test_slots.test_slots, no_units),
     "gunicorn": Role(test_gunicorn.test_gunicorn, no_units),
+    "uwsgi": Role(test_uwsgi.test_uwsgi, no_units),
+    "waitress": Role(test_waitress.test_waitress, no_units),
     "app": Role(test_app.test_app, no_units, {"shop": "hello"}),
     "certbot": Role(test_certbot.test_certbot, no_timers, {"/etc/flaskhost/tls": "/etc/own"}),
     "postgres": Role(test_postgres.test_postgres, postgres_of_debian, gone=no_postgres),

@@ -110,6 +110,19 @@ def test_postgres_accepts_every_connection_that_the_workers_can_open(app_hosts: 
     assert budget["apps"]["b"]["threads"] == 1
 
 
+@pytest.mark.parametrize("worker_class", ["gevent", "asgi"])
+def test_workers_without_threads_open_the_connections_of_a_pool(worker_class: str) -> None:
+    budget = sizing.size_host(3900, 4, {"a": {"workers": 3, "worker_class": worker_class}}, database=True)
+    assert budget["apps"]["a"]["threads"] == 1
+    assert budget["postgres"]["connections"] == 3 * sizing.POOLED_CONNECTIONS * 2 + sizing.SPARE_CONNECTIONS
+
+
+def test_waitress_is_one_process() -> None:
+    budget = sizing.size_host(3900, 4, {"a": {"server": "waitress", "threads": 16}}, database=True)
+    assert budget["apps"]["a"]["workers"] == 1
+    assert budget["postgres"]["connections"] == 16 * 2 + sizing.SPARE_CONNECTIONS
+
+
 def test_more_memory_never_gives_less() -> None:
     before: dict[str, Any] = {}
     for memory in range(700, 8000, 7):

@@ -20,6 +20,12 @@ from release_site import Site
         ("redis.exceptions.ConnectionError: Error 111 connecting to localhost:6379. Connection refused.", "for Redis"),
         ("/bin/sh: 1: npm: not found", "The host has no program npm. Name its Debian package: in build_packages"),
         ("bash: line 1: ffmpeg: command not found", "The host has no program ffmpeg"),
+        ("ModuleNotFoundError: No module named 'gevent'", "Add gunicorn[gevent] to the lock"),
+        ("TypeError: Flask.__call__() takes 3 positional arguments but 4 were given", "needs worker_class: gthread"),
+        (
+            "TypeError: Quart.__call__() missing 1 required positional argument: 'send'",
+            "Set server: gunicorn and worker",
+        ),
     ],
 )
 def test_a_usual_error_has_a_hint(said: str, words: str) -> None:

@@ -600,6 +600,17 @@ def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any])
     assert slots.socket("blue") == f"{folder}/blue.sock"
 
 
+def test_each_app_is_handed_to_the_role_of_its_server(variables: dict[str, Any]) -> None:
+    servers = {"one": "gunicorn", "two": "uwsgi", "three": "waitress"}
+    apps = {name: app(name, server=server) for name, server in servers.items()}
+    for name, server in servers.items():
+        (found,) = handed(variables, server, flask_apps=apps)[f"{server}_apps"]
+        assert (found["name"], found["config"]) == (name, f"/etc/{server}/{name}.conf.py")
+    released = {item["app"]: item for item in handed(variables, "app", flask_apps=apps)["app_apps"]}
+    assert released["two"]["server_package"].startswith("pyuwsgi==")
+    assert released["three"]["server_lock"].count("--hash=sha256:") > 0
+
+
 def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dict[str, Any]) -> None:
     apps = {f"app{index}": app(f"app{index}") for index in range(4)}
     slots = handed(variables, "gunicorn", flask_apps=apps)["gunicorn_apps"]

@@ -295,29 +295,31 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "server": Option(
         "str",
-        "Application server that runs the app.",
-        "gunicorn",
+        "Application server that runs the app; see docs/servers.md.",
+        "uwsgi",
         default="gunicorn",
         # Each is a role with the file meta/server.yml.
-        choices=("gunicorn",),
+        choices=("gunicorn", "uwsgi", "waitress"),
     ),
     "worker_class": Option(
         "str",
-        "Class of the gunicorn workers. Use `sync` for code that is not thread-safe.",
-        "gthread",
+        "Class of the gunicorn workers. `sync` is for code that is not thread-safe, `gevent` for many slow requests, "
+        "and `asgi` for ASGI apps such as Quart's.",
+        "gevent",
         default="gthread",
-        choices=("gthread", "sync"),
+        choices=("gthread", "sync", "gevent", "asgi"),
     ),
     "workers": Option(
         "int",
-        "Number of worker processes. If unset, computed from the host's cores and memory.",
+        "Number of worker processes. If unset, computed from the host's cores and memory. Waitress has one.",
         2,
         minimum=1,
         maximum=64,
     ),
     "threads": Option(
         "int",
-        "Number of threads per worker. Each thread handles one request at a time.",
+        "Number of threads per worker. Each thread handles one request at a time. Other classes of gunicorn workers "
+        "than `gthread` have no threads.",
         8,
         default=8,
         minimum=1,
@@ -325,7 +327,8 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "timeout": Option(
         "int",
-        "Time after which a stuck worker is replaced, in seconds. nginx gives up on a request 5 seconds later.",
+        "Time after which a stuck worker is replaced, in seconds. nginx gives up on a request 5 seconds later. What "
+        "counts as stuck depends on the server; see docs/servers.md.",
         30,
         default=30,
         minimum=1,

@@ -21,6 +21,9 @@ MASTER_MB, WORKER_MB = 80, 40
 SLOT_MINIMUM_MB = 192
 #: Both slots run during a deploy.
 SLOTS_AT_ONCE = 2
+#: Connections that each worker can open that handles its requests without threads (gevent, ASGI): the default of
+#: SQLAlchemy's pool, 5 and an overflow of 10. Only a pool limits them, because requests are not limited by threads.
+POOLED_CONNECTIONS = 15
 #: Connections that each process outside the slots can open: the default pool size of SQLAlchemy (5). A process that
 #: runs one task at a time does not need the overflow (``max_overflow``).
 PROCESS_CONNECTIONS = 5
@@ -55,9 +58,9 @@ def size_host(
     Args:
         memory_mb: the host's memory in MB.
         cpus: the host's virtual cores.
-        apps: the user's ``flask_apps``. Only ``workers``, ``threads``, ``limits.memory``, ``processes`` and
-            ``database`` are used. Processes that only a Procfile names are not counted: the Procfile is on the host, or
-            not even there yet.
+        apps: the user's ``flask_apps``. Only ``server``, ``worker_class``, ``workers``, ``threads``,
+            ``limits.memory``, ``processes`` and ``database`` are used. Processes that only a Procfile names are not
+            counted: the Procfile is on the host, or not even there yet.
         database: whether PostgreSQL runs on this host too.
         app_hosts: number of hosts that run the apps. Each of them opens connections to the database.
         apps_here: whether this host runs the apps. If not, PostgreSQL has the host to itself.
@@ -109,7 +112,8 @@ def _size_apps(memory_mb: int, cpus: int, apps: dict[str, dict[str, Any]], postg
     workers = min(by_memory, max(2, cpus))
     return {
         name: {
-            "workers": int(app.get("workers") or workers),
+            # Waitress is one process.
+            "workers": 1 if app.get("server") == "waitress" else int(app.get("workers") or workers),
             "threads": int(app.get("threads") or 8) if app.get("worker_class", "gthread") == "gthread" else 1,
             # A slot can use the app's whole share for a while, but never another app's share.
             "memory_mb": int((app.get("limits") or {}).get("memory") or max(SLOT_MINIMUM_MB, share_mb)),
@@ -199,4 +203,6 @@ def count_connections(app: dict[str, Any], size: dict[str, int]) -> int:
         app: the user's options of the app.
         size: its ``workers`` and ``threads``.
     """
-    return size["workers"] * size["threads"] * SLOTS_AT_ONCE + count_processes(app) * PROCESS_CONNECTIONS
+    pooled = app.get("worker_class") in ("gevent", "asgi")
+    by_worker = POOLED_CONNECTIONS if pooled else size["threads"]
+    return size["workers"] * by_worker * SLOTS_AT_ONCE + count_processes(app) * PROCESS_CONNECTIONS

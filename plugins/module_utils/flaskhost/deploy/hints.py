@@ -40,9 +40,23 @@ _HINTS = (
         "set the app's own variable in secrets and add {word} to its packages.",
     ),
     (
+        r"No module named '?(?P<word>gevent)\b",
+        "worker_class: gevent needs gevent. Add gunicorn[gevent] to the lock or requirements file, or, with an exact "
+        "version, to extra_packages.",
+    ),
+    (
         r"No module named '?(?P<word>[A-Za-z_]\w*)",
         "If {word} is a package, add it to the lock or requirements file. If it is the app's own code, correct wsgi or "
         "source.subdir.",
+    ),
+    (
+        r"Flask\.__call__\(\) takes 3 positional arguments but 4 were given",
+        "worker_class: asgi is for ASGI apps, such as Quart's. A Flask app, with async views too, needs worker_class: "
+        "gthread.",
+    ),
+    (
+        r"Quart\.__call__\(\) missing 1 required positional argument: 'send'",
+        "Quart apps are ASGI apps. Set server: gunicorn and worker_class: asgi.",
     ),
     (
         r"(?:Error 111 connecting to|Connection to) (?P<word>(?:localhost|127\.0\.0\.1):6379)|"

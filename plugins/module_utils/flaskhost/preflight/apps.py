@@ -90,9 +90,21 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
     _check_secrets_in_commands(report, place, app)
     _check_persistent(report, place, app)
     _check_front(report, place, app)
-    if get(app, int, "threads") not in (None, 1) and get(app, str, "worker_class") == "sync":
-        problem = "Workers of the class sync have one thread, so threads has no effect."
+    _check_server(report, place, app)
+
+
+def _check_server(report: Report, place: Place, app: dict[Any, Any]) -> None:
+    """Check that the application server has what the options set."""
+    server, worker_class = get(app, str, "server") or "gunicorn", get(app, str, "worker_class")
+    if worker_class and server != "gunicorn":
+        problem = f"Only gunicorn has worker classes, and the app runs with {server}. Remove this option, or server."
+        report.add("worker_class_without_gunicorn", (*place, "worker_class"), problem, "server: gunicorn")
+    elif get(app, int, "threads") not in (None, 1) and worker_class not in (None, "gthread"):
+        problem = f"Workers of the class {worker_class} have one thread, so threads has no effect."
         report.add("threads_without_gthread", (*place, "threads"), problem, "worker_class: gthread")
+    if get(app, int, "workers") not in (None, 1) and server == "waitress":
+        problem = "Waitress is one process. Set threads instead, or use another server."
+        report.add("workers_without_processes", (*place, "workers"), problem, "workers: 1")
 
 
 def _check_background(report: Report, place: Place, app: dict[Any, Any]) -> None:

@@ -97,6 +97,7 @@ def _sized_options(app: Any) -> dict[str, Any]:
     return {
         "workers": fit["workers"],
         "threads": fit["threads"],
+        "server": get(app, str, "server") or "gunicorn",
         "worker_class": get(app, str, "worker_class") or "gthread",
         "limits": {"memory": fit["memory"]},
         "processes": {
