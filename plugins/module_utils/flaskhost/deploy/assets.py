@@ -10,6 +10,7 @@ import errno
 import os
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.deploy.compress import is_mismatch
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.host import tree
 
@@ -75,8 +76,9 @@ def _publish(folder: int, published: Path) -> None:
             continue
         target.mkdir(mode=0o755, exist_ok=True)
         target.chmod(0o755)
-        for name in files:
-            if os.path.lexists(target / name):
+        linked: set[str] = set()
+        for name in sorted(files):
+            if os.path.lexists(target / name) or is_mismatch(name, target, linked):
                 continue
             try:
                 with tree.regular_file(name, here) as file:
@@ -89,6 +91,7 @@ def _publish(folder: int, published: Path) -> None:
                     continue
                 raise
             os.link(name, target / name, src_dir_fd=here, follow_symlinks=False)
+            linked.add(name)
 
 
 def share(store: Store, release: str, serving: str) -> None:

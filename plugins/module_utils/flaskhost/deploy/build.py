@@ -24,6 +24,7 @@ from ansible.module_utils.flaskhost.deploy import (
     source_files,
     virtualenv,
 )
+from ansible.module_utils.flaskhost.deploy.compress import compress
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.selection import Selection, missing_lock_cure
 from ansible.module_utils.flaskhost.deploy.sources import archives, git
@@ -126,6 +127,7 @@ class Build:
         (folder / "static").mkdir(mode=0o755)
         if static and assets.publish(static, folder / "static", top):
             record.static = str("src" / static.relative_to(top))
+            compress(folder / "static")
         if Path(self.options["server_config"]).exists():
             shutil.copy(self.options["server_config"], folder / "server.conf.py")
             (folder / "server.conf.py").chmod(0o644)
