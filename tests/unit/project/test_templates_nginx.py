@@ -178,7 +178,7 @@ def test_queries_are_not_logged() -> None:
 
 def test_the_log_names_the_release_and_its_file_is_the_sites() -> None:
     http = nginx(site())
-    assert '"release":"$upstream_http_server"' in " ".join(http.one("log_format").words)
+    assert '"release":"$flaskhost_release"' in " ".join(http.one("log_format").words)
     assert not [item for item in http.deep("proxy_pass_header") if "Server" in item.words], "visitors do not learn it"
     for name, port in (("shop.test", "443"), ("www.shop.test", "443"), ("shop.test", "80")):
         assert server(http, name, port).one("access_log").words[1:] == ["/logs/shop.log", "flaskhost_json"]

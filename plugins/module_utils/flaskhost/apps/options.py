@@ -545,6 +545,14 @@ APP_OPTIONS: dict[str, Option] = {
             ),
         },
     ),
+    "microcache": Option(
+        "int",
+        "Time for which nginx keeps a page and sends it to all visitors without a cookie, in seconds. 0 turns it off.",
+        1,
+        default=0,
+        minimum=0,
+        maximum=5,
+    ),
     "health": Option(
         "options",
         "Health check that a release must pass before it goes live.",

@@ -16,8 +16,7 @@ from pathlib import Path
 COPIES = (".br", ".gz")
 #: Files whose content compresses, by their endings. Images, videos and WOFF fonts are compressed already.
 KINDS = frozenset(
-    (".css", ".csv", ".eot", ".htm", ".html", ".ico", ".js", ".json", ".map", ".md", ".mjs", ".otf", ".svg", ".ttf")
-    + (".txt", ".wasm", ".webmanifest", ".xml")
+    ".css .csv .eot .htm .html .ico .js .json .map .md .mjs .otf .svg .ttf .txt .wasm .webmanifest .xml".split()
 )
 #: Bytes below which a copy is not worth it: the response fits into one packet (1,400 bytes) anyway.
 SMALLEST = 1024
@@ -87,7 +86,7 @@ def is_mismatch(name: str, target: Path, linked: set[str]) -> bool:
     Returns:
         Whether it is a copy of a file that the folder has from elsewhere, or a file of which the folder has a copy.
     """
-    plain, ending = os.path.splitext(name)
-    if ending in COPIES and plain not in linked and os.path.lexists(target / plain):
+    plain = Path(name).stem
+    if name.endswith(COPIES) and plain not in linked and os.path.lexists(target / plain):
         return True
     return any(f"{name}{copy}" not in linked and os.path.lexists(target / f"{name}{copy}") for copy in COPIES)

@@ -1,0 +1,171 @@
+"""nginx's settings for what it keeps: compressed copies, fingerprints, and pages for a second."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from nginx_config import Directive, nginx, proxied, server, site
+
+
+def mapped(item: Directive, value: str) -> str:
+    """What a map of nginx makes of a value."""
+    default = ""
+    for line in item.block:
+        key, result = line.words
+        if key == "default":
+            default = result
+        elif key == value:
+            return result
+    for line in item.block:
+        key, result = line.words
+        if key.startswith("~"):
+            pattern = key.removeprefix("~")
+            flags = re.IGNORECASE if pattern.startswith("*") else 0
+            if re.search(pattern.removeprefix("*"), value, flags):
+                return result
+    return default
+
+
+# -- static files ----------------------------------------------------------------------------------------------------
+
+
+def test_copies_that_the_deploy_has_made_are_sent() -> None:
+    static = server(nginx(site()), "shop.test", "443").one("location", "/static/")
+    assert static.one("gzip_static").words[1] == "on"
+    assert static.one("brotli_static").words[1] == "on"
+    # It would send the files of the release of before, when the link has changed.
+    assert not static.all("open_file_cache")
+    # It would drop the headers of the server.
+    assert not static.all("add_header")
+
+
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [
+        ("app.3f2a9c1b.css", True),
+        ("app-3f2a9c1b4d5e6f70.js", True),
+        ("app-3f2a9c1b.js.map", True),
+        ("deep/app.d41d8cd98f00b204e9800998ecf8427e.css", True),
+        ("app.css", False),
+        ("photo-20260101.jpg", False),
+        ("jquery-deadbeef.js", False),
+        ("bootstrap-datepicker.js", False),
+        ("app.3f2a9c1.css", False),
+        ("3f2a9c1b", False),
+        ("app.3f2a9c1b/style.css", False),
+    ],
+)
+def test_names_with_a_fingerprint_never_change(name: str, fingerprint: bool) -> None:
+    http = nginx(site())
+    expires = http.one("map", "$uri", "$flaskhost_static_expires")
+    assert mapped(expires, f"/static/{name}") == ("365d" if fingerprint else "1h")
+    immutable = http.one("map", "$status:$upstream_addr:$uri", "$flaskhost_shop_immutable")
+    for status in ("200", "206", "304"):
+        assert mapped(immutable, f"{status}::/static/{name}") == ("immutable" if fingerprint else "")
+    assert mapped(immutable, f"404::/static/{name}") == ""
+    assert mapped(immutable, f"200:unix:/srv/shop/live.sock:/static/{name}") == "", "the app's own response"
+    assert mapped(immutable, f"200::/other/{name}") == ""
+
+
+# -- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_page_is_kept_if_nobody_asks_for_it() -> None:
+    http = nginx(site(), site("blog", microcache=0))
+    assert not [item for item in http.block if "cache_path" in item.words[0]]
+    assert not http.deep("proxy_cache")
+    assert not http.deep("add_header", "Cache-Status")
+
+
+def test_pages_of_one_site_are_kept_and_those_of_the_other_are_not() -> None:
+    http = nginx(site(microcache=2), site("blog"))
+    (path,) = http.all("proxy_cache_path")
+    assert path.words[1] == "/var/lib/nginx/cache-shop"
+    assert {"max_size=64m", "inactive=5s", "use_temp_path=off"} <= set(path.words)
+    for name, kept in (("shop.test", True), ("blog.test", False)):
+        places = proxied(server(http, name, "443"))
+        assert places
+        assert all((item.all("proxy_cache") != []) is kept for item in places)
+    assert not [
+        item for item in proxied(http) if "_gate" in item.one("proxy_pass").words[1] and item.all("proxy_cache")
+    ]
+    assert server(http, "shop.test", "443").one("add_header", "Cache-Status")
+
+
+def place() -> Directive:
+    """The location of an app whose pages are kept."""
+    return proxied(server(nginx(site(microcache=1)), "shop.test", "443"))[0]
+
+
+def test_key_has_all_that_the_app_makes_its_urls_of() -> None:
+    key = place().one("proxy_cache_key").words[1]
+    assert key == "$scheme://$host$flaskhost_port$request_uri"
+
+
+def test_errors_are_not_hidden_by_pages_of_before() -> None:
+    """Else the watch over a new release would be blind."""
+    assert place().one("proxy_cache_use_stale").words[1:] == ["updating"]
+    assert place().one("proxy_cache_valid").words[1:] == ["200", "1s"]
+
+
+def test_an_app_cannot_have_its_pages_kept_for_longer() -> None:
+    """nginx would take these before its own setting, and pages of an earlier release would stay."""
+    assert set(place().one("proxy_ignore_headers").words[1:]) == {"Cache-Control", "Expires", "X-Accel-Expires"}
+
+
+@pytest.mark.parametrize(
+    ("control", "expires", "kept"),
+    [
+        ("", "", True),
+        ("public, max-age=600", "", True),
+        ("max-age=600", "Thu, 01 Jan 2099 00:00:00 GMT", True),
+        ("private", "", False),
+        ("Private, max-age=600", "", False),
+        ("no-store", "", False),
+        ("no-cache", "", False),
+        ("max-age=0", "", False),
+        ("s-maxage=0, max-age=600", "", False),
+        ("", "Thu, 01 Jan 1970 00:00:00 GMT", False),
+        ("", "0", False),
+    ],
+)
+def test_what_the_app_says_about_keeping_counts(control: str, expires: str, kept: bool) -> None:
+    item = nginx(site(microcache=1)).one("map", "$upstream_http_cache_control;$upstream_http_expires")
+    assert (mapped(item, f"{control};{expires}") == "") is kept
+    assert item.words[2] in place().one("proxy_no_cache").words
+
+
+@pytest.mark.parametrize(("length", "kept"), [("0", True), ("99999", True), ("100000", False), ("", False)])
+def test_long_pages_and_streams_are_not_written_to_the_disk(length: str, kept: bool) -> None:
+    item = nginx(site(microcache=1)).one("map", "$upstream_http_content_length")
+    assert (mapped(item, length) == "") is kept
+    assert item.words[2] in place().one("proxy_no_cache").words
+
+
+def test_failed_logins_are_not_kept_for_others() -> None:
+    """The line in the log would ban those who get the page from the cache."""
+    assert "$flaskhost_login" in place().one("proxy_no_cache").words
+
+
+@pytest.mark.parametrize(("cookie", "password", "private"), [("", "", False), ("a=1", "", True), ("", "Basic x", True)])
+def test_who_may_have_pages_of_their_own_gets_them_from_the_app(cookie: str, password: str, private: bool) -> None:
+    http = nginx(site(microcache=1))
+    found = mapped(http.one("map", "$http_cookie$http_authorization"), f"{cookie}{password}")
+    assert (found == "1") is private
+    for setting in ("proxy_cache_bypass", "proxy_no_cache"):
+        assert "$flaskhost_private" in place().one(setting).words
+    for header, variable in (
+        ("If-None-Match", "$http_if_none_match"),
+        ("If-Modified-Since", "$http_if_modified_since"),
+        ("Range", "$http_range"),
+    ):
+        passed = place().one("proxy_set_header", header).words[2]
+        (item,) = [each for each in http.all("map", "$flaskhost_private") if each.words[2] == passed]
+        assert mapped(item, found) == (variable if private else "")
+
+
+@pytest.mark.parametrize(("status", "release"), [("HIT", False), ("UPDATING", False), ("MISS", True), ("", True)])
+def test_pages_from_the_cache_say_nothing_about_the_release(status: str, release: bool) -> None:
+    item = nginx(site()).one("map", "$upstream_cache_status", "$flaskhost_release")
+    assert mapped(item, status) == ("$upstream_http_server" if release else "")
