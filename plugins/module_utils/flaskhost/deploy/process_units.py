@@ -9,7 +9,7 @@ from typing import Any
 from ansible.module_utils.flaskhost.deploy.procfile import TIMER_PREFIX
 from ansible.module_utils.flaskhost.host.runner import SANDBOX, network, temporary
 
-_UMASK = "UMask=0027"
+_UMASK = "UMask=0077"
 _HEAD = "# Written by Flaskhost with each release; a change by hand is lost."
 _PROCESS = {"Type": "exec", "Restart": "always", "RestartSec": 2}
 _PROCESS_INSTALL = "\n[Install]\nWantedBy=multi-user.target\n"

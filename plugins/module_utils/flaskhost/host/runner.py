@@ -123,6 +123,7 @@ SANDBOX = (
     "ProtectKernelModules=yes",
     "ProtectControlGroups=yes",
     "RestrictSUIDSGID=yes",
+    "RemoveIPC=yes",
     "RestrictNamespaces=yes",
     "RestrictRealtime=yes",
     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
