@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Iterator
 
@@ -35,6 +36,17 @@ def whoami() -> dict:
 def slow() -> dict:
     time.sleep(seconds())
     return {"slept": seconds()}
+
+
+@app.get("/token")
+def token() -> Response:
+    """Another text each time, after as many seconds as are named, and with the headers that are named."""
+    time.sleep(max(0.0, min(20.0, request.args.get("seconds", 0.0, type=float))))
+    response = Response(secrets.token_hex(8))
+    for name in ("Cache-Control", "Expires", "Set-Cookie", "Vary", "X-Accel-Expires", "X-Flaskhost-Login"):
+        if value := request.args.get(name):
+            response.headers[name] = value
+    return response
 
 
 @app.post("/upload")
