@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from conftest import PROGRAMS
 
 testinfra_hosts = ["ansible://all"]
+#: The slots' score, which does not depend on the server. Debian 13's systemd counts 0.2 for a private /tmp that is a
+#: bind mount: this one counts toward the app's quota.
+LIMIT = 1.3
 
 
 def test_server_of_the_option_runs(main_process, slot, app):
@@ -32,7 +35,7 @@ def test_nginx_logs_the_release_and_visitors_do_not_see_it(host, visitor, app, e
 
 def test_sandbox_is_as_tight_as_gunicorns(host, slot, app):
     rated = host.run(f"systemd-analyze --no-pager security flask-{app}@{slot(app)}.service").stdout
-    assert float(re.search(r"Overall exposure level\D*([\d.]+)", rated)[1]) <= 1.1
+    assert float(re.search(r"Overall exposure level\D*([\d.]+)", rated)[1]) <= LIMIT
 
 
 def test_events_arrive_one_by_one_and_not_at_the_end(visitor, app):

@@ -50,7 +50,6 @@ SHOWN_BY: dict[str, str] = {
 #: What no scenario can set, and why.
 CANNOT_BE_SHOWN: dict[str, str] = {
     "acme.dns.package": "a plugin that is not one of certbot's own needs an account with a provider of DNS",
-    "flask_apps.server": "there is only one application server so far",
 }
 
 

@@ -61,7 +61,7 @@ def access(path: str = "/", status: int = 404, address: str = "198.51.100.7", **
         "upstream_response_time": "0.002",
         "upstream_status": str(status),
         "flaskhost_login": "",
-        "upstream_http_server": "20261121T183900-1a2b3c4",
+        "flaskhost_release": "20261121T183900-1a2b3c4",
         "http_user_agent": "curl/7.88.1",
         **changes,
     }
@@ -75,7 +75,7 @@ def test_the_lines_of_these_tests_are_those_of_the_log() -> None:
         '"host":"shop.test","method":"GET","path":"/","protocol":"HTTP/2.0","status":429,"bytes":162,"request_time":0.000,'
         '"upstream_time":"","upstream_status":"","login":"","release":"","user_agent":"curl/7.88.1"}'
     )
-    empty = {"upstream_response_time": "", "upstream_status": "", "upstream_http_server": "", "request_time": "0.000"}
+    empty = {"upstream_response_time": "", "upstream_status": "", "flaskhost_release": "", "request_time": "0.000"}
     assert access(status=429, **empty) == real
     assert banned("limits", real) == ["198.51.100.7"]
 

@@ -514,7 +514,7 @@ def test_postgresqls_client_is_there_for_each_app_that_has_one(
     role = loader.load_from_file(str(ROOT / "roles" / "app" / "vars" / "main.yml"), trusted_as_template=True)
     given = handed(variables, "app", flask_apps={"blog": app("blog", database=False), "shop": app("shop", **options)})
     packages = Templar(loader=loader, variables={**role, **given}).template(role["__app_packages"])
-    assert packages == ["git", *(["postgresql-client"] if there else [])]
+    assert packages == ["git", "python3-brotli", *(["postgresql-client"] if there else [])]
 
 
 def test_what_roles_share_is_the_same_for_all(variables: dict[str, Any]) -> None:
