@@ -8,7 +8,6 @@ import hashlib
 import os
 import pwd
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -48,8 +47,8 @@ from ansible.module_utils.flaskhost.host.runner import (
 MARK = ".complete"
 #: The hash of a package in a requirements file.
 _HASHED = re.compile(r"--hash=")
-#: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
-_DEEPEST = 100
+#: Maximum number of nested folders and of entries in an environment. Large ones have some 100,000 entries.
+_DEEPEST, _MOST_FILES = 100, 1_000_000
 #: Time limit in seconds for a question to the package index that only improves a message.
 _QUESTION = 30
 #: The minor versions of Python for which a message names wheels.
@@ -498,7 +497,7 @@ class Builder:
             account = pwd.getpwnam(self.account)
         if self.cache.exists() and self.cache.stat().st_uid not in (0, account.pw_uid):
             # From an earlier version of Flaskhost, in which the app's own user built.
-            shutil.rmtree(self.cache)
+            tree.remove_path(self.cache)
         self.cache.mkdir(parents=True, exist_ok=True)
         os.chown(self.cache, account.pw_uid, account.pw_gid)
         self.cache.chmod(0o700)
@@ -518,7 +517,7 @@ class Builder:
 
     def lend_code(self) -> None:
         """Give the code to the build account, for a step that writes it."""
-        ownership.lend(self.code, pwd.getpwnam(self.account).pw_uid)
+        ownership.lend(self.code, pwd.getpwnam(self.account).pw_uid, archives.DEEPEST_SOURCE)
         self.code_lent = self.code_changed = True
 
     def take_back_code(self, group: int, step: str, who: str) -> None:
@@ -652,7 +651,7 @@ class Builder:
         (target / MARK).unlink(missing_ok=True)
         try:
             # uv copies files, so a hard link is another name of a foreign file.
-            ownership.reclaim(target, builder, 0, lambda mode: mode & 0o755, deepest=_DEEPEST)
+            ownership.reclaim(target, builder, 0, lambda mode: mode & 0o755, deepest=_DEEPEST, most=_MOST_FILES)
         except ownership.Unfit as error:
             cure = "Remove the package whose build creates it from the dependencies."
             raise ReleaseError("Build the virtual environment", str(error), cure) from None
