@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ansible.module_utils.flaskhost.deploy import (
     build_errors,
+    drivers,
     lockfiles,
     ownership,
     pins,
@@ -63,11 +64,7 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 def installed_version(environment: Path, package: str) -> str:
     """Return the version of a package in an environment; empty if it is not installed."""
-    pattern = re.compile(rf"{re.escape(package)}-([^-]+)\.dist-info", re.IGNORECASE)
-    for folder in environment.glob("lib/python*/site-packages/*.dist-info"):
-        if found := pattern.fullmatch(folder.name):
-            return found.group(1)
-    return ""
+    return drivers.packages(environment).get(pins.normalized(package), "")
 
 
 def is_whole(environment: Path) -> bool:
@@ -378,7 +375,7 @@ class Builder:
                 raise
             self.warnings.append(f"The versions in {kept} can no longer be installed, so newer ones were.")
             self._pip(*arguments, directory=directory, target=target)
-        found = resolution.installed(target)
+        found = drivers.packages(target, from_index=True)
         if not kept or not found:
             return
         packages = resolution.unpinned(named)
@@ -624,8 +621,7 @@ class Builder:
 
     def _explain(self, said: str, directory: Path, target: Path) -> build_errors.Explanation | None:
         """Explain why uv failed, if a package could not be built or has no wheel for this Python."""
-        folder = next(target.glob("lib/python3.*"), Path())
-        own = found.group(1) if (found := re.search(r"(3\.\d+)$", folder.name)) else Path(self.python).name
+        own = self._minor()
 
         def wheels_for(pin: str) -> list[str]:
             others = [version for version in _PYTHONS if version != own]

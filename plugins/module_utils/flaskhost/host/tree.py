@@ -200,7 +200,8 @@ def remove(name: str, parent: int) -> None:
         # Only the first messages: there can be one for each file.
         said = process.stderr.read(_LONGEST_MESSAGE).decode("utf-8", "replace") if process.stderr else ""
     if process.returncode:
-        raise OSError(errno.EIO, f"rm failed with status {process.returncode}: {said.splitlines()[:1]}", name)
+        reason = said.partition("\n")[0].replace(f"/proc/self/fd/{parent}/", "") or f"status {process.returncode}"
+        raise OSError(errno.EIO, f"cannot be removed: {reason}", name)
 
 
 def remove_path(path: Path) -> None:
