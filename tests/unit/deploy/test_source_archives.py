@@ -11,7 +11,6 @@ import socket
 import stat
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path

@@ -95,5 +95,3 @@ def test_what_cannot_be_removed_is_said_with_the_first_reason(tmp_path: Path) ->
     wanted = r"cannot be removed: /bin/rm: cannot remove 'task/\d+"
     with tree.folder(Path(f"/proc/{os.getpid()}")) as above, pytest.raises(OSError, match=wanted):
         tree.remove("task", above)
-
-
