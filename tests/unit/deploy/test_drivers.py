@@ -51,6 +51,16 @@ def test_names_are_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(drivers.packages(tmp_path)) == 5
 
 
+def test_packages_from_a_url_can_be_left_out(tmp_path: Path) -> None:
+    packages = tmp_path / "lib/python3.11/site-packages"
+    for name in ("Flask-3.1.3", "my_lib-1.0+local.1", "git-1.0", "bad name-1", "evil-1\n--index-url x"):
+        (packages / f"{name}.dist-info").mkdir(parents=True)
+    (packages / "git-1.0.dist-info/direct_url.json").touch()
+    wanted = {"flask": "3.1.3", "my-lib": "1.0+local.1"}
+    assert drivers.packages(tmp_path, from_index=True) == wanted
+    assert drivers.packages(tmp_path) == {**wanted, "git": "1.0"}
+
+
 @pytest.mark.parametrize(
     ("installed", "named", "driver"),
     [

@@ -37,13 +37,13 @@ def make(tmp_path: Path) -> Path:
 
 def test_all_of_it_is_the_accounts_and_nothing_else(tmp_path: Path, owners: dict[Path, tuple[int, int]]) -> None:
     top = make(tmp_path)
-    ownership.lend(top, BUILD_UID)
+    ownership.lend(top, BUILD_UID, 100)
     assert {path for path, owner in owners.items() if owner[0] == BUILD_UID} == {top, *top.rglob("*")}
 
 
 def test_then_it_is_roots_again_and_read_only(tmp_path: Path, owners: dict[Path, tuple[int, int]]) -> None:
     top = make(tmp_path)
-    ownership.lend(top, BUILD_UID)
+    ownership.lend(top, BUILD_UID, 100)
     take_back(top)
     assert owners == dict.fromkeys([top, *top.rglob("*")], (0, GID))
     modes = {path.name: stat.S_IMODE(path.lstat().st_mode) for path in [top, *top.rglob("*")] if not path.is_symlink()}

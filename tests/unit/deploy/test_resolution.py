@@ -110,14 +110,6 @@ def test_a_damaged_pyproject_names_nothing(text: str) -> None:
     assert resolution.direct_requirements({Path("pyproject.toml"): text}, Selection()) == []
 
 
-def test_only_packages_of_an_index_are_kept(tmp_path: Path) -> None:
-    packages = tmp_path / "lib/python3.11/site-packages"
-    for name in ("Flask-3.1.3", "my_lib-1.0+local.1", "git-1.0", "bad name-1", "evil-1\n--index-url x"):
-        (packages / f"{name}.dist-info").mkdir(parents=True)
-    (packages / "git-1.0.dist-info/direct_url.json").touch()
-    assert resolution.installed(tmp_path) == {"flask": "3.1.3", "my-lib": "1.0+local.1"}
-
-
 def test_few_files_are_kept(tmp_path: Path) -> None:
     for number in range(25):
         resolution.write(tmp_path / f"resolved/{number:02}.txt", {"flask": "3.1.3"})

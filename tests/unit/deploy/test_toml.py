@@ -54,6 +54,11 @@ def test_valid_files_are_read_as_ever() -> None:
         "x = " + '"""\n\\' * 200_000,
         '"""' * 300_001,
         "'" * 999_999,
+        "x = " + "1_" * 500_000 + "1",
+        "".join(f"[{number:x}]\n" for number in range(200_001)),
+        "x = [" + "[]," * 200_001 + "]",
+        "x = [" + "{}," * 500_001 + "]",
+        "".join(f"{number:x}{'.a' * 20} = 1\n" for number in range(10_001)),
     ],
 )
 def test_a_bomb_is_damaged_at_once(text: str) -> None:

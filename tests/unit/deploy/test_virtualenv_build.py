@@ -217,10 +217,10 @@ def test_an_environment_that_is_removed_in_part_is_not_whole(
     workshop.publish("gunicorn", "27.0.1")
     built = workshop.build(workshop.requirements(""))
 
-    def killed(_path: Any, **_options: Any) -> None:
+    def killed(*_arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(virtualenv.shutil, "rmtree", killed)
+    monkeypatch.setattr(virtualenv.tree, "remove", killed)
     with pytest.raises(KeyboardInterrupt):
         virtualenv.remove(built)
     assert built.exists()

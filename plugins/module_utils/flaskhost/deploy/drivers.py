@@ -43,13 +43,15 @@ _URL = re.compile(
 )
 
 
-def packages(environment: Path) -> dict[str, str]:
+def packages(environment: Path, *, from_index: bool = False) -> dict[str, str]:
     """Return the packages in a virtual environment and their versions, from names of folders alone.
 
     The packages' code is hostile: nothing of it is run or opened, and no link is followed.
 
     Args:
         environment: the virtual environment, or root's own link to it.
+        from_index: whether to leave out what came from a URL or a folder. Its version does not decide what is
+            installed.
 
     Returns:
         The versions by normalized name; empty if the environment does not exist.
@@ -59,9 +61,19 @@ def packages(environment: Path) -> dict[str, str]:
     with suppress(OSError), tree.folder(top, "lib") as library:
         for python in [name for name in _names(library) if re.fullmatch(r"python3\.\d{1,3}", name)]:
             with suppress(OSError), tree.folder(top, Path("lib", python, "site-packages")) as place:
-                matches = map(_INFO.fullmatch, _names(place))
-                found |= {normalized(match["name"]): match["version"] for match in matches if match}
+                matches = [match for match in map(_INFO.fullmatch, _names(place)) if match]
+                matches = [match for match in matches if not (from_index and _has_url(match[0], place))]
+                found |= {normalized(match["name"]): match["version"] for match in matches}
     return found
+
+
+def _has_url(info: str, place: int) -> bool:
+    """Check for the file that only packages from a URL or a folder have."""
+    try:
+        os.stat(f"{info}/direct_url.json", dir_fd=place, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _names(folder: int) -> list[str]:

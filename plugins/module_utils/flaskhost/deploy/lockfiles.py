@@ -26,6 +26,9 @@ _ELSEWHERE = re.compile(r"(?:sys_platform|platform_system|os_name) == ['\"](?:wi
 #: What stands for such a part once it is decided. Each tool that reads markers knows this variable.
 _TRUE, _FALSE = "python_version >= '0'", "python_version < '0'"
 
+#: Maximum number of lists and objects in a Pipfile.lock.
+_MOST_TABLES = 200_000
+
 
 def kind(name: str) -> str:
     """Return which lock file this is, by its file name; empty for a requirements file or a pyproject.toml."""
@@ -76,12 +79,19 @@ def declared(name: str, text: str) -> tuple[set[str], set[str]]:
 
 def _parse(name: str, text: str) -> Any:
     def load() -> Any:
-        data = json.loads(text) if kind(name) == "Pipfile.lock" else toml.loads(text)
+        data = _json(text) if kind(name) == "Pipfile.lock" else toml.loads(text)
         if not isinstance(data, dict):
             raise TypeError("no table")
         return data
 
     return _guarded(name, load)
+
+
+def _json(text: str) -> Any:
+    # Five million empty lists in 16 MB would take 400 MB of memory.
+    if text.count("[") + text.count("{") > _MOST_TABLES:
+        raise ValueError("it has too many lists and objects")
+    return json.loads(text)
 
 
 def _guarded(name: str, read: Callable[[], _T]) -> _T:

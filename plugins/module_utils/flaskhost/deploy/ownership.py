@@ -7,21 +7,23 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from ansible.module_utils.flaskhost.host import tree
+
 
 class Unfit(Exception):
     """A folder contains what root does not take over. The message is a sentence about it."""
 
 
-def lend(top: Path, account: int) -> None:
+def lend(top: Path, account: int, deepest: int) -> None:
     """Give a folder and everything in it to an account. Groups and modes stay.
 
     Args:
         top: a folder in which only root can write so far.
         account: the account's user ID.
+        deepest: maximum number of nested folders, which has been checked.
     """
-    for _folder, directories, files, here in os.fwalk(top):
-        for name in directories + files:
-            os.chown(name, account, -1, dir_fd=here, follow_symlinks=False)
+    for entry in tree.walk(top, deepest):
+        os.chown(entry.name, account, -1, dir_fd=entry.folder, follow_symlinks=False)
     # Last: until then, the account cannot get at what is below.
     os.chown(top, account, -1)
 
@@ -45,7 +47,7 @@ def reclaim(
         account: the ID of the user whose folder it was.
         group: the group that everything gets.
         mode: returns the new permissions of a file or folder for its mode.
-        deepest: maximum depth of nested folders: some of Python's own functions recurse once for each.
+        deepest: maximum number of nested folders.
         most: maximum number of entries; 0 for no limit.
         hard_links: whether hard links are allowed. The caller then checks that all names of a file are in the folder.
 
@@ -56,19 +58,24 @@ def reclaim(
     os.chown(top, 0, group)
     top.chmod(mode(top.stat().st_mode))
     count = 0
-    for folder, directories, files, here in os.fwalk(top):
-        if len(Path(folder).relative_to(top).parts) > deepest:
-            raise Unfit(f"its folders are nested more than {deepest} levels deep.")
-        count += len(directories) + len(files)
-        if most and count > most:
-            raise Unfit(f"it has more than {most} files.")
-        for name in directories + files:
-            status = os.stat(name, dir_fd=here, follow_symlinks=False)
-            linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not hard_links
-            if status.st_uid not in (account, 0) or linked:
-                # Another name of a foreign file, which chown would give to root too.
-                raise Unfit(f"{name} is a hard link, or belongs to another user.")
-            os.chown(name, 0, group, dir_fd=here, follow_symlinks=False)
-            wanted = mode(status.st_mode)
-            if not stat.S_ISLNK(status.st_mode) and stat.S_IMODE(status.st_mode) != wanted:
-                os.chmod(name, wanted, dir_fd=here)
+    try:
+        for entry in tree.walk(top, deepest):
+            count += 1
+            if most and count > most:
+                raise Unfit(f"it has more than {most} files.")
+            _reclaim(entry, account, group, mode, hard_links)
+    except tree.TooDeep:
+        raise Unfit(f"its folders are nested more than {deepest} levels deep.") from None
+
+
+def _reclaim(entry: tree.Entry, account: int, group: int, mode: Callable[[int], int], hard_links: bool) -> None:
+    name, here = entry.name, entry.folder
+    status = os.stat(name, dir_fd=here, follow_symlinks=False)
+    linked = stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not hard_links
+    if status.st_uid not in (account, 0) or linked:
+        # Another name of a foreign file, which chown would give to root too.
+        raise Unfit(f"{name} is a hard link, or belongs to another user.")
+    os.chown(name, 0, group, dir_fd=here, follow_symlinks=False)
+    wanted = mode(status.st_mode)
+    if not stat.S_ISLNK(status.st_mode) and stat.S_IMODE(status.st_mode) != wanted:
+        os.chmod(name, wanted, dir_fd=here)

@@ -17,7 +17,6 @@ from ansible.module_utils.flaskhost.host import atomic
 _MOST = 20
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)[ \t]*(?:\[[^\]\n]{0,500}\])?[ \t]*(?P<rest>[^\n]*)")
 _EXACT = re.compile(r"={2,3}[ \t]*[A-Za-z0-9.+!_-]+[ \t]*(?:[;#\\]|--hash|$)")
-_INSTALLED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._]*)-(?P<version>[A-Za-z0-9.+!_]+)\.dist-info")
 
 
 def direct_requirements(texts: dict[Path, str], selection: Selection) -> list[str]:
@@ -64,17 +63,6 @@ def unpinned(requirements: Iterable[str]) -> list[str]:
             if _EXACT.match(rest) or rest.startswith(("@", "/", ":")):
                 exact.add(name)
     return [shown for name, shown in named.items() if name not in exact]
-
-
-def installed(environment: Path) -> dict[str, str]:
-    """Return the packages in an environment that came from an index, and their versions."""
-    found = {}
-    for folder in environment.glob("lib/python*/site-packages/*.dist-info"):
-        match = _INSTALLED.fullmatch(folder.name)
-        # Only what came from a URL or a folder has this file. Its version does not decide what is installed.
-        if match and not (folder / "direct_url.json").exists():
-            found[normalized(match["name"])] = match["version"]
-    return found
 
 
 def read(path: Path) -> list[str]:

@@ -8,13 +8,13 @@ import hashlib
 import os
 import pwd
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.deploy import (
     build_errors,
+    drivers,
     lockfiles,
     ownership,
     pins,
@@ -48,8 +48,8 @@ from ansible.module_utils.flaskhost.host.runner import (
 MARK = ".complete"
 #: The hash of a package in a requirements file.
 _HASHED = re.compile(r"--hash=")
-#: Maximum depth of nested folders in an environment: some of Python's own functions recurse once for each.
-_DEEPEST = 100
+#: Maximum number of nested folders and of entries in an environment. Large ones have some 100,000 entries.
+_DEEPEST, _MOST_FILES = 100, 1_000_000
 #: Time limit in seconds for a question to the package index that only improves a message.
 _QUESTION = 30
 #: The minor versions of Python for which a message names wheels.
@@ -64,11 +64,7 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 def installed_version(environment: Path, package: str) -> str:
     """Return the version of a package in an environment; empty if it is not installed."""
-    pattern = re.compile(rf"{re.escape(package)}-([^-]+)\.dist-info", re.IGNORECASE)
-    for folder in environment.glob("lib/python*/site-packages/*.dist-info"):
-        if found := pattern.fullmatch(folder.name):
-            return found.group(1)
-    return ""
+    return drivers.packages(environment).get(pins.normalized(package), "")
 
 
 def is_whole(environment: Path) -> bool:
@@ -379,7 +375,7 @@ class Builder:
                 raise
             self.warnings.append(f"The versions in {kept} can no longer be installed, so newer ones were.")
             self._pip(*arguments, directory=directory, target=target)
-        found = resolution.installed(target)
+        found = drivers.packages(target, from_index=True)
         if not kept or not found:
             return
         packages = resolution.unpinned(named)
@@ -498,7 +494,7 @@ class Builder:
             account = pwd.getpwnam(self.account)
         if self.cache.exists() and self.cache.stat().st_uid not in (0, account.pw_uid):
             # From an earlier version of Flaskhost, in which the app's own user built.
-            shutil.rmtree(self.cache)
+            tree.remove_path(self.cache)
         self.cache.mkdir(parents=True, exist_ok=True)
         os.chown(self.cache, account.pw_uid, account.pw_gid)
         self.cache.chmod(0o700)
@@ -518,7 +514,7 @@ class Builder:
 
     def lend_code(self) -> None:
         """Give the code to the build account, for a step that writes it."""
-        ownership.lend(self.code, pwd.getpwnam(self.account).pw_uid)
+        ownership.lend(self.code, pwd.getpwnam(self.account).pw_uid, archives.DEEPEST_SOURCE)
         self.code_lent = self.code_changed = True
 
     def take_back_code(self, group: int, step: str, who: str) -> None:
@@ -625,8 +621,7 @@ class Builder:
 
     def _explain(self, said: str, directory: Path, target: Path) -> build_errors.Explanation | None:
         """Explain why uv failed, if a package could not be built or has no wheel for this Python."""
-        folder = next(target.glob("lib/python3.*"), Path())
-        own = found.group(1) if (found := re.search(r"(3\.\d+)$", folder.name)) else Path(self.python).name
+        own = self._minor()
 
         def wheels_for(pin: str) -> list[str]:
             others = [version for version in _PYTHONS if version != own]
@@ -652,7 +647,7 @@ class Builder:
         (target / MARK).unlink(missing_ok=True)
         try:
             # uv copies files, so a hard link is another name of a foreign file.
-            ownership.reclaim(target, builder, 0, lambda mode: mode & 0o755, deepest=_DEEPEST)
+            ownership.reclaim(target, builder, 0, lambda mode: mode & 0o755, deepest=_DEEPEST, most=_MOST_FILES)
         except ownership.Unfit as error:
             cure = "Remove the package whose build creates it from the dependencies."
             raise ReleaseError("Build the virtual environment", str(error), cure) from None

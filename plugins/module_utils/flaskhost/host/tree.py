@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: More links than this on the way to a file count as a loop.
 _MOST_LINKS = 20
+#: Bytes of the messages of rm(1) that are read.
+_LONGEST_MESSAGE = 1000
 
 
 @contextmanager
@@ -121,28 +123,85 @@ def regular_file(name: str | Path, parent: int | None = None) -> Iterator[int]:
         os.close(descriptor)
 
 
+class Entry(NamedTuple):
+    """What :func:`walk` finds.
+
+    Attributes:
+        name: its name.
+        path: its path, relative to the top folder.
+        folder: the descriptor of its folder, open until the next entry.
+        is_folder: whether it is a folder, and not a link to one.
+    """
+
+    name: str
+    path: str
+    folder: int
+    is_folder: bool
+
+
+class TooDeep(OSError):
+    """Folders are nested deeper than the caller allows."""
+
+
+def walk(top: Path, deepest: int) -> Iterator[Entry]:
+    """Yield everything below a folder, each folder before its contents. No link is followed.
+
+    The memory does not grow with the number of entries. os.walk() and os.fwalk() read a whole folder before they return
+    its first entry, and a hostile build can create millions.
+
+    Args:
+        top: the folder.
+        deepest: maximum number of nested folders. Two descriptors are open for each.
+
+    Raises:
+        TooDeep: a folder is nested deeper. It was yielded before.
+        OSError: a folder cannot be read.
+    """
+    yield from _below(os.open(top, _FOLDER), "", deepest)
+
+
+def _below(folder: int, place: str, deepest: int) -> Iterator[Entry]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found = Entry(entry.name, place + entry.name, folder, entry.is_dir(follow_symlinks=False))
+                yield found
+                if not found.is_folder:
+                    continue
+                if not deepest:
+                    raise TooDeep(errno.ELOOP, "is nested too deep", found.path)
+                inner = os.open(found.name, _FOLDER, dir_fd=folder)
+                yield from _below(inner, f"{found.path}/", deepest - 1)
+    finally:
+        os.close(folder)
+
+
 def remove(name: str, parent: int) -> None:
     """Remove a file, a link or a folder with its contents. Do nothing if it does not exist.
 
     Args:
         name: its name.
         parent: the descriptor of its folder.
+
+    Raises:
+        OSError: it cannot be removed. Part of its contents can be gone.
     """
     try:
         mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(mode):
-        try:
-            shutil.rmtree(name, dir_fd=parent)
-        except (RecursionError, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.EMFILE:
-                raise
-            # Python's function needs a file descriptor for each level. rm(1) does not, and follows no links either.
-            command = ["/bin/rm", "--recursive", "--force", "--", f"/proc/self/fd/{parent}/{name}"]
-            subprocess.run(command, check=True, pass_fds=(parent,))  # noqa: S603 - the arguments are trusted
-    else:
+    if not stat.S_ISDIR(mode):
         os.unlink(name, dir_fd=parent)
+        return
+    # Not shutil.rmtree(), which needs memory for each entry of a folder and a descriptor for each level. rm(1) does
+    # not, and follows no links either.
+    command = ["/bin/rm", "--recursive", "--force", "--", f"/proc/self/fd/{parent}/{name}"]
+    with subprocess.Popen(command, pass_fds=(parent,), stderr=subprocess.PIPE) as process:  # noqa: S603 - trusted
+        # Only the first messages: there can be one for each file.
+        said = process.stderr.read(_LONGEST_MESSAGE).decode("utf-8", "replace") if process.stderr else ""
+    if process.returncode:
+        reason = said.partition("\n")[0].replace(f"/proc/self/fd/{parent}/", "") or f"status {process.returncode}"
+        raise OSError(errno.EIO, f"cannot be removed: {reason}", name)
 
 
 def remove_path(path: Path) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from ansible.module_utils.flaskhost.deploy.sources.folders import is_plain
+from ansible.module_utils.flaskhost.host import tree
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, cure_for, tail
 
 _CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})")
@@ -39,8 +40,11 @@ LARGEST_SOURCE, MOST_ENTRIES = 2 * 1024**3, 250_000
 #: Maximum depth of nested folders: some of Python's own functions recurse once for each.
 DEEPEST_SOURCE = 100
 
-#: Maximum number of links on the way of a link, as for the kernel, and of parts of names on this way.
-_MOST_LINKS, _MOST_STEPS = 40, 500
+#: Maximum number of bytes of a path in a source. Longer ones exceed the kernel's limit in some release or environment.
+LONGEST_PATH = 2000
+
+#: Maximum number of links behind each other, as for the kernel, and of the parts of all links' targets.
+_MOST_LINKS, _MOST_PARTS = 40, 5_000_000
 
 #: Maximum bytes of a header record, such as a long name; tar keeps it in memory.
 _LONGEST_PROPERTY = 1024**2
@@ -194,82 +198,119 @@ def unpack(run: Run, archive: Path, destination: Path, replaced: Iterable[str] =
 
 def check_tree(run: Run, folder: Path, left_out: set[Path]) -> None:
     """Reject files that do not belong into code, and links that lead out; the arguments are those of :func:`unpack`."""
-    inside = Path(os.path.realpath(folder))
-    links: dict[int, tuple[int, Path]] = {}
-    for root, directories, files in os.walk(folder):
-        if len(Path(root).relative_to(folder).parts) > DEEPEST_SOURCE:
-            # Not shutil.rmtree(), which fails at this depth, and would fail again at the next deploy.
-            run(["rm", "--recursive", "--force", "--one-file-system", str(folder)])
-            raise ReleaseError(
-                "Unpack the code",
-                f"its folders are nested more than {DEEPEST_SOURCE} levels deep.",
-                "Remove the deepest folders from the source.",
-            )
-        for path in (Path(root) / name for name in directories + files):
-            status = path.lstat()
+    links, names = _Links(os.path.realpath(folder)), _Names()
+    try:
+        for entry in tree.walk(folder, DEEPEST_SOURCE):
+            if len(os.fsencode(entry.path)) > LONGEST_PATH:
+                raise ReleaseError(
+                    "Unpack the code",
+                    f"it has a path of more than {LONGEST_PATH} bytes: {entry.path}.",
+                    "Shorten the names of the folders in the source.",
+                )
+            status = os.stat(entry.name, dir_fd=entry.folder, follow_symlinks=False)
             mode = status.st_mode
             if not is_plain(mode) and not stat.S_ISDIR(mode):
                 raise ReleaseError(
                     "Unpack the code",
-                    f"{path.relative_to(folder)} is a device, a pipe or a socket.",
+                    f"{entry.path} is a device, a pipe or a socket.",
                     "Remove it from the source.",
                 )
-            if status.st_nlink > 1 and not stat.S_ISDIR(mode):
-                links[status.st_ino] = (links.get(status.st_ino, (status.st_nlink, path))[0] - 1, path)
-            if stat.S_ISLNK(mode) and path not in left_out and not _stays(path.name, str(path.parent), inside):
+            names.add(entry.path, status)
+            if stat.S_ISLNK(mode) and folder / entry.path not in left_out and not links.stays(entry.path):
                 raise ReleaseError(
                     "Unpack the code",
-                    f"{path.relative_to(folder)} is a link to {path.readlink()}, outside the source.",
+                    f"{entry.path} is a link to {os.readlink(entry.name, dir_fd=entry.folder)}, outside the source.",
                     "Remove the link, or add the folder to persistent.",
                 )
-    if outside := [path for missing, path in links.values() if missing]:
+    except tree.TooDeep:
+        # Not shutil.rmtree(), which fails at this depth, and would fail again at the next deploy.
+        run(["rm", "--recursive", "--force", "--one-file-system", str(folder)])
         raise ReleaseError(
             "Unpack the code",
-            f"{outside[0].relative_to(folder)} is a hard link to a file outside the source.",
+            f"its folders are nested more than {DEEPEST_SOURCE} levels deep.",
+            "Remove the deepest folders from the source.",
+        ) from None
+    if outside := names.outside():
+        raise ReleaseError(
+            "Unpack the code",
+            f"{outside} is a hard link to a file outside the source.",
             "Remove it from the source.",
         )
 
 
-def _stays(name: str, folder: str, inside: Path) -> bool:
-    """Check whether a link leads into a folder, like os.path.realpath(), but with a limit.
+class _Names:
+    """Counts the names of files with several hard links, to find those that also have a name elsewhere."""
 
-    That function follows as many links as there are, again for each link of a chain: 250,000 links would take days.
+    def __init__(self) -> None:
+        self._missing: dict[int, tuple[int, str]] = {}
+
+    def add(self, path: str, status: os.stat_result) -> None:
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            self._missing[status.st_ino] = (self._missing.get(status.st_ino, (status.st_nlink, path))[0] - 1, path)
+
+    def outside(self) -> str:
+        return next((path for missing, path in self._missing.values() if missing), "")
+
+
+class _Links:
+    """Finds out where the links of a source lead, like os.path.realpath(), but follows each of them once.
+
+    That function follows them again for each link of a chain: 250,000 links would take days.
 
     Args:
-        name: the link's name.
-        folder: the folder that contains it. No link is in its path below ``inside``.
-        inside: the folder, without links in its path.
-
-    Raises:
-        ReleaseError: it leads over too many other links.
+        top: the folder of the source, without links in its path.
     """
-    here, rest, steps, followed = os.path.realpath(folder), [name], 0, 0
-    links: set[str] = set()
-    while rest:
-        part = rest.pop()
-        steps += 1
-        if part in ("", "."):
-            pass
-        elif part == "..":
-            here = os.path.dirname(here)  # noqa: PTH120 - a string
-        else:
-            here = f"{here.rstrip('/')}/{part}"
-            try:
-                target = os.readlink(here)  # noqa: PTH115 - a string
-            except OSError:
-                # No link, or missing.
-                continue
-            followed += 1
-            links.add(here)
-            here = "/" if target.startswith("/") else os.path.dirname(here)  # noqa: PTH120 - a string
-            rest += reversed(target.split("/"))
-        if steps > _MOST_STEPS or followed > _MOST_LINKS:
-            if steps <= _MOST_STEPS and len(links) <= _MOST_LINKS // 2:
-                # Few links, again and again: a loop, or a way round that this finds quickly.
-                return Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(inside)
-            reason = f"{name} is a link over too many other links."
+
+    def __init__(self, top: str) -> None:
+        self._top, self._parts = top, 0
+        self._ends: dict[str, str] = {}
+
+    def stays(self, path: str) -> bool:
+        """Check whether a link leads into the source.
+
+        Args:
+            path: its path in the source, without other links in it.
+
+        Raises:
+            ReleaseError: it leads over too many links.
+        """
+        link = f"{self._top}/{path}"
+        return Path(self._end(link, _target(link) or "", ())[0]).is_relative_to(self._top)
+
+    def _end(self, link: str, target: str, above: tuple[str, ...]) -> tuple[str, bool]:
+        """Return where a link ends, and whether it led over no link from which it came, which makes a loop."""
+        if link in self._ends:
+            return self._ends[link], True
+        above = (*above, link)
+        if len(above) > _MOST_LINKS:
+            reason = f"{above[0].removeprefix(self._top + '/')} is a link over too many other links."
             raise ReleaseError("Unpack the code", reason, "Let it lead to its file or folder directly.")
-    return Path(here).is_relative_to(inside)
+        here, is_known = "/" if target.startswith("/") else os.path.dirname(link), True  # noqa: PTH120 - a string
+        for part in target.split("/"):
+            self._parts += 1
+            if self._parts > _MOST_PARTS:
+                raise ReleaseError("Unpack the code", "its links have too many targets to check.", "Remove some links.")
+            if part == "..":
+                here = os.path.dirname(here)  # noqa: PTH120 - a string
+            elif part not in ("", "."):
+                here = f"{here.rstrip('/')}/{part}"
+                if here in above:
+                    # A loop leads nowhere. The kernel refuses it.
+                    is_known = False
+                elif (inner := _target(here)) is not None:
+                    here, known = self._end(here, inner, above)
+                    is_known = is_known and known
+        if is_known:
+            self._ends[link] = here
+        return here, is_known
+
+
+def _target(path: str) -> str | None:
+    """Return the target of a link; None if there is no link."""
+    try:
+        return os.readlink(path)  # noqa: PTH115 - a string
+    except OSError:
+        return None
 
 
 def too_large() -> ReleaseError:
@@ -395,11 +436,10 @@ def code_mode(mode: int) -> int:
 
 def seal(folder: Path, group: int) -> None:
     """Give a code tree to root: readable for the app's group, writable only for root, closed to everyone else."""
-    for root, directories, files in os.walk(folder):
-        os.chown(root, 0, group)
-        Path(root).chmod(0o750)
-        for name in directories + files:
-            path = Path(root) / name
-            os.chown(path, 0, group, follow_symlinks=False)
-            if name in files and not path.is_symlink():
-                path.chmod(code_mode(path.stat().st_mode))
+    os.chown(folder, 0, group)
+    folder.chmod(0o750)
+    for entry in tree.walk(folder, DEEPEST_SOURCE):
+        os.chown(entry.name, 0, group, dir_fd=entry.folder, follow_symlinks=False)
+        mode = os.stat(entry.name, dir_fd=entry.folder, follow_symlinks=False).st_mode
+        if not stat.S_ISLNK(mode):
+            os.chmod(entry.name, code_mode(mode), dir_fd=entry.folder)
