@@ -261,6 +261,39 @@ APP_OPTIONS: dict[str, Option] = {
             ),
         },
     ),
+    "cache": Option(
+        "str",
+        "Cache of the app's own, reached over a Unix socket. It loses its data when it restarts. If empty, the app has "
+        "none.",
+        "redis",
+        default="",
+        # Each is a role.
+        choices=("redis", "memcached"),
+    ),
+    "cache_mb": Option(
+        "int",
+        "Memory for the data in the cache, in MB. When it is full, the least recently used data is dropped.",
+        64,
+        default=64,
+        minimum=4,
+        maximum=1048576,
+    ),
+    "queue": Option(
+        "str",
+        "Queue of the app's own, for jobs and sessions, reached over a Unix socket. It keeps its data on disk. If "
+        "empty, the app has none.",
+        "redis",
+        default="",
+        choices=("redis",),
+    ),
+    "queue_mb": Option(
+        "int",
+        "Memory for the data in the queue, in MB. When it is full, the queue refuses further data.",
+        64,
+        default=64,
+        minimum=4,
+        maximum=1048576,
+    ),
     "setup_command": Option(
         "str",
         "Command that creates the app's data, such as `flask init-db`. It runs once, before the first release goes "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import placeholders
+from . import instances, placeholders
 from .names import (
     DATABASE_VARIABLES,
     GATE_ADDRESS,
@@ -99,6 +99,8 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         certificate_key=f"/etc/flaskhost/tls/{name}/privkey.pem",
         hsts_map=f"/etc/flaskhost/tls/{name}/hsts.map",
         environment=_environment(name, record),
+        # Empty if the app has none. The engine that the user chose is in it.
+        **{kind: instances.instance(name, kind, record[kind]) if record[kind] else {} for kind in instances.KINDS},
     )
     return record
 
