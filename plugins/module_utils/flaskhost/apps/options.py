@@ -5,6 +5,7 @@ Validation (:mod:`preflight`), the records (:mod:`apps.record`) and the document
 
 from __future__ import annotations
 
+from . import instances
 from .names import DOMAIN_NAME
 from .schema import CHOICE, DEBIAN_PACKAGE, HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
 
@@ -267,14 +268,13 @@ APP_OPTIONS: dict[str, Option] = {
         "none.",
         "redis",
         default="",
-        # Each is a role.
-        choices=("redis", "memcached"),
+        choices=instances.ENGINES["cache"],
     ),
     "cache_mb": Option(
         "int",
         "Memory for the data in the cache, in MB. When it is full, the least recently used data is dropped.",
         64,
-        default=64,
+        default=instances.DATA_MB,
         minimum=4,
         maximum=1048576,
     ),
@@ -284,13 +284,13 @@ APP_OPTIONS: dict[str, Option] = {
         "empty, the app has none.",
         "redis",
         default="",
-        choices=("redis",),
+        choices=instances.ENGINES["queue"],
     ),
     "queue_mb": Option(
         "int",
         "Memory for the data in the queue, in MB. When it is full, the queue refuses further data.",
         64,
-        default=64,
+        default=instances.DATA_MB,
         minimum=4,
         maximum=1048576,
     ),
