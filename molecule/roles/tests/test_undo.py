@@ -20,9 +20,11 @@ import test_fail2ban
 import test_firewall
 import test_gunicorn
 import test_hardening
+import test_memcached
 import test_nginx
 import test_postgres
 import test_python
+import test_redis
 import test_slots
 import test_uwsgi
 import test_waitress
@@ -121,6 +123,18 @@ def no_postgres(host: Any) -> None:
     assert host.run("ss -ltnx | grep -i -e 5432 -e postgresql").rc == 1
 
 
+def redis_of_debian(host: Any) -> None:
+    host.run_expect([0], "timeout 20 sh -c 'until redis-cli ping; do sleep 0.5; done'")
+
+
+def memcached_of_debian(host: Any) -> None:
+    host.run_expect([0], "timeout 20 sh -c 'until ss -ltn | grep 127.0.0.1:11211; do sleep 0.5; done'")
+
+
+def no_listener(host: Any) -> None:
+    assert host.run("ss -ltn | grep -e 6379 -e 11211").rc == 1
+
+
 def way_in_of_debian(host: Any) -> None:
     port = host.ansible.get_variables()["ansible_port"]
     assert test_hardening.log_in(port, "true").returncode == 0
@@ -172,6 +186,8 @@ ROLES: dict[str, Role] = {
     "app": Role(test_app.test_app, no_units, {"shop": "hello"}),
     "certbot": Role(test_certbot.test_certbot, no_timers, {"/etc/flaskhost/tls": "/etc/own"}),
     "postgres": Role(test_postgres.test_postgres, postgres_of_debian, gone=no_postgres),
+    "redis": Role(test_redis.test_redis, redis_of_debian, gone=no_listener),
+    "memcached": Role(test_memcached.test_memcached, memcached_of_debian, gone=no_listener),
     "backup": Role(test_backup.test_backup, no_timers),
 }
 

@@ -22,6 +22,7 @@ PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 MADE_BY_PACKAGES = (
     *(f"/etc/{name}*" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")),
     "passwd:_chrony", "group:_chrony", "/etc/chrony/chrony.*",
+    "passwd:redis", "group:redis", "passwd:memcache", "group:memcache", "/etc/memcached.conf",
     "/etc/ld.so.cache", "/etc/apt/apt.conf.d/[25]0*",
     "/etc/apparmor.d/local/*", "/etc/apparmor.d/tunables/*",
     "/var/www/html/index.nginx-debian.html",

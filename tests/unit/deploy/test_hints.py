@@ -17,7 +17,10 @@ from release_site import Site
         ("ModuleNotFoundError: No module named 'MySQLdb'", "Flaskhost sets up PostgreSQL"),
         ("ModuleNotFoundError: No module named 'flask_babel'", "If flask_babel is a package"),
         ("ModuleNotFoundError: No module named 'shop.views'", "If shop is a package"),
-        ("redis.exceptions.ConnectionError: Error 111 connecting to localhost:6379. Connection refused.", "for Redis"),
+        (
+            "redis.exceptions.ConnectionError: Error 111 connecting to localhost:6379. Connection refused.",
+            "cache: redis",
+        ),
         ("/bin/sh: 1: npm: not found", "The host has no program npm. Name its Debian package: in build_packages"),
         ("bash: line 1: ffmpeg: command not found", "The host has no program ffmpeg"),
         ("ModuleNotFoundError: No module named 'gevent'", "Add gunicorn[gevent] to the lock"),

@@ -20,6 +20,10 @@ FILES = {"a.toml": "{host} {data_dir}", "deep/er/.env": "", "uploads.py": "{!sec
         {"env": {"DATABASE_URL": "{sqlalchemy_database_uri}", "STORE": "{database_url}"}},
         {"database": False, "env": {"DATABASE_URL": "sqlite:///{data_dir}/a.db", "STORE": "{database_url}"}},
         {"database": False, "env": {"TEXT": "{!database_url} {!redis_url}"}},
+        {"queue": "redis", "queue_mb": 9, "env": {"BROKER": "{redis_url}", "CELERY_RESULT_BACKEND": "{database_url}"}},
+        {"cache": "redis", "cache_mb": 9, "secrets": {"STORE": "{redis_url}"}},
+        # Somebody else's Redis.
+        {"cache": "memcached", "cache_mb": 9, "env": {"REDIS_URL": "redis://cache.test/0", "STORE": "{redis_url}"}},
         {"env": {"CONFIG": "{release_dir}/a.toml", "JSON": '{"a": {"host": 1}}', "FORMAT": "{0} {name!r} {host:>8}"}},
         # Names like those of placeholders, which are no variables of Flaskhost's.
         {"env": {"HOST": "{host}", "DATA_DIR": "{data_dir}", "RELEASE_DIR": "{release_dir}", "db": "{database_url}"}},

@@ -5,6 +5,7 @@ Validation (:mod:`preflight`), the records (:mod:`apps.record`) and the document
 
 from __future__ import annotations
 
+from . import instances
 from .names import DOMAIN_NAME
 from .schema import CHOICE, DEBIAN_PACKAGE, HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
 
@@ -260,6 +261,38 @@ APP_OPTIONS: dict[str, Option] = {
                 maximum=86400,
             ),
         },
+    ),
+    "cache": Option(
+        "str",
+        "Cache of the app's own, reached over a Unix socket. It loses its data when it restarts. If empty, the app has "
+        "none.",
+        "redis",
+        default="",
+        choices=instances.ENGINES["cache"],
+    ),
+    "cache_mb": Option(
+        "int",
+        "Memory for the data in the cache, in MB. When it is full, the least recently used data is dropped.",
+        64,
+        default=instances.DATA_MB,
+        minimum=4,
+        maximum=1048576,
+    ),
+    "queue": Option(
+        "str",
+        "Queue of the app's own, for jobs and sessions, reached over a Unix socket. It keeps its data on disk. If "
+        "empty, the app has none.",
+        "redis",
+        default="",
+        choices=instances.ENGINES["queue"],
+    ),
+    "queue_mb": Option(
+        "int",
+        "Memory for the data in the queue, in MB. When it is full, the queue refuses further data.",
+        64,
+        default=instances.DATA_MB,
+        minimum=4,
+        maximum=1048576,
     ),
     "setup_command": Option(
         "str",

@@ -15,10 +15,10 @@ from ansible.module_utils.flaskhost.apps.names import DATABASE_VARIABLES
 KEY = "secret_key"
 #: The placeholders of the app's database, in the order of the variables with the same names.
 DATABASE = tuple(name.lower() for name in DATABASE_VARIABLES)
-#: Reserved until Flaskhost runs a Redis for an app: the URL then belongs into :func:`fill_variables`.
-RESERVED = ("redis_url",)
+#: The placeholder of the Redis of the app.
+REDIS = "redis_url"
 #: All names. Any other text in braces stays as it is.
-NAMES = ("release_dir", "data_dir", "host", *DATABASE, KEY, *RESERVED)
+NAMES = ("release_dir", "data_dir", "host", *DATABASE, KEY, REDIS)
 
 #: This value of ``DATABASE_URL`` gives it Flaskhost's own URL with the driver, and is no URL of the user's.
 WITH_DRIVER = "{sqlalchemy_database_uri}"
@@ -74,7 +74,7 @@ def fill_variables(variables: Mapping[str, str], values: Mapping[str, str]) -> d
     Returns:
         The variables without those that are further names of the generated key; see :func:`key_names`.
     """
-    names = (*DATABASE_VARIABLES, KEY.upper())
+    names = (*DATABASE_VARIABLES, KEY.upper(), REDIS.upper())
     # These can contain placeholders themselves, such as sqlite:///{data_dir}/app.db.
     own = {name.lower(): fill(variables[name], values) for name in names if name in variables}
     if has_driver(variables) and (uri := own.get("sqlalchemy_database_uri")):

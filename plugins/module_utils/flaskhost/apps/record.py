@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import placeholders
+from . import instances, placeholders
 from .names import (
     DATABASE_VARIABLES,
     GATE_ADDRESS,
@@ -48,6 +48,7 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         # nginx gives up on a request 5 s after the app's own timeout, so nobody waits for the response any longer.
         limits["statement_timeout"] = max(60, record["timeout"] + 5)
     own = placeholders.own_database({**record["env"], **record["secrets"]})
+    own_instances = instances.of_app(name, record)
     # If the user's own variable holds the database URL, the migrations use that URL too.
     apart = record["database"] and not record["database_owner"] and not own
     # Only the host knows which drivers are installed. A URL of the user's own stays as it is.
@@ -98,7 +99,11 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         certificate=f"/etc/flaskhost/tls/{name}/fullchain.pem",
         certificate_key=f"/etc/flaskhost/tls/{name}/privkey.pem",
         hsts_map=f"/etc/flaskhost/tls/{name}/hsts.map",
-        environment=_environment(name, record),
+        environment=_environment(name, record, instances.variables(own_instances)),
+        # Instead of the engine that the user chose, which is in it.
+        **own_instances,
+        instances=[found for found in own_instances.values() if found],
+        instance_folders=[found["folder"] for found in own_instances.values() if found],
     )
     return record
 
@@ -228,8 +233,14 @@ def _absolute(path: str, project_dir: str) -> str:
     return f"{project_dir.rstrip('/')}/{path}"
 
 
-def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
-    """Return the app's variables that are not secret. The user's values override derived values."""
+def _environment(name: str, record: dict[str, Any], addresses: dict[str, str]) -> dict[str, str]:
+    """Return the app's variables that are not secret. The user's values override derived values.
+
+    Args:
+        name: the app's name.
+        record: the app's record.
+        addresses: the variables of its cache and queue.
+    """
     derived = {
         "FLASK_APP": record["wsgi"],
         "FLASK_CONFIG": record["config"],
@@ -243,7 +254,7 @@ def _environment(name: str, record: dict[str, Any]) -> dict[str, str]:
         # Peer authentication on the local socket: the database role has the system user's name and no password.
         derived |= _database_variables(name, record, name, POOL_PORT if record["database_pool"] else 0)
     given = {key: as_text(value) for key, value in record["env"].items()}
-    return {**derived, **given}
+    return {**derived, **addresses, **given}
 
 
 def _owner_variables(name: str, record: dict[str, Any], places: dict[str, str]) -> dict[str, str]:

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from . import instances
+
 #: MB reserved for the kernel, systemd, sshd, journald and nginx.
 SYSTEM_MB = 256
 #: Share of the memory for a PostgreSQL server on the same host.
@@ -59,8 +61,8 @@ def size_host(
         memory_mb: the host's memory in MB.
         cpus: the host's virtual cores.
         apps: the user's ``flask_apps``. Only ``server``, ``worker_class``, ``workers``, ``threads``,
-            ``limits.memory``, ``processes`` and ``database`` are used. Processes that only a Procfile names are not
-            counted: the Procfile is on the host, or not even there yet.
+            ``limits.memory``, ``processes``, ``database``, ``cache`` and ``queue`` with their sizes are used. Processes
+            that only a Procfile names are not counted: the Procfile is on the host, or not even there yet.
         database: whether PostgreSQL runs on this host too.
         app_hosts: number of hosts that run the apps. Each of them opens connections to the database.
         apps_here: whether this host runs the apps. If not, PostgreSQL has the host to itself.
@@ -102,10 +104,11 @@ def size_host(
 
 
 def _size_apps(memory_mb: int, cpus: int, apps: dict[str, dict[str, Any]], postgres_mb: int) -> dict[str, Any]:
-    """Compute the workers, threads and memory of each app on a host, after PostgreSQL's share of the memory."""
+    """Compute the workers, threads and memory of each app on a host, after PostgreSQL, caches and queues."""
     # A process loads the app as a slot does, and runs while both slots do.
     parts = sum(SLOTS_AT_ONCE + count_processes(app) for app in apps.values())
-    share_mb = max(0, memory_mb - SYSTEM_MB - postgres_mb) * SLOTS_AT_ONCE // max(1, parts)
+    instances_mb = sum(map(instances.total_mb, apps.values()))
+    share_mb = max(0, memory_mb - SYSTEM_MB - postgres_mb - instances_mb) * SLOTS_AT_ONCE // max(1, parts)
     slot_mb = share_mb // SLOTS_AT_ONCE
     by_memory = 1 + max(0, slot_mb - MASTER_MB - WORKER_MB) // WORKER_MB
     # One process per core is all that the GIL lets run at once; at least two, so that one can be busy.

@@ -61,8 +61,8 @@ _HINTS = (
     (
         r"(?:Error 111 connecting to|Connection to) (?P<word>(?:localhost|127\.0\.0\.1):6379)|"
         r"redis\S{0,100}ConnectionError",
-        "The app looks for Redis on its own host, where none runs. Set the URL of a Redis server in secrets, in the "
-        "variable that the app reads.",
+        "The app cannot reach Redis. Set cache: redis, or queue: redis for jobs, and read REDIS_URL in the code. For a "
+        "Redis server on another host, set its URL in secrets.",
     ),
     (
         r"(?:^|[\s:])(?P<word>[\w.+-]+): (?:command )?not found$",

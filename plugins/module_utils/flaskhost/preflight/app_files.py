@@ -87,7 +87,7 @@ def _content_fault(content: Any) -> Fault | None:
         problem = f"The content has more than {LARGEST >> 20} MB. Put the file into the repository or the data folder."
         return Fault("bad_file_content", problem)
     used = placeholders.used(content)
-    for word in (placeholders.KEY, *placeholders.DATABASE, *placeholders.RESERVED):
+    for word in (placeholders.KEY, *placeholders.DATABASE, placeholders.REDIS):
         if word in used:
             problem = f"{{{word}}} is not possible in a file: a rollback would bring an old value back. "
             problem += f"Read {word.upper()} from the environment. To keep the text as it is, write {{!{word}}}."

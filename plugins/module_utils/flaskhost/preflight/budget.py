@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..apps import sizing
+from ..apps import instances, sizing
 from ..apps.options import APP_OPTIONS
 from ..apps.schema import Option
 from .host import MINIMUM_MEMORY_MB
@@ -37,6 +37,7 @@ def check_budget(report: Report, variable: str, apps: dict[Any, Any], facts: Map
 
 def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any], memory: int) -> None:
     free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
+    free -= _check_instances(report, variable, apps, free)
     processes = sum(map(sizing.count_processes, apps.values()))
     # A process needs as much as one slot, and an app has two.
     needed = len(apps) * sizing.SLOT_MINIMUM_MB + processes * sizing.SLOT_MINIMUM_MB // sizing.SLOTS_AT_ONCE
@@ -60,6 +61,41 @@ def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: d
             most = max(1, (limit - sizing.MASTER_MB) // sizing.WORKER_MB)
             problem = f"{app['workers']} workers need about {needed} MB, but a slot of the app can use {limit} MB."
             report.add("too_many_workers", (variable, name, "workers"), problem, snippet(("workers",), most))
+
+
+def _check_instances(report: Report, variable: str, apps: dict[str, Any], free: int) -> int:
+    """Check that the caches and queues leave each app its smallest slots.
+
+    Args:
+        report: collects the problems.
+        variable: the name of the user's variable.
+        apps: the apps' options.
+        free: MB of the host's memory after the system and PostgreSQL.
+
+    Returns:
+        The MB that they use; 0 if that is reported, because nothing else is then worth a message.
+    """
+    used = sum(map(instances.total_mb, apps.values()))
+    needed = len(apps) * sizing.SLOT_MINIMUM_MB
+    if not used or used + needed <= free:
+        return used
+    sizes = {
+        (name, kind): app[f"{kind}_mb"] or instances.DATA_MB
+        for name, app in apps.items()
+        for kind in instances.KINDS
+        if app[kind]
+    }
+    name, kind = max(sizes, key=lambda place: sizes[place])
+    problem = (
+        f"All caches and queues together can use {used} MB, but the system and PostgreSQL leave {max(0, free)} MB, and "
+        f"the apps need {needed} MB of it. The largest is the {kind} of {name}, with {sizes[name, kind]} MB of data."
+    )
+    left = free - needed - used + instances.memory_mb(kind, sizes[name, kind])
+    size, option = instances.data_that_fits(kind, left), f"{kind}_mb"
+    fits = size >= (APP_OPTIONS[option].minimum or 0)
+    cure = snippet((option,), size) if fits else "fewer caches and queues, or a host with more memory"
+    report.add("caches_too_large", (variable, name, option), problem, cure)
+    return 0
 
 
 def _check_connections(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any]) -> None:
@@ -88,8 +124,9 @@ def _is_within(value: int, option: Option) -> bool:
 def _sized_options(app: Any) -> dict[str, Any]:
     """Return the options of an app that sizing uses, without invalid ones."""
     memory = APP_OPTIONS["limits"].options["memory"]
-    limits = {"workers": APP_OPTIONS["workers"], "threads": APP_OPTIONS["threads"], "memory": memory}
-    given = {name: get_number(app, name) for name in ("workers", "threads")}
+    numbers = ("workers", "threads", *(f"{kind}_mb" for kind in instances.KINDS))
+    limits = {"memory": memory, **{name: APP_OPTIONS[name] for name in numbers}}
+    given = {name: get_number(app, name) for name in numbers}
     given["memory"] = get_number(app, "limits", "memory")
     fit = {
         name: value if value is not None and _is_within(value, limits[name]) else None for name, value in given.items()
@@ -107,4 +144,6 @@ def _sized_options(app: Any) -> dict[str, Any]:
         },
         "database": get(app, bool, "database") is not False,
         "database_pool": get(app, bool, "database_pool") is True,
+        **{kind: get(app, str, kind) in engines and get(app, str, kind) for kind, engines in instances.ENGINES.items()},
+        **{f"{kind}_mb": fit[f"{kind}_mb"] for kind in instances.KINDS},
     }

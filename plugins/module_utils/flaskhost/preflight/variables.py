@@ -7,7 +7,7 @@ import itertools
 import re
 from typing import Any
 
-from ..apps import placeholders
+from ..apps import instances, placeholders
 from ..apps.names import DATABASE_VARIABLES, OWN_VARIABLES
 from .report import Fault, Place, Report, Unreadable, get, path_text, read, show, snippet, type_name
 from .rules.domains import PASSWORD_IN_URL
@@ -54,9 +54,23 @@ def check_variables(report: Report, place: Place, app: dict[Any, Any]) -> None:
             elif isinstance(value, str):
                 for fault in _placeholder_faults(app, option, name, value):
                     report.add(fault.kind, here, fault.problem, fault.example)
+            if kind := _of_instance(app, name):
+                problem = f"Flaskhost sets {name} itself, to the address of the app's {kind}. Remove one of the two."
+                report.add("own_variable", here, problem, f"{option} without {name}, or the app without {kind}")
             if option == "secrets" and name in env:
                 problem = "The variable is also in env. Keep it in secrets, and remove it from env."
                 report.add("variable_twice", here, problem, "env without it")
+
+
+def _of_instance(app: dict[Any, Any], name: Any) -> str:
+    """Return the option, cache or queue, that sets a variable of this name; empty if none does."""
+    for kind in ("queue", "cache"):
+        options = {other: get(app, str, other) if other == kind else "" for other in instances.KINDS}
+        if options[kind] in instances.ENGINES[kind]:
+            found = instances.variables(instances.of_app("", options))
+            if name in found.keys() - instances.OPTIONAL_VARIABLES:
+                return kind
+    return ""
 
 
 def _name_fault(option: str, name: Any) -> Fault | None:
@@ -101,21 +115,25 @@ def _placeholder_faults(app: dict[Any, Any], option: str, name: str, value: str)
     used, given = placeholders.used(value), {*(get(app, dict, "env") or {}), *(get(app, dict, "secrets") or {})}
     databases, faults = used & {*placeholders.DATABASE}, []
     keeps = "To keep the text as it is, write {!%s}."
-    sources = {**dict.fromkeys(DATABASE_VARIABLES, databases), placeholders.KEY.upper(): used & {placeholders.KEY}}
+    sources = {**dict.fromkeys(DATABASE_VARIABLES, databases)}
+    sources |= {word.upper(): used & {word} for word in (placeholders.KEY, placeholders.REDIS)}
     if value == placeholders.WITH_DRIVER and name == "DATABASE_URL":
         sources = {}
     if circular := sources.get(name):
         problem = f"{{{min(circular)}}} cannot be part of {name}, from which Flaskhost takes its value."
-        cure = f"{option} without {name}: Flaskhost sets it. For another driver: database_driver"
+        cure = f"{option} without {name}: Flaskhost sets it"
+        cure += " with cache: redis or queue: redis" if name == placeholders.REDIS.upper() else ""
+        cure += ". For another driver: database_driver" if databases else ""
         return [Fault("circular_placeholder", problem, cure)]
     for word in sorted(databases):
         if get(app, bool, "database") is False and word.upper() not in given:
             problem = f"{{{word}}} needs a database, but the app has none. {keeps % word}"
             cure = f"database: true, or secrets with {word.upper()}"
             faults.append(Fault("placeholder_without_value", problem, cure))
-    for word in sorted(used & {*placeholders.RESERVED}):
-        problem = f"{{{word}}} has no value, because Flaskhost runs no Redis for apps. {keeps % word}"
-        faults.append(Fault("placeholder_without_value", problem, snippet((option, name), "redis://cache.localhost/0")))
+    word = placeholders.REDIS
+    if word in used and word.upper() not in given and not _of_instance(app, word.upper()):
+        problem = f"{{{word}}} needs a Redis, but the app has none. {keeps % word}"
+        faults.append(Fault("placeholder_without_value", problem, snippet(("cache",), "redis")))
     if placeholders.KEY in used and value != f"{{{placeholders.KEY}}}":
         problem = f"{{{placeholders.KEY}}} must be the whole value, so that a rotation of the key can change it."
         problem = f"{problem} {keeps % placeholders.KEY}"

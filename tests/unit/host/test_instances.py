@@ -1,0 +1,236 @@
+"""Instances run with the files on the disk, and those that nobody wants go without losing their data."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost.host import instances
+from ansible.module_utils.flaskhost.host.instances import Instances, said_of_itself
+from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from fakes import run_module
+from loading import load_plugin
+
+UNIT = "flask-shop_queue.service"
+FILE = """\
+# Role: {engine}.
+[Service]
+User=wrong
+
+[Install]
+WantedBy=multi-user.target
+
+[X-Flaskhost]
+Engine={engine}
+User=shop_queue
+Config={folder}/shop.conf
+State={folder}/state
+"""
+
+
+class Host:
+    """A host with the units of one folder: what systemctl shows of them, and the commands that ran."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.units = folder, folder / "units"
+        self.units.mkdir()
+        self.calls: list[str] = []
+        self.refuses = ""
+        self.users = {"shop_queue"}
+        self.state = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
+
+    def unit(self, name: str = UNIT, engine: str = "redis") -> Path:
+        path = self.units / name
+        path.write_text(FILE.format(engine=engine, folder=self.folder))
+        return path
+
+    def running(self, since: float) -> None:
+        text = time.strftime("%a %Y-%m-%d %H:%M:%S", time.gmtime(since)) + ".000000 UTC"
+        self.state["StateChangeTimestamp"] = text
+
+    def __call__(self, args: Sequence[str], **_options: Any) -> tuple[int, str, str]:
+        if args[1] == "show":
+            return 0, "".join(f"{key}={value}\n" for key, value in self.state.items()), ""
+        self.calls.append(" ".join(args))
+        if self.refuses and self.refuses in self.calls[-1]:
+            return 1, "", "Job failed."
+        if args[0] == "userdel":
+            self.users.discard(args[1])
+        return 0, "", ""
+
+    def instances(self, *units: str, engine: str = "redis") -> Instances:
+        wanted = [{"unit": unit, "user": "shop_queue", "config": str(self.folder / "shop.conf")} for unit in units]
+        return Instances(self, engine, wanted, units_dir=self.units, is_user=self.users.__contains__)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    owners: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid, **_options: owners.append((str(path), uid, gid)))
+    found = Host(tmp_path)
+    found.owners = owners
+    return found
+
+
+def test_a_unit_file_says_what_it_is(host: Host) -> None:
+    said = said_of_itself(host.unit())
+    assert said == {
+        "Engine": "redis",
+        "User": "shop_queue",
+        "Config": f"{host.folder}/shop.conf",
+        "State": f"{host.folder}/state",
+    }
+
+
+def test_units_of_others_are_never_touched(host: Host) -> None:
+    """Of the distribution, of an administrator, of another server, and links."""
+    (host.units / "own.service").write_text("[Service]\nUser=ada\n")
+    host.unit("flask-blog_cache.service", engine="memcached")
+    (host.units / "link.service").symlink_to(host.unit())
+    assert list(host.instances().leaving()) == [UNIT]
+    assert host.instances(UNIT).leaving() == {}
+    assert list(host.instances(engine="memcached").leaving()) == ["flask-blog_cache.service"]
+
+
+def test_a_running_instance_with_its_files_needs_nothing(host: Host) -> None:
+    host.unit()
+    host.running(time.time() + 100)
+    assert host.instances(UNIT).needed() == {}
+    assert host.instances(UNIT).missing_users() == []
+
+
+def test_a_newer_file_restarts_its_instance(host: Host) -> None:
+    host.unit()
+    host.running(time.time() - 100)
+    found = host.instances(UNIT)
+    assert found.needed() == {UNIT: ["daemon-reload", "restart"]} or found.needed() == {UNIT: ["restart"]}
+    found.take(found.needed())
+    assert host.calls[-1] == f"systemctl restart {UNIT}"
+
+
+def test_a_new_instance_gets_a_user_who_cannot_log_in(host: Host) -> None:
+    host.users.clear()
+    host.state = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+    found = host.instances(UNIT)
+    found.create_users(found.missing_users())
+    found.take(found.needed())
+    assert host.calls[0].endswith("--shell /usr/sbin/nologin shop_queue")
+    assert host.calls[1:] == ["systemctl daemon-reload", f"systemctl enable {UNIT}", f"systemctl start {UNIT}"]
+
+
+def test_an_instance_that_does_not_start_is_tried_again(host: Host) -> None:
+    path = host.unit()
+    host.state["ActiveState"] = "failed"
+    host.refuses = "start"
+    before = path.stat().st_ctime_ns
+    time.sleep(0.02)
+    found = host.instances(UNIT)
+    with pytest.raises(ReleaseError, match=f"systemctl start {UNIT} failed"):
+        found.take(found.needed())
+    assert path.stat().st_ctime_ns > before, "newer than the failed start"
+
+
+def test_the_data_of_a_removed_instance_is_kept_for_root(host: Host) -> None:
+    path, state = host.unit(), host.folder / "state"
+    (state / "appendonlydir").mkdir(parents=True)
+    (state / "appendonlydir" / "a.aof").write_text("job")
+    (host.folder / "shop.conf").write_text("")
+    found = host.instances()
+    copy = Path(found.remove(UNIT, found.leaving()[UNIT]))
+    assert (copy / "appendonlydir" / "a.aof").read_text() == "job"
+    assert copy.stat().st_mode & 0o777 == 0o700
+    assert host.owners == [
+        (str(item), 0, 0) for item in (copy, copy / "appendonlydir", copy / "appendonlydir" / "a.aof")
+    ]
+    assert host.calls == [f"systemctl disable --now {UNIT}", "userdel shop_queue", "systemctl daemon-reload"]
+    assert not path.exists()
+    assert not state.exists()
+    assert not (host.folder / "shop.conf").exists()
+
+
+def test_a_removal_that_was_interrupted_is_finished(host: Host) -> None:
+    host.unit()
+    (host.folder / "state").mkdir()
+    (host.folder / "state" / "dump").write_text("job")
+    host.refuses = "userdel"
+    found = host.instances()
+    with pytest.raises(ReleaseError):
+        found.remove(UNIT, found.leaving()[UNIT])
+    (copy,) = host.folder.glob("state.*")
+    host.refuses = ""
+    assert found.remove(UNIT, found.leaving()[UNIT]) == "", "it is already aside"
+    assert (copy / "dump").read_text() == "job"
+    assert found.leaving() == {}
+
+
+def test_an_instance_that_does_not_stop_keeps_all(host: Host) -> None:
+    path = host.unit()
+    (host.folder / "state").mkdir()
+    (host.folder / "state" / "dump").write_text("job")
+    host.refuses = "disable"
+    found = host.instances()
+    with pytest.raises(ReleaseError):
+        found.remove(UNIT, found.leaving()[UNIT])
+    assert path.exists()
+    assert (host.folder / "state" / "dump").exists()
+
+
+def test_a_folder_behind_a_link_is_not_moved(host: Host) -> None:
+    elsewhere = host.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").write_text("")
+    (host.folder / "state").symlink_to(elsewhere)
+    host.unit()
+    found = host.instances()
+    assert found.remove(UNIT, found.leaving()[UNIT]) == ""
+    assert host.owners == []
+
+
+def module(host: Host, monkeypatch: pytest.MonkeyPatch, check: bool = False, **given: Any) -> dict[str, Any]:
+    """Run the module on the host."""
+    monkeypatch.setattr(instances.Instances.__init__, "__kwdefaults__", {
+        "units_dir": host.units, "is_user": host.users.__contains__,
+    })  # fmt: skip
+    return run_module(monkeypatch, load_plugin("plugins/modules/host_instances.py"), host, check=check, **given)
+
+
+def test_the_module_reports_what_leaves_and_removes_it_only_when_told(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, state = host.unit(), host.folder / "state"
+    state.mkdir()
+    (state / "a.aof").write_text("job")
+    result = module(host, monkeypatch, engine="redis", instances=[])
+    assert (result["changed"], result["leaving"], host.calls) == (False, [UNIT], [])
+    result = module(host, monkeypatch, check=True, engine="redis", instances=[], state="pruned")
+    assert (result["changed"], result["steps"], host.calls) == (True, [f"remove {UNIT}"], [])
+    assert path.exists()
+    result = module(host, monkeypatch, engine="redis", instances=[], state="pruned")
+    assert [Path(copy).parent for copy in result["copies"]] == [host.folder]
+    result = module(host, monkeypatch, engine="redis", instances=[], state="pruned")
+    assert (result["changed"], result["copies"]) == (False, [])
+
+
+def test_the_module_does_nothing_in_check_mode(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.users.clear()
+    host.state = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+    wanted = [{"unit": UNIT, "user": "shop_queue", "config": ""}]
+    result = module(host, monkeypatch, check=True, engine="redis", instances=wanted)
+    assert result["steps"] == [
+        "useradd shop_queue",
+        *(f"{step} {UNIT}" for step in ("daemon-reload", "enable", "start")),
+    ]
+    assert host.calls == []
+
+
+def test_the_module_says_why_an_instance_does_not_start(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.unit()
+    host.state["ActiveState"] = "failed"
+    host.refuses = "start"
+    result = module(host, monkeypatch, engine="redis", instances=[{"unit": UNIT, "user": "shop_queue", "config": ""}])
+    assert result["failed"]
+    assert "See systemctl status" in result["msg"]

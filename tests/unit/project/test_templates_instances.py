@@ -1,0 +1,104 @@
+"""The templates of the roles redis and memcached, rendered as Ansible does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.module_utils.flaskhost.apps.instances import instance
+from rendering import render
+from slot_units import slot
+
+ENGINES = ["redis", "memcached"]
+
+
+def unit(engine: str, kind: str = "cache") -> list[str]:
+    text = render(engine, "instance.service.j2", item=instance("shop", kind, engine))
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def settings(kind: str) -> dict[str, str]:
+    text = render("redis", "redis.conf.j2", item=instance("shop", kind, "redis"))
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {line.partition(" ")[0]: line.partition(" ")[2] for line in lines}
+
+
+def test_both_servers_have_the_same_sandbox() -> None:
+    """Two roles that do not know each other, and so two files."""
+    redis, memcached = unit("redis"), unit("memcached")
+    only = {"redis": set(redis) - set(memcached), "memcached": set(memcached) - set(redis)}
+    for lines in only.values():
+        names = {line.partition("=")[0] for line in lines if not line.startswith("  --")}
+        assert names <= {
+            "Description", "Documentation", "PartOf", "Type", "ExecStart", "TimeoutStartSec", "TimeoutStopSec",
+            "Engine", "Config", "State", "SystemCallFilter",
+        }  # fmt: skip
+    assert {line for line in only["memcached"] if "SystemCall" in line} == {"SystemCallFilter=setrlimit prlimit64"}
+    assert not {line for line in only["redis"] if "SystemCall" in line}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_instance_is_the_apps_and_nobody_elses(engine: str) -> None:
+    lines = unit(engine)
+    for line in (
+        "User=shop_cache", "Group=shop", "RuntimeDirectory=flask-shop_cache", "RuntimeDirectoryMode=0750",
+        "PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "MemoryMax=96M", "MemorySwapMax=0",
+    ):  # fmt: skip
+        assert line in lines, line
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_slots_do_not_need_an_instance(engine: str) -> None:
+    lines = unit(engine)
+    assert "Before=flask-shop@blue.service flask-shop@green.service" in lines
+    assert not [line for line in lines if line.startswith(("RequiredBy", "Requires", "BindsTo"))]
+    assert "Restart=always" in lines
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_unit_says_how_to_remove_it(engine: str) -> None:
+    section = unit(engine, "cache")[unit(engine, "cache").index("[X-Flaskhost]") + 1 :]
+    assert section[:2] == [f"Engine={engine}", "User=shop_cache"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_debians_own_service_runs_nothing(engine: str) -> None:
+    lines = render(engine, "debian.conf.j2").splitlines()
+    assert [line for line in lines if line.startswith("ExecStart=")] == ["ExecStart=", "ExecStart=+/bin/true"]
+    assert f"PartOf={'redis-server' if engine == 'redis' else 'memcached'}.service" in unit(engine)
+
+
+def test_a_queue_keeps_what_a_cache_drops() -> None:
+    cache, queue = settings("cache"), settings("queue")
+    assert (cache["appendonly"], cache["maxmemory-policy"], cache["dir"]) == (
+        "no",
+        "allkeys-lru",
+        "/run/flask-shop_cache",
+    )
+    assert (queue["appendonly"], queue["maxmemory-policy"], queue["dir"]) == (
+        "yes",
+        "noeviction",
+        "/var/lib/flask-shop_queue",
+    )
+    assert queue["appendfsync"] == "everysec"
+    assert [line for line in unit("redis", "queue") if line.startswith("StateDirectory")] == [
+        "StateDirectory=flask-shop_queue", "StateDirectoryMode=0700",
+    ]  # fmt: skip
+    assert not [line for line in unit("redis") if line.startswith("StateDirectory")]
+
+
+@pytest.mark.parametrize("kind", ["cache", "queue"])
+def test_clients_are_no_administrators(kind: str) -> None:
+    found: dict[str, Any] = settings(kind)
+    assert (found["port"], found["unixsocketperm"]) == ("0", "660")
+    assert {found[f"enable-{name}"] for name in ("debug-command", "module-command", "protected-configs")} == {"no"}
+    rules = found["user"].split()
+    assert rules.index("-@admin") < rules.index("-@dangerous") < rules.index("+info")
+    # Redis 7.0 does not start with a subcommand that it does not know.
+    assert [rule for rule in rules if "|" in rule] == ["-client|kill", "-client|pause", "-client|unpause"]
+
+
+def test_the_profile_of_the_slots_names_the_folders_only_of_its_own_app() -> None:
+    plain = render("slots", "apparmor.j2", item=slot())
+    found = render("slots", "apparmor.j2", item=slot(instance_folders=["/run/flask-shop_cache"]))
+    assert set(found.splitlines()) - set(plain.splitlines()) == {"  /run/flask-shop_cache/{,**} rw,"}
