@@ -22,7 +22,7 @@ from ansible.module_utils.flaskhost import preflight
 from ansible.module_utils.flaskhost.apps import names as shared
 from ansible.module_utils.flaskhost.apps import sizing
 from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick, with_server
-from ansible.module_utils.flaskhost.deploy import virtualenv
+from ansible.module_utils.flaskhost.deploy import build_room
 from ansible.module_utils.flaskhost.programs.installed import program_texts
 from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
@@ -74,7 +74,7 @@ def _server(name: str) -> dict[str, str]:
 
 def flask_app_accounts(apps: Any) -> list[str]:
     """Return the accounts of the apps on their hosts: the system user and the build account of each."""
-    return sorted({account for name in apps for account in (str(name), virtualenv.build_account(str(name)))})
+    return sorted({account for name in apps for account in (str(name), build_room.build_account(str(name)))})
 
 
 def flask_constant(name: str) -> Any:

@@ -102,6 +102,38 @@ def test_code_is_in_a_folder_of_its_own(site: Site) -> None:
     assert "no folder 'services/other'" in site.refused(source_subdir="services/other").reason
 
 
+@pytest.mark.parametrize("name", ["-ä b%s$c;$(touch pwned)`touch pwned`'\"${HOME}{data_dir}&|*", " "])
+def test_the_name_of_its_folder_is_nothing_but_a_name(site: Site, name: str) -> None:
+    (site.code / name).mkdir()
+    for item in CODE:
+        path = site.code / name / item
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (site.code / item).rename(path)
+    (site.code / "app").symlink_to(name)
+    outcome = site.deploy(
+        source_subdir="app", build_command="pwd > where", release_command="true", persistent=["instance"]
+    )
+    folder = site.path(outcome)
+    assert str((folder / "app").readlink()) == f"src/{name}"
+    assert (folder / "app/where").read_text(encoding="utf-8") == f"{folder / 'src' / name}\n"
+    assert (folder / "static/site.css").read_text(encoding="utf-8") == "body {}"
+    assert not list(site.folder.rglob("pwned"))
+
+
+@pytest.mark.parametrize("name", ["x\nExecStopPost=+/usr/bin/touch pwned", "x\\", "x\udcff"])
+def test_a_folder_whose_name_a_unit_cannot_have_is_refused(site: Site, name: str) -> None:
+    (site.code / name).mkdir(parents=True)
+    for item in CODE:
+        path = site.code / name / item
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (site.code / item).rename(path)
+    (site.code / "app").symlink_to(name)
+    error = site.refused(source_subdir="app")
+    assert "a control character, a backslash or invalid UTF-8" in error.reason
+    assert "\n" not in error.reason
+    assert site.ids() == []
+
+
 # -- a git repository -----------------------------------------------------------------------------------------------
 
 

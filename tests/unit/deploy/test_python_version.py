@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost.host import pythons
+from ansible.module_utils.flaskhost.host import lock, pythons
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
-from fakes import run_command
+from fakes import FakeHost, run_command
 from release_site import Site
 from virtualenv_workshop import SERVER, Workshop, version_of, write
 
@@ -67,6 +68,25 @@ def test_a_new_patch_level_is_a_new_release(site: Site, folder: Path) -> None:
     install(folder, "3.99.1", "3.99.1")
     third = site.deploy(interpreter_version="3.99.1")
     assert third.release == first.release, "the version that was live is the one that is chosen now"
+
+
+def test_no_version_is_removed_while_a_release_is_built(site: Site, folder: Path) -> None:
+    install(folder, "3.99.1")
+    free: list[bool] = []
+    real = site.host.__class__.__call__
+
+    def watched(host: FakeHost, args: list[str], **options: Any) -> tuple[int, str, str]:
+        if "venv" in args:
+            with lock.open_file(folder / pythons.IN_USE) as stream:
+                free.append(lock.acquire(stream))
+        return real(host, args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeHost, "__call__", watched)
+        site.deploy(interpreter_version="3.99")
+    assert free == [False]
+    with lock.open_file(folder / pythons.IN_USE) as stream:
+        assert lock.acquire(stream)
 
 
 def test_a_version_that_is_not_installed_is_said_before_anything_is_done(site: Site, folder: Path) -> None:

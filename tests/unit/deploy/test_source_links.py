@@ -67,7 +67,7 @@ def test_random_links_end_where_the_kernel_and_python_say(tmp_path: Path) -> Non
                 counts["loop"] += 1
                 continue
             else:
-                there = Path(os.readlink(f"/proc/self/fd/{opened}"))
+                there = Path(f"/proc/self/fd/{opened}").readlink()
                 os.close(opened)
                 assert there.is_relative_to(top) == taken == ends, told
             counts["in" if taken else "out"] += 1

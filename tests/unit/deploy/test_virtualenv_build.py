@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import platform
-import pwd
 import re
 import stat
 import sys
@@ -64,43 +63,6 @@ def test_what_uv_runs_has_the_apps_rights_only(workshop: Workshop) -> None:
         assert call.properties["SupplementaryGroups"] == [USER]
         assert call.properties["AppArmorProfile"] == [f"-flask-{USER}_build"]
         assert "ReadOnlyPaths" not in call.properties, "one path can be one thing: /run is empty"
-
-
-@pytest.mark.parametrize("user", ["a", "shop", "a" * 31, "a" * 30 + "b"])
-def test_the_account_that_builds_is_no_apps(user: str) -> None:
-    account = virtualenv.build_account(user)
-    assert re.fullmatch(r"[a-z][a-z0-9-]*_[a-z0-9_]*build", account), "no app's name has an underscore"
-    assert len(account) <= 32
-    assert virtualenv.build_account("a" * 31) != virtualenv.build_account("a" * 30 + "b")
-
-
-def test_the_account_is_created_with_the_first_build(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    workshop.publish("gunicorn", "27.0.1")
-    known, builder, made = pwd.getpwnam, workshop.builder(), []
-    monkeypatch.setattr(pwd, "getpwnam", lambda name: known(name if made else "no-such-account"))
-    run = builder.run
-
-    def useradd(args: list[str], **options: object) -> tuple[int, str, str]:
-        if args[0] != "useradd":
-            return run(args, **options)
-        made.append(args)
-        return 0, "", ""
-
-    builder.run = useradd
-    assert virtualenv.is_whole(workshop.build(workshop.requirements(""), builder=builder))
-    (command,) = made
-    assert command[-1] == "shop_build"
-    assert {"--system", "--user-group", "--no-create-home", "/usr/sbin/nologin"} <= {*command}
-
-
-def test_a_cache_of_the_apps_own_user_is_not_used(workshop: Workshop) -> None:
-    """An earlier version of Flaskhost built as that user."""
-    workshop.publish("gunicorn", "27.0.1")
-    poisoned = workshop.folder / "cache/shop/wheels/poison"
-    poisoned.mkdir(parents=True)
-    os.chown(workshop.folder / "cache/shop", UID, GID)
-    workshop.build(workshop.requirements(""))
-    assert not poisoned.exists()
 
 
 def test_a_build_from_a_wheelhouse_has_no_network(workshop: Workshop) -> None:
@@ -203,12 +165,6 @@ def test_folders_in_each_other_are_refused_and_removed(workshop: Workshop) -> No
         workshop.builder()._seal(target)
     virtualenv.remove(target)
     assert not target.exists()
-
-
-def test_what_a_build_has_left_does_not_keep_the_next_one_from_starting(workshop: Workshop) -> None:
-    workshop.publish("gunicorn", "27.0.1")
-    nest(workshop.folder / "tmp/build")
-    assert virtualenv.is_whole(workshop.build(workshop.requirements("")))
 
 
 def test_an_environment_that_is_removed_in_part_is_not_whole(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.flaskhost.deploy.virtualenv import build_account
+from ansible.module_utils.flaskhost.deploy.build_room import build_account
 from ansible.module_utils.flaskhost.host.program_accounts import administrators, matching
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template

@@ -10,17 +10,21 @@ import io
 import json
 import os
 import platform
+import random
 import shutil
 import stat
+import subprocess
 import sys
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.flaskhost.host import pythons
+from ansible.module_utils.flaskhost.host import lock, python_install, pythons
 from ansible.module_utils.flaskhost.host.python_install import InstallError, Outcome, Pythons
-from fakes import Unit, run_command, run_module, unsandboxed
+from fakes import Unit, read_systemd_run, run_command, run_module, unsandboxed
 from loading import load_plugin
 
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "uv"
@@ -29,7 +33,7 @@ OWN = ".".join(map(str, sys.version_info[:3]))
 #: Where the list of downloads says that the versions are; a mirror stands for it.
 ORIGIN = "https://github.com/astral-sh/python-build-standalone/releases/download"
 RELEASE = "20260101"
-SYSCONFIG = "# system configuration generated and used by the sysconfig module\nbuild_time_vars = {}\n"
+SYSCONFIG = b"# system configuration generated and used by the sysconfig module\nbuild_time_vars = {}\n"
 
 
 def name_of(version: str) -> str:
@@ -53,20 +57,23 @@ class Shelf:
         path.chmod(0o755)
         return path
 
-    def publish(self, version: str, runs: str = f'exec {sys.executable} "$@"', digest: str = "") -> None:
+    def publish(
+        self, version: str, runs: str = f'exec {sys.executable} "$@"', digest: str = "", extra: bytes = b""
+    ) -> None:
         """Put a version into the mirror and the list of downloads."""
         major, minor, patch = version.split(".")
         place = self.folder / "mirror" / RELEASE / f"cpython-{version}.tar.gz"
         place.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(place, "w:gz") as archive:
             for name, text, mode in (
-                (f"bin/python{major}.{minor}", f"#!/bin/sh\n{runs}\n", 0o755),
-                (f"lib/python{major}.{minor}/os.py", "", 0o644),
+                (f"bin/python{major}.{minor}", f"#!/bin/sh\n{runs}\n".encode(), 0o755),
+                (f"lib/python{major}.{minor}/os.py", b"", 0o644),
                 (f"lib/python{major}.{minor}/_sysconfigdata__linux_{MACHINE}-linux-gnu.py", SYSCONFIG, 0o644),
+                ("lib/large.bin", extra, 0o644),
             ):
                 entry = tarfile.TarInfo(f"python/{name}")
                 entry.size, entry.mode = len(text), mode
-                archive.addfile(entry, io.BytesIO(text.encode()))
+                archive.addfile(entry, io.BytesIO(text))
         self.listed[name_of(version)] = {
             "name": "cpython",
             "arch": {"family": MACHINE, "variant": None},
@@ -295,3 +302,98 @@ def test_the_module(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result["changed"], "diff" in result) == (False, False)
     result = run_module(monkeypatch, module, unsandboxed(shelf.calls), **{**options, "versions": ["3.77"]})
     assert result["msg"].startswith("A version of Python was not installed. uv knows no final release")
+
+
+# -- several runs, and runs that are killed ---------------------------------------------------------------------------
+
+
+def test_a_version_stays_while_a_release_is_built_with_it(shelf: Shelf) -> None:
+    """Until the environment links to the version, nothing else shows that it is used."""
+    shelf.publish(OWN)
+    shelf.update(OWN)
+    with pythons.in_use(shelf.versions):
+        with pythons.in_use(shelf.versions):
+            assert shelf.update().removed == []
+        assert shelf.update().removed == []
+        shelf.build("other", OWN)
+    assert shelf.update().removed == [], "the app that was removed had the same version as another one"
+    shutil.rmtree(shelf.environments)
+    assert shelf.update().removed == [name_of(OWN)]
+    with pythons.in_use(shelf.folder / "missing"):
+        assert not (shelf.folder / "missing").exists()
+
+
+def test_a_build_waits_for_a_removal(shelf: Shelf) -> None:
+    shelf.versions.mkdir(parents=True)
+    waited: list[float] = []
+    with lock.open_file(shelf.versions / pythons.IN_USE) as stream:
+        assert lock.acquire(stream)
+
+        def pause(seconds: float) -> None:
+            waited.append(seconds)
+            stream.close()
+
+        with pythons.in_use(shelf.versions, pause):
+            assert len(waited) == 1
+
+
+def test_of_two_runs_at_once_one_installs(shelf: Shelf) -> None:
+    shelf.publish(OWN)
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda _number: shelf.update(OWN), range(2)))
+    assert sorted(outcome.installed for outcome in outcomes) == [[], [name_of(OWN)]]
+    assert pythons.choose(run_command, OWN, str(shelf.distribution), shelf.versions).version == OWN
+
+
+def test_a_run_that_waits_too_long_says_for_whom(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(python_install, "_PATIENCE", 0)
+    shelf.publish(OWN)
+    shelf.versions.mkdir(parents=True)
+    with (
+        lock.hold(shelf.versions / ".update.lock", "install Python versions", 0),
+        pytest.raises(InstallError, match=r"Another run installs versions on this host \(install .*, process \d+"),
+    ):
+        shelf.update(OWN)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_a_killed_uv_leaves_nothing_that_the_next_run_keeps(shelf: Shelf, after: float) -> None:
+    shelf.publish(OWN)
+    (shelf.versions / ".temp/half").mkdir(parents=True)
+    real = shelf.installer().run
+
+    def killed(args: Any, **options: Any) -> tuple[int, str, str]:
+        if "install" not in args:
+            return real(args, **options)
+        unit = read_systemd_run(args)
+        with subprocess.Popen(unit.command, env={**os.environ, **unit.environment}) as process:
+            time.sleep(after)
+            process.kill()
+        return 137, "", "killed"
+
+    installer = shelf.installer()
+    installer.run = killed
+    with pytest.raises(InstallError, match="uv python install failed"):
+        installer.update([OWN], "", check=False)
+    with pytest.raises(pythons.Unavailable):
+        pythons.choose(run_command, OWN, str(shelf.distribution), shelf.versions)
+    assert shelf.update(OWN).installed == [name_of(OWN)]
+    assert pythons.choose(run_command, OWN, str(shelf.distribution), shelf.versions).version == OWN
+    assert not list((shelf.versions / ".temp").glob("*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_is_said_and_the_next_run_installs(shelf: Shelf) -> None:
+    shelf.publish(OWN, extra=random.Random(1).randbytes(2_000_000))
+    shelf.versions.mkdir(parents=True)
+    if run_command(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(shelf.versions)])[0]:
+        pytest.skip("no right to mount")
+    try:
+        with pytest.raises(InstallError, match=r"(?s)uv python install failed.*No space left.*Free"):
+            shelf.update(OWN)
+        with pytest.raises(pythons.Unavailable):
+            pythons.choose(run_command, OWN, str(shelf.distribution), shelf.versions)
+        run_command(["mount", "-o", "remount,size=64M", str(shelf.versions)], check_rc=True)
+        assert shelf.update(OWN).installed == [name_of(OWN)]
+    finally:
+        run_command(["umount", str(shelf.versions)], check_rc=True)

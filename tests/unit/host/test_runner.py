@@ -6,10 +6,12 @@ import pytest
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, harmless, sandboxed
 
 
-@pytest.mark.parametrize("name", ["x\nExecStopPost=+/usr/bin/touch pwned", "x\rUser=root", "x\\", "x\x7f", "x\0"])
+@pytest.mark.parametrize(
+    "name", ["x\nExecStopPost=+/usr/bin/touch pwned", "x\rUser=root", "x\\", "x\x7f", "x\0", "x\udcff"]
+)
 def test_no_name_of_a_folder_adds_a_line_to_a_unit(name: str) -> None:
     # systemd writes the properties to a file as they are, and reads the file again at each daemon-reload.
-    with pytest.raises(ReleaseError, match="control character or a backslash"):
+    with pytest.raises(ReleaseError, match="control character, a backslash or invalid UTF-8"):
         sandboxed(["true"], user="shop", root="/srv/shop", directory=f"/srv/shop/releases/1/src/{name}")
 
 

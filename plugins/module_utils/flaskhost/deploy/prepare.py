@@ -145,6 +145,13 @@ class Preparation:
         The live release is returned if only the figures that follow the host's size changed: it restarts with them in
         the other slot.
         """
+        options = self.app.options
+        if self.app.check or not options["interpreter_version"]:
+            return self._find()
+        with pythons.in_use(Path(options["pythons"])):
+            return self._find()
+
+    def _find(self) -> Record | None:
         self.app.note("Find the release")
         live, serving = self.app.slots.live(), self.app.serving()
         revision = self.revision()

@@ -1,7 +1,7 @@
 """Read TOML files of an app's source, within limits that Python's own parser does not have.
 
-The parser keeps each beginning of a dotted key in memory. A file of 40 KB, one key with 20,000 parts, takes 1.5 GB. So does
-one of 16 MB with two million tables, in a minute, or with one number of eight million digits.
+The parser keeps each beginning of a dotted key in memory. A file of 40 KB, one key with 20,000 parts, takes 1.5 GB. So
+does one of 16 MB with two million tables, in a minute, or with one number of eight million digits.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 #: Maximum number of parts of a dotted key, and maximum depth of tables and arrays.
 _LONGEST_KEY, _DEEPEST = 50, 100
-#: Maximum number of characters that begin a table, an array or a further part of a key, and of those that begin a value.
-#: A uv.lock of 16 MB has about 20,000 and 800,000 of them.
+#: Maximum number of characters that begin a table, an array or a further part of a key, and of those that begin a
+#: value. A uv.lock of 16 MB has about 20,000 and 800,000 of them.
 _MOST_TABLES, _MOST_VALUES = 200_000, 1_000_000
 #: Strings and comments. One without an end reaches to the end, where the parser would stop too. All repetitions are
 #: possessive, so that no text makes them slow.

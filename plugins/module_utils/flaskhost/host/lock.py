@@ -58,10 +58,15 @@ def open_file(path: Path, *, create: bool = True) -> IO[str]:
         raise
 
 
-def acquire(stream: IO[str]) -> bool:
-    """Take the lock of an open file; return False if another process holds it."""
+def acquire(stream: IO[str], *, shared: bool = False) -> bool:
+    """Take the lock of an open file; return False if another process holds it.
+
+    Args:
+        stream: the open file.
+        shared: whether other processes can take it too, if they share it.
+    """
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -16,11 +16,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from ansible.module_utils.flaskhost.host import atomic, pythons
+from ansible.module_utils.flaskhost.host import atomic, lock, pythons
 from ansible.module_utils.flaskhost.host.runner import SANDBOX, Run, cure_for, tail
 
 #: Seconds for one version: a download of some 30 MB, and the compilation of the standard library.
 _TIMEOUT = 900
+#: Seconds to wait for another run that installs versions.
+_PATIENCE = 1800
+#: uv's folder for downloads, inside of the folder of the versions. A killed uv leaves up to 150 MB there.
+_SCRATCH = ".temp"
 
 
 class InstallError(Exception):
@@ -82,26 +86,45 @@ class Pythons:
             # In check mode on a bare host, the role has not installed uv.
             return Outcome({}, wanted, [], changed=bool(wanted))
         links = {version: self._newest(version) for version in wanted}
-        missing = [name for name in dict.fromkeys(links.values()) if not (self.folder / name / pythons.MARK).is_file()]
+        missing = self._missing(links)
         stale = {path.name for path in self._links()} - links.keys()
         moved = {version for version, name in links.items() if self._target(version) != name}
         if check:
             removed = self._unused(links, environments)
             return Outcome(links, missing, removed, changed=bool(missing or stale or moved or removed))
         self._make_folder()
-        for name in missing:
-            self._install(name)
-        for version, name in links.items():
-            atomic.link(self.folder / version, name)
-        for version in stale:
-            (self.folder / version).unlink()
-        removed = self._unused(links, environments)
-        for name in removed:
-            # The mark first: a partly removed version is not complete.
-            (self.folder / name / pythons.MARK).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / name)
-        self._remove_links_of_uv()
+        try:
+            with lock.hold(self.folder / ".update.lock", "install Python versions", _PATIENCE):
+                # Again: another run can have installed them meanwhile.
+                missing = self._missing(links)
+                shutil.rmtree(self.folder / _SCRATCH, ignore_errors=True)
+                for name in missing:
+                    self._install(name)
+                for version, name in links.items():
+                    atomic.link(self.folder / version, name)
+                for version in stale:
+                    (self.folder / version).unlink(missing_ok=True)
+                removed = self._remove_unused(links, environments)
+                self._remove_links_of_uv()
+        except lock.Busy as busy:
+            reason = f"Another run installs versions on this host ({busy.holder})."
+            raise InstallError(reason, "Run the same command again when it has ended.") from None
         return Outcome(links, missing, removed, changed=bool(missing or stale or moved or removed))
+
+    def _missing(self, links: dict[str, str]) -> list[str]:
+        return [name for name in dict.fromkeys(links.values()) if not (self.folder / name / pythons.MARK).is_file()]
+
+    def _remove_unused(self, links: dict[str, str], environments: str) -> list[str]:
+        """Remove the versions that nothing uses; all stay while a release is built, until the next run."""
+        with lock.open_file(self.folder / pythons.IN_USE) as stream:
+            if not lock.acquire(stream):
+                return []
+            removed = self._unused(links, environments)
+            for name in removed:
+                # The mark first: a partly removed version is not complete.
+                (self.folder / name / pythons.MARK).unlink(missing_ok=True)
+                shutil.rmtree(self.folder / name)
+        return removed
 
     # -- what there is ------------------------------------------------------------------------------------------------
 

@@ -6,16 +6,22 @@ it for each version that an app asks for: ``3.12 -> cpython-3.12.16-linux-x86_64
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ansible.module_utils.flaskhost.host import lock
 from ansible.module_utils.flaskhost.host.runner import Run
 
 #: The name that uv gives to the folder of a version; only final releases of CPython for glibc.
 FOLDER = re.compile(r"cpython-(?P<version>3\.\d+\.\d+)-linux-[a-z0-9_]+-gnu")
 #: Written last: a version without this file was interrupted, and is installed again.
 MARK = ".complete"
+#: The lock file that keeps versions from being removed, in the folder of the versions.
+IN_USE = ".in-use.lock"
 #: Prints the version of an interpreter, which reads no files but its own.
 _ASK = ["-I", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]
 
@@ -70,6 +76,24 @@ def executable(folder: Path, name: str) -> str:
     version = FOLDER.fullmatch(name)
     minor = version["version"].rpartition(".")[0] if version else "3"
     return str(folder / name / "bin" / f"python{minor}")
+
+
+@contextlib.contextmanager
+def in_use(folder: Path, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Keep all versions while a release is built. Until its environment links to a version, nothing shows its use.
+
+    Args:
+        folder: the folder of the versions, which can be missing.
+        pause: sleeps for a number of seconds; replaced in tests.
+    """
+    if not folder.is_dir():
+        yield
+        return
+    with lock.open_file(folder / IN_USE) as stream:
+        # A removal takes seconds.
+        while not lock.acquire(stream, shared=True):
+            pause(lock.PAUSE)
+        yield
 
 
 def choose(run: Run, wanted: str, python: str, folder: Path) -> Interpreter:

@@ -262,7 +262,7 @@ def as_owner(run: Run, owner_file: str, what: str) -> str:
 
 
 #: What must not be in a path that is a property of a unit: see :func:`_folder`.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
 
 
 def _folder(path: str) -> str:
@@ -270,7 +270,7 @@ def _folder(path: str) -> str:
 
     systemd writes this property to the unit's file without any escaping, and reads the file again at the next
     daemon-reload. A line break would add a line that root executes, such as ``ExecStopPost=+``. A backslash at the end
-    would remove the next line.
+    would remove the next line. D-Bus takes no bytes that are not UTF-8.
 
     Raises:
         ReleaseError: the path contains such a character.
@@ -278,7 +278,7 @@ def _folder(path: str) -> str:
     if _UNSAFE.search(path):
         raise ReleaseError(
             "Run a command of the app",
-            f"the name of a folder has a control character or a backslash: {path!r}.",
+            f"the name of a folder has a control character, a backslash or invalid UTF-8: {path!r}.",
             "Rename the folder in the source.",
         )
     return path

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..apps.names import RESERVED_NAMES
-from ..deploy.virtualenv import build_account
+from ..deploy.build_room import build_account
 from .report import Report, get, show
 
 
