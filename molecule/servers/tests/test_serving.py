@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from conftest import PROGRAMS
 
 testinfra_hosts = ["ansible://all"]
-#: The slots' score, which does not depend on the server. Debian 13's systemd counts 0.2 for a private /tmp that is a
-#: bind mount: this one counts toward the app's quota.
+#: The slots' score, which does not depend on the server. systemd counts 0.2 for a private /tmp that is a bind
+#: mount: this one counts toward the app's quota.
 LIMIT = 1.3
 
 
