@@ -1,6 +1,6 @@
 """The settings of the other application servers than gunicorn, and of gunicorn's other worker classes.
 
-Here they are read as Python. The scenario `servers` runs each of them.
+Here they are read as Python. test_servers_burst.py runs gunicorn, and the scenario `servers` each of them.
 """
 
 from __future__ import annotations
