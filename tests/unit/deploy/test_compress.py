@@ -50,6 +50,23 @@ def test_copies_have_the_same_content_and_time(tmp_path: Path) -> None:
     assert (published / "style.css").read_text() == TEXT
 
 
+def test_copies_can_be_read_whatever_the_umask(tmp_path: Path) -> None:
+    """nginx's workers are not root."""
+    put(tmp_path, style_css=TEXT)
+    before = os.umask(0o077)
+    try:
+        compress.compress(tmp_path)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.[gb]*")} == {0o644}
+
+
+def test_copies_of_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
+    """gzip writes the time of the compression into its header, if it gets no other."""
+    compress.compress(put(tmp_path, style_css=TEXT))
+    assert (tmp_path / "style.css.gz").read_bytes()[4:8] == bytes(4)
+
+
 def test_host_without_brotli_has_gzip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "brotli", None)
     compress.compress(put(tmp_path, style_css=TEXT))
@@ -75,6 +92,21 @@ def test_a_repository_cannot_delay_a_deploy_by_large_files(tmp_path: Path, monke
     put(tmp_path, a_css=TEXT, b_css=TEXT, c_css=TEXT, large_css=TEXT * 3)
     compress.compress(tmp_path)
     assert [name for name in names(tmp_path) if name.endswith(".gz")] == ["a.css.gz", "b.css.gz"]
+
+
+def test_the_limits_are_those_of_the_guide(tmp_path: Path) -> None:
+    """docs/apps.md: up to 10 MB per file and 64 MB in total. Each is the last that has a copy."""
+    megabyte = 1024**2
+    sizes = {
+        "a_smallest.txt": 1024, "b_small.txt": 1023, "c_large.txt": 10 * megabyte + 1,
+        **{f"d_largest{number}.txt": 10 * megabyte for number in range(6)},
+        "e_over.txt": 4 * megabyte, "f_rest.txt": 4 * megabyte - 1024,
+    }  # fmt: skip
+    for name, size in sizes.items():
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    compress.compress(tmp_path)
+    assert {path.stem for path in tmp_path.glob("*.gz")} == {*sizes} - {"b_small.txt", "c_large.txt", "e_over.txt"}
 
 
 # -- files of several releases in one folder -------------------------------------------------------------------------
