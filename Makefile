@@ -58,7 +58,7 @@ demo: venv ## a bare Debian host, set up by site.yml over SSH, serving two apps 
 	ansible-playbook site.yml
 	@$(TESTBED) summary
 
-demo-down: ## remove every trace of the demo
+demo-down: ## remove the demo, its image and key; says which installed packages stay
 	@$(TESTBED) down
 
 lint: venv ## ansible-lint, yamllint, ruff, mypy
@@ -131,4 +131,4 @@ bench-deploy: venv ## deploys and rollbacks under load: requests lost, latency, 
 clean: ## remove .venv and what the tests have cached (make demo-down removes the hosts)
 	rm -rf .venv .cache/venvs .cache/pycache .cache/collections .ruff_cache .ansible
 	find . -name __pycache__ -type d -not -path './.cache/*' -prune -exec rm -rf {} +
-	@rmdir .cache 2>/dev/null || echo "Kept .cache/testbed, the test hosts' key and images: make demo-down"
+	@rmdir .cache 2>/dev/null || echo "Kept .cache: make demo-down removes the test hosts and says which installed packages stay"

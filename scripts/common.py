@@ -20,6 +20,8 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
+#: The Debian packages that these scripts have installed, one on a line.
+INSTALLED = CACHE / "installed-packages"
 
 
 class Problem(Exception):
@@ -143,6 +145,10 @@ def apt_install(packages: Sequence[str], why: str, recommended: bool = False) ->
             f"install what is called {names} on Debian with this system's own package manager.",
         )
     say(f"Installing {names} with apt-get: {why}")
+    new = [name for name in packages if not is_installed(name)]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with INSTALLED.open("a", encoding="utf-8") as record:
+        record.writelines(f"{name}\n" for name in new)
     # `env`, because sudo does not pass environment variables on.
     apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "-q"]
     status, words = follow(as_root(*apt, "update"), lambda line: line.startswith(("Err:", "E:", "W:")))
@@ -154,3 +160,17 @@ def apt_install(packages: Sequence[str], why: str, recommended: bool = False) ->
     status, words = follow(as_root(*apt, "install", *packages), lambda line: line.startswith(shown))
     if status != 0:
         raise Problem(f"`apt-get install {names}` failed.", f"install {names} by hand, then repeat.", words)
+
+
+def is_installed(package: str) -> bool:
+    """Check whether a Debian package is installed."""
+    return attempt("dpkg-query", "--show", "--showformat=${db:Status-Status}", package).stdout.strip() == "installed"
+
+
+def installed_by_us() -> list[str]:
+    """Return the Debian packages that this checkout's scripts have installed. Forget them once they are all removed."""
+    names = INSTALLED.read_text(encoding="utf-8").splitlines() if INSTALLED.exists() else []
+    found = [name for name in dict.fromkeys(names) if is_installed(name)]
+    if not found:
+        INSTALLED.unlink(missing_ok=True)
+    return found

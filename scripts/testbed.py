@@ -37,6 +37,7 @@ from common import (
     find_program,
     follow,
     guarded,
+    installed_by_us,
     note,
     run,
     say,
@@ -619,7 +620,10 @@ def demo_login(host: Host) -> list[str]:
 
 
 def down() -> None:
-    """Remove every trace of the testbed: containers, networks, images, key, and the engine that it started."""
+    """Remove the demo and all test hosts of this checkout: containers, networks, images, key, the engine it started.
+
+    Packages stay, because other programs may use them by now.
+    """
     if not engine_up() and denied():
         use_sudo_for_docker(direct=False)
     if engine_up():
@@ -636,6 +640,10 @@ def down() -> None:
         for image in docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).split():
             removed = docker_ok("image", "rm", image)
             note(f"removed the image {image}" if removed else f"left, as a container uses it: the image {image}")
+        # Images that lost their name to a newer one while a host ran on them.
+        nameless = ("--filter", "dangling=true", "--filter", f"label={RECIPE_LABEL}")
+        for image in docker("image", "ls", *nameless, "--format", "{{.ID}}").split():
+            docker_ok("image", "rm", image)
         stop_own_engine()
     else:
         say("No Docker Engine answers: there is no host to remove")
@@ -645,12 +653,22 @@ def down() -> None:
         for file in (KEY, KEY.with_suffix(".pub"), KNOWN_HOSTS):
             file.unlink(missing_ok=True)
     (CACHE / "testbed.lock").unlink(missing_ok=True)
-    say("The demo is gone. What stays:")
-    if find_program("dockerd"):
-        note("Docker itself, if the demo installed it: `apt-get purge docker.io && rm -rf /var/lib/docker` removes it")
-    if find_program("mmdebstrap"):
-        note("mmdebstrap, if the demo installed it: `apt-get purge mmdebstrap`")
-    note(".venv and .cache in this checkout: `make clean` removes them")
+    tell_what_stays()
+
+
+def tell_what_stays() -> None:
+    """Say that the demo is gone, and what of it is not."""
+    packages = installed_by_us()
+    with contextlib.suppress(OSError):
+        CACHE.rmdir()
+    say("The demo is gone" + (". What stays:" if packages or CACHE.exists() else ""))
+    if packages:
+        purge = f"`{'sudo ' if os.geteuid() else ''}apt-get purge {' '.join(packages)}`"
+        note(f"the packages that were installed for it: {purge} removes them")
+    if "docker.io" in packages:
+        note("Docker's data: remove /var/lib/docker after the package")
+    if CACHE.exists():
+        note(".venv and .cache in this checkout: `make clean` removes them")
 
 
 class LocalHTTPS(http.client.HTTPSConnection):
@@ -718,7 +736,7 @@ def summary() -> None:
     print("               . .venv/bin/activate")
     print("               ansible-playbook site.yml                 after an edit in inventories/demo/group_vars")
     print("               ansible-playbook -i inventories/production site.yml   the same on a real server")
-    print("               make demo-down                            removes every trace of the demo")
+    print("               make demo-down                            removes the demo, and says which packages stay")
 
 
 def published(text: str) -> tuple[int, int]:
@@ -750,7 +768,9 @@ def arguments() -> argparse.Namespace:
     gone = commands.add_parser("remove", help="remove such a host, and its network with the last of them")
     gone.add_argument("name")
     gone.add_argument("--network", default="")
-    commands.add_parser("down", help="remove the demo's host, the images, the key and the engine that was started")
+    commands.add_parser(
+        "down", help="remove this checkout's hosts, the images, the key and the engine that was started"
+    )
     commands.add_parser("summary", help="ask the demo's sites and say what runs where")
     return parser.parse_args()
 
