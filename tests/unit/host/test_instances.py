@@ -49,7 +49,7 @@ class Host:
         return path
 
     def running(self, since: float) -> None:
-        text = time.strftime("%a %Y-%m-%d %H:%M:%S", time.gmtime(since)) + ".000000 UTC"
+        text = time.strftime("%a %Y-%m-%d %H:%M:%S", time.gmtime(since)) + f".{int(since % 1 * 1e6):06d} UTC"
         self.state["StateChangeTimestamp"] = text
 
     def __call__(self, args: Sequence[str], **_options: Any) -> tuple[int, str, str]:
@@ -58,6 +58,8 @@ class Host:
         self.calls.append(" ".join(args))
         if self.refuses and self.refuses in self.calls[-1]:
             return 1, "", "Job failed."
+        if args[0] == "journalctl":
+            return 0, "Can't open the log\n", ""
         if args[0] == "userdel":
             self.users.discard(args[1])
         return 0, "", ""
@@ -70,7 +72,12 @@ class Host:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     owners: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(os, "chown", lambda path, uid, gid, **_options: owners.append((str(path), uid, gid)))
+
+    def chown(path: object, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        assert not (follow_symlinks and Path(str(path)).is_symlink()), "its target would be root's"
+        owners.append((str(path), uid, gid))
+
+    monkeypatch.setattr(os, "chown", chown)
     found = Host(tmp_path)
     found.owners = owners
     return found
@@ -84,6 +91,14 @@ def test_a_unit_file_says_what_it_is(host: Host) -> None:
         "Config": f"{host.folder}/shop.conf",
         "State": f"{host.folder}/state",
     }
+
+
+def test_comments_and_other_sections_say_nothing(host: Host) -> None:
+    path = host.units / UNIT
+    path.write_text(
+        "[X-Flaskhost]\n[Service]\nUser=a\n\n[X-Flaskhost]\n#Engine=b\nConfig=/c=d\nwords\n[Install]\nUser=e\n"
+    )
+    assert said_of_itself(path) == {"Config": "/c=d"}
 
 
 def test_units_of_others_are_never_touched(host: Host) -> None:
@@ -112,6 +127,30 @@ def test_a_newer_file_restarts_its_instance(host: Host) -> None:
     assert host.calls[-1] == f"systemctl restart {UNIT}"
 
 
+def test_newer_settings_restart_their_instance(host: Host) -> None:
+    host.unit()
+    time.sleep(0.02)
+    host.running(time.time())
+    time.sleep(0.02)
+    assert host.instances(UNIT).needed() == {}
+    (host.folder / "shop.conf").write_text("")
+    assert host.instances(UNIT).needed() == {UNIT: ["restart"]}
+    without = Instances(host, "redis", [{"unit": UNIT, "user": "shop_queue"}], units_dir=host.units)
+    assert without.needed() == {}, "of an instance that has no settings"
+
+
+def test_files_from_a_clock_that_was_ahead_restart_their_instance_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each run would restart it, until the clock has caught up."""
+    path = host.unit()
+    before, now = path.stat().st_ctime_ns, time.time()
+    time.sleep(0.02)
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    host.instances(UNIT).take({UNIT: ["restart"]})
+    assert path.stat().st_ctime_ns > before
+
+
 def test_a_new_instance_gets_a_user_who_cannot_log_in(host: Host) -> None:
     host.users.clear()
     host.state = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
@@ -129,8 +168,9 @@ def test_an_instance_that_does_not_start_is_tried_again(host: Host) -> None:
     before = path.stat().st_ctime_ns
     time.sleep(0.02)
     found = host.instances(UNIT)
-    with pytest.raises(ReleaseError, match=f"systemctl start {UNIT} failed"):
+    with pytest.raises(ReleaseError, match=f"systemctl start {UNIT} failed") as error:
         found.take(found.needed())
+    assert "Can't open the log" in str(error.value), "its last lines say why"
     assert path.stat().st_ctime_ns > before, "newer than the failed start"
 
 
@@ -150,6 +190,37 @@ def test_the_data_of_a_removed_instance_is_kept_for_root(host: Host) -> None:
     assert not path.exists()
     assert not state.exists()
     assert not (host.folder / "shop.conf").exists()
+
+
+def test_links_in_the_data_stay_links(host: Host) -> None:
+    """The instance's user could have put them there, to get a file of root's for itself, or the other way round."""
+    (host.folder / "state").mkdir()
+    (host.folder / "state" / "link").symlink_to("/etc/shadow")
+    host.unit()
+    found = host.instances()
+    copy = found.remove(UNIT, found.leaving()[UNIT])
+    assert (f"{copy}/link", 0, 0) in host.owners
+    assert Path(copy, "link").is_symlink()
+
+
+def test_an_instance_without_data_leaves_no_folder(host: Host) -> None:
+    (host.folder / "state").mkdir()
+    host.unit()
+    found = host.instances()
+    assert found.remove(UNIT, found.leaving()[UNIT]) == ""
+    assert list(host.folder.glob("state*")) == []
+
+
+@pytest.mark.parametrize("said", [{}, {"User": ""}, {"User": "somebody_gone"}])
+def test_a_user_that_is_not_there_is_not_removed(host: Host, said: dict[str, str]) -> None:
+    host.unit()
+    host.instances().remove(UNIT, said)
+    assert [call for call in host.calls if "userdel" in call] == []
+
+
+def test_users_of_the_host_are_known(host: Host) -> None:
+    wanted = [{"unit": UNIT, "user": user} for user in ("root", "no_such_user")]
+    assert Instances(host, "redis", wanted, units_dir=host.units).missing_users() == ["no_such_user"]
 
 
 def test_a_removal_that_was_interrupted_is_finished(host: Host) -> None:
