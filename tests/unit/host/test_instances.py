@@ -298,6 +298,16 @@ def test_the_module_does_nothing_in_check_mode(host: Host, monkeypatch: pytest.M
     assert host.calls == []
 
 
+def test_the_module_creates_the_user_before_the_instance_starts(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.users.clear()
+    host.state = {"LoadState": "not-found", "ActiveState": "inactive", "UnitFileState": ""}
+    result = module(host, monkeypatch, engine="redis", instances=[{"unit": UNIT, "user": "shop_queue", "config": ""}])
+    assert result["changed"]
+    assert [" ".join(call.split()[:2]) for call in host.calls] == [
+        "useradd --system", "systemctl daemon-reload", "systemctl enable", "systemctl start",
+    ]  # fmt: skip
+
+
 def test_the_module_says_why_an_instance_does_not_start(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.unit()
     host.state["ActiveState"] = "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def test_the_examples_of_a_module_work(path: Path) -> None:
     for task in yaml.safe_load(module.EXAMPLES):
         result = ArgumentSpecValidator(module.ARGUMENT_SPEC).validate(task[path.stem])
         assert result.error_messages == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_runs_and_knows_check_mode(path: Path) -> None:
+    """Ansible skips a module that does not, and `--check` would say nothing about it."""
+    tree = ast.parse(path.read_text())
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "AnsibleModule"
+    ]
+    given = [{word.arg: ast.unparse(word.value) for word in call.keywords} for call in calls]
+    assert [words.get("supports_check_mode") for words in given] == ["True"]
+    assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    main()"
 
 
 #: Options that are named like a secret and are none.
