@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import stat
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 from audits import Audit, as_a_machine, ids, parts, run_audit, run_audits
-from fleet import WEB, Host
+from fleet import WEB, Attacker, Host, eventually
 
 SCANNERS = ["updates", "listeners", "exposure", "certificates", "openscap", "ssh_audit", "gixy", "ports"]
 #: Rules about the kernel, its boot, its disks, its audit and its clock: a container has no say in them.
@@ -69,6 +68,18 @@ def test_nothing_stays_on_the_host(audited, name):
     assert sorted(found.after ^ found.before) == []
 
 
+def test_what_an_audit_left_would_be_seen(web):
+    """The positive control of the test above."""
+    left = [f"{folder}/left-by-audit" for folder in ("/etc", "/usr/local/bin", "/opt", "/root", "/var/tmp", "/var/lib")]
+    before = parts(web)
+    web.run(f"touch {' '.join(left)}")
+    try:
+        seen = {line.split()[0] for line in parts(web) - before}
+    finally:
+        web.run(f"rm {' '.join(left)}")
+    assert seen >= {*left}
+
+
 @pytest.mark.parametrize("name", ["ssh_audit", "gixy", "ports", "listeners", "exposure", "certificates"])
 def test_a_scanner_has_nothing_to_say(audit, name):
     found = audit.scan(name)
@@ -112,29 +123,46 @@ def test_the_report_is_for_its_owner_alone(audit):
     assert str(audit.page) in "".join(audit.output.split())
 
 
-def test_an_audit_does_not_count_towards_a_ban_of_its_operator(webs, tmp_path):
+def test_an_audit_does_not_count_towards_a_ban_of_its_operator(webs, attacker, tmp_path):
     """For an operator who is not the one that ran site.yml, whom the host ignores for good."""
     operator = webs[0].known["operator_address"]
     for web in webs:
         web.run(f"fail2ban-client set sshd delignoreip {operator}")
     try:
-        before = [(failures(web), ignored(web)) for web in webs]
-        assert all(operator not in addresses for _failures, addresses in before)
+        assert all(operator not in ignored(web) for web in webs)
+        # The positive control: a guess of the operator's counts.
+        before = [counted(web, operator) for web in webs]
+        assert not any(web.log_in(user="nobody-of-this-name")[0] for web in webs)
+        all_is_read(webs, attacker)
+        guessed = [counted(web, operator) for web in webs]
+        assert all(now > then for now, then in zip(guessed, before, strict=True))
+        addresses = [ignored(web) for web in webs]
         for done in run_audits(webs, tmp_path, audit_scanners=["ssh_audit"]):
             done.scan("ssh_audit")
-        # fail2ban reads the journal a moment later.
-        time.sleep(3)
-        assert [(failures(web), ignored(web)) for web in webs] == before
+        all_is_read(webs, attacker)
+        assert [counted(web, operator) for web in webs] == guessed
+        assert [ignored(web) for web in webs] == addresses
         for web in webs:
             assert "audit" not in web.run("systemctl list-timers --all --no-legend")
     finally:
         for web in webs:
             web.run(f"fail2ban-client set sshd addignoreip {operator}")
+            web.unban()
 
 
-def failures(web: Host) -> str:
-    """How many failed log-ins fail2ban has counted since it started."""
-    return re.search(r"Total failed:\s+(\d+)", web.run("fail2ban-client status sshd"))[1]
+def counted(web: Host, address: str) -> int:
+    """How many failed log-ins of an address fail2ban has counted."""
+    found = f"grep --count --fixed-strings '[sshd] Found {address} '"
+    return int(web.run(f"journalctl --no-pager --output=cat --unit=fail2ban.service | {found} || true"))
+
+
+def all_is_read(webs: list[Host], attacker: Attacker) -> None:
+    """Wait until fail2ban has counted a guess of the attacker's, which comes after all others in the journal."""
+    for web in webs:
+        web.run(f"fail2ban-client unban {attacker.address}")
+        before = counted(web, attacker.address)
+        attacker.do("log_in", address=web.address, users=["oracle"])
+        eventually(lambda web=web, before=before: counted(web, attacker.address) > before, True, 30)
 
 
 def ignored(web: Host) -> str:
