@@ -47,6 +47,69 @@ def test_an_instance_is_the_apps_and_nobody_elses(engine: str) -> None:
         assert line in lines, line
 
 
+#: What an instance cannot do. The scenarios measure the score of all lines together, which hides a missing one.
+SANDBOX = """
+ProtectSystem=strict ReadOnlyPaths=/run ReadWritePaths=/run/flask-shop_cache NoExecPaths=/ ExecPaths=/usr
+ProtectHome=yes PrivateTmp=yes PrivateDevices=yes DevicePolicy=closed PrivateNetwork=yes IPAddressDeny=any
+PrivateIPC=yes PrivateUsers=yes ProtectProc=invisible ProcSubset=pid ProtectClock=yes ProtectControlGroups=yes
+ProtectHostname=yes ProtectKernelLogs=yes ProtectKernelModules=yes ProtectKernelTunables=yes NoNewPrivileges=yes
+CapabilityBoundingSet= AmbientCapabilities= KeyringMode=private LockPersonality=yes MemoryDenyWriteExecute=yes
+RemoveIPC=yes RestrictNamespaces=yes RestrictRealtime=yes RestrictSUIDSGID=yes RestrictAddressFamilies=AF_UNIX
+SystemCallArchitectures=native SystemCallFilter=@system-service SystemCallErrorNumber=EPERM UMask=0077
+TasksMax=64 LimitNOFILE=1024 LogRateLimitIntervalSec=30s LogRateLimitBurst=200
+""".split()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_sandbox_is_whole(engine: str) -> None:
+    lines = unit(engine)
+    assert sorted({*SANDBOX} - {*lines}) == []
+    assert "SystemCallFilter=~@privileged @resources" in lines
+    assert "InaccessiblePaths=-/srv -/var/backups -/var/log" in lines
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_killed_instance_comes_back_however_often(engine: str) -> None:
+    lines = unit(engine)
+    for line in ("Restart=always", "RestartSec=1", "StartLimitIntervalSec=0", "WantedBy=multi-user.target"):
+        assert line in lines, line
+
+
+def test_systemd_starts_what_the_settings_name() -> None:
+    assert "ExecStart=/usr/bin/redis-server /etc/flaskhost/flask-shop_cache.conf" in unit("redis")
+    # The unit is of this kind, so Redis has to report its start, and it stays in the foreground.
+    assert "Type=notify" in unit("redis")
+    found = settings("cache")
+    assert (found["supervised"], found["daemonize"], found["logfile"]) == ("systemd", "no", '""')
+    assert "TimeoutStartSec=300" in unit("redis"), "a large file takes a while"
+    assert "TimeoutStopSec=60" in unit("redis"), "a queue writes its last jobs"
+
+
+def test_memcached_has_its_settings_on_its_command() -> None:
+    lines = unit("memcached")
+    assert "Type=exec" in lines
+    command = " ".join(line.removesuffix("\\") for line in lines if line.startswith(("ExecStart=", "  --"))).split()
+    assert command == [
+        "ExecStart=/usr/bin/memcached", "--unix-socket=/run/flask-shop_cache/cache.sock", "--unix-mask=0660",
+        "--memory-limit=64", "--conn-limit=512", "--threads=2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["cache", "queue"])
+def test_an_instance_takes_no_more_than_its_share(kind: str) -> None:
+    found = settings(kind)
+    assert found["unixsocket"] == instance("shop", kind, "redis")["socket"]
+    # A single value could otherwise take 512 MB, and more than the unit has.
+    assert (found["maxmemory"], found["maxclients"], found["proto-max-bulk-len"]) == ("64mb", "512", "32mb")
+    assert found["save"] == '""', "a snapshot would take as much memory once more"
+    assert found.get("auto-aof-rewrite-min-size") == ("16mb" if kind == "queue" else None)
+
+
+def test_the_smallest_instance_takes_values() -> None:
+    text = render("redis", "redis.conf.j2", item=instance("shop", "cache", "redis", 1))
+    assert "proto-max-bulk-len 1mb" in text.splitlines()
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_slots_do_not_need_an_instance(engine: str) -> None:
     lines = unit(engine)
@@ -59,6 +122,9 @@ def test_slots_do_not_need_an_instance(engine: str) -> None:
 def test_a_unit_says_how_to_remove_it(engine: str) -> None:
     section = unit(engine, "cache")[unit(engine, "cache").index("[X-Flaskhost]") + 1 :]
     assert section[:2] == [f"Engine={engine}", "User=shop_cache"]
+    assert section[2:] == (["Config=/etc/flaskhost/flask-shop_cache.conf", "State="] if engine == "redis" else [])
+    if engine == "redis":
+        assert "State=/var/lib/flask-shop_queue" in unit(engine, "queue"), "its data is kept"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
