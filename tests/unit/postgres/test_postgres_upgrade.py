@@ -53,8 +53,8 @@ class Host:
             Path(command[-1]).write_text(data)
         return 0, "", ""
 
-    def run(self, state: str = "upgraded", check: bool = False) -> dict[str, Any]:
-        given = {"cluster": "17/main", "state": state, "method": "upgrade"}
+    def run(self, state: str = "upgraded", check: bool = False, method: str = "upgrade") -> dict[str, Any]:
+        given = {"cluster": "17/main", "state": state, "method": method}
         found = run_module(self.monkeypatch, self.module, self.run_command, check=check, **given)
         assert found.pop("warnings") == []
         return found
@@ -82,6 +82,15 @@ def test_there_and_back_and_a_second_time_nothing(host: Host) -> None:
 
 def test_check_mode_moves_nothing(host: Host) -> None:
     assert host.run(check=True)["changed"]
+    assert host.calls == []
+
+
+def test_a_dump_is_refused_before_anything_is_touched(host: Host) -> None:
+    """It would run what the apps' owners have written as a superuser."""
+    found = host.run(method="dump")
+    assert found["failed"]
+    assert "method=dump is no longer supported" in found["msg"]
+    assert "Nothing has been changed" in found["msg"]
     assert host.calls == []
 
 

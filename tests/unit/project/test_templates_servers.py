@@ -6,7 +6,9 @@ Here they are read as Python. test_servers_burst.py runs gunicorn, and the scena
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import socket
 import sys
 import types
 from collections.abc import Callable
@@ -103,6 +105,32 @@ def test_uwsgi_gets_the_settings_of_the_app(monkeypatch: pytest.MonkeyPatch) -> 
     assert options["wsgi-file"] == str(Path("server.conf.py").absolute())
     # systemd hands over the only socket.
     assert not options.keys() & {"http", "http-socket", "socket"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "otherwise"),
+    [
+        ("protocol", "http", "nginx speaks HTTP"),
+        ("master", "", "nobody replaces a worker that has ended"),
+        ("need-app", "", "a release without its app would be ready"),
+        ("single-interpreter", "", "extensions in C fail in a second interpreter"),
+        ("enable-threads", "", "threads that the app starts do not run"),
+        ("harakiri-verbose", "", "nobody knows where a worker was stuck"),
+        ("hook-master-start", "unix_signal:15 gracefully_kill_them_all", "SIGTERM reloads, and the slot never stops"),
+        ("thunder-lock", "", "all workers wake up for each connection"),
+        ("buffer-size", "32768", "headers that nginx accepts are refused"),
+        ("post-buffering", "65536", "a body that the app does not read breaks the connection"),
+        ("umask", "027", "files that the app writes are everybody's to read"),
+        ("disable-logging", "", "each request is in the journal"),
+        ("ignore-sigpipe", "", "each visitor who goes away is an error in the journal"),
+        ("ignore-write-errors", "", "each visitor who goes away is an error in the journal"),
+        ("disable-write-exception", "", "each visitor who goes away is an exception in the app"),
+    ],
+)
+def test_uwsgi_has_what_it_needs_beside_the_apps_settings(
+    monkeypatch: pytest.MonkeyPatch, option: str, value: str, otherwise: str
+) -> None:
+    assert started(monkeypatch).get(option) == value, otherwise
 
 
 def test_workers_are_a_line_of_their_own() -> None:
@@ -216,6 +244,95 @@ def test_a_stop_waits_for_requests_in_flight(
     channel = types.SimpleNamespace(request=request_, requests=requests, total_outbufs_len=unsent)
     server = types.SimpleNamespace(active_channels={3: idle, 4: channel})
     assert waitress["is_busy"](server) is busy
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "otherwise"),
+    [
+        ("connection_limit", 2048, "the 101st connection waits"),
+        ("backlog", 2048, "nginx is refused in a burst"),
+        ("max_request_body_size", 2**63, "a body of 1 GB is refused that nginx has let through"),
+        ("asyncore_use_poll", True, "more than 1,024 connections end the process"),
+        ("clear_untrusted_proxy_headers", False, "the app does not see the visitor"),
+    ],
+)
+def test_waitress_has_none_of_its_own_limits(
+    waitress: dict[str, Any], option: str, value: object, otherwise: str
+) -> None:
+    assert waitress["SETTINGS"].get(option) == value, otherwise
+
+
+class Serving:
+    """Waitress' loop, with a clock of its own: the service is stopped after ten seconds."""
+
+    def __init__(self, settings: dict[str, Any], done_after: float) -> None:
+        self.settings, self.done_at, self.now = settings, 10 + done_after, 0.0
+        self.told: list[tuple[float, tuple[str, ...]]] = []
+        self.signals: dict[Any, Callable[..., None]] = {}
+        self.pulled: list[float] = []
+        self.server = types.SimpleNamespace(
+            accepting=True, active_channels={}, _map={1: "map"}, pull_trigger=lambda: self.pulled.append(self.now)
+        )
+        signals = types.SimpleNamespace(SIGTERM="TERM", signal=self.signals.__setitem__)
+        settings.update(
+            create_server=self.create, tell=lambda *lines: self.told.append((self.now, lines)), signal=signals,
+            socket=types.SimpleNamespace(socket=lambda fileno: f"socket {fileno}"),
+            time=types.SimpleNamespace(monotonic=lambda: self.now), is_busy=lambda _server: self.now < self.done_at,
+            os=types.SimpleNamespace(_exit=self.exit), waitress=types.SimpleNamespace(wasyncore=self),
+        )  # fmt: skip
+
+    def create(self, app: Callable[..., Any], sockets: list[str], **given: Any) -> Any:
+        assert respond(app, [("Content-Type", "text/event-stream")])["headers"][1:] == [("X-Accel-Buffering", "no")]
+        assert sockets == ["socket 3"], "the one that systemd passes"
+        assert given == self.settings["SETTINGS"]
+        return self.server
+
+    def loop(self, timeout: float, map: dict[int, str], count: int, use_poll: bool) -> None:
+        assert (map, count, use_poll) == (self.server._map, 1, True)
+        self.now += timeout
+        if self.now == 10:
+            self.signals["TERM"](15, None)
+
+    def exit(self, status: int) -> None:
+        raise SystemExit(status)
+
+
+@pytest.mark.parametrize(("done_after", "ends"), [(0, 10), (3, 13), (1000, 60)])
+def test_waitress_stops_when_requests_have_ended_or_the_time_is_over(
+    waitress: dict[str, Any], done_after: float, ends: float
+) -> None:
+    serving = Serving(waitress, done_after)
+    with pytest.raises(SystemExit) as ended:
+        waitress["serve"](answering)
+    assert (ended.value.code, serving.now) == (0, ends)
+    assert serving.server.accepting is False
+    assert serving.pulled == [10], "else the loop would notice only after its timeout"
+
+
+def test_waitress_tells_systemd_that_it_is_ready_and_alive(waitress: dict[str, Any]) -> None:
+    serving = Serving(waitress, 5)
+    with pytest.raises(SystemExit):
+        waitress["serve"](answering)
+    (ready, *alive) = serving.told
+    assert ready == (0, ("READY=1", "WATCHDOG_USEC=40000000"))
+    assert {lines for _moment, lines in alive} == {("WATCHDOG=1",)}
+    moments = [moment for moment, _lines in alive]
+    assert moments[0] == 1.25
+    assert {later - earlier for earlier, later in itertools.pairwise(moments)} == {1.25}
+    assert moments[-1] > 13, "also while it finishes its requests"
+
+
+def test_waitress_tells_it_to_the_address_of_systemd(
+    waitress: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    waitress["tell"]("READY=1")  # nothing happens without systemd
+    for address in (os.path.relpath(tmp_path / "notify"), f"@flaskhost-test-{os.getpid()}"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.bind(address.replace("@", "\0"))
+            systemd.settimeout(10)
+            monkeypatch.setenv("NOTIFY_SOCKET", address)
+            waitress["tell"]("READY=1", "WATCHDOG_USEC=1")
+            assert systemd.recv(100) == b"READY=1\nWATCHDOG_USEC=1"
 
 
 # -- gunicorn's other worker classes ---------------------------------------------------------------------------------
