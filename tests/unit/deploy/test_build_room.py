@@ -20,6 +20,9 @@ def test_the_account_that_builds_is_no_apps(user: str) -> None:
     account = build_room.build_account(user)
     assert re.fullmatch(r"[a-z][a-z0-9-]*_[a-z0-9_]*build", account), "no app's name has an underscore"
     assert len(account) <= 32
+    # Not another one at the next update: the cache would be another account's.
+    assert build_room.build_account("a" * 26) == f"{'a' * 26}_build"
+    assert build_room.build_account("a" * 27) == f"{'a' * 15}_cc0616e61c_build"
     assert build_room.build_account("a" * 31) != build_room.build_account("a" * 30 + "b")
 
 
