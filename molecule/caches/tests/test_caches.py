@@ -66,6 +66,7 @@ def test_commands_of_an_administrator_are_refused(host, kind):
     for command in (
         "config set maxmemory 1gb", "flushall", "module load /tmp/x", "debug sleep 0", "shutdown", "save", "bgsave",
         "acl setuser default +@all", "replicaof 192.0.2.1 6379", "client kill type normal", "monitor",
+        "script debug yes",
     ):  # fmt: skip
         # By its users' rights, or because the command is switched off.
         said = redis(host, command, kind)
