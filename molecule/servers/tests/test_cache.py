@@ -20,7 +20,8 @@ def token(visitor):
     """The function that asks for the page that has another text each time, and returns the answer."""
 
     def ask(_headers=None, **options):
-        return visitor.ask(f"{SITE}/token?{urlencode({'test': time.time_ns()} | options, doseq=True)}", headers=_headers)
+        query = urlencode({"test": time.time_ns()} | options, doseq=True)
+        return visitor.ask(f"{SITE}/token?{query}", headers=_headers)
 
     return ask
 

@@ -29,6 +29,7 @@ def test_the_names_and_paths_of_the_instances() -> None:
         "socket": "/run/flask-shop_cache/cache.sock",
         "state": "",
         "config": "/etc/flaskhost/flask-shop_cache.conf",
+        "journal": "flask-shop",
         "before": ["flask-shop@blue.service", "flask-shop@green.service"],
         "data_mb": 64,
         "memory_mb": 96,

@@ -31,7 +31,7 @@ def test_both_servers_have_the_same_sandbox() -> None:
         names = {line.partition("=")[0] for line in lines if not line.startswith("  --")}
         assert names <= {
             "Description", "Documentation", "PartOf", "Type", "ExecStart", "TimeoutStartSec", "TimeoutStopSec",
-            "Engine", "Config", "State", "SystemCallFilter",
+            "Engine", "Config", "State", "SystemCallFilter", "JobRunningTimeoutSec",
         }  # fmt: skip
     assert {line for line in only["memcached"] if "SystemCall" in line} == {"SystemCallFilter=setrlimit prlimit64"}
     assert not {line for line in only["redis"] if "SystemCall" in line}
@@ -45,6 +45,20 @@ def test_an_instance_is_the_apps_and_nobody_elses(engine: str) -> None:
         "PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "MemoryMax=96M", "MemorySwapMax=0",
     ):  # fmt: skip
         assert line in lines, line
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_clients_make_a_server_log_is_in_the_journal_of_the_app(engine: str) -> None:
+    """redis.log() of a script writes any text of any length, and so does Memcached after "verbosity 2"."""
+    assert "LogNamespace=flask-shop" in unit(engine)
+    alone = render(engine, "instance.service.j2", item={**instance("shop", "cache", engine), "journal": ""})
+    assert "LogNamespace" not in alone
+
+
+def test_redis_cannot_extend_its_own_stop() -> None:
+    """It can extend the timeouts of a start and a stop, which have to end before the job's does."""
+    found = dict(line.split("=", 1) for line in unit("redis", "queue") if "Timeout" in line)
+    assert int(found["JobRunningTimeoutSec"]) > int(found["TimeoutStartSec"]) + int(found["TimeoutStopSec"])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
