@@ -18,6 +18,7 @@ def test_an_app_without_the_options_has_no_instances() -> None:
 
 def test_the_names_and_paths_of_the_instances() -> None:
     found = record.app_record("shop", {**APP, "cache": "memcached", "queue": "redis"})
+    assert found["instance_states"] == ["/var/lib/flask-shop_queue"], "limits.disk counts it"
     assert found["cache"] == {
         "engine": "memcached",
         "kind": "cache",
