@@ -105,6 +105,14 @@ def test_uwsgi_gets_the_settings_of_the_app(monkeypatch: pytest.MonkeyPatch) -> 
     assert not options.keys() & {"http", "http-socket", "socket"}
 
 
+def test_headers_that_nginx_accepts_fit_into_uwsgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If they do not, uWSGI closes the connection, and nginx responds with 502, as if the release were broken."""
+    options = started(monkeypatch)
+    assert int(options["buffer-size"]) == 2**16 - 1, "the largest that uWSGI accepts"
+    # 32 KB of the shortest different headers; uWSGI has room for twice this number.
+    assert int(options["max-vars"]) >= 32 * 1024 // len("abc:1\r\n") // 2
+
+
 def test_workers_are_a_line_of_their_own() -> None:
     """Then a change of their number restarts the release, and makes no new one."""
     assert "\nworkers = 3\n" in render("uwsgi", "uwsgi.conf.py.j2", item=app(workers=3))
