@@ -20,6 +20,8 @@ options:
       root: {description: The app's folder., type: path, required: true}
       disk: {description: "Limit of its disk usage: 10G, 500M, 2T, or a share of the file system such as 50%.",
              type: str, default: 50%}
+      folders: {description: "Further folders that count, such as those of its queue. Missing ones are created for root
+               alone.", type: list, elements: path, default: []}
   cache_dir: {description: Folder of the build caches., type: path, default: /var/cache/flaskhost}
 """
 
@@ -49,6 +51,7 @@ ARGUMENT_SPEC = {
             "app": {"type": "str", "required": True},
             "root": {"type": "path", "required": True},
             "disk": {"type": "str", "default": "50%"},
+            "folders": {"type": "list", "elements": "path", "default": []},
         },
     },
     "cache_dir": {"type": "path", "default": "/var/cache/flaskhost"},
@@ -78,9 +81,13 @@ def main() -> None:
             changed |= create(root, 0o755, change)
             # Belongs to root until the first build, which creates the build account.
             changed |= create(cache, 0o700, change)
+            # Created here, because everything in them must count from the beginning.
+            folders = [Path(folder) for folder in app["folders"]]
+            for folder in folders:
+                changed |= create(folder, 0o700, change)
             project = quotas.project_of(app["app"])
             # The data folder can be the operator's link to another disk.
-            for top in dict.fromkeys((root, cache, Path(os.path.realpath(root / "data")))):
+            for top in dict.fromkeys((root, cache, Path(os.path.realpath(root / "data")), *folders)):
                 system = quotas.file_system(top)
                 if not system.has_quotas:
                     unbounded.add(system.mount)

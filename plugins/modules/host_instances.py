@@ -22,6 +22,7 @@ options:
       unit: {description: Name of the unit with its suffix., type: str, required: true}
       user: {description: System user of the instance., type: str, required: true}
       config: {description: File of its settings., type: str, default: ""}
+      journal: {description: "Namespace of its journal; the host's journal if empty.", type: str, default: ""}
   state:
     description: With present, the wanted instances run. With pruned, the others are stopped and removed, and their data
       is kept as a copy.
@@ -41,6 +42,8 @@ EXAMPLES = r"""
 RETURN = r"""
 steps: {description: "The steps, such as start and the unit.", type: list, returned: always}
 leaving: {description: The units on the host that are not wanted any more., type: list, returned: always}
+broken: {description: "For each instance that did not start, the reason. The module warns and continues, because an app
+  can prevent its own instance from starting.", type: list, returned: always}
 copies: {description: The folders with the data of removed instances., type: list, returned: always}
 """
 
@@ -58,6 +61,7 @@ ARGUMENT_SPEC = {
             "unit": {"type": "str", "required": True},
             "user": {"type": "str", "required": True},
             "config": {"type": "str", "default": ""},
+            "journal": {"type": "str", "default": ""},
         },
     },
     "state": {"type": "str", "choices": ["present", "pruned"], "default": "present"},
@@ -71,6 +75,7 @@ def main() -> None:
     leaving = found.leaving()
     said: list[str] = []
     copies: list[str] = []
+    broken: list[str] = []
     try:
         if module.params["state"] == "pruned":
             said = [f"remove {unit}" for unit in leaving]
@@ -82,10 +87,12 @@ def main() -> None:
             said += [f"{step} {unit}" for unit, steps in needed.items() for step in steps]
             if not module.check_mode:
                 found.create_users(users)
-                found.take(needed)
+                broken = found.take(needed)
     except ReleaseError as error:
         module.fail_json(msg=f"{error} {error.cure}")
-    module.exit_json(changed=bool(said), steps=said, leaving=list(leaving), copies=copies)
+    for reason in broken:
+        module.warn(reason)
+    module.exit_json(changed=bool(said), steps=said, leaving=list(leaving), copies=copies, broken=broken)
 
 
 if __name__ == "__main__":

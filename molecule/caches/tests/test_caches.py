@@ -66,10 +66,18 @@ def test_commands_of_an_administrator_are_refused(host, kind):
     for command in (
         "config set maxmemory 1gb", "flushall", "module load /tmp/x", "debug sleep 0", "shutdown", "save", "bgsave",
         "acl setuser default +@all", "replicaof 192.0.2.1 6379", "client kill type normal", "monitor",
+        "script debug yes",
     ):  # fmt: skip
         # By its users' rights, or because the command is switched off.
         said = redis(host, command, kind)
         assert "NOPERM" in said or "command not allowed" in said, f"{command}: {said}"
+
+
+def test_what_an_app_makes_its_cache_log_is_in_the_apps_own_journal(host):
+    redis(host, """eval "redis.log(redis.LOG_WARNING, 'noise-of-larder')" 0""", "cache")
+    read = "journalctl --output=cat --quiet --grep=noise-of-larder"
+    assert until(10, lambda: host.run(f"{read} --namespace=flask-larder").stdout).count("noise-of-larder") == 1
+    assert host.run(read).stdout == ""
 
 
 @pytest.mark.parametrize(("unit", "data_mb", "memory_mb"), [(CACHE, 16, 36), (QUEUE, 24, 80), (MEMCACHED, 8, 26)])

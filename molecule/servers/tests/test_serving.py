@@ -21,6 +21,14 @@ def test_app_sees_the_visitors_scheme(visitor, app):
     assert visitor.ask(f"https://{app}.test/whoami").json["scheme"] == "https"
 
 
+def test_headers_of_a_visitor_are_no_error_of_the_release(visitor, app):
+    """Else, three requests of a visitor would end the watch over each release."""
+    many = {f"X-H{number}": "1" for number in range(150)}
+    assert visitor.ask(f"https://{app}.test/whoami", headers=many).status < 500
+    long = {f"X-A{number}": "a" * 8000 for number in range(3)}
+    assert visitor.ask(f"https://{app}.test/whoami?{'q' * 7900}", headers=long).status < 500
+
+
 def test_nginx_logs_the_release_and_visitors_do_not_see_it(host, visitor, app, eventually):
     path = f"/none-{time.time_ns()}"
     headers = visitor.ask(f"https://{app}.test{path}").headers

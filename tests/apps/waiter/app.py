@@ -44,8 +44,8 @@ def token() -> Response:
     time.sleep(max(0.0, min(20.0, request.args.get("seconds", 0.0, type=float))))
     response = Response(secrets.token_hex(8))
     for name in ("Cache-Control", "Expires", "Set-Cookie", "Vary", "X-Accel-Expires", "X-Flaskhost-Login"):
-        if value := request.args.get(name):
-            response.headers[name] = value
+        for value in request.args.getlist(name):
+            response.headers.add(name, value)
     return response
 
 

@@ -18,6 +18,7 @@ def test_an_app_without_the_options_has_no_instances() -> None:
 
 def test_the_names_and_paths_of_the_instances() -> None:
     found = record.app_record("shop", {**APP, "cache": "memcached", "queue": "redis"})
+    assert found["instance_states"] == ["/var/lib/flask-shop_queue"], "limits.disk counts it"
     assert found["cache"] == {
         "engine": "memcached",
         "kind": "cache",
@@ -29,6 +30,7 @@ def test_the_names_and_paths_of_the_instances() -> None:
         "socket": "/run/flask-shop_cache/cache.sock",
         "state": "",
         "config": "/etc/flaskhost/flask-shop_cache.conf",
+        "journal": "flask-shop",
         "before": ["flask-shop@blue.service", "flask-shop@green.service"],
         "data_mb": 64,
         "memory_mb": 96,

@@ -31,7 +31,7 @@ def test_both_servers_have_the_same_sandbox() -> None:
         names = {line.partition("=")[0] for line in lines if not line.startswith("  --")}
         assert names <= {
             "Description", "Documentation", "PartOf", "Type", "ExecStart", "TimeoutStartSec", "TimeoutStopSec",
-            "Engine", "Config", "State", "SystemCallFilter",
+            "Engine", "Config", "State", "SystemCallFilter", "JobRunningTimeoutSec",
         }  # fmt: skip
     assert {line for line in only["memcached"] if "SystemCall" in line} == {"SystemCallFilter=setrlimit prlimit64"}
     assert not {line for line in only["redis"] if "SystemCall" in line}
@@ -111,6 +111,20 @@ def test_the_smallest_instance_takes_values() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_what_clients_make_a_server_log_is_in_the_journal_of_the_app(engine: str) -> None:
+    """redis.log() of a script writes any text of any length, and so does Memcached after "verbosity 2"."""
+    assert "LogNamespace=flask-shop" in unit(engine)
+    alone = render(engine, "instance.service.j2", item={**instance("shop", "cache", engine), "journal": ""})
+    assert "LogNamespace" not in alone
+
+
+def test_redis_cannot_extend_its_own_stop() -> None:
+    """It can extend the timeouts of a start and a stop, which have to end before the job's does."""
+    found = dict(line.split("=", 1) for line in unit("redis", "queue") if "Timeout" in line)
+    assert int(found["JobRunningTimeoutSec"]) > int(found["TimeoutStartSec"]) + int(found["TimeoutStopSec"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_slots_do_not_need_an_instance(engine: str) -> None:
     lines = unit(engine)
     assert "Before=flask-shop@blue.service flask-shop@green.service" in lines
@@ -161,7 +175,10 @@ def test_clients_are_no_administrators(kind: str) -> None:
     rules = found["user"].split()
     assert rules.index("-@admin") < rules.index("-@dangerous") < rules.index("+info")
     # Redis 7.0 does not start with a subcommand that it does not know.
-    assert [rule for rule in rules if "|" in rule] == ["-client|kill", "-client|pause", "-client|unpause"]
+    assert [rule for rule in rules if "|" in rule] == [
+        "-client|kill", "-client|pause", "-client|unpause", "-script|debug",
+    ]  # fmt: skip
+    assert rules.index("+client") < rules.index("-client|kill")
 
 
 def test_the_profile_of_the_slots_names_the_folders_only_of_its_own_app() -> None:

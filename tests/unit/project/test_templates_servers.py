@@ -118,7 +118,6 @@ def test_uwsgi_gets_the_settings_of_the_app(monkeypatch: pytest.MonkeyPatch) -> 
         ("harakiri-verbose", "", "nobody knows where a worker was stuck"),
         ("hook-master-start", "unix_signal:15 gracefully_kill_them_all", "SIGTERM reloads, and the slot never stops"),
         ("thunder-lock", "", "all workers wake up for each connection"),
-        ("buffer-size", "32768", "headers that nginx accepts are refused"),
         ("post-buffering", "65536", "a body that the app does not read breaks the connection"),
         ("umask", "027", "files that the app writes are everybody's to read"),
         ("disable-logging", "", "each request is in the journal"),
@@ -131,6 +130,14 @@ def test_uwsgi_has_what_it_needs_beside_the_apps_settings(
     monkeypatch: pytest.MonkeyPatch, option: str, value: str, otherwise: str
 ) -> None:
     assert started(monkeypatch).get(option) == value, otherwise
+
+
+def test_headers_that_nginx_accepts_fit_into_uwsgi(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If they do not, uWSGI closes the connection, and nginx responds with 502, as if the release were broken."""
+    options = started(monkeypatch)
+    assert int(options["buffer-size"]) == 2**16 - 1, "the largest that uWSGI accepts"
+    # 32 KB of the shortest different headers; uWSGI has room for twice this number.
+    assert int(options["max-vars"]) >= 32 * 1024 // len("abc:1\r\n") // 2
 
 
 def test_workers_are_a_line_of_their_own() -> None:

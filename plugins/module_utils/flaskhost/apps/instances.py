@@ -42,8 +42,9 @@ def instance(app: str, kind: str, engine: str, data_mb: int = DATA_MB) -> dict[s
     Returns:
         ``engine``, ``kind``, ``name`` (for people), ``unit`` (with its suffix), ``user`` (of its own), ``group`` (the
         app's, which can open the socket), ``folder`` and ``socket``, ``state`` (the folder of its data; empty for a
-        cache, which keeps none), ``config`` (its settings), ``before`` (the units that start after it at boot),
-        ``data_mb`` and ``memory_mb``, the limit of the whole process.
+        cache, which keeps none), ``config`` (its settings), ``journal`` (the namespace of its journal, which is the
+        app's), ``before`` (the units that start after it at boot), ``data_mb`` and ``memory_mb``, the limit of the
+        whole process.
     """
     name = f"flask-{app}_{kind}"
     return {
@@ -58,6 +59,7 @@ def instance(app: str, kind: str, engine: str, data_mb: int = DATA_MB) -> dict[s
         "state": f"/var/lib/{name}" if kind == "queue" else "",
         # No app can have a folder of this name there.
         "config": f"/etc/flaskhost/{name}.conf",
+        "journal": f"flask-{app}",
         "before": [f"flask-{app}@{slot}.service" for slot in SLOTS],
         "data_mb": data_mb,
         "memory_mb": memory_mb(kind, data_mb),

@@ -441,8 +441,9 @@ APP_OPTIONS: dict[str, Option] = {
             ),
             "disk": Option(
                 "str",
-                "Disk limit for the app's releases, data, temporary files and database together: a size, or a share "
-                "of the file system. Requires a file system with project quotas; see docs/isolation.md, The disk.",
+                "Disk limit for the app's releases, data, temporary files, queue and database together: a size, or a "
+                "share of the file system. Requires a file system with project quotas; see docs/isolation.md, The "
+                "disk.",
                 "10G",
                 default="50%",
                 pattern=r"[1-9][0-9]{0,5}[MGT]|([1-9][0-9]?|100)%",

@@ -103,6 +103,7 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         # Instead of the engine that the user chose, which is in it.
         **own_instances,
         instances=[found for found in own_instances.values() if found],
+        instance_states=[found["state"] for found in own_instances.values() if found.get("state")],
         instance_folders=[found["folder"] for found in own_instances.values() if found],
     )
     return record

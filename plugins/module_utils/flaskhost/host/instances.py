@@ -14,11 +14,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.host.journal import read_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 from ansible.module_utils.flaskhost.host.service_state import PROPERTIES, UNITS, make_younger, parse_show, settle, steps
 
 #: The section of a unit file that systemd ignores and this module reads.
 SECTION = "[X-Flaskhost]"
+#: Exit status of timeout(1).
+_TIMED_OUT = 124
+#: Seconds to wait for an instance that starts or restarts. systemd goes on. Its client decides how long it takes: Redis
+#: executes the commands in its file again, however slow they are.
+LONGEST_START = 60
 
 
 class Instances:
@@ -27,7 +33,8 @@ class Instances:
     Args:
         run: runs a command.
         engine: the server, as the unit files name it.
-        wanted: for each instance ``unit``, ``user`` and ``config`` (can be empty).
+        wanted: for each instance ``unit``, ``user``, ``config`` and ``journal``, its namespace; the last two can be
+            empty.
         units_dir: the folder of the unit files.
         is_user: whether a user exists.
     """
@@ -78,12 +85,16 @@ class Instances:
             options = ["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
             self._run("Create a user", ["useradd", *options, "--shell", "/usr/sbin/nologin", user])
 
-    def take(self, needed: Mapping[str, Sequence[str]]) -> None:
-        """Execute the steps of :meth:`needed`.
+    def take(self, needed: Mapping[str, Sequence[str]]) -> list[str]:
+        """Execute the steps of :meth:`needed`. An instance that does not start holds up no other one.
+
+        Returns:
+            For each instance that did not start, the reason and the fix.
 
         Raises:
-            ReleaseError: an instance does not start.
+            ReleaseError: systemd does not read the units.
         """
+        broken = []
         if any("daemon-reload" in steps_of_unit for steps_of_unit in needed.values()):
             self._run("Read the units", ["systemctl", "daemon-reload"])
         for instance in self.wanted:
@@ -91,13 +102,19 @@ class Instances:
             files = self._files(instance)
             settle(files)
             for step in needed.get(unit, ()):
-                status, out, err = (0, "", "") if step == "daemon-reload" else self.run(["systemctl", step, unit])
+                if step == "daemon-reload":
+                    continue
+                status, out, err = self.run(["timeout", str(LONGEST_START), "systemctl", step, unit])
                 if status:
                     # A failed start counts as a change of state too, so the next run must repeat it.
                     make_younger(files)
-                    log = self.run(["journalctl", "--no-pager", "--output=cat", "--lines=15", f"--unit={unit}"])[1]
-                    reason = f"systemctl {step} {unit} failed: {tail(out + err, 3)}\nIts last log lines:\n{tail(log)}"
-                    raise ReleaseError("Start an instance", reason, f"See systemctl status {unit}.")
+                    why = f"did not end within {LONGEST_START} s" if status == _TIMED_OUT else "failed"
+                    log = tail(read_journal(self.run, instance.get("journal") or "", [unit], "--lines=15"))
+                    reason = f"systemctl {step} {unit} {why}. {tail(out + err, 3)}\nIts last log lines:\n{log}"
+                    error = ReleaseError("Start an instance", reason, f"See systemctl status {unit}.")
+                    broken.append(f"{error} {error.cure}")
+                    break
+        return broken
 
     def remove(self, unit: str, said: Mapping[str, str]) -> str:
         """Stop an instance and remove its unit, its settings and its user. Its data is kept as a copy.
@@ -135,9 +152,8 @@ class Instances:
         state.rename(copy)
         os.chown(copy, 0, 0)
         copy.chmod(0o700)
-        for folder, folders, files in os.walk(copy):
-            for name in (*folders, *files):
-                os.chown(Path(folder) / name, 0, 0, follow_symlinks=False)
+        # With chown(1), which follows no link and has no limit on the depth.
+        self._run("Keep the data", ["chown", "--recursive", "--no-dereference", "root:root", str(copy)])
         return str(copy)
 
     def _files(self, instance: Mapping[str, Any]) -> list[str]:

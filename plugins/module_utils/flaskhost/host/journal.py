@@ -34,7 +34,7 @@ def read_journal(run: Run, namespace: str, units: Iterable[str], *options: str) 
 
     Args:
         run: runs a command.
-        namespace: the namespace, which is also the prefix of the app's units.
+        namespace: the namespace, which is also the prefix of the app's units; empty for the host's journal alone.
         units: the units.
         options: additional options of journalctl, such as ``--lines=15``.
 
@@ -42,10 +42,11 @@ def read_journal(run: Run, namespace: str, units: Iterable[str], *options: str) 
         The messages, oldest first.
     """
     # --sync accepts only one journal.
-    for journal in ([f"--namespace={namespace}"], []):
+    for journal in ([f"--namespace={namespace}"], []) if namespace else ([],):
         run(["timeout", str(_LONGEST_SYNC), "journalctl", *journal, "--sync"])
     # The plus sign includes the host's journal.
-    command = ["journalctl", "--no-pager", "--output=cat", f"--namespace=+{namespace}", *options]
+    journals = [f"--namespace=+{namespace}"] if namespace else []
+    command = ["journalctl", "--no-pager", "--output=cat", *journals, *options]
     text = run([*_BOUNDED, *command, *(f"--unit={unit}" for unit in units)])[1]
     return "".join(f"{legible(line)}\n" for line in text.splitlines())
 
