@@ -41,6 +41,24 @@ def test_copies_that_the_deploy_has_made_are_sent() -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "refused"),
+    [
+        ("/note.txt", False),
+        ("/a b/é-v1.0.tar.gz", False),
+        ("/x\n2026-11-27 02:00:00 [error] 1#1: *1 user", True),
+        ("/x\r", True),
+        ("/x\x7f", True),
+    ],
+)
+def test_a_name_of_a_file_cannot_forge_a_line_of_the_error_log(uri: str, refused: bool) -> None:
+    """nginx writes names into that log as they are, and fail2ban reads it."""
+    (place,) = server(nginx(site()), "shop.test", "443").one("location", "/static/").all("location", "~")
+    assert place.one("return").words[1] == "404"
+    # PCRE's class of control characters, in the C locale.
+    assert bool(re.search(place.words[2].replace("[[:cntrl:]]", "[\\x00-\\x1f\\x7f]"), uri)) is refused
+
+
+@pytest.mark.parametrize(
     ("name", "fingerprint"),
     [
         ("app.3f2a9c1b.css", True),
