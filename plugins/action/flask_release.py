@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import getpass
 import hashlib
@@ -28,10 +29,16 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError
 #: for each host and task, so all of them have the same number.
 LOADED = time.time()
 MACHINE_ID = Path("/etc/machine-id")
+#: Code of up to so many bytes goes along with the first module run: before it is packed, and packed. The module itself
+#: is larger, and a second run of it would take longer.
+SMALL, SMALL_PACKED = 1024**2, 128 * 1024
 
 
 class ActionModule(ActionBase):
-    """Adds who deploys, runs the module, and uploads the code only if the host does not have the release."""
+    """Adds who deploys, runs the module, and uploads the code if the host does not have the release.
+
+    A small folder of code goes along with the module, so that a release is one module run.
+    """
 
     # Creates the temporary folder on the host only when there is code to upload.
     TRANSFERS_FILES = False
@@ -57,6 +64,7 @@ class ActionModule(ActionBase):
         try:
             if path:
                 arguments["source_digest"] = _digest_folder(Path(path), persistent)
+                arguments["source_data"] = "" if self._task.check_mode else _pack_small(Path(path), persistent)
             else:
                 arguments["source_digest"] = _digest_archive(Path(archive), str(arguments.get("source_checksum") or ""))
         except ReleaseError as error:
@@ -64,6 +72,8 @@ class ActionModule(ActionBase):
         answer = self._ask(arguments, task_vars)
         if answer.get("needs_source"):
             answer = self._send(path, archive, persistent, arguments, task_vars)
+        if path and (text := _left_out(Path(path), arguments, answer)):
+            answer = {**answer, "warnings": [*(answer.get("warnings") or []), text]}
         return {**result, **answer}
 
     def _ask(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
@@ -94,10 +104,7 @@ class ActionModule(ActionBase):
                 # tar detects the format by content, not by name.
                 there = self._connection._shell.join_path(remote, "source.tar.gz")
                 arguments["archive"] = self._transfer_file(str(packed), there)
-            answer = self._ask(arguments, task_vars)
-            if path and (text := _left_out(Path(path), arguments, answer)):
-                answer = {**answer, "warnings": [*(answer.get("warnings") or []), text]}
-            return answer
+            return self._ask(arguments, task_vars)
         finally:
             self._remove_tmp_path(remote)
 
@@ -144,6 +151,21 @@ def _digest_folder(folder: Path, persistent: list[str]) -> str:
         return folders.digest(folder, persistent)
     except OSError as error:
         raise ReleaseError("source.path", f"{error.filename}: {error.strerror}.", "Make it readable.") from None
+
+
+def _pack_small(folder: Path, persistent: list[str]) -> str:
+    """Return a small folder's code as an archive in Base64; empty if it is too large, or cannot be read."""
+    try:
+        also = folders.tracked(folder, persistent)
+        if sum((folder / path).lstat().st_size for path in [*folders.files(folder, persistent), *also]) > SMALL:
+            return ""
+        with tempfile.TemporaryDirectory(prefix="flaskhost-") as local:
+            packed = Path(local) / "source.tar.gz"
+            folders.pack(folder, packed, persistent, also)
+            content = packed.read_bytes()
+    except OSError:
+        return ""
+    return base64.b64encode(content).decode() if len(content) <= SMALL_PACKED else ""
 
 
 def _digest_archive(archive: Path, checksum: str) -> str:

@@ -29,6 +29,14 @@ from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
 
+#: The same result as yaml.SafeLoader, ten times as fast. It needs libyaml, which PyYAML's own packages contain.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _load(path: Path) -> Any:
+    """Load one of the project's own YAML files."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  # a safe loader
+
 
 def flask_app_sizes(
     apps: dict[str, Any],
@@ -63,7 +71,7 @@ def flask_app_records(apps: dict[str, Any], sizes: dict[str, Any], acme_email: s
 def _server(name: str) -> dict[str, str]:
     """Return what the role of an application server says of it: its start command, its pinned package and so on."""
     role = PROJECT_DIR / "roles" / name
-    said: dict[str, str] = yaml.safe_load((role / "meta" / "server.yml").read_text(encoding="utf-8"))
+    said: dict[str, str] = _load(role / "meta" / "server.yml")
     wanted = (role / "files" / "server.in").read_text(encoding="utf-8").splitlines()
     return {
         **said,
@@ -284,7 +292,7 @@ def _role_options() -> dict[str, dict[str, Any]]:
     """Return the roles' argument_specs by option, without those of the role preflight."""
     found: dict[str, dict[str, Any]] = {}
     for path in _specs():
-        for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
+        for entry in _load(path)["argument_specs"].values():
             # main comes first. Other entry points can restrict its options further.
             found = (entry.get("options") or {}) | found
     return {name: spec for name, spec in found.items() if not name.startswith("preflight_")}
@@ -294,7 +302,7 @@ def _role_options() -> dict[str, dict[str, Any]]:
 def _wired() -> frozenset[str]:
     """Return the names of all variables that group_vars/all sets for the roles."""
     files = sorted((PROJECT_DIR / "group_vars" / "all").glob("*.yml"))
-    return frozenset(name for path in files for name in yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return frozenset(name for path in files for name in _load(path) or {})
 
 
 def flask_app_access_problems(attempts: Any, host: str) -> list[preflight.Problem]:
@@ -329,7 +337,7 @@ def flask_apps_for(
 def _fields(option: str) -> dict[str, Any]:
     """Return the fields of a role's list option, from its argument_specs."""
     path = PROJECT_DIR / "roles" / option.partition("_")[0] / "meta" / "argument_specs.yml"
-    specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    specs = _load(path)["argument_specs"]["main"]["options"]
     fields: dict[str, Any] = specs[option]["options"]
     return fields
 

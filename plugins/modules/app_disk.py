@@ -1,14 +1,14 @@
 #!/usr/bin/python
-"""The module app_disk: create the apps' folders, and limit each app's disk usage."""
+"""The module app_disk: create the apps' users and folders, and limit each app's disk usage."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: app_disk
-short_description: Limit the disk usage of each app
+short_description: Create the users and folders of apps, and limit their disk usage
 description:
-  - Creates each app's folder. If the file system has project quotas, assigns the app's folders to its project and sets
-    its quota. On other file systems, there is no limit.
+  - Creates each app's user and folder. If the file system has project quotas, assigns the app's folders to its project
+    and sets its quota. On other file systems, there is no limit.
 options:
   apps:
     description: The apps.
@@ -22,12 +22,16 @@ options:
              type: str, default: 50%}
       folders: {description: "Further folders that count, such as those of its queue. Missing ones are created for root
                alone.", type: list, elements: path, default: []}
+  users: {description: "System users to create: the home of each by its name. It is not created.", type: dict,
+          default: {}}
+  files: {description: "Files to write for root, readable by all, as texts by path.", type: dict, default: {}}
   cache_dir: {description: Folder of the build caches., type: path, default: /var/cache/flaskhost}
 """
 
 EXAMPLES = r"""
-- name: Limit the disk usage of the shop
+- name: Create the shop's user and folder, and limit its disk usage
   app_disk:
+    users: {shop: /srv/shop/data}
     apps: [{app: shop, root: /srv/shop, disk: 10G}]
 """
 
@@ -40,7 +44,9 @@ import os
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import files as host_files
 from ansible.module_utils.flaskhost.host import quotas
+from ansible.module_utils.flaskhost.host.system_users import SystemUser, UserError
 
 ARGUMENT_SPEC = {
     "apps": {
@@ -54,6 +60,8 @@ ARGUMENT_SPEC = {
             "folders": {"type": "list", "elements": "path", "default": []},
         },
     },
+    "users": {"type": "dict", "default": {}},
+    "files": {"type": "dict", "default": {}},
     "cache_dir": {"type": "path", "default": "/var/cache/flaskhost"},
 }
 
@@ -75,7 +83,13 @@ def main() -> None:
     limits: dict[str, list[tuple[str, int, str]]] = {}
     unbounded = set()
     done: list[str] = []
+    # Override the umask of the login: all users need access to folders that are created for files.
+    os.umask(0o022)
+    usual = {"owner": "root", "group": "root", "mode": "0644"}
+    files: list[host_files.Change] = []
     try:
+        for name, home in module.params["users"].items():
+            changed |= SystemUser(name, home).ensure(module.run_command, change)
         for app in module.params["apps"]:
             root, cache = Path(app["root"]), Path(module.params["cache_dir"]) / app["app"]
             changed |= create(root, 0o755, change)
@@ -98,9 +112,14 @@ def main() -> None:
                 changed |= quotas.adopt(top, project, change)
         for mount, entries in limits.items():
             done += quotas.hold(module.run_command, mount, entries, change)
-    except quotas.QuotaError as error:
+        wanted = [{"path": path, "content": text, **usual} for path, text in module.params["files"].items()]
+        files = host_files.plan_files(wanted)
+        if change:
+            host_files.apply(files, module.run_command)
+    except (quotas.QuotaError, UserError, host_files.HostFilesError) as error:
         module.fail_json(msg=str(error), changed=changed, bounds=done)
-    module.exit_json(changed=changed or bool(done), bounds=done, unbounded=sorted(unbounded))
+    diff = [host_files.diff(file) for file in files]
+    module.exit_json(changed=changed or bool(done or files), bounds=done, unbounded=sorted(unbounded), diff=diff)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,19 @@ options:
     type: dict
     default: {}
   units: {description: "systemd units as texts by path; only with prepared.", type: dict, default: {}}
+  timers:
+    description: Timers to run, as the module configured_service takes them; only with prepared.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of the unit., type: str, required: true}
+      enabled: {description: Whether it starts at boot., type: bool, default: true}
+      reload_files: {description: Files and folders that a reload applies., type: list, elements: path, default: []}
+      restart_files: {description: Files and folders that only a restart applies., type: list, elements: path,
+                      default: []}
+      test: {description: "Command with its arguments that must succeed before anything is done.", type: list,
+             elements: str, default: []}
   launcher: {description: Path of the program itself., type: path, default: /usr/local/sbin/flaskhost-certificates}
   config: {description: "Contents of certificates.json, without secrets.", type: dict, default: {}}
   email: {description: Address that the CA writes to., type: str, default: ""}
@@ -62,6 +75,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.flaskhost.host import services
 from ansible.module_utils.flaskhost.host.wanted import File, missing
 from ansible.module_utils.flaskhost.programs import certificates
 
@@ -69,6 +83,7 @@ ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["prepared", "applied"], "required": True},
     "program": {"type": "dict", "default": {}, "no_log": True},
     "units": {"type": "dict", "default": {}},
+    "timers": {"type": "list", "elements": "dict", "default": [], "options": services.OPTIONS},
     "launcher": {"type": "path", "default": "/usr/local/sbin/flaskhost-certificates"},
     "config": {"type": "dict", "default": {}},
     "email": {"type": "str", "default": ""},
@@ -90,7 +105,7 @@ def main() -> None:
     os.umask(0o022)
     try:
         result = prepare(module) if module.params["state"] == "prepared" else apply(module)
-    except certificates.Refused as error:
+    except (certificates.Refused, services.ServiceError) as error:
         module.fail_json(msg=str(error))
     for warning in result.pop("warnings"):
         module.warn(warning)
@@ -116,8 +131,10 @@ def prepare(module: AnsibleModule) -> dict[str, object]:
         if any(file.path.match("/etc/systemd/system/*") for file in wanted):
             module.run_command(["systemctl", "daemon-reload"], check_rc=True)
         answer = certificates.ask(module.run_command, [options["launcher"], "prepare"], options["own"])
+    steps: list[str] = []
+    services.bring_up(options["timers"], module.run_command, module.check_mode, steps)
     return {
-        "changed": bool(wanted or answer.get("changed")),
+        "changed": bool(wanted or answer.get("changed") or steps),
         "certificates": answer.get("certificates", []),
         "files": [str(file.path) for file in wanted],
         "notes": certificates.notes(answer),

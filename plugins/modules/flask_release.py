@@ -12,7 +12,7 @@ description:
     Then it watches the responses to visitors, and renames the link back if they are worse than before.
   - Does nothing if the requested release is already live. The live release is not touched until the rename.
   - The folder of I(source_path) and the file of I(source_archive) are on the control node; the action plugin of the
-    same name uploads them when necessary.
+    same name uploads them when necessary. A small folder goes along with the module.
 options:
   app: {description: The app's name., type: str, required: true}
   verb:
@@ -48,6 +48,7 @@ options:
   cache_dir: {description: Folder of uv's caches., type: path, default: /var/cache/flaskhost}
   source_path: {description: Folder on the control node., type: str, default: ""}
   source_digest: {description: "Set by the action plugin: digest of that folder.", type: str, default: ""}
+  source_data: {description: "Set by the action plugin: archive of a small folder, in Base64.", type: str, default: ""}
   source_archive: {description: Archive on the control node or its URL., type: str, default: ""}
   source_checksum: {description: "Checksum of the archive, sha256:...", type: str, default: ""}
   archive: {description: "Set by the action plugin: the archive on the host.", type: str, default: ""}
@@ -183,6 +184,8 @@ ARGUMENT_SPEC = {
     "cache_dir": {"type": "path", "default": "/var/cache/flaskhost"},
     "source_path": {"type": "str", "default": ""},
     "source_digest": {"type": "str", "default": ""},
+    # The code can contain secrets.
+    "source_data": {"type": "str", "default": "", "no_log": True},
     "source_archive": {"type": "str", "default": ""},
     "source_checksum": {"type": "str", "default": ""},
     "archive": {"type": "str", "default": ""},

@@ -35,6 +35,8 @@ EXAMPLES = r"""
 RETURN = r"""
 can: {description: "own_kernel, audit, apparmor, modules, mounts, resolver, time, boot_loader, boot_loader_is_stale.",
       type: dict, returned: always}
+now: {description: "dpkg_interrupted, whether an installation of packages was interrupted; timezone; groups, the names
+      of the local groups.", type: dict, returned: always}
 record: {description: "The record: the level of the last run, and the packages that it installed.", type: dict,
          returned: always}
 accounts: {description: "programs, the accounts without a login shell that match a pattern, and administrators, the
@@ -44,7 +46,7 @@ accounts: {description: "programs, the accounts without a login shell that match
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.flaskhost.host.abilities import abilities, recorded
+from ansible.module_utils.flaskhost.host.abilities import abilities, present, recorded
 from ansible.module_utils.flaskhost.host.program_accounts import administrators, matching
 
 ARGUMENT_SPEC = {
@@ -66,7 +68,7 @@ def main() -> None:
     can = abilities(Path("/"), options["kernel_arguments"])
     accounts = {"programs": matching(options["programs"]), "administrators": administrators()}
     record = recorded(Path(options["record"] or "/nonexistent"))
-    module.exit_json(changed=False, can=can, record=record, accounts=accounts)
+    module.exit_json(changed=False, can=can, now=present(), record=record, accounts=accounts)
 
 
 if __name__ == "__main__":

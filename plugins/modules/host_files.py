@@ -5,11 +5,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_files
-short_description: Manage many small files, lines and permissions in one run
+short_description: Manage many small files, lines and permissions in one run, and the services that read them
 description:
-  - Writes whole files, manages lines in other packages' files, restricts permissions, and removes files.
+  - Creates folders, writes whole files, manages lines in other packages' files, restricts permissions, and removes
+    files. Then runs services with these files, as the module configured_service does.
   - A module run costs half a second, so a role with dozens of drop-ins passes all of them to this one.
 options:
+  folders:
+    description: Folders to create, with exactly these permissions.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: The folder., type: path, required: true}
+      owner: {description: Owner., type: str, default: root}
+      group: {description: Group., type: str, default: root}
+      mode: {description: "Permissions, octal.", type: str, default: "0755"}
   files:
     description: Whole files, each put in place with a rename.
     type: list
@@ -46,6 +57,19 @@ options:
       group: {description: Group., type: str, default: root}
       mode: {description: "Maximum permissions, octal.", type: str, required: true}
   absent: {description: Files to remove., type: list, elements: path, default: []}
+  services:
+    description: Services to run with the files on the disk.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of the unit., type: str, required: true}
+      enabled: {description: Whether it starts at boot., type: bool, default: true}
+      reload_files: {description: Files and folders that a reload applies., type: list, elements: path, default: []}
+      restart_files: {description: Files and folders that only a restart applies., type: list, elements: path,
+                      default: []}
+      test: {description: "Command with its arguments that must succeed before anything is done.", type: list,
+             elements: str, default: []}
 """
 
 EXAMPLES = r"""
@@ -61,14 +85,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths: {description: "Files that differ, or differed, from the requested state.", type: list, returned: always}
+steps: {description: "What was done with the services, as configured_service returns it.", type: list, returned: always}
 """
 
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.host import files as host_files
+from ansible.module_utils.flaskhost.host import services
 
 ARGUMENT_SPEC = {
+    "folders": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "path", "required": True},
+            "owner": {"type": "str", "default": "root"},
+            "group": {"type": "str", "default": "root"},
+            "mode": {"type": "str", "default": "0755"},
+        },
+    },
     "files": {
         "type": "list",
         "elements": "dict",
@@ -105,17 +142,19 @@ ARGUMENT_SPEC = {
         },
     },
     "absent": {"type": "list", "elements": "path", "default": []},
+    "services": {"type": "list", "elements": "dict", "default": [], "options": services.OPTIONS},
 }
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    options, done = module.params, []
+    options, done, taken = module.params, [], []
     # Override the umask of the login: all users need access to folders that are created for files.
     os.umask(0o022)
     # In this order, because the plans of lines and modes must see the contents of the new files.
     steps = (
+        (host_files.plan_folders, options["folders"]),
         (host_files.plan_files, options["files"]),
         (host_files.plan_lines, options["lines"]),
         (host_files.plan_absent, options["absent"]),
@@ -127,11 +166,13 @@ def main() -> None:
             if not module.check_mode:
                 host_files.apply(changes, module.run_command)
             done += changes
-    except host_files.HostFilesError as error:
-        module.fail_json(msg=str(error), paths=[change.path for change in done])
+        services.bring_up(options["services"], module.run_command, module.check_mode, taken)
+    except (host_files.HostFilesError, services.ServiceError) as error:
+        module.fail_json(msg=str(error), paths=[change.path for change in done], steps=taken)
     module.exit_json(
-        changed=bool(done),
+        changed=bool(done or taken),
         paths=[change.path for change in done],
+        steps=taken,
         diff=[host_files.diff(change) for change in done],
     )
 

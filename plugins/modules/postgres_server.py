@@ -20,7 +20,8 @@ options:
   only_guard: {description: Whether only to check that the data belongs to this version., type: bool, default: false}
   databases_in_use:
     description: Databases in use by name, each with its pool size in PgBouncer (0 for no pool). If set, the module only
-      returns the databases whose access or pool the files on the disk contain although these do not need it.
+      returns the databases whose access or pool the files on the disk contain although these do not need it, and
+      whether the cluster exists.
     type: dict
   settings_file:
     description: Settings file in conf.d.
@@ -65,6 +66,7 @@ RETURN = r"""
 steps: {description: "The changes that were made, or would be made.", type: list, returned: always}
 reasons: {description: "The settings that required a restart.", type: list, returned: always}
 leaving: {description: "Result for databases_in_use.", type: list, returned: when asked}
+exists: {description: "Whether the cluster exists.", type: bool, returned: with databases_in_use}
 checksums: {description: Whether pages have checksums., type: bool, returned: success}
 """
 
@@ -263,7 +265,8 @@ def main() -> None:
             wanted = {name: int(pool) for name, pool in module.params["databases_in_use"].items()}
             access = host_files.read(str(server.folder / "pg_hba.conf")) or ""
             leaving = logic.leaving(access, host_files.read(str(logic.POOLS)) or "", wanted)
-            module.exit_json(changed=False, steps=[], reasons=[], leaving=leaving)
+            exists = (server.folder / "postgresql.conf").exists()
+            module.exit_json(changed=False, steps=[], reasons=[], leaving=leaving, exists=exists)
         changes = server.plan()
         if module.check_mode:
             server.steps = server.service() or (["reload"] if changes else [])

@@ -10,6 +10,7 @@ description:
   - Validates the calendar events of timers with systemd and, if PostgreSQL is installed, the values of settings with
     PostgreSQL, and queries the owners of roles and databases with given names. Looks up users and groups with given
     names, and restores that were killed. Changes nothing.
+  - Also reads the fact C(packages), the installed packages, as package_facts does.
 options:
   apps:
     description: Names of the apps that should run on the host. If unset, running apps are not checked.
@@ -45,6 +46,7 @@ answers:
     contain."
   type: dict
   returned: always
+ansible_facts: {description: "packages, unless dpkg does not say which are installed.", type: dict, returned: always}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -81,7 +83,8 @@ def main() -> None:
     found = host_questions.answer(run, options["calendars"], settings, version, apps=apps, packages=packages)
     found["accounts"] = accounts(options["names"])
     found["databases"] = postgres_names.look_up(run, options["databases"], options["postgres_version"])
-    module.exit_json(changed=False, answers=found)
+    have = host_questions.installed(run)
+    module.exit_json(changed=False, answers=found, ansible_facts={"packages": have} if have else {})
 
 
 if __name__ == "__main__":

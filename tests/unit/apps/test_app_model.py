@@ -12,7 +12,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.flaskhost.apps.options import APP_OPTIONS
 from ansible.module_utils.flaskhost.apps.record import app_record, app_records, for_role, pick, sized, with_server
-from ansible.module_utils.flaskhost.apps.schema import Option
+from ansible.module_utils.flaskhost.apps.schema import Option, plain_copy
 from ansible.module_utils.flaskhost.settings.acme import ACME_OPTIONS, acme_settings
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses
 from loading import ROOT, load_plugin
@@ -400,3 +400,19 @@ def test_defaults_and_examples_keep_to_the_schema(name: str, option: Option) -> 
         assert option.maximum is None or value <= option.maximum
         for text in value if isinstance(value, list) else [value]:
             assert not option.pattern or re.fullmatch(option.pattern, text), text
+
+
+def test_the_users_mappings_are_copied_without_what_ansible_keeps_in_them() -> None:
+    """copy.deepcopy also copied Ansible's templating engine with all variables, for each option of each app."""
+
+    class Lazy(dict[str, Any]):
+        def __deepcopy__(self, memo: Any) -> None:
+            raise AssertionError("the whole engine")
+
+    given = Lazy(domains=["shop.test"], env=Lazy(A=1))
+    copied = plain_copy([given, None])
+    assert copied == [{"domains": ["shop.test"], "env": {"A": 1}}, None]
+    assert [type(item) for item in (copied[0], copied[0]["env"])] == [dict, dict]
+    copied[0]["env"]["A"] = 2
+    assert given["env"]["A"] == 1
+    assert record(env=Lazy(A="1"))["env"] == {"A": "1"}

@@ -253,3 +253,12 @@ def test_launcher_finds_its_parts_from_where_it_is(tmp_path: Path) -> None:
     # Ruff: the program is the test's own copy.
     done = subprocess.run([launcher, "check", "--json"], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (3, "['check', '--json']\n")
+
+
+def test_the_timers_run_after_their_units_are_written(host: Host) -> None:
+    unit = {"name": "a.timer", "enabled": True, "reload_files": [], "restart_files": [], "test": []}
+    planned = host.run(check=True, state="prepared", config={"certificates": []}, timers=[unit])
+    assert planned["changed"]
+    assert ["systemctl", "start", "a.timer"] not in host.calls
+    host.run(state="prepared", config={"certificates": []}, timers=[unit])
+    assert host.calls[-2:] == [["systemctl", "enable", "a.timer"], ["systemctl", "start", "a.timer"]]

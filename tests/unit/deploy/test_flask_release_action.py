@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import getpass
 import hashlib
+import io
 import os
 import socket
 import subprocess
@@ -22,9 +24,14 @@ PLUGIN = "plugins/action/flask_release.py"
 
 
 class Controller:
-    """The action, with Ansible's side of it made up: what the host answers, and what was done to it."""
+    """The action, with Ansible's side of it made up: what the host answers, and what was done to it.
 
-    def __init__(self, arguments: dict[str, Any], *answers: dict[str, Any] | Exception) -> None:
+    All code is too large to go along with the module, unless a test says otherwise.
+    """
+
+    def __init__(
+        self, arguments: dict[str, Any], *answers: dict[str, Any] | Exception, small: int = -1, check: bool = False
+    ) -> None:
         self.done: list[str] = []
         self.sent: list[str] = []
         self.asked: list[dict[str, Any]] = []
@@ -34,9 +41,10 @@ class Controller:
         self.made: list[str] = []
         self.left: list[str] = []
         self.shell = SimpleNamespace(join_path=lambda *parts: "/".join(parts), tmpdir=None)
-        task = MagicMock(args=arguments, async_val=0)
+        task = MagicMock(args=arguments, async_val=0, check_mode=check)
         connection = SimpleNamespace(_shell=self.shell)
         self.plugin = load_plugin(PLUGIN)
+        self.plugin.SMALL = small
         self.action = self.plugin.ActionModule(task, connection, MagicMock(), MagicMock(), MagicMock())
         self.action._execute_module = self.execute
         self.action._make_tmp_path = self.make
@@ -200,6 +208,34 @@ def test_a_folder_is_made_on_the_host_for_the_code_alone_and_none_is_left(code: 
     controller.run()
     assert len(controller.made) == 1
     assert controller.left == []
+
+
+# -- code that goes along with the module ----------------------------------------------------------------------------
+
+
+def test_a_small_folder_is_one_module_run(code: Path) -> None:
+    arguments = {"app": "shop", "source_path": str(code), "persistent": ["instance"]}
+    controller = Controller(arguments, {**RELEASED, "new_folders": ["instance"]}, small=10_000)
+    answer = controller.run()
+    assert (controller.done, controller.made) == (["module"], [])
+    packed = io.BytesIO(base64.b64decode(controller.asked[0]["source_data"]))
+    with tarfile.open(fileobj=packed) as archive:
+        assert sorted(archive.getnames()) == ["app.py", "shop/__init__.py", "shop/uploads/cat.png"]
+    assert controller.asked[0]["source_digest"] == folders.digest(code, ["instance"])
+    assert "instance/dev.db" in answer["warnings"][0]
+
+
+def test_a_large_folder_waits_until_the_host_asks_for_it(code: Path) -> None:
+    arguments = {"source_path": str(code)}
+    size = sum((code / path).stat().st_size for path in folders.files(code))
+    for small, packed, along in ((size, 10_000, True), (size - 1, 10_000, False), (size, 10, False)):
+        controller = Controller(arguments, RELEASED, small=small)
+        controller.plugin.SMALL_PACKED = packed
+        controller.run()
+        assert bool(controller.asked[0]["source_data"]) == along
+    controller = Controller(arguments, RELEASED, small=size, check=True)
+    controller.run()
+    assert controller.asked[0]["source_data"] == "", "check mode builds nothing"
 
 
 # -- an archive -----------------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ def test_the_old_slot_is_stopped_only_after_the_flip_and_a_pause(site: Site) -> 
     options = {**site.options, "source_digest": digest, "archive": str(site.folder / "a.tar.gz")}
     Deployment(run, options, pause=site.pauses.append).go()
     assert served == [("flask-shop@green.service", "blue"), ("flask-shop@blue.service", "green")]
-    assert site.pauses == [slots.KEEPALIVE_SECONDS]
+    assert site.pauses == [pytest.approx(slots.KEEPALIVE_SECONDS, abs=0.5)]
+    assert site.pauses[0] < slots.KEEPALIVE_SECONDS, "the time since the switch counts"
 
 
 def test_nothing_is_migrated_for_a_gate_that_nginx_has_no_listener_for(site: Site) -> None:
@@ -189,7 +190,7 @@ def test_a_release_that_does_well_stays_and_is_watched_as_long_as_asked(site: Si
     site.meanwhile = lambda: (visits(site, site.host.served(), 200), visits(site, first.release, 500))
     site.pauses.clear()
     assert_in_order(site, site.deploy(watch=2))
-    assert site.pauses == [flip.WATCH_INTERVAL] * 8 + [slots.KEEPALIVE_SECONDS]
+    assert site.pauses == [flip.WATCH_INTERVAL] * 8, "nginx let go of the old slot during the watch"
 
 
 def test_one_bad_answer_is_chance(site: Site) -> None:

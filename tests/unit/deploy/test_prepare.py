@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -260,3 +261,15 @@ def test_a_timer_that_systemd_does_not_understand_is_refused_before_anything_is_
     error = site.refused(timers={"nightly": {"command": "x", "on_calendar": "someday"}})
     assert "flask_apps.shop.timers.nightly.on_calendar" in error.reason
     assert len(site.ids()) == 1
+
+
+def test_code_that_came_along_is_built_in_the_same_run(site: Site) -> None:
+    site.change({"shop.py": "app = 'along'\n"})
+    packed, digest = site.folder / "along.tar.gz", folders.digest(site.code)
+    folders.pack(site.code, packed)
+    data = base64.b64encode(packed.read_bytes()).decode()
+    outcome = site.deployment(source_digest=digest, source_data=data).go()
+    assert (outcome.changed, outcome.needs_source) == (True, False)
+    assert (site.root / "current/app/shop.py").read_text() == "app = 'along'\n"
+    again = site.deployment(source_digest=digest, source_data=data).go()
+    assert (again.changed, again.needs_source) == (False, False)

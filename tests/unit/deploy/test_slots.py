@@ -483,7 +483,7 @@ def test_a_slot_is_withdrawn_before_it_is_stopped(app: App) -> None:
     assert ("systemctl stop", "") in app.run.seen
     assert all(live == "" for _call, live in app.run.seen)
     assert (app.slots.live(), app.slots.idle()) == ("", "blue")
-    assert app.pauses == [slots.KEEPALIVE_SECONDS]
+    assert app.pauses == [pytest.approx(slots.KEEPALIVE_SECONDS, abs=0.5)]
     # Once more, after a run that was killed.
     app.slots.withdraw("blue")
 
@@ -575,3 +575,21 @@ def test_a_slot_is_drained_after_nginx_has_let_go_of_it(app: App) -> None:
     assert app.pauses == [slots.KEEPALIVE_SECONDS]
     assert slots.KEEPALIVE_SECONDS > 1
     assert app.run.calls[2].startswith("systemctl stop")
+
+
+def test_what_was_done_since_the_switch_counts(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch, records and workers: nginx has let go of the slot meanwhile."""
+    app.hold("blue", "r1")
+    app.hold("green", "r2")
+    app.slots.flip("blue")
+    now = time.monotonic()
+    app.slots.flip("green")
+    monkeypatch.setattr(slots, "time", SimpleNamespace(time=time.time, monotonic=lambda: now + 0.4))
+    app.slots.drain("blue")
+    assert app.pauses == [pytest.approx(slots.KEEPALIVE_SECONDS - 0.4, abs=0.1)]
+    monkeypatch.setattr(slots, "time", SimpleNamespace(time=time.time, monotonic=lambda: now + 9))
+    app.slots.drain("blue")
+    assert len(app.pauses) == 1
+    # Traffic has not left this slot, as far as this run knows.
+    app.slots.drain("green")
+    assert app.pauses[1:] == [slots.KEEPALIVE_SECONDS]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.flaskhost.host import files as host_files
 from ansible.module_utils.flaskhost.host import kernel_settings
-from ansible.module_utils.flaskhost.host.abilities import abilities, recorded
+from ansible.module_utils.flaskhost.host.abilities import abilities, present, recorded
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 MY_GROUP = grp.getgrgid(os.getgid()).gr_name
@@ -274,3 +274,14 @@ def test_a_record_that_is_no_record_is_of_a_host_that_was_never_strict(tmp_path:
 def test_a_record_is_read(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text('{"level": "strict", "packages": ["cron"]}')
     assert recorded(tmp_path / "record.json") == {"level": "strict", "packages": ["cron"]}
+
+
+def test_what_tasks_ask_one_by_one_is_read_at_once(tmp_path: Path) -> None:
+    assert present(tmp_path) == {"dpkg_interrupted": False, "timezone": "", "groups": []}
+    for name in ("etc/group", "var/lib/dpkg/updates/0001"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("root:x:0:\nsudo:x:27:ada\n")
+    (tmp_path / "etc/localtime").symlink_to("/usr/share/zoneinfo/Europe/Stockholm")
+    assert present(tmp_path) == {"dpkg_interrupted": True, "timezone": "Europe/Stockholm", "groups": ["root", "sudo"]}
+    (tmp_path / "var/lib/dpkg/updates/0001").rename(tmp_path / "var/lib/dpkg/updates/tmp.i")
+    assert not present(tmp_path)["dpkg_interrupted"]

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.flaskhost.host.journal import SOCKETS, Journals, read_journal
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
+from fakes import run_module
+from loading import load_plugin
 
 GROUPS = {"flask-blog": "blog", "flask-shop": "shop"}
 
@@ -180,3 +182,19 @@ def test_a_journal_of_gigabytes_is_not_read_into_memory(tmp_path: Path, monkeypa
     *_others, last = read_journal(run, "flask-shop", ["flask-shop@blue.service"]).splitlines()
     assert max(sizes) <= 65536
     assert last == "the ?last line"
+
+
+def test_the_units_are_written_before_the_journals_are_looked_at(
+    tmp_path: Path, systemd: Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load_plugin("plugins/modules/flask_journals.py")
+    monkeypatch.setattr(module.host_files, "numbers", lambda _owner, _group: (os.getuid(), os.getgid()))
+    path = tmp_path / "systemd" / "flask-shop@.service"
+    given = {"files": {str(path): "[Service]\n"}, "groups": {"flask-shop": "shop"}}
+    planned = run_module(monkeypatch, module, systemd, check=True, **given)
+    assert (planned["changed"], path.exists()) == (True, False)
+    assert planned["diff"][0]["after"] == "[Service]\n"
+    assert run_module(monkeypatch, module, systemd, **given)["changed"]
+    assert path.read_text() == "[Service]\n"
+    again = run_module(monkeypatch, module, systemd, **given)
+    assert (again["changed"], again["steps"]) == (False, [])

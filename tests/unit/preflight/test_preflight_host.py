@@ -415,3 +415,29 @@ def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:
         "postgres_version": "15",
     }
     assert preflight.host_questions(None, None)["calendars"] == []
+
+
+def test_only_packages_that_are_whole_count_as_installed() -> None:
+    """apt takes the others up again: an installation was interrupted, or a package was removed but for its settings."""
+    lines = [
+        "ii \tnginx\t1.26.3-3",
+        "hi \tpostgresql-17\t17.6-0",
+        "ii \tlibc6\t2.41-12",
+        "ii \tlibc6\t2.41-12",
+        "rc \ttelnet\t0.17",
+        "iU \tredis-server\t8.0.2",
+        "iF \tchrony\t4.6",
+        "un \tapache2\t",
+        "no line of dpkg",
+    ]
+    asked: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str, str]:
+        asked.append(command)
+        return 0, "\n".join(lines), ""
+
+    found = host_questions.installed(run)
+    assert list(found) == ["nginx", "postgresql-17", "libc6"]
+    assert found["libc6"] == [{"version": "2.41-12"}] * 2
+    assert asked[0][0] == "dpkg-query"
+    assert host_questions.installed(lambda _command: (127, "", "no such program")) == {}

@@ -172,3 +172,31 @@ def test_a_role_is_called_by_its_tag() -> None:
     # Whatever else is asked for, preflight has read the facts before.
     first = plays[0]
     assert (first["ansible.builtin.import_playbook"], first["tags"]) == ("preflight.yml", "always")
+
+
+def test_a_tasks_process_does_not_import_the_projects_code_again(tmp_path: Path) -> None:
+    """Ansible loads the filters in the process of each task, and this took a quarter of a second each time."""
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {localhost: {ansible_connection: local}}}\n")
+    (tmp_path / "play.yml").write_text(
+        """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug: {msg: "{{ 'SLOTS' | flask_constant | join }} {{ 'x' | imported_by }}"}
+"""
+    )
+    (tmp_path / "filters").mkdir()
+    (tmp_path / "filters" / "imported.py").write_text(
+        """
+import sys
+BEFORE = "ansible.module_utils.flaskhost.preflight" in sys.modules
+class FilterModule:
+    def filters(self):
+        return {"imported_by": lambda _value: "before" if BEFORE else "now"}
+"""
+    )
+    # In this order: the project's filters come last.
+    folders = f"{tmp_path / 'filters'}:{ROOT / 'plugins/filter'}"
+    settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FILTER_PLUGINS": folders}
+    said = ansible("ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "play.yml", cwd=tmp_path, **settings)
+    assert "bluegreen before" in said

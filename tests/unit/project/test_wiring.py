@@ -580,9 +580,8 @@ def test_what_several_parts_share_is_written_once(value: str) -> None:
 def test_the_release_finds_what_the_slots_role_writes(variables: dict[str, Any]) -> None:
     """The units' files and the sockets' paths are put together in two places."""
     release = handed(variables, "app", flask_apps=SITES["one app"])["app_apps"][0]
-    tasks = yaml.safe_load((ROOT / "roles/slots/tasks/configure.yml").read_text())
-    written = [file["path"] for task in tasks for file in task["host_files"]["files"]]
-    units = {path.replace("{{ item.unit }}", release["unit"]) for path in written if "item.unit" in path}
+    written = yaml.safe_load((ROOT / "roles/slots/vars/main.yml").read_text())["__slots_templates"]
+    units = {path.replace("UNIT", release["unit"]) for path in written}
     # Another size of the journal is no reason for a new release.
     units = {path for path in units if "journald" not in path}
     assert set(release["unit_files"]) == units
@@ -656,8 +655,8 @@ def test_preflight_reads_every_fact_that_is_used() -> None:
     """Facts are read once, by preflight. One that it does not ask for is not there for anybody."""
     files = [*(ROOT / "group_vars").rglob("*.yml"), *(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2")]
     used = {name for path in files for name in re.findall(r"ansible_facts(?:\['|\.)(\w+)", path.read_text())}
-    # The list of packages has a module of its own, which site.yml runs.
-    assert "ansible.builtin.package_facts" in (ROOT / "playbooks" / "site.yml").read_text()
+    # The list of packages is in the answer of preflight's other module.
+    assert '"packages": have' in (ROOT / "plugins/modules/preflight_host.py").read_text()
     used -= {"packages"}
     assert used == set(FACTS)
     tasks = yaml.safe_load((ROOT / "roles/preflight/tasks/reach.yml").read_text())

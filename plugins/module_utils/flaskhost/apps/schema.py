@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +72,18 @@ def with_defaults(value: dict[str, Any], options: dict[str, Option]) -> dict[str
         elif option.type == "mapping":
             filled[name] = {key: with_defaults(item or {}, option.options) for key, item in (given or {}).items()}
         else:
-            filled[name] = copy.deepcopy(option.default if given is None else given)
+            filled[name] = plain_copy(option.default if given is None else given)
     return filled
+
+
+def plain_copy(value: Any) -> Any:
+    """Copy nested mappings and lists.
+
+    Not with copy.deepcopy: Ansible's mappings and lists refer to the whole templating engine, which it would copy too.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_copy(item) for key, item in value.items()}
+    return [plain_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def as_text(value: Any) -> str:

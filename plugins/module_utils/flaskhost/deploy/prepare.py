@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import grp
 import json
 import os
 import pwd
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +172,20 @@ class Preparation:
         built = self.whole(identity)
         if built:
             return built
-        if self.app.options["source_digest"] and not self.app.options["archive"]:
+        options = self.app.options
+        if not options["source_digest"] or options["archive"]:
+            return self._build(identity, parts, revision)
+        if not options["source_data"]:
             self.app.outcome.changed = self.app.outcome.needs_source = True
             self.app.outcome.revision = revision
             return None
+        with tempfile.TemporaryDirectory(prefix="flaskhost-") as folder:
+            archive = Path(folder) / "source.tar.gz"
+            archive.write_bytes(base64.b64decode(options["source_data"]))
+            options["archive"] = str(archive)
+            return self._build(identity, parts, revision)
+
+    def _build(self, identity: str, parts: dict[str, str], revision: str) -> Record:
         build = Build(self.app.run, self.app.options, self.app.store, self.app.note, self.interpreter())
         record = build.make(identity, parts, revision, self.app.given())
         self.app.outcome.warnings += build.warnings

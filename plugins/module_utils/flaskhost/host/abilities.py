@@ -61,6 +61,27 @@ def abilities(root: Path = Path("/"), fragment: str = "/etc/default/grub.d/60-fl
     }
 
 
+def present(root: Path = Path("/")) -> dict[str, Any]:
+    """Read what tasks would otherwise ask the host for one by one, each with a module run.
+
+    Args:
+        root: the host's root folder.
+
+    Returns:
+        ``dpkg_interrupted``, whether an installation of packages was interrupted; ``timezone``, as systemd has it;
+        ``groups``, the names of the local groups.
+    """
+    try:
+        timezone = str((root / "etc/localtime").readlink()).partition("/zoneinfo/")[2]
+    except OSError:
+        timezone = ""
+    return {
+        "dpkg_interrupted": any((root / "var/lib/dpkg/updates").glob("[0-9]*")),
+        "timezone": timezone,
+        "groups": [line.partition(":")[0] for line in _read(root / "etc/group").splitlines() if line],
+    }
+
+
 def recorded(path: Path) -> dict[str, Any]:
     """Read what the role hardening recorded in its earlier runs.
 

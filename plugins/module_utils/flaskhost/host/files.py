@@ -5,6 +5,7 @@ Nothing here needs Ansible. All changes are planned before any is made; check mo
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import grp
 import os
@@ -38,6 +39,7 @@ class Change:
         mode: its new permissions.
         note: changes other than to the text.
         validate: a command that validates the new text, with %s for a temporary file with the text.
+        folder: whether it is a folder that is created if it is missing.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Change:
     mode: int = 0
     note: str = ""
     validate: tuple[str, ...] = ()
+    folder: bool = False
 
 
 def numbers(owner: str, group: str) -> tuple[int, int]:
@@ -103,6 +106,27 @@ def plan_files(files: Iterable[Mapping[str, Any]]) -> list[Change]:
         if before != file["content"] or note or Path(file["path"]).is_symlink():
             validate = tuple(file.get("validate") or ())
             changes.append(Change(file["path"], before, file["content"], owner, mode, note, validate))
+    return changes
+
+
+def plan_folders(folders: Iterable[Mapping[str, Any]]) -> list[Change]:
+    """Return the folders that do not exist, or have another owner or mode.
+
+    Raises:
+        HostFilesError: something else has the name.
+    """
+    changes = []
+    for folder in folders:
+        path, owner, mode = Path(folder["path"]), numbers(folder["owner"], folder["group"]), int(folder["mode"], 8)
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            status = None
+        if status and not stat.S_ISDIR(status.st_mode):
+            raise HostFilesError(f"{path} is not a folder. Move it away, and run the same command again.")
+        if not status or (status.st_uid, status.st_gid) != owner or stat.S_IMODE(status.st_mode) != mode:
+            note = f"{folder['owner']}:{folder['group']} {mode:04o}"
+            changes.append(Change(str(path), None, None, owner, mode, note, folder=True))
     return changes
 
 
@@ -186,7 +210,7 @@ def apply(changes: Iterable[Change], run: Run) -> None:
     """Apply the planned changes in order.
 
     Args:
-        changes: changes from the four plan functions.
+        changes: changes from the plan functions.
         run: runs validations.
     """
     for change in changes:
@@ -195,6 +219,10 @@ def apply(changes: Iterable[Change], run: Run) -> None:
         elif change.before is not None:
             Path(change.path).unlink(missing_ok=True)
         else:
+            if change.folder:
+                Path(change.path).parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+                with contextlib.suppress(FileExistsError):
+                    Path(change.path).mkdir(mode=0o700)
             _set_mode(change)
 
 

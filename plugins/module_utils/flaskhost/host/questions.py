@@ -70,6 +70,21 @@ def answer(
     }
 
 
+def installed(run):
+    """Return the installed Debian packages: for each name, a list with its ``version``, as package_facts has it.
+
+    Packages that an interrupted installation left half installed are not among them. Empty if dpkg does not say.
+    """
+    status, out, _err = run(["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}\t${Package}\t${Version}\n"])
+    found = {}
+    for line in out.splitlines() if status == 0 else []:
+        state, _tab, rest = line.partition("\t")
+        name, _tab, version = rest.partition("\t")
+        if state[1:2] == "i" and name:
+            found.setdefault(name, []).append({"version": version})
+    return found
+
+
 def _unknown(run, packages):
     """Find names that apt does not know. It knows virtual packages too, which other packages provide."""
     if not packages:

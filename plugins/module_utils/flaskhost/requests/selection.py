@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..apps.options import APP_OPTIONS
+from ..apps.schema import plain_copy
 from ..deploy.sources import git
 
 #: Playbooks that act on one app at a time: a value that fits one app rarely fits all of them.
@@ -104,7 +104,7 @@ def select(records: list[dict[str, Any]], app: str = "", version: str = "") -> l
     Returns:
         New records; the arguments are not changed.
     """
-    chosen = [copy.deepcopy(record) for record in records if app in ("", record["name"])]
+    chosen = [plain_copy(record) for record in records if app in ("", record["name"])]
     if version:
         for record in chosen:
             record["source"]["version"] = version
