@@ -275,8 +275,10 @@ def test_how_to_reach_the_host_is_told(
     assert (found["ssh_ports"], found["ssh_keys"]) == (ports, ["AAAAkey"])
 
 
-@pytest.mark.parametrize(("text", "runs"), [(str(os.getpid()), True), ("99999999", False), ("x", False), (None, False)])
+@pytest.mark.parametrize(("text", "runs"), [("", True), ("99999999", False), ("x", False), (None, False)])
 def test_a_process_of_a_pid_file_is_looked_for(tmp_path: Path, text: str | None, runs: bool) -> None:
+    if runs:  # Not among the parameters, because each of pytest's processes has another.
+        text = str(os.getpid())
     if text is not None:
         (tmp_path / "pid").write_text(text)
     assert host._runs(tmp_path / "pid") is runs
