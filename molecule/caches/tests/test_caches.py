@@ -75,7 +75,8 @@ def test_commands_of_an_administrator_are_refused(host, kind):
 
 def test_what_an_app_makes_its_cache_log_is_in_the_apps_own_journal(host):
     redis(host, """eval "redis.log(redis.LOG_WARNING, 'noise-of-larder')" 0""", "cache")
-    read = "journalctl --output=cat --quiet --grep=noise-of-larder"
+    # Of this unit, because sudo logs the command above.
+    read = f"journalctl --unit={CACHE} --output=cat --quiet --grep=noise-of-larder"
     assert until(10, lambda: host.run(f"{read} --namespace=flask-larder").stdout).count("noise-of-larder") == 1
     assert host.run(read).stdout == ""
 
