@@ -75,7 +75,7 @@ def test_users_folders_and_files_of_apps_come_in_one_run(
     file, root = tmp_path / "tmpfiles.d" / "apps.conf", tmp_path / "srv"
     given = {
         "users": {"shop": f"{root}/data"},
-        "apps": [{"app": "shop", "root": str(root), "disk": "50%"}],
+        "apps": [{"app": "shop", "root": str(root), "disk": "50%", "folders": []}],
         "files": {str(file): "R! /srv/shop/tmp/*\n"},
         "cache_dir": str(tmp_path / "cache"),
     }
