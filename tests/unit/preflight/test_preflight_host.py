@@ -418,7 +418,7 @@ def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:
 
 
 def test_only_packages_that_are_whole_count_as_installed() -> None:
-    """apt takes the others up again: an installation was interrupted, or a package was removed but for its settings."""
+    """apt installs the others: an installation was interrupted, or only a removed package's settings are left."""
     lines = [
         "ii \tnginx\t1.26.3-3",
         "hi \tpostgresql-17\t17.6-0",
