@@ -221,7 +221,7 @@ CALENDAR = "bad_calendar"
 PACKAGE = "unknown_debian_package"
 ROLE_NAME = "app_name_is_role"
 ACCOUNT = "account_exists"
-ADMIN = "admin_is_builder"
+ADMIN = "admin_is_apps_user"
 #: An app whose code supports other versions of Python.
 PYTHON_RANGE = "python_out_of_range"
 DATABASES = ("database_exists", "database_silent")

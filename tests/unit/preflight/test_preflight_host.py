@@ -156,12 +156,47 @@ def test_an_app_may_have_its_own_account(project: Path) -> None:
         assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": accounts}) == []
 
 
-def test_an_administrator_builds_for_no_app(project: Path) -> None:
+#: An app with a cache and a queue, and the users that it needs beside its own.
+STORES = {"cache": "redis", "cache_mb": 8, "queue": "redis", "queue_mb": 8}
+BESIDE = {"todo_build": "flask_apps.todo", "todo_cache": "flask_apps.todo.cache", "todo_queue": "flask_apps.todo.queue"}
+
+
+@pytest.mark.parametrize(("name", "path"), BESIDE.items())
+@pytest.mark.parametrize(
+    ("account", "word"), [({"home": "/home/x", "group": False}, "user"), ({"home": None, "group": True}, "group")]
+)
+def test_builds_caches_and_queues_take_over_no_account_of_the_host(
+    project: Path, name: str, path: str, account: dict[str, Any], word: str
+) -> None:
+    apps = {**good_apps(), "todo": {**OTHER_APP, **STORES}}
+    answers = {"accounts": {name: account}}
+    (problem,) = preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers=answers)
+    assert (problem["kind"], problem["path"]) == (ACCOUNT, path)
+    assert f"The host has a {word} {name}" in problem["problem"]
+    assert name in problem["example"]
+
+
+def test_the_users_of_an_earlier_run_and_those_of_what_an_app_does_not_have_are_no_problem(project: Path) -> None:
+    own = {name: {"home": "/nonexistent", "group": False} for name in BESIDE}
+    apps = {**good_apps(), "todo": {**OTHER_APP, **STORES}}
+    assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": own}) == []
+    foreign = {name: {"home": "/home/x", "group": False} for name in ("todo_cache", "todo_queue")}
     apps = {**good_apps(), "todo": OTHER_APP}
-    admins = [*GOOD_SETTINGS["admin_users"], {**GOOD_SETTINGS["admin_users"][0], "name": "todo_build"}]
+    assert preflight.find_problems(apps, GOOD_SETTINGS, GOOD_FACTS, project, answers={"accounts": foreign}) == []
+
+
+def test_the_host_is_asked_for_all_users_that_an_app_needs() -> None:
+    asked = preflight.host_questions({"todo": {**OTHER_APP, **STORES}}, GOOD_SETTINGS)["names"]
+    assert asked == ["todo", *BESIDE]
+
+
+@pytest.mark.parametrize(("name", "path"), BESIDE.items())
+def test_an_administrator_is_no_user_of_an_app(project: Path, name: str, path: str) -> None:
+    apps = {**good_apps(), "todo": {**OTHER_APP, **STORES}}
+    admins = [*GOOD_SETTINGS["admin_users"], {**GOOD_SETTINGS["admin_users"][0], "name": name}]
     (problem,) = preflight.find_problems(apps, {**GOOD_SETTINGS, "admin_users": admins}, GOOD_FACTS, project)
     assert (problem["kind"], problem["path"]) == (ADMIN, f"admin_users[{len(admins) - 1}].name")
-    assert "flask_apps.todo is built as" in problem["problem"]
+    assert problem["problem"].endswith(f"of flask_apps.todo runs as the user {name}.")
 
 
 # --- Roles and databases of PostgreSQL --------------------------------------------------------------------------------
@@ -401,7 +436,7 @@ def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:
     asked = load_filters()["flask_host_questions"]([good_apps(timers("daily\n")), *site.values()], ["apps", *site])
     assert asked == {
         "apps": ["shop", "todo"],
-        "names": ["shop", "todo"],
+        "names": ["shop", "todo", "shop_build", "todo_build"],
         "packages": [],
         "databases": {
             "shop": {

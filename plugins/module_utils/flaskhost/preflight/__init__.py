@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from .access import find_access_problems
-from .accounts import check_accounts, check_builders, names_to_look_up
+from .accounts import accounts_beside, check_accounts, check_admins, names_to_look_up
 from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget
@@ -116,7 +116,7 @@ def find_problems(
         check_between_apps(report, apps_variable, apps, settings)
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
         check_accounts(report, apps_variable, apps, get(answers, dict, "accounts"))
-        check_builders(report, apps_variable, apps, settings)
+        check_admins(report, apps_variable, apps, settings)
         check_databases(report, apps_variable, apps, get(answers, dict, "databases"))
         check_role_names(report, apps_variable, apps, settings)
         if not database:
@@ -148,7 +148,7 @@ def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_data
     version = settings.get("postgres_version") if isinstance(settings, dict) else None
     return {
         "apps": sorted(map(str, apps)) if runs_apps and isinstance(apps, dict) else None,
-        "names": names_to_look_up(apps) if runs_apps else [],
+        "names": [*names_to_look_up(apps), *accounts_beside(apps)] if runs_apps else [],
         "packages": packages_to_look_up(apps) if runs_apps else [],
         "databases": databases_to_look_up(apps, settings) if has_databases else {},
         # A control character is a problem without a query on the host.
