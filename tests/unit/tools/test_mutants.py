@@ -97,17 +97,82 @@ def test_nearest_tests_are_chosen_up_to_a_minute() -> None:
     assert mutants.within(["slow", "near"], seconds, 10) == ["slow"]
 
 
-@pytest.mark.parametrize(("new", "killed"), [("a - b", True), ("b + a", False)])
-def test_a_mutant_is_killed_by_a_red_test_and_by_nothing_else(small: Path, new: str, killed: bool) -> None:
-    source = SMALL["plugins/modules/add.py"]
-    at = source.index("a + b")
-    mutant = mutants.Mutant("plugins/modules/add.py", 2, at, at + 5, "a + b", new)
-    assert mutants.judge(mutant, small, ["tests/unit/one/test_add.py"], sys.executable, 60) is killed
-    assert (small / mutant.path).read_text() == source
+ADD = "plugins/modules/add.py"
+TEST = "tests/unit/one/test_add.py"
 
 
-def test_a_mutant_that_never_ends_is_killed(small: Path) -> None:
-    source = SMALL["plugins/modules/add.py"]
-    at = source.index("return")
-    mutant = mutants.Mutant("plugins/modules/add.py", 2, at, at, "", "\n    while a:\n        pass\n    ")
-    assert mutants.judge(mutant, small, ["tests/unit/one/test_add.py"], sys.executable, 3)
+def mutant_of(new: str) -> mutants.Mutant:
+    """A mutant of the small project, whose sum becomes other code."""
+    at = SMALL[ADD].index("a + b")
+    return mutants.Mutant(ADD, 2, at, at + 5, "a + b", new)
+
+
+@pytest.mark.parametrize(("new", "result"), [("a - b", "killed"), ("(", "killed"), ("b + a", "alive")])
+def test_a_mutant_is_killed_by_a_red_test_and_by_nothing_else(small: Path, new: str, result: str) -> None:
+    assert mutants.judge(mutant_of(new), small, [TEST], sys.executable, 60) == result
+    assert (small / ADD).read_text() == SMALL[ADD]
+
+
+@pytest.mark.parametrize("new", ["[None for _ in iter(int, 1)]", "__import__('os').kill(__import__('os').getpid(), 9)"])
+def test_a_mutant_that_never_ends_or_dies_hangs(small: Path, new: str) -> None:
+    assert mutants.judge(mutant_of(new), small, [TEST], sys.executable, 10) == "hung"
+
+
+def test_tests_that_are_too_slow_without_a_mutant_judge_nothing(small: Path) -> None:
+    """On a busy machine, a time limit is no sign that the mutant was noticed."""
+    (small / TEST).write_text(f"import time\ntime.sleep(60)\n{SMALL[TEST]}")
+    assert mutants.judge(mutant_of("b + a"), small, [TEST], sys.executable, 0.3) == "unknown"
+
+
+def test_a_limit_is_doubled_for_tests_that_need_longer(small: Path) -> None:
+    (small / TEST).write_text(f"import time\ntime.sleep(2)\n{SMALL[TEST]}")
+    assert mutants.judge(mutant_of("b + a"), small, [TEST], sys.executable, 2) == "alive"
+
+
+def test_a_killed_run_continues_unless_a_file_changed(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "journal"
+    mutant, other = mutant_of("a - b"), mutant_of("b + a")
+    journal = mutants.Journal(path, "first")
+    journal.save("seconds", {"test": 1.5})
+    journal.save(journal.name(mutant), "killed")
+    path.write_text(path.read_text() + '\n{"name": "cut o')
+    again = mutants.Journal(path, "first")
+    assert again.entries == {"state": "first", "seconds": {"test": 1.5}, journal.name(mutant): "killed"}
+    again.save(journal.name(other), "alive")
+    assert mutants.Journal(path, "first").entries[journal.name(other)] == "alive"
+    assert mutants.Journal(path, "second").entries == {"state": "second"}
+    assert mutants.Journal(path, "first").entries == {"state": "first"}
+
+
+def test_the_state_of_a_project_is_that_of_its_files(small: Path) -> None:
+    before = mutants.state_of([ADD, TEST], small)
+    assert mutants.state_of([ADD, TEST], small) == before != mutants.state_of([ADD], small)
+    (small / TEST).write_text("")
+    assert mutants.state_of([ADD, TEST], small) != before
+
+
+def test_a_baseline_is_measured_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "ROOT", small)
+    journal = mutants.Journal(small / "journal", "x")
+    red = "tests/unit/one/test_red.py"
+    seconds, bad = mutants._baseline(journal, [TEST, red], list(SMALL), 1)
+    assert (list(seconds), bad) == ([TEST], {red})
+    monkeypatch.setattr(mutants, "measured", None)
+    assert mutants._baseline(mutants.Journal(small / "journal", "x"), [TEST, red], [], 1) == (seconds, bad)
+
+
+@pytest.mark.parametrize(
+    ("results", "bad"),
+    [
+        (["killed"] * 9 + ["hung"], False),
+        (["killed"] * 8 + ["alive"] * 2, True),
+        (["hung"] * 8 + ["unknown"] * 2, True),
+    ],
+)
+def test_a_hanging_mutant_is_killed_and_one_without_a_result_is_not(
+    results: list[str], bad: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = [mutants.Mutant(ADD, line, 0, 1, "a", "b") for line in range(10)]
+    assert mutants._tell(drawn, dict(zip(drawn, results, strict=True))) is bad
+    hung = results.count("hung")
+    assert (f", {hung} of them hung" in capsys.readouterr().out) is bool(hung)
