@@ -118,15 +118,30 @@ def test_a_mutant_that_never_ends_or_dies_hangs(small: Path, new: str) -> None:
     assert mutants.judge(mutant_of(new), small, [TEST], sys.executable, 10) == "hung"
 
 
-def test_tests_that_are_too_slow_without_a_mutant_judge_nothing(small: Path) -> None:
+@pytest.mark.parametrize(
+    ("codes", "result", "limits"),
+    [
+        ([None, 0], "hung", [8, 4]),
+        ([None, None, 0], "alive", [8, 4, 16]),
+        ([None, None, 1], "killed", [8, 4, 16]),
+        ([None, None, None, None, -9, 5], "unknown", [8, 4, 16, 8, 32, 16]),
+    ],
+)
+def test_a_time_limit_kills_only_if_the_tests_end_in_half_of_it_without_the_mutant(
+    small: Path, monkeypatch: pytest.MonkeyPatch, codes: list[int | None], result: str, limits: list[float]
+) -> None:
     """On a busy machine, a time limit is no sign that the mutant was noticed."""
-    (small / TEST).write_text(f"import time\ntime.sleep(60)\n{SMALL[TEST]}")
-    assert mutants.judge(mutant_of("b + a"), small, [TEST], sys.executable, 0.3) == "unknown"
+    given, mutated = [], []
 
+    def end(copied: Path, _tests: list[str], _python: str, limit: float) -> int | None:
+        given.append(limit)
+        mutated.append((copied / ADD).read_text() != SMALL[ADD])
+        return codes[len(given) - 1]
 
-def test_a_limit_is_doubled_for_tests_that_need_longer(small: Path) -> None:
-    (small / TEST).write_text(f"import time\ntime.sleep(2)\n{SMALL[TEST]}")
-    assert mutants.judge(mutant_of("b + a"), small, [TEST], sys.executable, 2) == "alive"
+    monkeypatch.setattr(mutants, "_exit_code", end)
+    assert mutants.judge(mutant_of("b + a"), small, [TEST], sys.executable, 8) == result
+    assert given == limits
+    assert mutated == [True, False, True, False, True, False][: len(limits)]
 
 
 def test_a_killed_run_continues_unless_a_file_changed(tmp_path: Path) -> None:
