@@ -58,6 +58,10 @@ def test_the_nearest_tests_judge_and_every_module_is_judged() -> None:
     tests = mutants.Tests(files)
     assert "tests/unit/backup/test_drill.py" in tests.of("roles/backup/files/flaskhost_backup/drill.py")[:5]
     assert "tests/unit/deploy/test_release.py" in tests.of("plugins/module_utils/flaskhost/deploy/watch.py")
+    of_apps = tests.of("plugins/module_utils/flaskhost/preflight/apps.py")
+    assert of_apps[0] == "tests/unit/preflight/test_preflight_apps.py"
+    # These import only the package, whose own file imports the module.
+    assert {"tests/unit/preflight/test_preflight.py", "tests/unit/preflight/test_preflight_hints.py"} <= {*of_apps[:20]}
     unseen = [name for name in files if mutants.package_of(name) and name[-11:] != "__init__.py" and not tests.of(name)]
     assert unseen == []
 
@@ -95,6 +99,22 @@ def test_nearest_tests_are_chosen_up_to_a_minute() -> None:
     seconds = {"near": 20.0, "slow": 50.0, "far": 30.0, "farther": 20.0}
     assert mutants.within(["near", "slow", "far", "farther"], seconds) == ["near", "far"]
     assert mutants.within(["slow", "near"], seconds, 10) == ["slow"]
+    # A busy machine takes longer for the same tests.
+    seconds = {**{name: 10 * took for name, took in seconds.items()}, "others": 8 * 600.0 - 1200}
+    assert mutants.within(["near", "slow", "far", "farther"], seconds) == ["near", "far"]
+
+
+def test_all_tests_run_the_nearest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    monkeypatch.setattr(mutants, "_exit_code_of", lambda _copied, tests, *_rest: ran.append(tests) or codes.pop(0))
+    codes = [0, 1]
+    assert mutants._exit_code(Path(), ["a", "b", "c", "d", "e"], "", 9) == 1
+    assert ran == [["a", "b", "c"], ["d", "e"]]
+    codes = [2]
+    assert mutants._exit_code(Path(), ["a", "b", "c", "d", "e"], "", 9) == 2
+    codes = [0]
+    assert mutants._exit_code(Path(), ["a"], "", 9) == 0
+    assert ran[2:] == [["a", "b", "c"], ["a"]]
 
 
 ADD = "plugins/modules/add.py"
