@@ -9,8 +9,12 @@ A mutant has one changed place: a comparison reversed, `and` for `or`, a number 
 return without its value. It is killed if a unit test fails or never ends. The tests that run are those whose files
 import the module, or a module that imports it, nearest first, up to a minute of tests. First, all of them run without a
 mutant: a test that is red anyway kills nothing, and the times of the others say which fit into the minute, and when a
-mutant hangs. Each worker has a copy of the files in git, so that you can edit the working tree meanwhile. Equivalent
-mutants are listed in tests/mutants_equal.txt, and are skipped.
+mutant hangs. A run of tests that exceeds its time limit, or dies, is repeated without the mutant. Only if that ends in
+time, the mutant was the cause and counts as killed; otherwise the machine is too busy, and a longer limit follows. Each
+worker has a copy of the files in git, so that you can edit the working tree meanwhile. Equivalent mutants are listed in
+tests/mutants_equal.txt, and are skipped.
+
+Each result is saved in .cache/mutants.jsonl. If a run is killed, the next one continues, unless a file in git changed.
 
 Why not mutmut or cosmic-ray: mutmut has to import the code as a package and rewrites every function, which our tests of
 the sources would detect. cosmic-ray runs the whole suite, six minutes, for each mutant.
@@ -22,6 +26,8 @@ import argparse
 import ast
 import copy
 import dataclasses
+import hashlib
+import json
 import os
 import random
 import re
@@ -45,8 +51,17 @@ PACKAGES = ("plugins/module_utils", "plugins/modules", "plugins", "roles/backup/
 EQUAL = ROOT / "tests" / "mutants_equal.txt"
 #: Required percentage of killed mutants: in total, and for each package.
 GOAL, LEAST = 90, 80
-#: Seconds of tests that judge one mutant. The whole suite would take minutes for each survivor.
-BUDGET = 60
+#: Seconds of tests that judge one mutant, and, on a busy machine, the share of the seconds of all tests. The whole
+#: suite would take minutes for each survivor.
+BUDGET, SHARE = 60, 1 / 8
+#: The nearest test files, which run first, because starting all of them takes longer.
+NEAREST = 3
+#: The exit codes of pytest that a mutant can cause: a test failed, a file or a conftest.py could not be loaded.
+RED = {1, 2, 4}
+#: How often a time limit is doubled if the tests exceed it without a mutant, too.
+DOUBLINGS = 2
+#: The results of a run that has not ended.
+JOURNAL = ROOT / ".cache" / "mutants.jsonl"
 #: Minimum number of mutants for each package.
 FEWEST = 12
 
@@ -179,18 +194,33 @@ class Tests:
         helpers = [name for name in texts if name.startswith("tests/unit/")]
         modules = [name for name in texts if package_of(name)] + helpers
         named = {name: _names_modules(text) for name, text in texts.items()}
-        self.importers = {name: [other for other in texts if Path(name).stem in named[other]] for name in modules}
+        self.importers = {name: [other for other in texts if _name_of(name) in named[other]] for name in modules}
 
     def of(self, path: str) -> list[str]:
-        """Return the test files, nearest first."""
+        """Return the test files, nearest first: those in the folder of the module's package, then by imports."""
         found, layer, seen = [], [path], {path}
         while layer:
             layer = [item for name in layer for item in self.importers.get(name, []) if item not in seen]
             layer = list(dict.fromkeys(layer))
             seen.update(layer)
             found += [name for name in layer if name in self.tests]
+        folder = f"tests/unit/{_package_folder(path)}/"
+        found.sort(key=lambda name: (not name.startswith(folder), Path(path).stem not in name))
         # This test file loads every module.
         return found or (["tests/unit/project/test_module_contracts.py"] if path.startswith("plugins/modules/") else [])
+
+
+def _name_of(path: str) -> str:
+    """Return the name by which a file is imported."""
+    return Path(path).parent.name if Path(path).name == "__init__.py" else Path(path).stem
+
+
+def _package_folder(path: str) -> str:
+    """Return the folder of tests/unit that mirrors a file's package."""
+    parts = path.split("/")
+    if path.startswith("plugins/module_utils/flaskhost/"):
+        return parts[3]
+    return {"certbot": "certificates"}.get(parts[1], parts[1]) if parts[0] == "roles" else ""
 
 
 def _names_modules(text: str) -> set[str]:
@@ -230,9 +260,10 @@ def measured(copied: Path, tests: Sequence[str], python: str, workers: int) -> t
     return {name: took for name, took in seconds.items() if name in tests and name not in red}, red & {*tests}
 
 
-def within(tests: Sequence[str], seconds: Mapping[str, float], budget: float = BUDGET) -> list[str]:
+def within(tests: Sequence[str], seconds: Mapping[str, float], budget: float = 0) -> list[str]:
     """Return the nearest tests that fit into the budget. The very nearest judge whatever they take."""
     chosen: list[str] = []
+    budget = budget or max(BUDGET, SHARE * sum(seconds.values()))
     for test in tests:
         if test in seconds and (not chosen or seconds[test] <= budget):
             chosen.append(test)
@@ -240,22 +271,92 @@ def within(tests: Sequence[str], seconds: Mapping[str, float], budget: float = B
     return chosen
 
 
-def judge(mutant: Mutant, copied: Path, tests: Sequence[str], python: str, limit: float) -> bool:
-    """Check whether a test fails with a mutant, or never ends: the time limit is one that good code does not reach."""
+def judge(mutant: Mutant, copied: Path, tests: Sequence[str], python: str, limit: float) -> str:
+    """Run the tests with a mutant.
+
+    Returns:
+        ``killed``: a test failed. ``hung``: the tests did not end, or died, and did end without the mutant in half the
+        time. ``alive``: all tests passed. ``unknown``: they do not end in time without the mutant either.
+    """
     target = copied / mutant.path
     source = target.read_bytes()
-    target.write_bytes(mutant.applied(source))
+    for _doubling in range(DOUBLINGS + 1):
+        target.write_bytes(mutant.applied(source))
+        try:
+            code = _exit_code(copied, tests, python, limit)
+        finally:
+            target.write_bytes(source)
+        if code == 0 or code in RED:
+            return "killed" if code else "alive"
+        if _exit_code(copied, tests, python, limit / 2) == 0:  # half: other load on the machine comes and goes
+            return "hung"
+        limit *= 2
+    return "unknown"
+
+
+def _exit_code(copied: Path, tests: Sequence[str], python: str, limit: float) -> int | None:
+    """Run tests, nearest first. Return pytest's first exit code that is not 0, or None if the limit was exceeded."""
+    ends = time.monotonic() + limit
+    for part in filter(None, (tests[:NEAREST], tests[NEAREST:])):
+        code = _exit_code_of(copied, part, python, max(ends - time.monotonic(), 1))
+        if code != 0:
+            return code
+    return 0
+
+
+def _exit_code_of(copied: Path, tests: Sequence[str], python: str, limit: float) -> int | None:
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command(python, "-x", *tests),
             cwd=copied, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, timeout=limit, check=False,
-        )  # fmt: skip
+        ).returncode  # fmt: skip
     except subprocess.TimeoutExpired:
-        return True
-    finally:
-        target.write_bytes(source)
-    return done.returncode != 0
+        return None
+
+
+class Journal:
+    """Saves the results of a run, so that a killed run can continue.
+
+    Args:
+        path: the journal, one JSON value per line. Results for other files are deleted.
+        state: a digest of the files.
+    """
+
+    def __init__(self, path: Path, state: str) -> None:
+        self.path = path
+        self.entries: dict[str, Any] = {}
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the run was killed in the middle of a line
+                continue
+            self.entries[entry["name"]] = entry["value"]
+        if self.entries.get("state") != state:
+            self.entries = {}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("", encoding="utf-8")
+            self.save("state", state)
+
+    def save(self, name: str, value: Any) -> None:
+        """Append one value."""
+        self.entries[name] = value
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("\n" * bool(file.tell()) + json.dumps({"name": name, "value": value}))
+
+    @staticmethod
+    def name(mutant: Mutant) -> str:
+        """Return the name of a mutant's result."""
+        return f"{mutant.path}:{mutant.start}:{mutant.end}:{mutant.new}"
+
+
+def state_of(files: Sequence[str], root: Path = ROOT) -> str:
+    """Return a digest of the files' names and contents."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file}\0{hashlib.sha256((root / file).read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def copy_to(copied: Path, files: Sequence[str]) -> None:
@@ -269,8 +370,8 @@ def work(
     queue: list[tuple[Mutant, list[str]]],
     files: Sequence[str],
     seconds: Mapping[str, float],
-    alive: list[Mutant],
-    python: str,
+    journal: Journal,
+    results: dict[Mutant, str],
 ) -> None:
     """Test mutants from the queue in a copy of the project until the queue is empty."""
     with tempfile.TemporaryDirectory(prefix="flaskhost-mutants-") as name:
@@ -279,10 +380,17 @@ def work(
         while queue:
             mutant, tests = queue.pop()
             limit = 60 + 5 * sum(seconds[test] for test in tests)
-            killed = bool(tests) and judge(mutant, copied, tests, python, limit)
-            if not killed:
-                alive.append(mutant)
-                note(f"{mutant.path}:{mutant.line}: {mutant.key.split(chr(9), 1)[1].replace(chr(9), '  ->  ')}")
+            result = judge(mutant, copied, tests, sys.executable, limit) if tests else "alive"
+            results[mutant] = result
+            journal.save(journal.name(mutant), result)
+            _show(mutant, result)
+
+
+def _show(mutant: Mutant, result: str) -> None:
+    """Print a mutant that no test killed."""
+    if result in ("alive", "unknown"):
+        why = " (not judged: the machine is too busy)" if result == "unknown" else ""
+        note(f"{mutant.path}:{mutant.line}: {mutant.key.split(chr(9), 1)[1].replace(chr(9), '  ->  ')}{why}")
 
 
 def arguments() -> argparse.Namespace:
@@ -313,39 +421,64 @@ def main() -> int:
     tests, began = Tests(files), time.monotonic()
     judges = {mutant: tests.of(mutant.path) for mutant in drawn}
     every = list(dict.fromkeys(test for found in judges.values() for test in found))
-    say(f"Running {len(every)} test files without a mutant")
-    with tempfile.TemporaryDirectory(prefix="flaskhost-mutants-") as name:
-        copy_to(Path(name), files)
-        seconds, red = measured(Path(name), every, sys.executable, options.workers)
+    journal = Journal(JOURNAL, state_of(files))
+    seconds, red = _baseline(journal, every, files, options.workers)
     for test in sorted(red):
         note(f"red without a mutant, so it judges nothing: {test}")
+    known = {mutant: journal.entries[name] for mutant in drawn if (name := journal.name(mutant)) in journal.entries}
+    results = {mutant: result for mutant, result in known.items() if result != "unknown"}
+    if results:
+        note(f"{len(results)} results of a run that did not end are reused")
     say(f"{len(drawn)} of {len(found)} mutants, seed {options.seed}; those that no test kills:")
-    alive: list[Mutant] = []
-    queue = [(mutant, within(judges[mutant], seconds)) for mutant in reversed(drawn)]
+    for mutant, result in results.items():
+        _show(mutant, result)
+    queue = [(mutant, within(judges[mutant], seconds)) for mutant in reversed(drawn) if mutant not in results]
     workers = [
-        threading.Thread(target=work, args=(queue, files, seconds, alive, sys.executable))
+        threading.Thread(target=work, args=(queue, files, seconds, journal, results))
         for _number in range(options.workers)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    bad = _tell(drawn, alive) or bool(red)
+    if len(results) < len(drawn):
+        raise Problem(f"{len(drawn) - len(results)} mutants were not judged: a worker failed.", "Run it again.")
+    JOURNAL.unlink()
+    bad = _tell(drawn, results) or bool(red)
     say(f"{(time.monotonic() - began) / 60:.0f} minutes")
     return 1 if bad else 0
 
 
-def _tell(drawn: Sequence[Mutant], alive: Sequence[Mutant]) -> bool:
+def _baseline(
+    journal: Journal, tests: Sequence[str], files: Sequence[str], workers: int
+) -> tuple[dict[str, float], set[str]]:
+    """Return the seconds of each green test file, and the red files, from the journal or from a run of all tests."""
+    seconds, red = dict(journal.entries.get("seconds", {})), set(journal.entries.get("red", []))
+    missing = [test for test in tests if test not in seconds and test not in red]
+    if missing:
+        say(f"Running {len(missing)} test files without a mutant")
+        with tempfile.TemporaryDirectory(prefix="flaskhost-mutants-") as name:
+            copy_to(Path(name), files)
+            more, also = measured(Path(name), missing, sys.executable, workers)
+        seconds, red = {**seconds, **more}, red | also
+        journal.save("seconds", seconds)
+        journal.save("red", sorted(red))
+    return seconds, red & {*tests}
+
+
+def _tell(drawn: Sequence[Mutant], results: Mapping[Mutant, str]) -> bool:
     """Print the percentage of each package. Return whether one is too low."""
     bad = False
     for package in (*PACKAGES, ""):
         own = [item for item in drawn if not package or package_of(item.path) == package]
         if not own:
             continue
-        killed = sum(item not in alive for item in own)
+        hung = sum(results[item] == "hung" for item in own)
+        killed = hung + sum(results[item] == "killed" for item in own)
         share = 100 * killed / len(own)
         bad |= share < (LEAST if package else GOAL)
-        say(f"{package or 'all':24} {killed:4} of {len(own):4} killed, {share:3.0f} %")
+        hanging = f", {hung} of them hung" if hung else ""
+        say(f"{package or 'all':24} {killed:4} of {len(own):4} killed, {share:3.0f} %{hanging}")
     return bad
 
 

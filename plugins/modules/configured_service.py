@@ -10,24 +10,9 @@ description:
   - Starts and enables the service, and reloads or restarts it if one of its files is newer than its last state change.
     Unlike with a handler, this also works after a run that was killed between the write and the reload.
 options:
-  name: {description: "Name of the unit, for a single service.", type: str}
-  enabled: {description: Whether it starts at boot., type: bool, default: true}
-  reload_files: {description: Files and folders that a reload applies., type: list, elements: path, default: []}
-  restart_files: {description: Files and folders that only a restart applies., type: list, elements: path, default: []}
-  test: {description: "Command with its arguments that must succeed before anything is done.", type: list,
-         elements: str, default: []}
-  services:
-    description: Several services in one run, instead of I(name).
-    type: list
-    elements: dict
-    suboptions:
-      name: {description: Name of the unit., type: str, required: true}
-      enabled: {description: Whether it starts at boot., type: bool, default: true}
-      reload_files: {description: Files and folders that a reload applies., type: list, elements: path, default: []}
-      restart_files: {description: Files and folders that only a restart applies., type: list, elements: path,
-                      default: []}
-      test: {description: "Command with its arguments that must succeed before anything is done.", type: list,
-             elements: str, default: []}
+  name: {description: "Name of the unit, for a single service.", required: false}
+  services: {description: "Several services in one run, instead of I(name)."}
+extends_documentation_fragment: [flaskhost_service, flaskhost_service.services]
 """
 
 EXAMPLES = r"""

@@ -26,17 +26,7 @@ options:
   units: {description: "systemd units as texts by path; only with prepared.", type: dict, default: {}}
   timers:
     description: Timers to run, as the module configured_service takes them; only with prepared.
-    type: list
-    elements: dict
     default: []
-    suboptions:
-      name: {description: Name of the unit., type: str, required: true}
-      enabled: {description: Whether it starts at boot., type: bool, default: true}
-      reload_files: {description: Files and folders that a reload applies., type: list, elements: path, default: []}
-      restart_files: {description: Files and folders that only a restart applies., type: list, elements: path,
-                      default: []}
-      test: {description: "Command with its arguments that must succeed before anything is done.", type: list,
-             elements: str, default: []}
   launcher: {description: Path of the program itself., type: path, default: /usr/local/sbin/flaskhost-certificates}
   config: {description: "Contents of certificates.json, without secrets.", type: dict, default: {}}
   email: {description: Address that the CA writes to., type: str, default: ""}
@@ -55,6 +45,7 @@ options:
     description: Whether a certificate comes from a CA; for check mode on a host without the program.
     type: bool
     default: true
+extends_documentation_fragment: [flaskhost_service.timers]
 """
 
 EXAMPLES = r"""

@@ -57,19 +57,8 @@ options:
       group: {description: Group., type: str, default: root}
       mode: {description: "Maximum permissions, octal.", type: str, required: true}
   absent: {description: Files to remove., type: list, elements: path, default: []}
-  services:
-    description: Services to run with the files on the disk.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name: {description: Name of the unit., type: str, required: true}
-      enabled: {description: Whether it starts at boot., type: bool, default: true}
-      reload_files: {description: Files and folders that a reload applies., type: list, elements: path, default: []}
-      restart_files: {description: Files and folders that only a restart applies., type: list, elements: path,
-                      default: []}
-      test: {description: "Command with its arguments that must succeed before anything is done.", type: list,
-             elements: str, default: []}
+  services: {default: []}
+extends_documentation_fragment: [flaskhost_service.services]
 """
 
 EXAMPLES = r"""

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils.flaskhost import preflight
+from ansible.module_utils.flaskhost.preflight import settings
 from ansible.module_utils.flaskhost.preflight.report import show
 from preflight_cases import (
     ARCHIVE,
     EMPTY,
     GONE,
+    GOOD_FACTS,
     KEY,
     KEY_PART,
     LEAF,
@@ -142,3 +145,42 @@ def test_hints_about_certificates_show_nothing_of_a_key(project: Path, tls: dict
     shown = f"{problem['problem']} {problem['example']}"
     assert [line for line in (PAIR | tls)["key"].splitlines()[1:-1] if line in shown] == []
     assert KEY_PART not in shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "better", "words"),
+    [
+        (
+            "memory_limit",
+            {"limits": {"memory": 4096}},
+            {"limits": {"memory": 232}},
+            "can use 4096 MB, but after the system and PostgreSQL, 464 MB are left.",
+        ),
+        (
+            "too_many_workers",
+            {"workers": 9, "database": False},
+            {"workers": 5},
+            "9 workers need about 440 MB, but a slot of the app can use 300 MB.",
+        ),
+    ],
+)
+def test_what_is_too_much_for_the_host_is_told_with_a_number_that_fits(
+    project: Path, kind: str, wrong: dict[str, Any], better: dict[str, Any], words: str
+) -> None:
+    (problem,) = preflight.find_problems(good_apps(wrong), {}, GOOD_FACTS, project)
+    assert problem["kind"] == kind
+    assert words in problem["problem"]
+    assert yaml.safe_load(problem["example"]) == better
+    assert preflight.find_problems(good_apps(wrong | better), {}, GOOD_FACTS, project) == []
+
+
+def test_without_a_database_of_time_zones_any_zone_is_fine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> set[str]:
+        raise PermissionError("/usr/share/zoneinfo")
+
+    settings._time_zones.cache_clear()
+    monkeypatch.setattr(settings.zoneinfo, "available_timezones", broken)
+    try:
+        assert preflight.find_problems(good_apps(), {"timezone": "Mars/Olympus"}, {}, project) == []
+    finally:
+        settings._time_zones.cache_clear()

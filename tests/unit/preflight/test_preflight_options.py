@@ -172,6 +172,9 @@ OPTION_FAULTS: list[tuple[str, str, Any]] = [
     ("bad_option", "audit_gixy", "gixy-ng"),
     ("wrong_choice", "audit_scanners[0]", ["linis"]),
     ("control_character", "audit_exposure[0].unit", [{"unit": "x\ny", "most": 1}]),
+    ("control_character", "audit_exposure[0].unit[1]", [{"unit": ["x", "x\ny"], "most": 1}]),
+    ("control_character", "backup_assertions.shop", {"shop": "SELECT 1\n\\! id"}),
+    ("control_character", "backup_second.environment.A", {"environment": {"A": "x\ny"}}),
 ]
 
 

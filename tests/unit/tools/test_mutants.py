@@ -58,6 +58,10 @@ def test_the_nearest_tests_judge_and_every_module_is_judged() -> None:
     tests = mutants.Tests(files)
     assert "tests/unit/backup/test_drill.py" in tests.of("roles/backup/files/flaskhost_backup/drill.py")[:5]
     assert "tests/unit/deploy/test_release.py" in tests.of("plugins/module_utils/flaskhost/deploy/watch.py")
+    of_apps = tests.of("plugins/module_utils/flaskhost/preflight/apps.py")
+    assert of_apps[0] == "tests/unit/preflight/test_preflight_apps.py"
+    # These import only the package, whose own file imports the module.
+    assert {"tests/unit/preflight/test_preflight.py", "tests/unit/preflight/test_preflight_hints.py"} <= {*of_apps[:20]}
     unseen = [name for name in files if mutants.package_of(name) and name[-11:] != "__init__.py" and not tests.of(name)]
     assert unseen == []
 
@@ -95,19 +99,115 @@ def test_nearest_tests_are_chosen_up_to_a_minute() -> None:
     seconds = {"near": 20.0, "slow": 50.0, "far": 30.0, "farther": 20.0}
     assert mutants.within(["near", "slow", "far", "farther"], seconds) == ["near", "far"]
     assert mutants.within(["slow", "near"], seconds, 10) == ["slow"]
+    # A busy machine takes longer for the same tests.
+    seconds = {**{name: 10 * took for name, took in seconds.items()}, "others": 8 * 600.0 - 1200}
+    assert mutants.within(["near", "slow", "far", "farther"], seconds) == ["near", "far"]
 
 
-@pytest.mark.parametrize(("new", "killed"), [("a - b", True), ("b + a", False)])
-def test_a_mutant_is_killed_by_a_red_test_and_by_nothing_else(small: Path, new: str, killed: bool) -> None:
-    source = SMALL["plugins/modules/add.py"]
-    at = source.index("a + b")
-    mutant = mutants.Mutant("plugins/modules/add.py", 2, at, at + 5, "a + b", new)
-    assert mutants.judge(mutant, small, ["tests/unit/one/test_add.py"], sys.executable, 60) is killed
-    assert (small / mutant.path).read_text() == source
+def test_all_tests_run_the_nearest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+    monkeypatch.setattr(mutants, "_exit_code_of", lambda _copied, tests, *_rest: ran.append(tests) or codes.pop(0))
+    codes = [0, 1]
+    assert mutants._exit_code(Path(), ["a", "b", "c", "d", "e"], "", 9) == 1
+    assert ran == [["a", "b", "c"], ["d", "e"]]
+    codes = [2]
+    assert mutants._exit_code(Path(), ["a", "b", "c", "d", "e"], "", 9) == 2
+    codes = [0]
+    assert mutants._exit_code(Path(), ["a"], "", 9) == 0
+    assert ran[2:] == [["a", "b", "c"], ["a"]]
 
 
-def test_a_mutant_that_never_ends_is_killed(small: Path) -> None:
-    source = SMALL["plugins/modules/add.py"]
-    at = source.index("return")
-    mutant = mutants.Mutant("plugins/modules/add.py", 2, at, at, "", "\n    while a:\n        pass\n    ")
-    assert mutants.judge(mutant, small, ["tests/unit/one/test_add.py"], sys.executable, 3)
+ADD = "plugins/modules/add.py"
+TEST = "tests/unit/one/test_add.py"
+
+
+def mutant_of(new: str) -> mutants.Mutant:
+    """A mutant of the small project, whose sum becomes other code."""
+    at = SMALL[ADD].index("a + b")
+    return mutants.Mutant(ADD, 2, at, at + 5, "a + b", new)
+
+
+@pytest.mark.parametrize(("new", "result"), [("a - b", "killed"), ("(", "killed"), ("b + a", "alive")])
+def test_a_mutant_is_killed_by_a_red_test_and_by_nothing_else(small: Path, new: str, result: str) -> None:
+    assert mutants.judge(mutant_of(new), small, [TEST], sys.executable, 60) == result
+    assert (small / ADD).read_text() == SMALL[ADD]
+
+
+@pytest.mark.parametrize("new", ["[None for _ in iter(int, 1)]", "__import__('os').kill(__import__('os').getpid(), 9)"])
+def test_a_mutant_that_never_ends_or_dies_hangs(small: Path, new: str) -> None:
+    assert mutants.judge(mutant_of(new), small, [TEST], sys.executable, 10) == "hung"
+
+
+@pytest.mark.parametrize(
+    ("codes", "result", "limits"),
+    [
+        ([None, 0], "hung", [8, 4]),
+        ([None, None, 0], "alive", [8, 4, 16]),
+        ([None, None, 1], "killed", [8, 4, 16]),
+        ([None, None, None, None, -9, 5], "unknown", [8, 4, 16, 8, 32, 16]),
+    ],
+)
+def test_a_time_limit_kills_only_if_the_tests_end_in_half_of_it_without_the_mutant(
+    small: Path, monkeypatch: pytest.MonkeyPatch, codes: list[int | None], result: str, limits: list[float]
+) -> None:
+    """On a busy machine, a time limit is no sign that the mutant was noticed."""
+    given, mutated = [], []
+
+    def end(copied: Path, _tests: list[str], _python: str, limit: float) -> int | None:
+        given.append(limit)
+        mutated.append((copied / ADD).read_text() != SMALL[ADD])
+        return codes[len(given) - 1]
+
+    monkeypatch.setattr(mutants, "_exit_code", end)
+    assert mutants.judge(mutant_of("b + a"), small, [TEST], sys.executable, 8) == result
+    assert given == limits
+    assert mutated == [True, False, True, False, True, False][: len(limits)]
+
+
+def test_a_killed_run_continues_unless_a_file_changed(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "journal"
+    mutant, other = mutant_of("a - b"), mutant_of("b + a")
+    journal = mutants.Journal(path, "first")
+    journal.save("seconds", {"test": 1.5})
+    journal.save(journal.name(mutant), "killed")
+    path.write_text(path.read_text() + '\n{"name": "cut o')
+    again = mutants.Journal(path, "first")
+    assert again.entries == {"state": "first", "seconds": {"test": 1.5}, journal.name(mutant): "killed"}
+    again.save(journal.name(other), "alive")
+    assert mutants.Journal(path, "first").entries[journal.name(other)] == "alive"
+    assert mutants.Journal(path, "second").entries == {"state": "second"}
+    assert mutants.Journal(path, "first").entries == {"state": "first"}
+
+
+def test_the_state_of_a_project_is_that_of_its_files(small: Path) -> None:
+    before = mutants.state_of([ADD, TEST], small)
+    assert mutants.state_of([ADD, TEST], small) == before != mutants.state_of([ADD], small)
+    (small / TEST).write_text("")
+    assert mutants.state_of([ADD, TEST], small) != before
+
+
+def test_a_baseline_is_measured_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "ROOT", small)
+    journal = mutants.Journal(small / "journal", "x")
+    red = "tests/unit/one/test_red.py"
+    seconds, bad = mutants._baseline(journal, [TEST, red], list(SMALL), 1)
+    assert (list(seconds), bad) == ([TEST], {red})
+    monkeypatch.setattr(mutants, "measured", None)
+    assert mutants._baseline(mutants.Journal(small / "journal", "x"), [TEST, red], [], 1) == (seconds, bad)
+
+
+@pytest.mark.parametrize(
+    ("results", "bad"),
+    [
+        (["killed"] * 9 + ["hung"], False),
+        (["killed"] * 8 + ["alive"] * 2, True),
+        (["hung"] * 8 + ["unknown"] * 2, True),
+    ],
+)
+def test_a_hanging_mutant_is_killed_and_one_without_a_result_is_not(
+    results: list[str], bad: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = [mutants.Mutant(ADD, line, 0, 1, "a", "b") for line in range(10)]
+    assert mutants._tell(drawn, dict(zip(drawn, results, strict=True))) is bad
+    hung = results.count("hung")
+    assert (f", {hung} of them hung" in capsys.readouterr().out) is bool(hung)
