@@ -140,6 +140,18 @@ def test_a_log_in_is_told_by_its_path_and_method() -> None:
         assert "flaskhost_shop_login" not in str(nginx(site(**{**FRONT, **changes})))
 
 
+def test_a_place_with_headers_of_its_own_repeats_all_of_the_servers() -> None:
+    """It inherits none of them. gixy finds each one that is missing."""
+    for http in (nginx(site(**FRONT, microcache=1)), nginx(site())):
+        answering = server(http, "shop.test", "443")
+        wanted = {item.words[1] for item in answering.all("add_header")}
+        assert wanted >= {"Retry-After", "X-Content-Type-Options"}
+        places = [place for place in answering.deep("location") if place.all("add_header")]
+        assert len(places) >= 2
+        for place in places:
+            assert {item.words[1] for item in place.all("add_header")} >= wanted, place.words
+
+
 @pytest.mark.parametrize("name", ["shop.test", "www.shop.test"])
 def test_no_place_loses_a_header(name: str) -> None:
     """A place with an add_header of its own has none of those further out."""
