@@ -79,6 +79,9 @@ options:
   build_command: {description: Command that completes the code of a release., type: str, default: ""}
   build_timeout: {description: Time limit in seconds for it and for each step of a build., type: int, default: 900}
   persistent: {description: Folders that are kept across releases., type: list, elements: str, default: []}
+  protected_folder: {description: "Folder of the app's data whose files the web server sends, relative.", type: str,
+                     default: ""}
+  web_user: {description: The web server's user., type: str, default: www-data}
   static_path: {description: Folder of static files; detected if empty., type: str, default: ""}
   setup_command: {description: Command that runs once in the life of the app's data., type: str, default: ""}
   release_command: {description: Command that runs before a release goes live., type: str, default: ""}
@@ -211,6 +214,8 @@ ARGUMENT_SPEC = {
     "build_command": {"type": "str", "default": ""},
     "build_timeout": {"type": "int", "default": 900},
     "persistent": {"type": "list", "elements": "str", "default": []},
+    "protected_folder": {"type": "str", "default": ""},
+    "web_user": {"type": "str", "default": "www-data"},
     "static_path": {"type": "str", "default": ""},
     "setup_command": {"type": "str", "default": ""},
     "release_command": {"type": "str", "default": ""},

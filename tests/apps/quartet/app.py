@@ -5,8 +5,10 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
+from mimetypes import guess_type
+from urllib.parse import quote
 
-from quart import Quart, Response, request
+from quart import Quart, Response, abort, request
 
 app = Quart(__name__)
 RELEASE = os.environ.get("FLASKHOST_RELEASE", "")
@@ -33,6 +35,17 @@ async def whoami() -> dict:
 async def slow() -> dict:
     await asyncio.sleep(seconds())
     return {"slept": seconds()}
+
+
+@app.get("/files/<path:name>")
+async def download(name: str) -> Response:
+    """Have nginx send a file of the folder instance/files to those who know the word."""
+    if request.args.get("word") != "open":
+        abort(403)
+    response = Response(b"", mimetype=guess_type(name)[0] or "application/octet-stream")
+    response.headers["X-Accel-Redirect"] = quote(f"/private.files/{name}")
+    response.headers.set("Content-Disposition", "attachment", filename=name)
+    return response
 
 
 @app.post("/upload")

@@ -7,11 +7,20 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from mimetypes import guess_type
+from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 
 app = Flask(__name__)
+UPLOADS = Path(app.root_path) / "uploads"
+#: Headers that /token sends if they are named.
+HEADERS = (
+    "Cache-Control", "Expires", "Set-Cookie", "Vary", "Content-Security-Policy", "X-Flaskhost-Login",
+    "X-Accel-Redirect", "X-Accel-Expires", "X-Accel-Limit-Rate", "X-Accel-Buffering", "X-Accel-Charset",
+)  # fmt: skip
 RELEASE = os.environ.get("FLASKHOST_RELEASE", "")
 
 
@@ -43,10 +52,44 @@ def token() -> Response:
     """Another text each time, after as many seconds as are named, and with the headers that are named."""
     time.sleep(max(0.0, min(20.0, request.args.get("seconds", 0.0, type=float))))
     response = Response(secrets.token_hex(8))
-    for name in ("Cache-Control", "Expires", "Set-Cookie", "Vary", "X-Accel-Expires", "X-Flaskhost-Login"):
+    for name in HEADERS:
         for value in request.args.getlist(name):
             response.headers.add(name, value)
     return response
+
+
+def send_protected(name: str) -> Response:
+    """Have nginx send a file of the folder uploads."""
+    response = Response(mimetype=guess_type(name)[0] or "application/octet-stream")
+    response.headers["X-Accel-Redirect"] = quote(f"/protected/{name}")
+    response.headers.set("Content-Disposition", "attachment", filename=name)
+    return response
+
+
+@app.get("/files/<path:name>")
+def download(name: str) -> Response:
+    """Send a file to those who know the word; with the headers that are named, as /token does."""
+    if request.args.get("word") != "open":
+        abort(403)
+    response = send_protected(name)
+    for header in HEADERS:
+        for value in request.args.getlist(header):
+            response.headers[header] = value
+    return response
+
+
+@app.post("/files/<name>")
+def keep(name: str) -> dict:
+    """Keep an upload: as werkzeug writes files, or as tempfile does."""
+    if "closed" not in request.args:
+        request.files["file"].save(UPLOADS / name)
+        return {}
+    descriptor = os.open(UPLOADS / name, os.O_CREAT | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(request.files["file"].read())
+    if mode := request.args.get("mode"):
+        (UPLOADS / name).chmod(int(mode, 8))
+    return {}
 
 
 @app.post("/upload")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.module_utils.flaskhost.audit import backup as audit_backup
 from ansible.module_utils.flaskhost.host.wanted import File
 from ansible.module_utils.flaskhost.operate import status
@@ -19,7 +20,7 @@ from ansible.module_utils.flaskhost.requests import restore as restore_request
 from ansible.module_utils.flaskhost.requests.status import COLUMNS
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from fakes import FakeModule
-from loading import load_plugin
+from loading import ROOT, load_plugin
 
 NOW = 1_795_311_000.0
 PASSPHRASE = "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"
@@ -465,3 +466,10 @@ def test_whether_a_host_knows_a_passphrase(tmp_path: Path, text: str | None) -> 
     if text is not None:
         path.write_text(text, encoding="utf-8")
     assert backup.is_enabled(path) is (text == '{"enabled": true}')
+
+
+def test_program_gets_all_that_the_role_knows_of_an_app() -> None:
+    role = ROOT / "roles/backup"
+    spec = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+    keys = yaml.safe_load((role / "vars/main.yml").read_text())["__backup_app_keys"]
+    assert keys == list(spec["backup_apps"]["options"])

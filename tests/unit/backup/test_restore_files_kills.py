@@ -6,6 +6,7 @@ Files and processes are real; the repository is a folder.
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.flaskhost.host import acl
+from ansible.module_utils.flaskhost.host.reader import Reader
 from flaskhost_backup import aside as aside_module
 from flaskhost_backup import restic, restore_files
 from flaskhost_backup.cli import _again, _parser
@@ -55,6 +58,42 @@ def restore(config: Config, name: str = "shop") -> Result:
     return restore_files.files(
         config, name, when=None, where="local", host="", folder=None, now=NOW, command=COMMAND
     )  # fmt: skip
+
+
+def test_web_server_reads_what_it_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backup is from before the option protected_files, or from after it."""
+    config, web = host(tmp_path, monkeypatch), pwd.getpwnam("nobody").pw_uid
+    (shop,) = config.apps
+
+    def rights(path: Path) -> int | None:
+        descriptor = os.open(path, os.O_RDONLY)
+        found = acl.read(descriptor).rights(web)
+        os.close(descriptor)
+        return found
+
+    class WithFolder(Repository):
+        def restore(self, snapshot: str, target: Path, include: list[str]) -> None:
+            super().restore(snapshot, target, include)
+            (target / self.path.relative_to("/") / "files").mkdir()
+            (target / self.path.relative_to("/") / "files/a.txt").write_text("x")
+
+    monkeypatch.setattr(restic, "local", lambda _config: WithFolder(shop.data))
+    shared = replace(config, apps=(replace(shop, protected_folder="files", web_user="nobody"),))
+    assert len(restore(shared).lines) == 2
+    assert (rights(shop.data), rights(shop.data / "files/a.txt"), rights(shop.data / "upload")) == (1, 4, 0)
+    Reader(web, os.getuid()).settle(shop.data, "")
+    monkeypatch.setattr(restic, "local", lambda _config: Repository(shop.data))
+    assert "cannot read" in restore(shared).lines[0], "the backup has no such folder"
+    assert (shop.data / "upload").read_text() == "restored"
+    # Without the option, rights from the backup go.
+    monkeypatch.setattr(restore_files, "_translate", lambda restored, _there: share(restored))
+
+    def share(restored: Path) -> None:
+        (restored / "files").mkdir()
+        Reader(web, os.getuid()).settle(restored, "files")
+
+    restore(replace(config, apps=(replace(shop, web_user="nobody"),)))
+    assert rights(shop.data) is rights(shop.data / "files") is None
 
 
 def killed_before(step: int, do: Callable[[], Any]) -> bool:

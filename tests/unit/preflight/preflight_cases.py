@@ -125,6 +125,7 @@ OTHER_APP: dict[str, Any] = {
     "source": {"repo": "git@git.localhost:ada/todo.git", "version": "v1.0"},
     "wsgi": "todo:app",
     "database": False,
+    "protected_files": {"folder": "uploads/invoices", "url": "/protected-files/"},
 }
 GOOD_SETTINGS: dict[str, Any] = {
     "admin_users": [{"name": "ada", "keys": [KEY]}, {"name": "debian", "keys": [KEY + "\n"]}],

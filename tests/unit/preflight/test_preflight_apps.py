@@ -71,6 +71,32 @@ APP_FAULTS: list[tuple[str, str, dict[str, Any]]] = [
     ("bad_file_content", A + 'files["a.toml"]', {"files": {"a.toml": 1}}),
     ("bad_file_content", A + 'files["a.toml"]', {"files": {"a.toml": f"{SECRET}\ud800"}}),
     ("bad_file_content", A + 'files["a.toml"]', {"files": {"a.toml": SECRET * 40_000}}),
+    ("missing", A + "protected_files.folder", {"protected_files": {"url": "/private/"}}),
+    ("unsafe_path", A + "protected_files.folder", {"protected_files": {"folder": "/srv/shop/data/uploads"}}),
+    ("unsafe_path", A + "protected_files.folder", {"protected_files": {"folder": "uploads/../instance"}}),
+    ("malformed", A + "protected_files.folder", {"protected_files": {"folder": "uploads/$uri"}}),
+    ("protected_is_everything", A + "protected_files.folder", {"protected_files": {"folder": "."}}),
+    ("protected_outside_data", A + "protected_files.folder", {"protected_files": {"folder": "media"}}),
+    ("protected_outside_data", A + "protected_files.folder", {"protected_files": {"folder": "uploads2"}}),
+    (
+        "protected_outside_data",
+        A + "protected_files.folder",
+        {"persistent": ["media"], "protected_files": {"folder": "uploads"}},
+    ),
+    ("protected_is_everything", A + "protected_files.url", {"protected_files": {"folder": "uploads", "url": "/"}}),
+    *(
+        ("malformed", A + "protected_files.url", {"protected_files": {"folder": "uploads", "url": url}})
+        for url in ("private", "/private", "/a//b/", "/a/../b/", "/.well-known/", "/a%2f/", "/a b/")
+    ),
+    *(
+        ("protected_url_taken", A + "protected_files.url", {"protected_files": {"folder": "uploads", "url": url}})
+        for url in ("/static/", "/static/private/", "/healthz/", "/konto/")
+    ),
+    (
+        "protected_url_taken",
+        A + "protected_files.url",
+        {"static": {"url": "/protected/static/"}, "protected_files": {"folder": "uploads"}},
+    ),
     ("placeholder_in_file", A + 'files["a.toml"]', {"files": {"a.toml": SECRET + "{secret_key}"}}),
     ("placeholder_in_file", A + 'files["a.toml"]', {"files": {"a.toml": SECRET + "{database_url}"}}),
     ("placeholder_in_file", A + 'files["a.toml"]', {"files": {"a.toml": "{redis_url}"}}),

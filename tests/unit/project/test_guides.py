@@ -48,7 +48,10 @@ def examples(guide: str) -> list[dict[str, Any]]:
     return [block for block in map(yaml.safe_load, blocks) if "flask_apps" in block]
 
 
-@pytest.mark.parametrize("example", examples("docs/apps.md"), ids=lambda example: ",".join(example["flask_apps"]))
+EXAMPLES = examples("docs/apps.md") + examples("docs/uploads.md")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: ",".join(example["flask_apps"]))
 def test_an_example_of_the_guide_would_pass_preflight(example: dict[str, Any]) -> None:
     # What the vault holds: preflight looks at the key itself.
     key = f"-----BEGIN RSA PRIVATE KEY-----\n{'A' * 64}\n-----END RSA PRIVATE KEY-----"
@@ -66,3 +69,10 @@ def test_the_guide_knows_every_option() -> None:
     """The text before the table, that is: the table is made by a program."""
     text = (ROOT / "docs" / "apps.md").read_text().partition("## All options")[0]
     assert [name for name in APP_OPTIONS if f"`{name}" not in text] == []
+
+
+def test_the_recipe_for_uploads_is_the_one_that_the_scenario_tests() -> None:
+    """molecule/servers runs this function behind each application server."""
+    app = (ROOT / "tests/apps/waiter/app.py").read_text()
+    (recipe,) = re.findall(r"^def send_protected.*?^    return response\n", app, re.MULTILINE | re.DOTALL)
+    assert recipe in (ROOT / "docs/uploads.md").read_text()

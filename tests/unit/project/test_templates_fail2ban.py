@@ -221,6 +221,16 @@ def test_a_jail_is_there_for_what_is_watched() -> None:
     assert found["flaskhost-probes"]["backend"] == "polling"
 
 
+def test_wrong_passwords_in_a_log_that_the_app_can_forge_ban_from_its_site_only() -> None:
+    site_bans = {jail: f"/bans/shop/{jail}" for jail in ("login", "missing", "probes", "auth")}
+    shop = {"name": "shop", "access_log": "/logs/shop.log", "auth_log": "/logs/shop.error.log", "bans": site_bans}
+    found = jails(fail2ban_sites=[shop])["auth-shop"]
+    assert found["filter"] == "nginx-http-auth[mode=normal]"
+    assert found["logpath"].split()[1:] == ["/logs/shop.error.log"]
+    assert found["action"] == 'flaskhost-site[bans="/bans/shop/auth"]'
+    assert "port" not in found
+
+
 def test_the_jail_of_ssh_believes_only_what_journald_knows_itself() -> None:
     """A process chooses its own name and its identifier, and any process may write to the journal."""
     fields = [match.partition("=")[0] for match in jails()["sshd"]["journalmatch"].split(" + ")]

@@ -133,7 +133,7 @@ def test_errors_are_not_hidden_by_pages_of_before() -> None:
 
 def test_an_app_cannot_have_its_pages_kept_for_longer() -> None:
     """nginx would take these before its own setting, and pages of an earlier release would stay."""
-    assert set(place().one("proxy_ignore_headers").words[1:]) == {"Cache-Control", "Expires", "X-Accel-Expires"}
+    assert {"Cache-Control", "Expires", "X-Accel-Expires"} <= set(place().one("proxy_ignore_headers").words[1:])
 
 
 @pytest.mark.parametrize(

@@ -382,6 +382,29 @@ def test_fail2ban_reads_what_the_host_writes(variables: dict[str, Any]) -> None:
     assert handed(variables, "fail2ban", ssh_port=2222)["fail2ban_ssh_ports"] == [2222]
 
 
+def test_three_roles_agree_on_the_protected_folder(variables: dict[str, Any]) -> None:
+    files = {"folder": "instance//files/", "url": "/private/"}
+    sites = {"shop": app("shop", protected_files=files), "hello": app("hello")}
+    hello, shop = handed(variables, "nginx", flask_apps=sites)["nginx_sites"]
+    assert (shop["protected_url"], shop["protected_root"]) == ("/private/", "/srv/shop/data/instance/files")
+    assert (shop["protected_top"], shop["error_log"]) == ("/srv/shop", "/var/log/nginx/shop.error.log")
+    assert (hello["protected_url"], hello["error_log"]) == ("", "")
+    for option, role in (("app_apps", "app"), ("backup_apps", "backup")):
+        folders = [item["protected_folder"] for item in handed(variables, role, flask_apps=sites)[option]]
+        assert folders == ["", "instance/files"]
+
+
+def test_wrong_passwords_in_a_log_of_the_sites_own_are_read(variables: dict[str, Any]) -> None:
+    secret = {"basic_auth": {"ada": "$6$salt$hash"}}
+    sites = {"a": app("a", **secret), "b": app("b", **secret, protected_files={"folder": "uploads"})}
+    sites["c"] = app("c", protected_files={"folder": "uploads"})
+    values = handed(variables, "fail2ban", flask_apps=sites)
+    assert [item["auth_log"] for item in values["fail2ban_sites"]] == ["", "/var/log/nginx/b.error.log", ""]
+    looked_for = [item["bans"] for item in handed(variables, "nginx", flask_apps=sites)["nginx_sites"]]
+    assert [item["bans"] for item in values["fail2ban_sites"]] == looked_for
+    assert ["auth" in bans for bans in looked_for] == [False, True, False]
+
+
 def test_a_site_without_an_authority_signs_its_certificates_itself(variables: dict[str, Any]) -> None:
     values = handed(variables, "certbot", flask_apps=SITES["one app"])
     assert [item["mode"] for item in values["certbot_certificates"]] == ["selfsigned"]

@@ -579,6 +579,29 @@ APP_OPTIONS: dict[str, Option] = {
             ),
         },
     ),
+    "protected_files": Option(
+        "options",
+        "Files that nginx sends if the app allows it, with the header `X-Accel-Redirect`; see docs/uploads.md.",
+        {"folder": "uploads"},
+        default={},
+        options={
+            "folder": Option(
+                "str",
+                "Persistent folder with the files, or a folder in one. nginx can read it, and nothing else of the "
+                "app's data. If empty, the app cannot use the header.",
+                "uploads",
+                default="",
+                pattern=RELATIVE_PATH,
+            ),
+            "url": Option(
+                "str",
+                "URL prefix of the files in that header, ending in a slash. Visitors who request it get 404.",
+                "/protected/",
+                default="/protected/",
+                pattern=r"/(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*/)+",
+            ),
+        },
+    ),
     "microcache": Option(
         "int",
         "Time for which nginx keeps a page and sends it to all visitors without a cookie, in seconds. 0 turns it off.",

@@ -5,6 +5,7 @@ The functions are pure: they read no files and no hosts, and do not need Ansible
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from . import instances, placeholders
@@ -53,6 +54,8 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
     apart = record["database"] and not record["database_owner"] and not own
     # Only the host knows which drivers are installed. A URL of the user's own stays as it is.
     record["database_driver"] = (record["database_driver"] or "auto") if record["database"] and not own else ""
+    files = _protected_files(name, root, record["protected_files"])
+    jails = ["login", "missing", "probes"] + (["auth"] if record["basic_auth"] and files["error_log"] else [])
     if record["noindex"] is None:
         record["noindex"] = bool(record["basic_auth"] or record["allow"])
     record.update(
@@ -70,8 +73,11 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         gate_address=GATE_ADDRESS,
         gate_socket=f"{root}/gate.sock",
         access_log=f"/var/log/nginx/{name}.access.log",
+        **files,
+        # If the app can forge lines of the log, they ban from its own site only.
+        auth_log=files["error_log"] if record["basic_auth"] else "",
         maintenance=f"{root}/maintenance",
-        bans={jail: f"/var/lib/fail2ban/sites/{name}/{jail}" for jail in ("login", "missing", "probes")},
+        bans={jail: f"/var/lib/fail2ban/sites/{name}/{jail}" for jail in jails},
         slots=f"{root}/slots",
         socket_dir=f"/run/{unit}",
         unit=unit,
@@ -107,6 +113,26 @@ def app_record(name: str, app: dict[str, Any], project_dir: str = "", *, email: 
         instance_folders=[found["folder"] for found in own_instances.values() if found],
     )
     return record
+
+
+def _protected_files(name: str, root: str, files: dict[str, Any]) -> dict[str, str]:
+    """Return where the files are that nginx sends if the app allows it; empty strings if there are none.
+
+    Args:
+        name: the app's name.
+        root: the app's folder.
+        files: the option ``protected_files``.
+    """
+    if not files["folder"]:
+        return dict.fromkeys(("protected_folder", "protected_url", "protected_root", "error_log"), "")
+    folder = str(PurePosixPath(files["folder"]))
+    return {
+        "protected_folder": folder,
+        "protected_url": files["url"],
+        "protected_root": f"{root}/data/{folder}",
+        # Names that the app chooses can be in it.
+        "error_log": f"/var/log/nginx/{name}.error.log",
+    }
 
 
 def with_server(record: dict[str, Any], server: dict[str, str]) -> dict[str, Any]:

@@ -62,7 +62,9 @@ class Preparation:
                 path.mkdir(parents=True, mode=0o700)
                 self.app.outcome.changed = True
             status = path.stat()
-            if (status.st_uid, status.st_gid, status.st_mode & 0o7777) != (owner, group, mode):
+            # If the web server can enter the data folder (protected_files), its mode shows the mask of the ACL.
+            masked = 0o010 if path == self.app.data and self.app.options["protected_folder"] else 0
+            if (status.st_uid, status.st_gid, status.st_mode & 0o7777 & ~masked) != (owner, group, mode):
                 os.chown(path, owner, group)
                 path.chmod(mode)
                 self.app.outcome.changed = True

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ansible.module_utils.flaskhost.deploy import protected
 from ansible.module_utils.flaskhost.deploy.app import RETURN, App, Outcome, digest
 from ansible.module_utils.flaskhost.deploy.flip import Flip
 from ansible.module_utils.flaskhost.deploy.lock import KEEP_SECONDS, Lock, Locked
@@ -127,6 +128,12 @@ class Deployment:
                 "restart": self.preparation.serving_release,
             }[self.app.options["verb"]]
             record = find()
+            if self.app.outcome.needs_source:
+                return
+            if self.app.options["verb"] == "deploy":
+                # Not before a rollback, which must work whatever the app has made of its data.
+                self.app.note(protected.STEP)
+                self.app.outcome.changed |= protected.settle(self.app)
             if not record:
                 return
             self.flip.require_listener()
@@ -185,6 +192,7 @@ class Deployment:
         parts = self.preparation.parts(revision)
         identity = digest(parts)
         outcome.revision = revision
+        outcome.changed |= protected.settle(self.app)
         if serving and serving.identity == identity and self.app.store.has_environment(serving):
             self.repair.repair(self.app.slots.live(), serving)
             if not self.app.is_sized(serving):

@@ -12,6 +12,7 @@ from .app_files import check_files
 from .calendars import EXAMPLE_TIMER
 from .certificates import same_name
 from .code_tree import check_code, check_source
+from .protected_files import check_protected_files
 from .report import Place, Report, Unreadable, get, path_parts, path_text, show, snippet, type_name
 from .rules.domains import bare_domain
 from .rules.http import EXAMPLE_BASIC_AUTH, EXAMPLE_HEADERS, basic_auth_fault, header_fault
@@ -89,6 +90,7 @@ def _check_app(report: Report, place: Place, app: dict[Any, Any], project_dir: P
     _check_background(report, place, app)
     _check_secrets_in_commands(report, place, app)
     _check_persistent(report, place, app)
+    check_protected_files(report, place, app)
     _check_front(report, place, app)
     _check_server(report, place, app)
 

@@ -76,12 +76,16 @@ class App:
         data: the folder with its uploads.
         units: patterns of its units, which are stopped while its data is restored.
         lock: the lock that its deploys hold.
+        protected_folder: the folder in its data that the web server can read; empty for none.
+        web_user: the web server's user.
     """
 
     name: str
     data: Path
     units: tuple[str, ...] = ()
     lock: Path | None = None
+    protected_folder: str = ""
+    web_user: str = "www-data"
 
 
 @dataclass(frozen=True)
@@ -241,4 +245,5 @@ def _cluster(item: dict[str, Any]) -> Cluster:
 
 def _app(item: dict[str, Any]) -> App:
     lock = Path(item["lock"]) if item.get("lock") else None
-    return App(item["name"], Path(item["data"]), tuple(item.get("units", ())), lock)
+    protected = {name: str(item[name]) for name in ("protected_folder", "web_user") if name in item}
+    return App(item["name"], Path(item["data"]), tuple(item.get("units", ())), lock, **protected)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 from pathlib import Path
+
+from ansible.module_utils.flaskhost.host.reader import Reader
 
 from flaskhost_backup import restic
 from flaskhost_backup.config import App, BackupError, Config, need_enabled
@@ -177,6 +180,8 @@ def _files_in_place(
                     "To list the backups: sudo flaskhost-backup list",
                 )
             _translate(inside, path)
+            if app:
+                settled = [*settled, *_let_read(app, inside)]
             if config.secrets.is_relative_to(path) and config.secrets.is_dir():
                 # The passphrase and other secrets are never in a backup.
                 secrets = inside / config.secrets.relative_to(path)
@@ -222,6 +227,24 @@ def _put(restored: Path, path: Path, aside: Path | None) -> None:
     except OSError:
         move(aside, path)
         raise
+
+
+def _let_read(app: App, restored: Path) -> list[str]:
+    """Give the web server the rights to restored data that it has now: the backup can be from before.
+
+    Returns:
+        A line that says why that failed; the data is restored all the same.
+    """
+    try:
+        Reader(pwd.getpwnam(app.web_user).pw_uid, restored.stat().st_uid).settle(restored, app.protected_folder)
+    except KeyError:
+        # The host has no web server, so nobody has such rights.
+        return []
+    except OSError as error:
+        # The next deploy tries again, and says what is wrong.
+        place = f"{app.data}/{app.protected_folder}"
+        return [f"The web server cannot read {place}: {error.strerror}. Run deploy.yml for {app.name}."]
+    return []
 
 
 def _translate(restored: Path, there: Path) -> None:

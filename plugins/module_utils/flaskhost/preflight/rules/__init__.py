@@ -30,6 +30,8 @@ RULES: dict[Place, Callable[[Any], Fault | None]] = {
     ("persistent",): source.persistent,
     ("static", "url"): http.static_url,
     ("static", "path"): source.inner_path,
+    ("protected_files", "folder"): source.protected_folder,
+    ("protected_files", "url"): http.protected_url,
     ("health", "status"): http.health_status,
     ("login", "paths"): http.login_path,
     ("allow",): access.allowed,

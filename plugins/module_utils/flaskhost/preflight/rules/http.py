@@ -41,6 +41,19 @@ def static_url(value: str) -> Fault | None:
     return None
 
 
+def protected_url(value: str) -> Fault | None:
+    """Check the URL prefix of protected files."""
+    option = APP_OPTIONS["protected_files"].options["url"]
+    if not value.strip("/"):
+        problem = "No request would reach the app. Use a prefix that no page of the app has."
+        return Fault("protected_is_everything", problem)
+    better = f"/{value.strip('/')}/"
+    if value != better and re.fullmatch(option.pattern, better):
+        problem = f"{show(value)} does not start and end with one slash."
+        return Fault("malformed", problem, snippet(("protected_files", "url"), better))
+    return None
+
+
 def health_status(value: int) -> Fault | None:
     """Check the expected status of the health check."""
     if 300 <= value <= 399:

@@ -87,6 +87,14 @@ def persistent(value: str) -> Fault | None:
     return inner_path(value)
 
 
+def protected_folder(value: str) -> Fault | None:
+    """Check the path of a folder in the data."""
+    if not path_parts(value) and value.strip("/"):
+        problem = "This is all data of the app. Name the persistent folder that contains the files, or one in it."
+        return Fault("protected_is_everything", problem)
+    return inner_path(value)
+
+
 def wsgi(value: str) -> Fault | None:
     """Check the import path of the WSGI callable."""
     pattern = APP_OPTIONS["wsgi"].pattern
