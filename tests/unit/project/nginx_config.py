@@ -77,6 +77,15 @@ def site(name: str = "shop", **changes: Any) -> dict[str, Any]:
     }
 
 
+#: A site whose app has nginx send its files.
+FILES = {
+    "protected_url": "/private.files/",
+    "protected_root": "/srv/shop/data/uploads",
+    "protected_top": "/srv/shop",
+    "error_log": "/logs/shop.error.log",
+}
+
+
 def bare(*args: str) -> dict[str, Any]:
     """A site without what may be left out: no gate, no maintenance page, and no header of nginx's."""
     optional = ("gate_address", "gate_socket", "maintenance", "hsts_map")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from nginx_config import DEBIAN, GATE, HSTS, Directive, bare, nginx, proxied, server, site
+from nginx_config import DEBIAN, FILES, GATE, HSTS, Directive, bare, nginx, proxied, server, site
 from rendering import render
 
 FRONT = {
@@ -142,7 +142,7 @@ def test_a_log_in_is_told_by_its_path_and_method() -> None:
 
 def test_a_place_with_headers_of_its_own_repeats_all_of_the_servers() -> None:
     """It inherits none of them. gixy finds each one that is missing."""
-    for http in (nginx(site(**FRONT, microcache=1)), nginx(site())):
+    for http in (nginx(site(**FRONT, **FILES, microcache=1)), nginx(site())):
         answering = server(http, "shop.test", "443")
         wanted = {item.words[1] for item in answering.all("add_header")}
         assert wanted >= {"Retry-After", "X-Content-Type-Options"}

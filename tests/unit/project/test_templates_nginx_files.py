@@ -5,14 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from nginx_config import HSTS, Directive, bare, nginx, proxied, server, site
-
-FILES = {
-    "protected_url": "/private.files/",
-    "protected_root": "/srv/shop/data/uploads",
-    "protected_top": "/srv/shop",
-    "error_log": "/logs/shop.error.log",
-}
+from nginx_config import FILES, HSTS, Directive, bare, nginx, proxied, server, site
 
 
 def protected(**options: object) -> Directive:
