@@ -30,6 +30,7 @@ def test_files_are_below_the_folder_and_no_link_is_followed() -> None:
     # The app can replace each folder below this one.
     assert place.one("disable_symlinks").words[1:] == ["on", "from=/srv/shop"]
     assert place.one("try_files").words[1:] == ["$uri", "=404"]
+    assert place.one("open_file_cache_valid").words[1] == "1s"
     # It would take the ranges of a response.
     assert place.one("gzip").words[1] == "off"
     (control,) = place.all("location", "~")
@@ -50,8 +51,10 @@ def test_an_app_leads_nginx_to_these_files_only(options: dict[str, int]) -> None
     for place in proxied(site_server):
         # A named location is reached without the server's check.
         (named,) = [item for item in place.all("if") if "x_accel_redirect" in item.words[1]]
-        assert named.one("return").words[1] == "404"
+        assert named.one("rewrite").words[1:] == ["^", "/.flaskhost-none", "last"]
         assert not [item for item in place.all("proxy_ignore_headers") if "X-Accel-Redirect" in item.words]
+    (hidden,) = [item for item in site_server.all("location", "~") if re.search(item.words[2], "/.flaskhost-none")]
+    assert hidden.one("return").words[1] == "404"
     http = nginx(site(**FILES, **options))
     (gate,) = [item for item in proxied(http) if "_gate" in item.one("proxy_pass").words[1]]
     assert "X-Accel-Redirect" in gate.one("proxy_ignore_headers").words
