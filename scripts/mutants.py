@@ -191,7 +191,7 @@ class Tests:
     def __init__(self, files: Sequence[str]) -> None:
         texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in files if name.endswith(".py")}
         self.tests = [name for name in texts if re.fullmatch(r"tests/unit/\w+/test_\w+\.py", name)]
-        helpers = [name for name in texts if name.startswith("tests/unit/")]
+        helpers = [name for name in texts if name.startswith(("tests/unit/", "scripts/"))]
         modules = [name for name in texts if package_of(name)] + helpers
         named = {name: _names_modules(text) for name, text in texts.items()}
         self.importers = {name: [other for other in texts if _name_of(name) in named[other]] for name in modules}
