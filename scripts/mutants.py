@@ -47,7 +47,7 @@ from common import ROOT, Problem, guarded, note, run, say
 #: The packages to mutate: the project's code. Each becomes a line of the result.
 PACKAGES = ("plugins/module_utils", "plugins/modules", "plugins", "roles/backup/files", "roles/certbot/files",
             "roles/postgres/files")  # fmt: skip
-#: Equivalent mutants: ``path``, the old code, and the new code, separated by tabs.
+#: Equivalent mutants: ``path``, the old code, and the new code, separated by tabs. Lines with # say why.
 EQUAL = ROOT / "tests" / "mutants_equal.txt"
 #: Required percentage of killed mutants: in total, and for each package.
 GOAL, LEAST = 90, 80

@@ -38,6 +38,16 @@ def test_one_thing_is_changed(code: str, changed: list[str]) -> None:
         ast.parse(text)
 
 
+def test_equivalent_mutants_are_mutants_of_the_code_with_a_reason() -> None:
+    """A line whose code has changed would skip nothing, or hide another mutant later."""
+    reason, *lines = mutants.EQUAL.read_text().splitlines()
+    assert reason.startswith("# ")
+    assert lines[0].startswith("# ")
+    for line in (line for line in lines if not line.startswith("# ")):
+        path = line.split("\t")[0]
+        assert line in {item.key for item in mutants.mutants_of(path, (ROOT / path).read_text())}
+
+
 def test_a_sample_is_the_same_each_time_and_has_some_of_each_package() -> None:
     found = [
         mutants.Mutant(f"{package}/a.py", line, 0, 1, "a", "b")
