@@ -47,7 +47,7 @@ from common import ROOT, Problem, guarded, note, run, say
 #: The packages to mutate: the project's code. Each becomes a line of the result.
 PACKAGES = ("plugins/module_utils", "plugins/modules", "plugins", "roles/backup/files", "roles/certbot/files",
             "roles/postgres/files")  # fmt: skip
-#: Equivalent mutants: ``path``, the old code, and the new code, separated by tabs.
+#: Equivalent mutants: ``path``, the old code, and the new code, separated by tabs. Lines with # say why.
 EQUAL = ROOT / "tests" / "mutants_equal.txt"
 #: Required percentage of killed mutants: in total, and for each package.
 GOAL, LEAST = 90, 80
@@ -191,7 +191,7 @@ class Tests:
     def __init__(self, files: Sequence[str]) -> None:
         texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in files if name.endswith(".py")}
         self.tests = [name for name in texts if re.fullmatch(r"tests/unit/\w+/test_\w+\.py", name)]
-        helpers = [name for name in texts if name.startswith("tests/unit/")]
+        helpers = [name for name in texts if name.startswith(("tests/unit/", "scripts/"))]
         modules = [name for name in texts if package_of(name)] + helpers
         named = {name: _names_modules(text) for name, text in texts.items()}
         self.importers = {name: [other for other in texts if _name_of(name) in named[other]] for name in modules}

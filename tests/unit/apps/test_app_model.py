@@ -338,6 +338,17 @@ def test_a_release_can_be_gone_back_to_without_the_hosts_size() -> None:
     assert [text for text in result.error_messages if "missing" not in text] == []
 
 
+def test_without_a_computed_number_connections_have_no_limit() -> None:
+    """PostgreSQL's own word for it is -1."""
+
+    def limits(**options: Any) -> tuple[int, int]:
+        made = record(**options)
+        return made["database_connections"], made["database_owner_connections"]
+
+    assert limits() == (-1, -1)
+    assert limits(database_limits={"connections": 12}) == (12, -1)
+
+
 def test_one_role_has_the_connections_of_both() -> None:
     size = {**SIZE, "connections": 35, "owner_connections": 5}
     numbers = [

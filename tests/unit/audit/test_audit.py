@@ -461,6 +461,29 @@ def test_texts_are_cut() -> None:
     assert not_run("x", "X", "").why_not
 
 
+# --- programs of the control node ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds", "result"),
+    [
+        (["sh", "-c", "echo out; echo err >&2; exit 3"], 60, (3, "out\n", "err\n")),
+        (["printf", r"\377"], 60, (0, "\N{REPLACEMENT CHARACTER}", "")),
+        (["/nowhere/testssl"], 60, (127, "", "/nowhere/testssl: No such file or directory.")),
+        (["sleep", "60"], 1, (124, "", "sleep was stopped after 1 seconds.")),
+    ],
+)
+def test_a_program_that_fails_is_a_result(command: list[str], seconds: int, result: tuple[int, str, str]) -> None:
+    assert outside.run(command, seconds) == result
+
+
+def test_a_scanner_has_nothing_of_ansibles_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/opt/ansible")
+    monkeypatch.setenv("HOME", "/home/ada")
+    _status, out, _err = outside.run(["sh", "-c", "echo $PYTHONPATH,$HOME,$NO_COLOR,$LC_ALL,$TERM; cat"], 60)
+    assert out == ",/home/ada,1,C.UTF-8,dumb\n"
+
+
 # --- where the host is -----------------------------------------------------------------------------------------------
 
 OWN = {"address": "192.0.2.7", "ssh_ports": [22], "ssh_keys": ["AAAAkey"]}

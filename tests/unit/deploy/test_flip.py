@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -122,6 +123,22 @@ def test_a_release_that_does_worse_is_taken_back(site: Site, what: str) -> None:
     assert reason in record.failed
     assert "\n" not in record.failed
     assert site.history[-2:] == [("deploy", first.release, new), (RETURN, new, first.release)]
+
+
+def test_a_release_is_not_to_blame_for_a_full_disk(site: Site) -> None:
+    first = site.deploy()
+    site.change({"shop.py": "app = 2\n"})
+
+    def full() -> None:
+        if site.host.served() not in (first.release, ""):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    site.meanwhile = full
+    with pytest.raises(ReleaseError) as caught:
+        site.deploy(watch=3)
+    assert "No space left on device" in caught.value.reason
+    assert_in_order(site, first)
+    assert site.record(next(name for name in site.ids() if name != first.release)).failed == ""
 
 
 def test_a_site_that_is_down_is_mended_by_a_deploy_while_it_has_visitors(site: Site) -> None:

@@ -289,3 +289,10 @@ def test_the_module_repairs_a_damaged_file_only_as_a_whole(file: Path, monkeypat
     assert run(monkeypatch, path=str(file), app="shop", state="absent")["failed"]
     assert run(monkeypatch, path=str(file), state="absent")["changed"]
     assert not file.exists()
+
+
+def test_the_file_can_be_read_by_people_and_is_the_same_for_the_same_entries() -> None:
+    assert freeze.render({}) == ""
+    assert freeze.render({"b": {"by": "Zoë", "at": 1}, "a": {}}) == (
+        '{\n  "a": {},\n  "b": {\n    "at": 1,\n    "by": "Zoë"\n  }\n}\n'
+    )

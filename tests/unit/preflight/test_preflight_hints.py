@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.flaskhost import preflight
-from ansible.module_utils.flaskhost.preflight import settings
+from ansible.module_utils.flaskhost.preflight import calendars
 from ansible.module_utils.flaskhost.preflight.report import show
 from preflight_cases import (
     ARCHIVE,
@@ -178,9 +178,9 @@ def test_without_a_database_of_time_zones_any_zone_is_fine(project: Path, monkey
     def broken() -> set[str]:
         raise PermissionError("/usr/share/zoneinfo")
 
-    settings._time_zones.cache_clear()
-    monkeypatch.setattr(settings.zoneinfo, "available_timezones", broken)
+    calendars.time_zones.cache_clear()
+    monkeypatch.setattr(calendars.zoneinfo, "available_timezones", broken)
     try:
         assert preflight.find_problems(good_apps(), {"timezone": "Mars/Olympus"}, {}, project) == []
     finally:
-        settings._time_zones.cache_clear()
+        calendars.time_zones.cache_clear()

@@ -183,6 +183,34 @@ def test_one_fault_of_an_option(kind: str, path: str, value: Any) -> None:
     assert problems_of(options={path.partition("[")[0].partition(".")[0]: value}) == {(kind, path)}
 
 
+#: The smallest and the largest number that an option takes.
+LIMITS: dict[str, tuple[int, int]] = {
+    "audit_https_port": (1, 65535), "audit_open_ports": (1, 65535), "audit_ssh_port": (0, 65535),
+    "fail2ban_bantime": (1, 31536000), "fail2ban_bantime_max": (1, 31536000), "fail2ban_findtime": (1, 31536000),
+    "fail2ban_maxretry": (1, 10000), "fail2ban_web_ports": (1, 65535), "firewall_ssh_rate": (0, 100000),
+    "hardening_password_length": (6, 128), "hardening_password_tries": (1, 1000),
+    "hardening_shell_timeout": (0, 31536000), "postgres_archive_timeout": (0, 1073741823),
+    "postgres_log_slow_ms": (-1, 2147483647),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(role_options.RANGES))
+def test_a_number_has_its_limits(name: str) -> None:
+    least, most = LIMITS[name]
+    listed = SPECS[name]["type"] == "list"
+
+    def problems(number: int) -> list[dict[str, str]]:
+        options = {name: [number] if listed else number}
+        return preflight.find_problems({"a": Unreadable()}, {}, {}, ROOT, options=options, specs=SPECS)
+
+    assert problems(least) == problems(most) == []
+    for number in (least - 1, most + 1):
+        (problem,) = problems(number)
+        assert problem["kind"] == "bad_option"
+        assert f"{number} is not a" in problem["problem"]
+        assert f": {least} to {most}." in problem["problem"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -41,6 +41,6 @@ def test_what_the_hosts_systemd_refuses_is_told() -> None:
 
 
 def test_without_a_tz_database_a_zone_is_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calendars, "_zones", frozenset)
+    monkeypatch.setattr(calendars, "time_zones", frozenset)
     assert calendars.fault("daily Mars/Phobos") == ""
     assert calendars.fault("daily please")

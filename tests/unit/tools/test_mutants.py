@@ -38,6 +38,16 @@ def test_one_thing_is_changed(code: str, changed: list[str]) -> None:
         ast.parse(text)
 
 
+def test_equivalent_mutants_are_mutants_of_the_code_with_a_reason() -> None:
+    """A line whose code has changed would skip nothing, or hide another mutant later."""
+    reason, *lines = mutants.EQUAL.read_text().splitlines()
+    assert reason.startswith("# ")
+    assert lines[0].startswith("# ")
+    for line in (line for line in lines if not line.startswith("# ")):
+        path = line.split("\t")[0]
+        assert line in {item.key for item in mutants.mutants_of(path, (ROOT / path).read_text())}
+
+
 def test_a_sample_is_the_same_each_time_and_has_some_of_each_package() -> None:
     found = [
         mutants.Mutant(f"{package}/a.py", line, 0, 1, "a", "b")
@@ -53,13 +63,17 @@ def test_a_sample_is_the_same_each_time_and_has_some_of_each_package() -> None:
 
 def test_the_nearest_tests_judge_and_every_module_is_judged() -> None:
     files = sorted(
-        str(path.relative_to(ROOT)) for top in ("plugins", "roles", "tests") for path in (ROOT / top).rglob("*.py")
+        str(path.relative_to(ROOT))
+        for top in ("plugins", "roles", "tests", "scripts")
+        for path in (ROOT / top).rglob("*.py")
     )
     tests = mutants.Tests(files)
     assert "tests/unit/backup/test_drill.py" in tests.of("roles/backup/files/flaskhost_backup/drill.py")[:5]
     assert "tests/unit/deploy/test_release.py" in tests.of("plugins/module_utils/flaskhost/deploy/watch.py")
     of_apps = tests.of("plugins/module_utils/flaskhost/preflight/apps.py")
     assert of_apps[0] == "tests/unit/preflight/test_preflight_apps.py"
+    # The reference of the options is in the guides, by a script.
+    assert "tests/unit/project/test_guides.py" in tests.of("plugins/module_utils/flaskhost/apps/options.py")
     # These import only the package, whose own file imports the module.
     assert {"tests/unit/preflight/test_preflight.py", "tests/unit/preflight/test_preflight_hints.py"} <= {*of_apps[:20]}
     unseen = [name for name in files if mutants.package_of(name) and name[-11:] != "__init__.py" and not tests.of(name)]

@@ -36,7 +36,7 @@ def fault(value: str) -> str:
     for index, word in enumerate(words):
         if _NUMBERS.fullmatch(word) or (index == 0 and (_DAYS.fullmatch(word) or word.lower() in _SHORTHAND)):
             continue
-        zones = _zones()
+        zones = time_zones()
         if index and index == len(words) - 1 and (word in zones if zones else _ZONE.fullmatch(word)):
             continue
         return f"{show(value)} is not a calendar event of systemd: {show(word)} is unknown."
@@ -79,7 +79,7 @@ def check_calendars(report: Report, variable: str, apps: Any, settings: Any, ans
 
 
 @cache
-def _zones() -> frozenset[str]:
+def time_zones() -> frozenset[str]:
     """Return the time zones in the control node's tz database; empty if it has none."""
     try:
         return frozenset(zoneinfo.available_timezones())

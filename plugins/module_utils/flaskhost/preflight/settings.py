@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import zoneinfo
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 from ..apps.schema import Option
 from ..settings.acme import ACME_OPTIONS
 from .backup import check_backup_setting
+from .calendars import time_zones
 from .network import check_clone_target, check_deploy_batch, check_package_index, check_private_address
 from .postgres import check_extra_settings, check_logins, check_version
 from .report import Report, Unreadable, closest, get, show, type_name
@@ -97,7 +96,7 @@ def _check_networks(report: Report, name: str, value: Any, example: str) -> None
 
 
 def _check_timezone(report: Report, value: Any) -> None:
-    known = _time_zones()
+    known = time_zones()
     if not isinstance(value, str):
         report.add("wrong_type", ("timezone",), wrong_type(value, "str"), _EXAMPLE_TIMEZONE)
     elif known and value not in known:
@@ -221,12 +220,3 @@ def _entries(
             yield index, entry
         elif not isinstance(entry, Unreadable):
             report.add("wrong_type", (name, index), wrong_type(entry, "options"), example)
-
-
-@cache
-def _time_zones() -> frozenset[str]:
-    """Return the time zones in the control node's tz database; empty if it has none."""
-    try:
-        return frozenset(zoneinfo.available_timezones())
-    except OSError:
-        return frozenset()
