@@ -1,6 +1,4 @@
-"""The migrations, from an empty database."""
-
-import os
+"""The migrations, from an empty database, on PostgreSQL and on a developer's SQLite."""
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -9,20 +7,26 @@ from flask import Flask
 from flask_migrate import downgrade, upgrade
 from guestbook import create_app
 from guestbook.models import Entry, db
+from shared import DATABASE
 from sqlalchemy import inspect, text
 
 
-@pytest.fixture
-def empty_app(monkeypatch, tmp_path):
-    """An app whose database is empty: a new SQLite file, or the one that TEST_DATABASE_URI names."""
-    if "TEST_DATABASE_URI" not in os.environ:
-        monkeypatch.setenv("TEST_DATABASE_URI", f"sqlite:///{tmp_path / 'guestbook.db'}")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_app(monkeypatch, tmp_path, request):
+    """An app whose database is empty: a new SQLite file, or another schema of the tests' own database."""
+    where = {"sqlite": f"sqlite:///{tmp_path / 'guestbook.db'}", "postgresql": DATABASE + "&options=-csearch_path%3Dx"}
+    monkeypatch.setenv("TEST_DATABASE_URI", where[request.param])
     app = create_app("testing")
     with app.app_context():
+        if request.param == "postgresql":
+            db.session.execute(text("CREATE SCHEMA x"))
+            db.session.commit()
         yield app
-        db.drop_all()
-        db.session.execute(text("DROP TABLE IF EXISTS alembic_version"))
-        db.session.commit()
+        db.session.rollback()
+        if request.param == "postgresql":
+            db.session.execute(text("DROP SCHEMA x CASCADE"))
+            db.session.commit()
+        db.session.remove()
         db.engine.dispose()
 
 
@@ -42,6 +46,11 @@ def test_migrations_run_from_any_folder_twice_and_back(empty_app: Flask, monkeyp
     assert "entry" in inspect(db.engine).get_table_names()
     downgrade(revision="base")
     assert "entry" not in inspect(db.engine).get_table_names()
+
+
+def test_migrations_can_be_printed_as_sql(empty_app: Flask, capsys):
+    upgrade(sql=True)
+    assert "CREATE TABLE entry" in capsys.readouterr().out
 
 
 def test_the_app_still_logs_after_a_migration(empty_app: Flask):

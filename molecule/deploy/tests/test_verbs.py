@@ -359,7 +359,7 @@ def keys(host, second):
 
 def test_rotation_logs_nobody_out_and_tells_no_key(host, visitor, keys, second):
     since, (old,) = int(time.time()), host.file(keys).content_string.split()
-    cookie = visitor.ask(SITE).cookies["session"]
+    cookie = visitor.ask(SITE).cookies["__Host-session"]
     assert is_signed(cookie, old)
     status, output = run("rotate_secret", host, "-vvv", app="guestbook")
     assert status == 0, output
@@ -369,13 +369,13 @@ def test_rotation_logs_nobody_out_and_tells_no_key(host, visitor, keys, second):
     assert new not in output
     assert told(host, keys, since) == 0
     # Who comes with the old session still has it; who comes without one gets it signed with the new key.
-    answer = visitor.ask(SITE, headers={"Cookie": f"session={cookie}"})
+    answer = visitor.ask(SITE, headers={"Cookie": f"__Host-session={cookie}"})
     assert answer.status == 200
-    assert session(answer.cookies.get("session", cookie)) == session(cookie)
-    stranger = visitor.ask(SITE, headers={"Cookie": ""}).cookies["session"]
+    assert session(answer.cookies.get("__Host-session", cookie)) == session(cookie)
+    stranger = visitor.ask(SITE, headers={"Cookie": ""}).cookies["__Host-session"]
     assert is_signed(stranger, new)
     # That is no matter of course: a session which none of the keys has signed is another one.
-    forged = visitor.ask(SITE, headers={"Cookie": f"session={cookie[:-4]}AAAA"}).cookies["session"]
+    forged = visitor.ask(SITE, headers={"Cookie": f"__Host-session={cookie[:-4]}AAAA"}).cookies["__Host-session"]
     assert session(forged) != session(cookie)
     assert Path(host.file("/srv/guestbook/current").linked_to).name == second
     assert leftovers(host, "guestbook") == []
