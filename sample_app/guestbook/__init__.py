@@ -8,8 +8,9 @@ from flask_migrate import Migrate
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import errors, headers, health, logs, pages
+from . import accounts, api, entries, errors, headers, health, logs, passwords, sessions, tokens
 from .config import load_config
+from .limits import limiter
 from .models import db
 
 migrate = Migrate()
@@ -36,9 +37,19 @@ def create_app(config_name: str | None = None) -> Flask:
     # An absolute path, so that `flask db` works from any folder.
     migrate.init_app(app, db, directory=str(Path(app.root_path).parent / "migrations"))
     csrf.init_app(app)
-    app.register_blueprint(pages.blueprint)
-    app.register_blueprint(health.blueprint)
+    limiter.init_app(app)
+    for module in (entries, accounts, tokens, api, health):
+        app.register_blueprint(module.blueprint)
+    # The API knows no session, so there is nothing to forge.
+    csrf.exempt(api.blueprint)
     errors.init_app(app)
+    app.cli.add_command(accounts.promote)
+    app.jinja_env.globals.update(
+        current_account=sessions.current_account,
+        may_edit=sessions.may_edit,
+        may_delete=sessions.may_delete,
+        password_rules=passwords.RULES,
+    )
 
     if hops := app.config["PROXIES"]:
         # The proxies overwrite these three headers. No prefix: no proxy sends one, a client could.

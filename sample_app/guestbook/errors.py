@@ -9,8 +9,7 @@ from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from .forms import EntryForm
-from .pages import show
+from . import entries, limits
 
 # Title and explanation. All other errors have those of the last line of their hundred.
 TEXTS = {
@@ -46,6 +45,8 @@ def show_error(error: HTTPException) -> ResponseReturnValue:
         # Such as Allow, Retry-After, WWW-Authenticate.
         if name.lower() not in ("content-type", "content-length"):
             response.headers[name] = value
+    if status == 429:
+        response.headers["Retry-After"] = str(limits.retry_after())
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 
@@ -65,10 +66,10 @@ def database_is_away(error: OperationalError) -> ResponseReturnValue:
 
 def offer_form_again(error: CSRFError) -> ResponseReturnValue:
     """Most often the page was left open for too long: keep what the visitor wrote, with a fresh token."""
-    if request.endpoint != "pages.sign":
+    if request.endpoint != "entries.sign":
         return show_error(error)
     flash("This form had expired, so nothing was saved. Please send it again.", "error")
-    return show(EntryForm()), 400
+    return entries.show(entries.make_form()), 400
 
 
 def _version() -> str:

@@ -3,7 +3,6 @@
 `make sample-app-test` starts PostgreSQL and Redis, and names them in TEST_DATABASE_URI and TEST_REDIS_URL.
 """
 
-import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,7 +12,7 @@ from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from guestbook import create_app
 from guestbook.models import db
-from shared import DATABASE, REDIS
+from shared import DATABASE, REDIS, Visitor, find_token
 from sqlalchemy import Engine, create_engine, text
 from werkzeug.test import TestResponse
 
@@ -21,7 +20,6 @@ VARIABLES = (
     "CACHE_REDIS_URL DATABASE_URL FLASK_CONFIG FLASK_DEBUG FLASKHOST_RELEASE LOG_LEVEL MAX_CONTENT_LENGTH PROXIES "
     "RATELIMIT_STORAGE_URI REDIS_URL RQ_REDIS_URL SECRET_KEY SECRET_KEY_FALLBACKS SQLALCHEMY_DATABASE_URI TRUSTED_HOSTS"
 ).split()
-FindToken = Callable[[TestResponse], str]
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +56,22 @@ def empty(engine: Engine) -> Iterator[None]:
         connection.flushall()
 
 
-@pytest.fixture
-def app(empty: None) -> Iterator[Flask]:
-    app = create_app("testing")
+@pytest.fixture(scope="session")
+def one_app(engine: Engine) -> Iterator[Flask]:
+    """One app for most tests, because each new one compiles all templates."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        patch.setenv("REDIS_URL", REDIS)
+        app = create_app("testing")
     yield app
     with app.app_context():
         db.engine.dispose()
+
+
+@pytest.fixture
+def app(one_app: Flask, empty: None) -> Flask:
+    return one_app
 
 
 @pytest.fixture
@@ -81,19 +89,13 @@ def production(monkeypatch: pytest.MonkeyPatch, empty: None) -> pytest.MonkeyPat
 
 
 @pytest.fixture
-def find_token() -> FindToken:
-    """Read the token out of a page's form."""
-
-    def find_token(page: TestResponse) -> str:
-        found = re.search(r'name="csrf_token" type="hidden" value="([^"]+)"', page.text)
-        assert found, page.text
-        return found[1]
-
-    return find_token
+def visitor(app: Flask) -> Callable[[], Visitor]:
+    """Make visitors, each with a browser of their own."""
+    return lambda **options: Visitor(app, **options)
 
 
 @pytest.fixture
-def sign(client: FlaskClient, find_token: FindToken) -> Callable[..., TestResponse]:
+def sign(client: FlaskClient) -> Callable[..., TestResponse]:
     """Fetch the form and send it."""
 
     def sign(author: str = "Ada", message: str = "Hello", **options) -> TestResponse:

@@ -1,11 +1,14 @@
 """Log lines: what is in them, and what never is."""
 
+import functools
 import json
 import logging
 
 import pytest
 from guestbook import create_app
-from shared import PROXIED, SITE
+from guestbook.models import db
+from shared import PASSWORD, PROXIED, SITE, Visitor
+from sqlalchemy import text
 
 
 @pytest.fixture
@@ -75,3 +78,24 @@ def test_second_app_replaces_the_handler_of_the_first():
     before = len(logging.getLogger().handlers)
     create_app("testing")
     assert len(logging.getLogger().handlers) == before
+
+
+def test_no_password_token_or_cookie_is_in_any_line(visitor, lines, monkeypatch):
+    """All that a member does, and a failure in the middle of it."""
+    app = create_app("testing")  # its lines go to where this test reads
+    visitor = functools.partial(Visitor, app)
+    ada = visitor().sign_up("ada")
+    ada.log_in("ada", "Wrong-otter-41")
+    ada.send("/account/password", page="/account", current=PASSWORD, password="Loud-badger-72")
+    ada.send("/", message="A private thought")
+    with monkeypatch.context() as broken:
+        broken.setattr(db.session, "commit", lambda: db.session.execute(text("SELECT :a FROM gone"), {"a": PASSWORD}))
+        broken.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+        assert ada.send("/", message="Another private thought").status_code == 500
+    cookies = [ada.client.get_cookie(name).value for name in ("session", "device")]
+    written = lines()
+    assert {line["account"] for line in written if line["message"] == "request"} == {None, 1}
+    assert any(line["message"] == "login failed" for line in written)
+    assert any("exception" in line for line in written)
+    for secret in (PASSWORD, "Wrong-otter-41", "Loud-badger-72", "private thought", *cookies):
+        assert secret not in json.dumps(written)

@@ -4,7 +4,7 @@ import pytest
 from flask import Flask, jsonify, request
 from flask.testing import FlaskClient
 from guestbook import create_app
-from shared import PROXIED
+from shared import PROXIED, find_token
 
 
 def make_app() -> Flask:
@@ -64,7 +64,7 @@ def test_host_that_is_not_trusted_is_refused(production):
         assert refused.status_code == 400
 
 
-def test_form_is_taken_from_a_page_of_this_site_only(client, find_token):
+def test_form_is_taken_from_a_page_of_this_site_only(client):
     token = find_token(client.get("/", headers=PROXIED, base_url="https://guestbook.example.com"))
 
     def post(referrer: str) -> int:
