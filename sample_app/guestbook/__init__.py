@@ -8,7 +8,7 @@ from flask_migrate import Migrate
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from . import accounts, api, entries, errors, headers, health, logs, passwords, sessions, tokens
+from . import accounts, api, avatars, entries, errors, headers, health, logs, passwords, sessions, stats, tasks, tokens
 from .config import load_config
 from .limits import limiter
 from .models import db
@@ -38,12 +38,14 @@ def create_app(config_name: str | None = None) -> Flask:
     migrate.init_app(app, db, directory=str(Path(app.root_path).parent / "migrations"))
     csrf.init_app(app)
     limiter.init_app(app)
-    for module in (entries, accounts, tokens, api, health):
+    stats.cache.init_app(app)
+    for module in (entries, accounts, avatars, tokens, tasks, stats, api, health):
         app.register_blueprint(module.blueprint)
     # The API knows no session, so there is nothing to forge.
     csrf.exempt(api.blueprint)
     errors.init_app(app)
-    app.cli.add_command(accounts.promote)
+    for command in (accounts.promote, tasks.worker, tasks.tidy):
+        app.cli.add_command(command)
     app.jinja_env.globals.update(
         current_account=sessions.current_account,
         may_edit=sessions.may_edit,

@@ -10,9 +10,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from . import lockout, passwords
-from .forms import ActionForm, LoginForm, PasswordForm, SignupForm, TokenForm
+from .forms import ActionForm, AvatarForm, LoginForm, PasswordForm, SignupForm, TokenForm
 from .limits import LOGINS, SIGNUPS, WRITES, address, limiter
-from .models import MODERATOR, Account, ApiToken, db
+from .models import MODERATOR, Account, ApiToken, Export, db
 from .sessions import current_account, local_target, log_in, log_out, login_required
 
 blueprint = Blueprint("accounts", __name__)
@@ -88,16 +88,23 @@ def end_sessions() -> ResponseReturnValue:
     return _end_sessions(current_account(), "All other sessions have ended.")
 
 
-def page(password_form: PasswordForm, token_form: TokenForm | None = None, token: str = "") -> str:
+def page(
+    password_form: PasswordForm,
+    token_form: TokenForm | None = None,
+    avatar_form: AvatarForm | None = None,
+    token: str = "",
+) -> str:
     """Render the account's page with the form on it that was refused, or with a new token."""
-    tokens = db.session.scalars(select(ApiToken).filter_by(account_id=current_account().id).order_by(ApiToken.id)).all()
+    own = {"account_id": current_account().id}
     return render_template(
         "account.html",
         password_form=password_form,
         token_form=token_form or TokenForm(None),
+        avatar_form=avatar_form or AvatarForm(None),
         action=ActionForm(),
         token=token,
-        tokens=tokens,
+        tokens=db.session.scalars(select(ApiToken).filter_by(**own).order_by(ApiToken.id)).all(),
+        exports=db.session.scalars(select(Export).filter_by(**own).order_by(Export.id.desc()).limit(5)).all(),
     )
 
 

@@ -3,6 +3,7 @@
 import unicodedata
 
 from flask_wtf import FlaskForm
+from flask_wtf.file import FileField, FileRequired
 from wtforms import Field, Form, HiddenField, PasswordField, StringField, SubmitField, TextAreaField
 from wtforms.validators import DataRequired, Length, Regexp, ValidationError
 
@@ -115,6 +116,13 @@ class TokenForm(FlaskForm):
         validators=[DataRequired("Please name the token."), Length(max=40), Printable()],
     )
     submit = SubmitField("Create a token")
+
+
+class AvatarForm(FlaskForm):
+    """A picture; avatars.py looks at its content."""
+
+    image = FileField("Your picture", validators=[FileRequired("Please choose a file.")])
+    submit = SubmitField("Upload")
 
 
 class ActionForm(FlaskForm):

@@ -8,8 +8,8 @@ from flask_limiter import Limiter
 
 from .sessions import current_account, current_token
 
-# Pages that only read have no limit here: nginx limits all requests of an address.
-WRITES = "10 per minute; 200 per day"
+# Pages that only read a few rows have no limit here: nginx limits all requests of an address.
+WRITES, READS = "10 per minute; 200 per day", "60 per minute"
 API_READS, API_WRITES = "120 per minute", "30 per minute; 500 per day"
 LOGINS, SIGNUPS = "30 per minute; 300 per day", "10 per hour"
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
 from guestbook import create_app
+from guestbook.limits import limiter
 from guestbook.models import db
 from shared import DATABASE, REDIS, Visitor, find_token
 from sqlalchemy import Engine, create_engine, text
@@ -71,6 +73,9 @@ def one_app(engine: Engine) -> Iterator[Flask]:
 
 @pytest.fixture
 def app(one_app: Flask, empty: None) -> Flask:
+    # The limiter is one for all apps of a process, and counts where the last one has told it to.
+    limiter.init_app(one_app)
+    limiter._storage_dead = False
     return one_app
 
 
@@ -103,3 +108,10 @@ def sign(client: FlaskClient) -> Callable[..., TestResponse]:
         return client.post("/", data={"author": author, "message": message, "csrf_token": token}, **options)
 
     return sign
+
+
+@pytest.fixture
+def instance(app: Flask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty instance folder, which holds the avatars."""
+    monkeypatch.setattr(app, "instance_path", str(tmp_path))
+    return tmp_path

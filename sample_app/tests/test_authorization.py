@@ -4,7 +4,8 @@ A route that is in none of the tables below fails the last test: whoever adds on
 """
 
 import pytest
-from guestbook.models import Account, Entry, db
+from guestbook import avatars
+from guestbook.models import Account, Entry, Export, db, now
 from shared import find_shown_token
 
 OPEN, LOGIN, REFUSED, MISSING, NO_TOKEN = "open", "login", 403, 404, 401
@@ -18,6 +19,9 @@ GET = {
     "/api/v1/entries": (OPEN, OPEN, OPEN, OPEN),
     "/api/v1/entries/<int:number>": (OPEN, OPEN, OPEN, OPEN),
     "/api/v1/openapi.json": (OPEN, OPEN, OPEN, OPEN),
+    "/account/exports/<int:number>": (LOGIN, OPEN, MISSING, MISSING),
+    "/avatars/<name>": (OPEN, OPEN, OPEN, OPEN),
+    "/stats": (OPEN, OPEN, OPEN, OPEN),
     "/healthz": (OPEN, OPEN, OPEN, OPEN),
     "/readyz": (OPEN, OPEN, OPEN, OPEN),
     "/static/<path:filename>": (OPEN, OPEN, OPEN, OPEN),
@@ -29,6 +33,8 @@ POST = {
     "/logout": (LOGIN, OPEN, OPEN, OPEN),
     "/account/password": (LOGIN, OPEN, OPEN, OPEN),
     "/account/sessions": (LOGIN, OPEN, OPEN, OPEN),
+    "/account/avatar": (LOGIN, OPEN, OPEN, OPEN),
+    "/account/exports": (LOGIN, OPEN, OPEN, OPEN),
     "/account/tokens": (LOGIN, OPEN, OPEN, OPEN),
     "/account/tokens/<int:number>/revoke": (LOGIN, OPEN, MISSING, MISSING),
     "/entries/<int:number>/edit": (LOGIN, OPEN, REFUSED, REFUSED),
@@ -45,16 +51,20 @@ PEOPLE = ["nobody", "member", "other", "moderator"]
 
 def fill(rule):
     """A path of a rule: the member's own thing, or a file that exists."""
-    return rule.replace("<int:number>", "1").replace("<path:filename>", "style.css")
+    return rule.replace("<int:number>", "1").replace("<path:filename>", "style.css").replace("<name>", "1-x.webp")
 
 
 @pytest.fixture
-def people(app, visitor):
+def people(app, visitor, instance):
     """A visitor for each role; the first entry is the member's."""
     found = {name: visitor() if name == "nobody" else visitor().sign_up(name) for name in PEOPLE}
     assert app.test_cli_runner().invoke(args=["promote", "moderator"]).output == "moderator is a moderator\n"
     found["member"].send("/", message="Mine")
     found["member"].send("/account/tokens", page="/account", name="mine")
+    with app.app_context():
+        (avatars.folder() / "1-x.webp").touch()
+        db.session.add(Export(account_id=1, finished_at=now(), content=""))
+        db.session.commit()
     return found
 
 
