@@ -2,7 +2,7 @@
 """Run a command next to a PostgreSQL and a Redis of its own, which end with it.
 
 Both listen on a socket in a new folder, so nothing that this machine runs is touched. The command gets their addresses
-in TEST_DATABASE_URI and TEST_REDIS_URL. What is missing is installed with apt-get.
+in TEST_DATABASE_URI and TEST_REDIS_URL. What is missing is installed with apt-get; --browser adds Chromium and npm.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from common import Problem, apt_install, attempt, guarded, run
 #: Debian's and Ubuntu's folder of PostgreSQL's programs; the newest version counts.
 PROGRAMS = Path("/usr/lib/postgresql")
 SECONDS = 30
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def programs() -> Path:
@@ -32,6 +33,14 @@ def programs() -> Path:
         apt_install(missing, "the tests of the sample app run on them")
         return programs()
     return found[-1].parent
+
+
+def find_browser() -> None:
+    """Install a browser, with letters to show, and npm, if they are missing."""
+    missing = [] if any(map(shutil.which, BROWSERS)) else ["chromium", "fonts-dejavu-core"]
+    missing += [] if shutil.which("npm") else ["npm"]
+    if missing:
+        apt_install(missing, "the browser tests of the sample app need them")
 
 
 def wait(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
@@ -74,6 +83,10 @@ def start(folder: Path, account: str) -> list[subprocess.Popen[bytes]]:
 
 def main() -> int:
     """Run the command of the command line."""
+    command = sys.argv[1:]
+    if command[0] == "--browser":
+        find_browser()
+        del command[0]
     folder, running = Path(tempfile.mkdtemp(prefix="guestbook-")), []
     try:
         running = start(folder, "postgres")
@@ -81,7 +94,7 @@ def main() -> int:
             "TEST_DATABASE_URI": f"postgresql+psycopg://postgres@/guestbook?host={folder}",
             "TEST_REDIS_URL": f"unix://{folder}/redis.sock",
         }
-        return subprocess.run(sys.argv[1:], env={**os.environ, **variables}, check=False).returncode
+        return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
     finally:
         for process in running:
             process.terminate()

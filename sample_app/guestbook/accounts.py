@@ -36,8 +36,9 @@ def signup() -> ResponseReturnValue:
         db.session.rollback()
         form.name.errors = ["This name is taken."]
         return render_template("signup.html", form=form), 422
+    response = _logged_in(account, url_for("entries.index"))
     flash("Welcome! You are logged in.", "success")
-    return _logged_in(account, url_for("entries.index"))
+    return response
 
 
 @blueprint.route("/login", methods=["GET", "POST"])

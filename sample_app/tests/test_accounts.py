@@ -9,6 +9,7 @@ from shared import PASSWORD, PROXIED, SITE, Visitor
 
 def test_visitor_signs_up_logs_out_and_logs_in(visitor):
     ada = visitor().sign_up("Ada")
+    assert "Welcome! You are logged in." in ada.get("/").text
     assert ada.name() == "ada"
     assert ada.send("/logout", page="/").status_code == 303
     assert ada.name() == ""
