@@ -7,7 +7,7 @@ MACHINE ?= vm strict
 # Two at a time, the longest first. NIGHTLY runs them in full, and the others.
 SCENARIO ?= deploy acme default tenants failures
 # What make test leaves out, part by part: .github/workflows/nightly.yml runs each on a machine of its own.
-NIGHTLY ?= deploy acme tenants failures faults gallery caches servers roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
+NIGHTLY ?= deploy acme tenants failures faults gallery caches guestbook sample-app-browser servers roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
@@ -23,7 +23,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule acme deploy failures faults gallery caches roles servers tenants hardening database vm mutants test nightly bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test sample-app-browser molecule acme deploy failures faults gallery caches guestbook roles servers tenants hardening database vm mutants test nightly bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ venv: ## make .venv from requirements.txt (nothing happens while the lock is the
 lock: venv ## renew requirements.txt from pyproject.toml, and the roles' lists of packages with their hashes
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --output-file roles/python/files/requirements.txt roles/python/files/requirements.in
+	$(LOCK) --output-file sample_app/requirements.txt sample_app/pyproject.toml
+	@for group in test browser; do \
+	  $(LOCK) --group sample_app/pyproject.toml:$$group --output-file sample_app/requirements-$$group.txt \
+	    sample_app/pyproject.toml || exit 1; \
+	done
 	@for list in roles/*/files/server.in; do \
 	  echo "$$list"; \
 	  $(LOCK) --output-file "$${list%.in}.txt" "$$list" || exit 1; \
@@ -76,16 +81,21 @@ docs: venv ## write the tables of options into the roles' READMEs and docs/apps.
 unit: venv ## unit tests of plugins/, roles' contracts and wiring (no host)
 	pytest -n 2 --dist loadfile tests/unit
 
-sample-app-test: venv ## the sample app's own tests
+sample-app-test: venv ## the sample app's own tests, with PostgreSQL and Redis; fails below 95 % coverage
 	@$(PYTHON) scripts/venv.py .cache/venvs/sample_app sample_app/requirements-test.txt --uv .venv/bin/uv
-	cd sample_app && ../.cache/venvs/sample_app/bin/python -m pytest -p no:cacheprovider tests
+	@cd sample_app && $(PYTHON) ../scripts/with_services.py ../.cache/venvs/sample_app/bin/python -m pytest --cov=guestbook
+
+sample-app-browser: venv ## the sample app in Chromium: by keyboard, without JavaScript, with axe-core
+	@$(PYTHON) scripts/venv.py .cache/venvs/sample_app_browser sample_app/requirements-browser.txt --uv .venv/bin/uv
+	@cd sample_app && $(PYTHON) ../scripts/with_services.py --browser sh -c \
+	  'npm ci --prefix browser --ignore-scripts --no-audit --no-fund && ../.cache/venvs/sample_app_browser/bin/python -m pytest browser'
 
 molecule: venv ## the Molecule scenarios (SCENARIO=default for one)
 	@$(TESTBED) ready --direct bookworm trixie
 	@$(PYTHON) scripts/scenarios.py $(SCENARIO)
 
 # All tests of a scenario, also those that make test leaves out, on both of Debian's releases.
-acme deploy failures faults gallery caches roles servers tenants: export FLASKHOST_NIGHTLY := 1
+acme deploy failures faults gallery caches guestbook roles servers tenants: export FLASKHOST_NIGHTLY := 1
 acme: venv ## the whole scenario acme: certificates
 deploy: venv ## the whole scenario deploy, with ten kills of each kind
 failures: venv ## the whole scenario failures: killed runs and refused input
@@ -94,7 +104,8 @@ gallery: venv ## the scenario gallery: twelve apps of different kinds on one hos
 servers: venv ## the scenario servers: each application server, and switches from one to another
 tenants: venv ## the whole scenario tenants: a hostile app
 caches: venv ## the scenario caches: Redis and Memcached of an app, its workers, and a neighbor
-acme deploy failures faults gallery caches servers tenants:
+guestbook: venv ## the scenario guestbook: the sample app, guessed passwords, without Redis, its worker and timer
+acme deploy failures faults gallery caches guestbook servers tenants:
 	@$(MAKE) --no-print-directory molecule SCENARIO=$@
 
 roles: venv ## each role alone, undone as its README says and applied again, on one release after the other

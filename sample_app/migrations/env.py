@@ -1,14 +1,10 @@
 """Runs the migrations against the database that the app is configured for."""
 
-from logging.config import fileConfig
 from typing import Any, Literal
 
 from alembic import context
 from flask import current_app
 from sqlalchemy import TypeDecorator, text
-
-# Without the argument every logger that exists by now, the app's too, would fall silent.
-fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 
 
 def render_item(kind: str, item: object, _context: object) -> str | Literal[False]:

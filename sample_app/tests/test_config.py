@@ -1,6 +1,11 @@
 """Which configuration is taken, and what it refuses."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from flask import request
 from guestbook import create_app
 from guestbook.config import ConfigError
 
@@ -31,9 +36,18 @@ def test_without_a_name_the_strict_configuration_is_taken():
 
 def test_production_names_all_problems_at_once(monkeypatch):
     monkeypatch.setenv("MAX_CONTENT_LENGTH", "16m")
+    for name, value in {"LOG_LEVEL": "LOUD", "PROXIES": "many", "REDIS_URL": "http://cache"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
         create_app("production")
-    for problem in ("SECRET_KEY is not set", "SQLALCHEMY_DATABASE_URI is not set", "MAX_CONTENT_LENGTH must be"):
+    for problem in (
+        "SECRET_KEY is not set",
+        "SQLALCHEMY_DATABASE_URI is not set",
+        "MAX_CONTENT_LENGTH must be",
+        "LOG_LEVEL must be one of",
+        "PROXIES must be",
+        "REDIS_URL must begin with",
+    ):
         assert problem in str(caught.value)
 
 
@@ -108,8 +122,8 @@ def test_a_session_that_the_key_before_has_signed_is_still_accepted(production):
 
 
 def _session(app, cookie):
-    with app.test_request_context(headers={"Cookie": f"session={cookie}"}) as context:
-        return dict(app.session_interface.open_session(app, context.request))
+    with app.test_request_context(headers={"Cookie": f"__Host-session={cookie}"}):
+        return dict(app.session_interface.open_session(app, request))
 
 
 @pytest.mark.parametrize("text", ["old-key", '"old-key"', '{"old": "key"}', "[1]", '[""]'])
@@ -118,3 +132,54 @@ def test_fallbacks_that_are_no_list_of_keys_are_refused_without_repeating_them(p
     with pytest.raises(ConfigError, match="SECRET_KEY_FALLBACKS must be a JSON list") as caught:
         create_app()
     assert "old-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "cache", "queue", "limits"),
+    [
+        ({}, "", "", "memory://"),
+        ({"REDIS_URL": "redis://r/0"}, "redis://r/0", "redis://r/0", "redis://r/0"),
+        ({"REDIS_URL": "unix:///q?db=0"}, "unix:///q?db=0", "unix:///q?db=0", "redis+unix:///q?db=0"),
+        (
+            # What Flaskhost sets for `cache: redis` and `queue: redis`.
+            {
+                "REDIS_URL": "unix:///q?db=0",
+                "RQ_REDIS_URL": "unix:///q?db=0",
+                "CACHE_REDIS_URL": "unix:///c?db=0",
+                "RATELIMIT_STORAGE_URI": "redis+unix:///c?db=2",
+            },
+            "unix:///c?db=0",
+            "unix:///q?db=0",
+            "redis+unix:///c?db=2",
+        ),
+    ],
+)
+def test_redis_is_used_where_the_host_gives_one(monkeypatch, variables, cache, queue, limits):
+    monkeypatch.delenv("REDIS_URL")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = create_app("testing").config
+    assert (config["CACHE_REDIS_URL"], config["QUEUE_REDIS_URL"]) == (cache, queue)
+    assert config["RATELIMIT_STORAGE_URI"] == limits
+    assert config["CACHE_TYPE"] == ("RedisCache" if cache else "SimpleCache")
+
+
+def test_database_url_of_other_platforms_is_understood(production):
+    production.delenv("SQLALCHEMY_DATABASE_URI")
+    production.setenv("DATABASE_URL", "postgres://ada@db.internal/guestbook")
+    assert create_app().config["SQLALCHEMY_DATABASE_URI"] == "postgresql+psycopg://ada@db.internal/guestbook"
+
+
+def test_two_commands_of_the_readme_start_a_developers_app(tmp_path, monkeypatch):
+    """`.env` and `.flaskenv` are read by `flask`, and SQLite needs nothing else."""
+    monkeypatch.delenv("REDIS_URL")
+    here = Path(__file__).parent.parent
+    assert "/.env\n" in (here / ".gitignore").read_text()
+    for name in ("guestbook", "migrations", ".flaskenv"):
+        (tmp_path / name).symlink_to(here / name)
+    (tmp_path / ".env").write_text((here / ".env.example").read_text())
+    monkeypatch.setenv("SQLALCHEMY_DATABASE_URI", f"sqlite:///{tmp_path / 'guestbook.db'}")
+    command = [sys.executable, "-m", "flask", "db", "upgrade"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "guestbook.db").exists()

@@ -30,7 +30,7 @@ def test_process_is_healthy_without_a_database(without_database):
 def test_not_ready_without_a_database_and_no_detail_given_away(without_database, caplog):
     answer = without_database.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json == {"status": "unavailable", "database": "not reachable"}
+    assert (answer.json["status"], answer.json["database"]) == ("unavailable", "not reachable")
     assert "database not reachable" in caplog.text
     assert "Traceback" not in caplog.text
     assert "hunter2" not in caplog.text
@@ -45,6 +45,29 @@ def test_not_ready_when_the_database_goes_away_during_the_probe(app, client, mon
 
     monkeypatch.setattr(dialect, "do_rollback", gone)
     assert client.get("/readyz").status_code == 503
+
+
+def test_without_redis_the_app_is_degraded_and_serves(monkeypatch, empty, caplog):
+    assert create_app("testing").test_client().get("/readyz").json == {
+        "status": "ok",
+        "database": "ok",
+        "cache": "ok",
+        "queue": "ok",
+    }
+    monkeypatch.setenv("REDIS_URL", "unix:///nowhere/redis.sock")
+    client = create_app("testing").test_client()
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json == {
+        "status": "degraded",
+        "database": "ok",
+        "cache": "not reachable",
+        "queue": "not reachable",
+    }
+    assert "cache not reachable" in caplog.text
+    assert client.get("/").status_code == 200
+    monkeypatch.delenv("REDIS_URL")
+    assert create_app("testing").test_client().get("/readyz").json == {"status": "ok", "database": "ok"}
 
 
 def test_release_is_named_in_the_probe_and_on_every_answer(monkeypatch):

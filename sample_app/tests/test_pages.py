@@ -120,3 +120,38 @@ def test_page_works_under_a_strict_content_security_policy(client, sign):
         assert inline not in page
     assert client.get("/static/style.css", buffered=True).status_code == 200
     assert client.get("/static/logo.svg", buffered=True).mimetype == "image/svg+xml"
+
+
+def test_members_entry_has_their_name_and_can_be_changed(app, visitor):
+    ada = visitor().sign_up("ada")
+    assert ada.send("/", message="My frist words").status_code == 303
+    assert ada.send("/entries/1/edit", message="").status_code == 422
+    assert ada.send("/entries/1/edit", message="My <b>first</b> words").status_code == 303
+    page = visitor().get("/").text
+    assert "My &lt;b&gt;first&lt;/b&gt; words" in page
+    assert "<strong>ada</strong>" in page
+    with app.app_context():
+        entry = db.session.query(Entry).one()
+        assert entry.updated_at > entry.created_at
+    assert ada.send("/entries/1/delete", page="/").status_code == 303
+    assert count_entries(app) == 0
+
+
+def test_guest_cannot_sign_as_a_member(app, visitor):
+    visitor().sign_up("ada")
+    visitor().send("/", author="ada", message="I am ada", account_id="1")
+    with app.app_context():
+        assert db.session.query(Entry).one().account_id is None
+    assert "member</span>" not in visitor().get("/").text
+
+
+def test_injection_is_text(app, sign):
+    assert sign("' OR '1'='1", "'); DROP TABLE entry; --").status_code == 303
+    with app.app_context():
+        entry = db.session.query(Entry).one()
+        assert (entry.author, entry.message) == ("' OR '1'='1", "'); DROP TABLE entry; --")
+
+
+def test_pages_of_an_account_are_kept_by_no_cache(client, visitor):
+    assert visitor().sign_up("ada").get("/").headers["Cache-Control"] == "private, no-store"
+    assert "Cache-Control" not in client.get("/").headers

@@ -4,9 +4,7 @@ import pytest
 from flask import Flask, jsonify, request
 from flask.testing import FlaskClient
 from guestbook import create_app
-from guestbook.models import db
-
-PROXIED = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "guestbook.example.com"}
+from shared import PROXIED, find_token
 
 
 def make_app() -> Flask:
@@ -14,9 +12,6 @@ def make_app() -> Flask:
     app.add_url_rule(
         "/seen", view_func=lambda: jsonify(url=request.url, address=request.remote_addr, root=request.script_root)
     )
-    with app.app_context():
-        db.create_all()
-        db.engine.dispose()
     return app
 
 
@@ -27,9 +22,10 @@ def client(production: pytest.MonkeyPatch) -> FlaskClient:
 
 def test_session_cookie_is_for_https_and_for_this_site_only(client):
     cookie = client.get("/", headers=PROXIED).headers["Set-Cookie"]
-    assert cookie.startswith("session=")
+    assert cookie.startswith("__Host-session=")
     for attribute in ("Secure", "HttpOnly", "SameSite=Lax", "Path=/"):
         assert f"; {attribute}" in cookie
+    assert "Domain" not in cookie
 
 
 def test_address_scheme_and_host_come_from_the_proxy(client):
@@ -47,6 +43,12 @@ def test_only_the_last_proxy_is_believed_and_no_prefix(client):
     assert (seen["address"], seen["root"]) == ("203.0.113.7", "")
 
 
+def test_two_proxies_are_believed_where_the_host_says_so(production):
+    production.setenv("PROXIES", "2")
+    seen = make_app().test_client().get("/seen", headers=PROXIED | {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"})
+    assert seen.json["address"] == "198.51.100.1"
+
+
 def test_development_believes_no_proxy(monkeypatch, tmp_path):
     monkeypatch.setenv("FLASK_CONFIG", "development")
     monkeypatch.setenv("SQLALCHEMY_DATABASE_URI", f"sqlite:///{tmp_path / 'guestbook.db'}")
@@ -62,7 +64,7 @@ def test_host_that_is_not_trusted_is_refused(production):
         assert refused.status_code == 400
 
 
-def test_form_is_taken_from_a_page_of_this_site_only(client, find_token):
+def test_form_is_taken_from_a_page_of_this_site_only(client):
     token = find_token(client.get("/", headers=PROXIED, base_url="https://guestbook.example.com"))
 
     def post(referrer: str) -> int:

@@ -15,11 +15,14 @@ from playbook import PROJECT, deploy, finish, hosts, leftovers, load_on, run, se
 testinfra_hosts = hosts("bookworm")
 NIGHT = pytest.mark.nightly
 
-MIGRATION = """
+#: The sample app's newest migration, and the one that the tests add to it.
+HEAD = max(path.name[:4] for path in (PROJECT / "sample_app/migrations/versions").glob("0*.py"))
+NEXT = f"{int(HEAD) + 1:04}"
+MIGRATION = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "{NEXT}", "{HEAD}", None, None
 
 
 def upgrade() -> None:
@@ -194,7 +197,7 @@ def test_migration_that_waits_for_a_lock_gives_up(host, visitor, tmp_path):
     """A reader that has forgotten to end its transaction: no table can be altered, and behind who tries all wait."""
     code = tmp_path / "guestbook"
     shutil.copytree(PROJECT / "sample_app", code, ignore=shutil.ignore_patterns("__pycache__", "instance"))
-    (code / "migrations/versions/0002_add_a_mood.py").write_text(MIGRATION)
+    (code / f"migrations/versions/{NEXT}_add_a_mood.py").write_text(MIGRATION)
     reader = "begin; lock table entry in access share mode; select pg_sleep(120)"
     host.run_expect(
         [0],
@@ -218,7 +221,7 @@ def test_migration_that_waits_for_a_lock_gives_up(host, visitor, tmp_path):
     assert report.lost == 0, report.text()
     # Two seconds, and what has piled up; not what the client's own machine stood still for.
     assert report.worst_ms - report.lag_ms < 8000, report.text()
-    assert sql(host, "select version_num from alembic_version") == "0001"
+    assert sql(host, "select version_num from alembic_version") == HEAD
 
 
 def test_good_release_after_the_bad_ones_serves(host, visitor):

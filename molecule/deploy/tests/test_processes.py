@@ -80,8 +80,8 @@ def copy(code, text=""):
     """The sample app with a worker, and with another text so that it is another release."""
     shutil.copytree(PROJECT / "sample_app", code, ignore=shutil.ignore_patterns("__pycache__", "instance"))
     (code / "worker.py").write_text(f"{WORKER}# {text}\n")
-    with (code / "Procfile").open("a") as file:
-        file.write("worker: python worker.py worker\n")
+    procfile = (code / "Procfile").read_text()
+    (code / "Procfile").write_text(re.sub("(?m)^worker:.*", "worker: python worker.py worker", procfile))
     return code
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from playbook import PROJECT, finish, leftovers, name_of, run, serving, slots, start, with_app
-from test_broken import MIGRATION, sql
+from test_broken import HEAD, MIGRATION, NEXT, sql
 
 # On one host: what differs between the two is shown by the deploys themselves, and this is some minutes long.
 testinfra_hosts = ["ansible://fh-deploy-bookworm"]
@@ -68,8 +68,8 @@ def first(host):
     """The usual release, which serves before and after."""
     before = serving(host, "guestbook").split()[1]
     yield Path(before).name
-    if sql(host, "select version_num from alembic_version") == "0002":
-        sql(host, "alter table entry drop column mood; update alembic_version set version_num = '0001'")
+    if sql(host, "select version_num from alembic_version") == NEXT:
+        sql(host, f"alter table entry drop column mood; update alembic_version set version_num = '{HEAD}'")
     if serving(host, "guestbook").split()[1] != before:
         status, output = run("deploy", host, app="guestbook")
         assert status == 0, output
@@ -80,7 +80,7 @@ def options(tmp_path_factory):
     """The app with one more migration, and with a secret."""
     code = tmp_path_factory.mktemp("migrated") / "guestbook"
     shutil.copytree(PROJECT / "sample_app", code, ignore=shutil.ignore_patterns("__pycache__", "instance"))
-    (code / "migrations/versions/0002_add_a_mood.py").write_text(MIGRATION)
+    (code / f"migrations/versions/{NEXT}_add_a_mood.py").write_text(MIGRATION)
     return with_app("guestbook", source={"path": str(code)}, secrets={"API_TOKEN": TOKEN})
 
 
@@ -244,7 +244,7 @@ def test_run_gives_the_command_the_live_release_and_tells_how_it_ended(host, sec
     )
     assert status != 0
     assert "failed with exit code 7: " in output
-    for text in (f"release {second}", f" {len(TOKEN)} ", "0002 (head)", " guestbook ", "Read-only file system"):
+    for text in (f"release {second}", f" {len(TOKEN)} ", f"{NEXT} (head)", " guestbook ", "Read-only file system"):
         assert text in output.partition("failed with exit code 7: ")[2], output
     assert f"/srv/guestbook/releases/{second}/" in output
     assert "an error" in output
@@ -252,7 +252,7 @@ def test_run_gives_the_command_the_live_release_and_tells_how_it_ended(host, sec
     for key in host.file("/etc/flaskhost/guestbook/secret_key").content_string.split():
         assert key not in output
     assert good_status == 0, good
-    assert "0002 (head)" in good
+    assert f"{NEXT} (head)" in good
 
 
 @pytest.mark.nightly
@@ -359,7 +359,7 @@ def keys(host, second):
 
 def test_rotation_logs_nobody_out_and_tells_no_key(host, visitor, keys, second):
     since, (old,) = int(time.time()), host.file(keys).content_string.split()
-    cookie = visitor.ask(SITE).cookies["session"]
+    cookie = visitor.ask(SITE).cookies["__Host-session"]
     assert is_signed(cookie, old)
     status, output = run("rotate_secret", host, "-vvv", app="guestbook")
     assert status == 0, output
@@ -369,13 +369,13 @@ def test_rotation_logs_nobody_out_and_tells_no_key(host, visitor, keys, second):
     assert new not in output
     assert told(host, keys, since) == 0
     # Who comes with the old session still has it; who comes without one gets it signed with the new key.
-    answer = visitor.ask(SITE, headers={"Cookie": f"session={cookie}"})
+    answer = visitor.ask(SITE, headers={"Cookie": f"__Host-session={cookie}"})
     assert answer.status == 200
-    assert session(answer.cookies.get("session", cookie)) == session(cookie)
-    stranger = visitor.ask(SITE, headers={"Cookie": ""}).cookies["session"]
+    assert session(answer.cookies.get("__Host-session", cookie)) == session(cookie)
+    stranger = visitor.ask(SITE, headers={"Cookie": ""}).cookies["__Host-session"]
     assert is_signed(stranger, new)
     # That is no matter of course: a session which none of the keys has signed is another one.
-    forged = visitor.ask(SITE, headers={"Cookie": f"session={cookie[:-4]}AAAA"}).cookies["session"]
+    forged = visitor.ask(SITE, headers={"Cookie": f"__Host-session={cookie[:-4]}AAAA"}).cookies["__Host-session"]
     assert session(forged) != session(cookie)
     assert Path(host.file("/srv/guestbook/current").linked_to).name == second
     assert leftovers(host, "guestbook") == []
@@ -388,7 +388,7 @@ def test_rollback_is_refused_where_the_release_does_not_know_the_schema(host, vi
     before = state(host)
     status, output = run("rollback", host, app="guestbook")
     assert status != 0, output
-    assert f"{first}: the database's schema is at revision 0002, which this release does not know" in output
+    assert f"{first}: the database's schema is at revision {NEXT}, which this release does not know" in output
     assert "-e force=true" in output
     assert state(host) == before
     status, output = run("rollback", host, app="guestbook", force=True)
@@ -396,5 +396,5 @@ def test_rollback_is_refused_where_the_release_does_not_know_the_schema(host, vi
     assert "Rolled back to it anyway (force)" in output
     assert Path(host.file("/srv/guestbook/current").linked_to).name == first
     assert visitor.ask(f"{SITE}readyz").status == 200
-    assert sql(host, "select version_num from alembic_version") == "0002", "the database is left as it is"
+    assert sql(host, "select version_num from alembic_version") == NEXT, "the database is left as it is"
     assert leftovers(host, "guestbook") == []

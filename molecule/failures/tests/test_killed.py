@@ -31,7 +31,7 @@ def keys(host):
 def test_rotation_that_is_killed_and_repeated_logs_nobody_out(host, visitor):
     """Killed when the new key signs and no process knows it yet."""
     old = keys(host)[0]
-    cookie = visitor.ask("https://guestbook.test/").cookies["session"]
+    cookie = visitor.ask("https://guestbook.test/").cookies["__Host-session"]
     killed = rotation()
     assert any("Release the app with the new key in use" in line for line in killed.stdout)
     os.killpg(killed.pid, signal.SIGKILL)
@@ -45,7 +45,7 @@ def test_rotation_that_is_killed_and_repeated_logs_nobody_out(host, visitor):
     assert keys(host) == [new, old]
     assert new not in output
     # A session from before the rotation is still accepted. If it were not, the app would give out a new one.
-    answer = visitor.ask("https://guestbook.test/", headers={"Cookie": f"session={cookie}"})
+    answer = visitor.ask("https://guestbook.test/", headers={"Cookie": f"__Host-session={cookie}"})
     assert answer.status == 200
-    assert answer.cookies.get("session", cookie).partition(".")[0] == cookie.partition(".")[0]
+    assert answer.cookies.get("__Host-session", cookie).partition(".")[0] == cookie.partition(".")[0]
     assert not host.file(f"{KEYS}.new").exists

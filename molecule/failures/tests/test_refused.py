@@ -15,6 +15,7 @@ GUESTBOOK = {
     "domains": ["guestbook.test"],
     "source": {"path": "sample_app"},
     "wsgi": "guestbook:create_app()",
+    "processes": {"worker": ""},
     "health": {"path": "/readyz"},
 }
 HELLO = {

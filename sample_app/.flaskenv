@@ -1,0 +1,1 @@
+FLASK_APP=guestbook:create_app()

@@ -1,0 +1,33 @@
+"""Computes the statistics with pandas. A program of its own, so that no worker keeps pandas' 80 MB: see stats.py."""
+
+import json
+import sys
+from typing import Any
+
+import pandas as pd
+
+DAYS = 30
+
+
+def compute(by_day: list[list[Any]], by_author: list[list[Any]], today: str) -> dict[str, Any]:
+    """Turn counts of the database into the rows of two tables.
+
+    Args:
+        by_day: the day, and its number of entries; days without one are missing.
+        by_author: the author, whether it is a member, the number of entries, and the day of the newest.
+        today: the last day to show.
+    """
+    window = pd.date_range(end=today, periods=DAYS)
+    days = pd.Series({pd.Timestamp(day): count for day, count in by_day}, dtype="int64").reindex(window, fill_value=0)
+    frame = pd.DataFrame({"count": days, "mean": days.rolling(7, min_periods=1).mean().round(1)})
+    authors = pd.DataFrame(by_author, columns=["author", "is_member", "count", "newest"])
+    authors["share"] = (authors["count"] / authors["count"].sum() * 100).round(1)
+    authors = authors.sort_values(["count", "author"], ascending=[False, True])
+    return {
+        "days": [[day.strftime("%Y-%m-%d"), int(row["count"]), float(row["mean"])] for day, row in frame.iterrows()],
+        "authors": authors[["author", "is_member", "count", "share", "newest"]].values.tolist(),
+    }
+
+
+if __name__ == "__main__":
+    json.dump(compute(**json.load(sys.stdin)), sys.stdout)
