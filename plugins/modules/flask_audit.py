@@ -135,6 +135,7 @@ def scan(host: inside.Host, params: dict[str, Any]) -> list[Scan]:
         "certificates": lambda: host.certificates(params["least_days"]),
         "updates": host.updates,
         "backup": host.backup,
+        "instances": host.instances,
     }
     if params["scanner"] not in scanners:
         raise inside.AuditError("There is no such scanner on the host.")

@@ -25,6 +25,8 @@ options:
       maintenance: {description: Folder of the maintenance page., type: path, required: true}
       host: {description: The app's canonical domain., type: str, required: true}
       health: {description: "path, status and body of the health check.", type: dict, required: true}
+      instances: {description: "The app's cache and queue: kind, engine, unit, user and socket.", type: list,
+                  elements: dict, default: []}
   freeze: {description: File of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
 
@@ -67,6 +69,7 @@ ARGUMENT_SPEC = {
             "maintenance": {"type": "path", "required": True},
             "host": {"type": "str", "required": True},
             "health": {"type": "dict", "required": True},
+            "instances": {"type": "list", "elements": "dict", "default": []},
         },
     },
     "freeze": {"type": "path", "default": "/etc/flaskhost/freeze.json"},

@@ -75,3 +75,16 @@ def site(host: Any, *arguments: str, **changes: Any) -> str:
     said = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stdout
     return said
+
+
+def play(playbook: str, host: Any, *, good: bool | None = True, **variables: Any) -> str:
+    """Run a playbook on one host, which has to succeed or to fail, or may do either; return what it printed."""
+    name = host.ansible.get_variables()["inventory_hostname"]
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", "--limit", f"{name},localhost",
+         "--extra-vars", json.dumps(variables)],
+        cwd=PROJECT, env={**os.environ, **PLAIN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert good is None or (done.returncode == 0) is good, done.stdout
+    return " ".join(done.stdout.split())

@@ -314,11 +314,20 @@ def test_status_tells_the_age_of_the_last_backup_and_drill(
     program = tmp_path / "flaskhost-backup"
     program.touch()
     found, notes = status.backup_status(lambda *_a, **_o: (0, answer(**changes), ""), program, NOW)
-    assert found == {**columns, "aside": []}
+    assert found == {**columns, "queues": {}, "aside": []}
+
     here = [backup.ONLY_HERE] if changes.get("enabled", True) and not changes.get("second", True) else []
     assert notes.all == [*changes.get("problems", []), *here]
     assert notes.problems == (changes.get("problems", []) if changes.get("enabled", True) else [])
     assert {"backup", "drill"} <= set(COLUMNS)
+
+
+def test_status_tells_the_age_of_the_last_backup_of_each_queue(tmp_path: Path) -> None:
+    program = tmp_path / "flaskhost-backup"
+    program.touch()
+    queues = {"shop": {"good": {"at": NOW - 7200}, "last": {"ok": True}}, "blog": {"good": {}, "last": {}}}
+    found, _notes = status.backup_status(lambda *_a, **_o: (0, answer(queues=queues), ""), program, NOW)
+    assert found["queues"] == {"shop": "2 h", "blog": ""}
 
 
 def test_a_host_without_the_program_or_with_a_broken_one_is_no_failure(tmp_path: Path) -> None:

@@ -462,7 +462,7 @@ class Locked(dict):
     """Options of which the secret ones cannot be read: the vault's password is missing."""
 
     def get(self, key: str, default: Any = None) -> Any:
-        if key not in ("domains", "health"):
+        if key not in ("domains", "health", "cache", "queue"):
             raise AssertionError(f"{key} was read")
         return super().get(key, default)
 
@@ -523,11 +523,11 @@ def test_the_table() -> None:
     assert (
         first.split()
         == (
-            f"web1 shop {LIVE} 1a2b3c4 v1.4.0 2026-11-18 11:06 ada@laptop blue 200 ok {OLD} 0 2h - "
+            f"web1 shop {LIVE} 1a2b3c4 v1.4.0 2026-11-18 11:06 ada@laptop blue 200 ok {OLD} 0 - - 2h - "
             "maintenance; process worker down"
         ).split()
     )
-    assert second.split() == ["a-longer-name", *["-"] * 12, "unreachable"]
+    assert second.split() == ["a-longer-name", *["-"] * 14, "unreachable"]
     assert head.split("  ")[0] == "host"
     # Whatever is in the rows, a column begins in the same place.
     for title in ("app", "live release", "slot", "cert days", "notes"):
@@ -546,7 +546,7 @@ def test_the_columns_of_the_issue_are_there() -> None:
     titles = list(status_request.COLUMNS.values())
     assert titles == (
         "host|app|live release|commit|version|since (UTC)|by|slot|health|previous healthy release|cert days|"
-        "backup|drill|notes"
+        "cache|queue|backup|drill|notes"
     ).split("|")
 
 
@@ -566,8 +566,8 @@ def test_the_playbook_goes_on_without_a_host(tmp_path: Path) -> None:
     lines = [line.split() for line in done.stdout.splitlines()]
     assert done.returncode != 0, "a host that is down is not well"
     assert "down: unreachable" in done.stdout
-    assert ["here", "no-such-app-here", *["-"] * 12] in lines, done.stdout
-    assert [line[:14] for line in lines if line[:2] == ["down", "-"]] == [["down", *["-"] * 12, "unreachable:"]]
+    assert ["here", "no-such-app-here", *["-"] * 14] in lines, done.stdout
+    assert [line[:16] for line in lines if line[:2] == ["down", "-"]] == [["down", *["-"] * 14, "unreachable:"]]
     assert [line[:2] for line in lines if line[-1:] == ["found."] and line[0] == "bare"] == [["bare", "-"]]
     found = json.loads((tmp_path / "status.json").read_text())
     assert not found["ok"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Finding, Scan, not_run, shorten
 
@@ -16,6 +18,18 @@ KINDS = (
     ("second_files", "The last copy of the files in the second repository", "medium"),
     ("drill", "The last good drill", "medium"),
 )
+
+
+def _judged(name: str, title: str, severity: str, state: Mapping[str, Any], now: float) -> Finding:
+    good, last = state["good"], state["last"]
+    detail = f"{(now - good['at']) / HOUR:.0f} hours ago." if good else "There has been none."
+    if last and not last["ok"]:
+        detail += f" The last run failed: {' '.join(last['problems'])}"
+    is_good = bool(good) and bool(last.get("ok"))
+    return Finding(
+        name, title, PASSED if is_good else FAILED, "info" if is_good else severity, shorten(detail),
+        "" if is_good else "On the host: sudo flaskhost-backup check",
+    )  # fmt: skip
 
 
 def parse(text: str, now: float) -> Scan:
@@ -36,21 +50,17 @@ def parse(text: str, now: float) -> Scan:
             findings = [Finding("off", "Backups are off", FAILED, "high", shorten(why))] if why else []
             return Scan("backup", TITLE, score_text="none", findings=findings)
         for kind, title, severity in KINDS:
-            if kind in ("database", "copy", "drill") and not found["database"]:
+            queues = found.get("queues") or {}
+            if kind in ("database", "copy") and not found["database"]:
+                continue
+            if kind == "drill" and not found["database"] and not queues:
                 continue
             if kind in ("copy", "second_files") and not found["second"]:
                 continue
-            good, last = found[f"{kind}_state"]["good"], found[f"{kind}_state"]["last"]
-            detail = f"{(now - good['at']) / HOUR:.0f} hours ago." if good else "There has been none."
-            if last and not last["ok"]:
-                detail += f" The last run failed: {' '.join(last['problems'])}"
-            is_good = bool(good) and bool(last.get("ok"))
-            findings.append(
-                Finding(
-                    kind, title, PASSED if is_good else FAILED, "info" if is_good else severity, shorten(detail),
-                    "" if is_good else "On the host: sudo flaskhost-backup check",
-                )
-            )  # fmt: skip
+            findings.append(_judged(kind, title, severity, found[f"{kind}_state"], now))
+        for app, state in sorted((found.get("queues") or {}).items()):
+            title = f"The last good backup of the queue of {app}"
+            findings.append(_judged(f"queue/{app}", title, "high", state, now))
         for number, problem in enumerate(found["problems"], 1):
             findings.append(Finding(f"late/{number}", "What is late or has failed", FAILED, "high", shorten(problem)))
         if not found["second"]:

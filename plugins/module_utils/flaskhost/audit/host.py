@@ -24,6 +24,7 @@ from ansible.module_utils.flaskhost.audit import (
     backup,
     certificates,
     exposure,
+    instances,
     listeners,
     lynis,
     openscap,
@@ -425,6 +426,10 @@ class Host:
         if not out.strip():
             return not_run("backup", backup.TITLE, errors)
         return backup.parse(out, time.time())
+
+    def instances(self) -> Scan:
+        """Check the apps' caches and queues."""
+        return instances.scan(lambda words: self.run(words, 120))
 
     def nginx(self) -> tuple[str, str]:
         """Read nginx's configuration as nginx would load it.

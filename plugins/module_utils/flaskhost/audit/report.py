@@ -33,6 +33,7 @@ ORDER = (
     "gixy",
     "listeners",
     "exposure",
+    "instances",
     "lynis",
     "openscap",
 )
@@ -45,6 +46,7 @@ TITLES = {
     "exposure": "systemd-analyze security",
     "certificates": "Certificates",
     "backup": "Last backup and drill",
+    "instances": "Caches and queues",
     "lynis": "Lynis",
     "openscap": "OpenSCAP",
     "ssh_audit": "ssh-audit",

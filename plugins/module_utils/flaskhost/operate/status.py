@@ -15,7 +15,7 @@ from ansible.module_utils.flaskhost.deploy import freeze, processes
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots, is_good, probe
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
-from ansible.module_utils.flaskhost.operate import run_page
+from ansible.module_utils.flaskhost.operate import instances, run_page
 
 # Absolute imports, here and in the modules around: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.programs.backup import ONLY_HERE
@@ -83,7 +83,8 @@ def read(
     Returns:
         A row for each app, in the same order, or a single row for the host: the keys of
         :data:`requests.status.COLUMNS` except ``host``, with ``since`` in seconds since 1970 (0 if unknown),
-        ``certificate`` in days (None if there is none), ``backup`` and ``drill`` as text, ``notes`` as a list;
+        ``certificate`` in days (None if there is none), ``cache``, ``queue``, ``backup`` and ``drill`` as text,
+        ``notes`` as a list;
         ``problems`` and ``host_problems``, the notes about the app and about the host that need attention;
         ``aside``, the data that restores have set aside on the host: ``name``, ``bytes``, ``at`` and ``remove``.
     """
@@ -91,16 +92,22 @@ def read(
     # In parallel, because each check of an app that does not respond takes the full time limit.
     with ThreadPoolExecutor(max_workers=max(1, min(16, len(apps)))) as pool:
         answers = list(pool.map(_health, apps))
+        looked = list(pool.map(lambda app: _instances(run, app, units_dir), apps))
     worries = _certificate_notes(run, certificates)
     kept, of_host = backup_status(run, backups, now)
+    queues = kept.pop("queues", {})
     of_host = firewall_notes(run, units_dir) + of_host
     if not apps:
         return [{"app": "", **kept, "notes": of_host.all, "problems": [], "host_problems": of_host.problems}]
     rows = []
-    for app, answer in zip(apps, answers, strict=True):
+    for app, answer, cells in zip(apps, answers, looked, strict=True):
         notes = _notes(run, app, answer, freeze_file=freeze_file, units_dir=units_dir, now=now)
         notes.complain(*worries.get(app["app"], []), *worries.get("", []))
+        notes.complain(*(found.problem for found in cells.values() if found.problem))
         row = _row(run, app, answer, units_dir, now)
+        row |= {kind: found.text for kind, found in cells.items()}
+        if row.get("queue") and queues.get(app["app"]):
+            row["queue"] += f", backup {queues[app['app']]}"
         found = {"notes": notes.all + of_host.all, "problems": notes.problems, "host_problems": of_host.problems}
         rows.append(row | kept | found)
     return rows
@@ -127,8 +134,8 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
         now: current time in seconds since 1970.
 
     Returns:
-        The columns ``backup`` and ``drill``, the age of the last good ones, and ``aside``, the data that restores have
-        set aside; and notes for the operator.
+        The columns ``backup`` and ``drill``, the age of the last good ones; ``queues``, the age of the last good backup
+        of each app's queue; and ``aside``, the data that restores have set aside; and notes for the operator.
     """
     notes = Notes()
     if not program.exists():
@@ -140,6 +147,7 @@ def backup_status(run: Run, program: Path, now: float) -> tuple[dict[str, Any], 
         columns: dict[str, Any] = {"backup": _age(answer[kind], now), "drill": _age(answer["drill_state"], now)}
         if not answer["enabled"]:
             columns = {"backup": "none", "drill": ""}
+        columns["queues"] = {name: _age(item, now) for name, item in (answer.get("queues") or {}).items()}
         columns["aside"] = list(answer.get("aside") or [])
         # A message about an unfinished restore ends with commands to type, so it is not shortened.
         whole = answer.get("unfinished", [])
@@ -163,6 +171,12 @@ def _age(state: Mapping[str, Any], now: float) -> str:
     hours = max(0.0, now - float(good["at"])) / 3600
     age = f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
     return age if last.get("ok") else f"{age}, then failed"
+
+
+def _instances(run: Run, app: Mapping[str, Any], units_dir: Path) -> dict[str, instances.Found]:
+    """Ask the cache and the queue of an app, if they are on this host. Return what they say by their kinds."""
+    here = [instance for instance in app.get("instances") or [] if (units_dir / instance["unit"]).exists()]
+    return {instance["kind"]: instances.look(run, instance) for instance in here}
 
 
 def _slots(run: Run, app: Mapping[str, Any]) -> Slots:

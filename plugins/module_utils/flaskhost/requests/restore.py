@@ -22,6 +22,8 @@ VARIABLES = (
     "confirm",
     "force",
 )
+#: What can be restored. ``files`` are the app's data folder and its queue, and ``both`` adds its database.
+WHAT = ("database", "files", "data", "queue", "both")
 _LABEL = re.compile(r"\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?")
 _RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
 
@@ -57,8 +59,8 @@ def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str
     return {
         "problem": "",
         "database": _database(values, flags, time) if what in ("database", "both") else [],
-        "database_hosts": [] if what == "files" else [values["confirm"]] if whole else list(hosts),
-        "files": _files(values) if what in ("files", "both") else [],
+        "database_hosts": [] if what in ("files", "data", "queue") else [values["confirm"]] if whole else list(hosts),
+        "files": _files(values, what) if what != "database" else [],
         "apps": [] if flags["beside"] else [values["app"]] if values["app"] else names,
         "release": values["release"],
         "release_app": (values["app"] or names[0]) if values["release"] else "",
@@ -82,8 +84,8 @@ def _problems(
     known = ", ".join(names) or "none"
     if app and app not in names:
         yield f"app: there is no app {app!r} in flask_apps. Available: {known}."
-    if what not in ("database", "files", "both"):
-        yield f"what: {what!r} is not one of database, files, both."
+    if what not in WHAT:
+        yield f"what: {what!r} is not one of {', '.join(WHAT)}."
     if what != "database" and not app:
         yield f"app: files are restored for one app. Name it: -e app=NAME. Available: {known}."
     if what != "database" and (flags["beside"] or values["release"] or values["label"]):
@@ -102,12 +104,13 @@ def _problems(
 
 
 def _unconfirmed(values: dict[str, str], what: str, hosts: Sequence[str], *, beside: bool) -> Iterator[str]:
-    if what != "files" and not hosts:
+    files_only = what in ("files", "data", "queue")
+    if not files_only and not hosts:
         yield "hosts: this run has no host of the group db. Add one to the inventory, or to --limit."
     elif not beside and values["confirm"] not in ([values["app"]] if values["app"] else hosts):
         wanted = values["app"] or hosts[0]
         cluster = f"the whole PostgreSQL cluster of {wanted}, with every database"
-        data = f"the data of {wanted}{'' if what == 'files' else ' on ' + ', '.join(hosts)}"
+        data = f"the data of {wanted}{'' if files_only else ' on ' + ', '.join(hosts)}"
         yield (
             f"confirm: this replaces {data if values['app'] else cluster}. The current data is kept, and "
             f"nothing is deleted. To confirm: -e confirm={wanted}. To look at the data first: -e beside=true"
@@ -142,7 +145,8 @@ def _database(values: dict[str, str], flags: dict[str, bool], time: str) -> list
     return [*found, f"--confirm={values['confirm']}"]
 
 
-def _files(values: dict[str, str]) -> list[str]:
+def _files(values: dict[str, str], what: str) -> list[str]:
     found = ["restore-files", f"--app={values['app']}", *_source(values)]
+    found += [f"--part={what}"] if what in ("data", "queue") else []
     found += [f"--to={values['to']}"] if values["to"] else []
     return [*found, f"--confirm={values['confirm']}"]

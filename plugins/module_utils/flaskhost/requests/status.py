@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ..apps import instances
 from ..apps.record import app_record
 from ..deploy.freeze import utc
 from ..operate.status import clip
@@ -23,6 +24,8 @@ COLUMNS = {
     "health": "health",
     "previous": "previous healthy release",
     "certificate": "cert days",
+    "cache": "cache",
+    "queue": "queue",
     "backup": "backup",
     "drill": "drill",
     "notes": "notes",
@@ -42,7 +45,7 @@ def apps_to_ask(apps: Any, app: str = "") -> list[dict[str, Any]]:
 
     Returns:
         For each app ``app``, ``root``, ``unit``, ``socket_dir``, ``live_socket``, ``certificate``, ``maintenance``,
-        ``host`` and ``health``.
+        ``host``, ``health`` and ``instances``.
     """
     names = sorted(str(name) for name in apps) if isinstance(apps, Mapping) else []
     return [_to_ask(name, apps[name]) for name in names if app in ("", name)]
@@ -59,7 +62,16 @@ def _to_ask(name: str, app: Any) -> dict[str, Any]:
         **{key: record[key] for key in fields},
         "host": record["canonical_domain"],
         "health": health,
+        "instances": _instances(name, app),
     }
+
+
+def _instances(name: str, app: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the app's cache and queue, as far as its options are valid."""
+    kinds = [kind for kind in instances.KINDS if app.get(kind) in instances.ENGINES[kind]]
+    fields = ("kind", "engine", "unit", "user", "socket")
+    found = (instances.instance(name, kind, app[kind]) for kind in kinds)
+    return [{field: item[field] for field in fields} for item in found]
 
 
 def rows(results: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:

@@ -109,7 +109,11 @@ def _ask(config: Config) -> list[tuple[str, int, bool]]:
 def _folders(config: Config) -> Iterator[Aside]:
     # /etc/flaskhost is among the paths already, in most configurations.
     places = list(dict.fromkeys([Path("/etc/flaskhost"), *config.paths]))
-    places += [config.database_repository, *(app.data for app in config.apps)]
+    places += [
+        config.database_repository,
+        *(app.data for app in config.apps),
+        *(queue.state for queue in config.queues),
+    ]
     if config.cluster:
         places.append(config.cluster.data)
     for place in places:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from flaskhost_backup import counts, restic
+from flaskhost_backup import counts, queues, restic
 from flaskhost_backup.cluster import Server, human
 from flaskhost_backup.config import BackupError, Config, need_enabled
 from flaskhost_backup.pgbackrest import Info, PgBackRest
@@ -15,24 +17,27 @@ from flaskhost_backup.timelines import of_cluster, remember
 
 
 def backup(config: Config, kind: str, now: float) -> Result:
-    """Back up the cluster and the files, and copy both to the second repository.
+    """Back up the cluster, the files and the queues, and copy all to the second repository.
 
     A part that fails does not stop the others.
 
     Args:
         config: the configuration.
-        kind: full, diff, or files for only the files.
+        kind: full, diff, or files for only the files and the queues.
         now: seconds since 1970.
     """
     need_enabled(config)
     result, state = Result(changed=True), State(config.state)
     if config.cluster and kind != "files":
         do_part(result, state, "database", now, lambda: _database(config, kind, now))
-    do_part(result, state, "files", now, lambda: _files(config, restic.local(config), prune=kind != "diff"))
-    if config.second:
-        if config.cluster and kind != "files":
-            do_part(result, state, "copy", now, lambda: copy_database(config, reached(config), prune=True))
-        do_part(result, state, "second_files", now, lambda: _files(config, reached(config), prune=kind != "diff"))
+    prune = kind != "diff"
+    with queues.copied(config, result, now) as copies:
+        do_part(result, state, "files", now, lambda: _files(config, restic.local(config), copies, prune=prune))
+        queues.note(config, result, state)
+        if config.second:
+            if config.cluster and kind != "files":
+                do_part(result, state, "copy", now, lambda: copy_database(config, reached(config), prune=True))
+            do_part(result, state, "second_files", now, lambda: _files(config, reached(config), copies, prune=prune))
     return result
 
 
@@ -77,9 +82,11 @@ def _forget_records(config: Config, info: Info) -> None:
             path.unlink(missing_ok=True)
 
 
-def _files(config: Config, repository: restic.Restic, *, prune: bool) -> tuple[str, dict[str, Any]]:
-    """Back up the apps' data folders and ``backup.paths`` to a repository."""
-    paths = [*(app.data for app in config.apps), *config.paths]
+def _files(
+    config: Config, repository: restic.Restic, copies: Sequence[Path], *, prune: bool
+) -> tuple[str, dict[str, Any]]:
+    """Back up the apps' data folders, the copies of their queues, and ``backup.paths`` to a repository."""
+    paths = [*(app.data for app in config.apps), *copies, *config.paths]
     taken = repository.backup([restic.FILES], paths, [*config.exclude, str(config.secrets)])
     repository.forget(restic.FILES, config.keep_days, prune=prune)
     line = f"{repository.where}: {taken.files} files, {human(taken.size)}, {human(taken.added)} new."

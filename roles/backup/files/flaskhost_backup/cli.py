@@ -110,9 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, parents=[common], allow_abbrev=False)
 
-    add("full", "back up the whole database and the files")
+    add("full", "back up the whole database the files and the queues")
     add("diff", "back up the database's changes since the last full backup, and the files")
-    add("files", "back up only the files")
+    add("files", "back up only the files and the queues")
     add("copy", "copy the database's new backups and WAL to the second repository")
     add("check", "report late or failed backups, and check WAL archiving")
     add("list", "list what can be restored")
@@ -168,7 +168,7 @@ def _add_restores(add: Callable[..., argparse.ArgumentParser]) -> None:
     taken.add_argument(
         "--confirm", default="", metavar="NAME", help="name of the database, to confirm that it is replaced"
     )
-    files = add("restore-files", "restore an app's data folder, or one of backup.paths")
+    files = add("restore-files", "restore an app's data folder and queue, or one of backup.paths")
     which = files.add_mutually_exclusive_group(required=True)
     which.add_argument("--app", default="", help="the app, or flaskhost for /etc/flaskhost")
     which.add_argument("--path", default="", help="folder or file, one of backup.paths")
@@ -180,6 +180,12 @@ def _add_restores(add: Callable[..., argparse.ArgumentParser]) -> None:
     )
     files.add_argument(
         "--folder", type=Path, default=None, help="restore into this empty folder, and leave the live files unchanged"
+    )
+    files.add_argument(
+        "--part",
+        choices=restore_files.PARTS,
+        default="all",
+        help="for an app: only its data folder, or only its queue (default: both)",
     )
     for parser in (whole, files):
         parser.add_argument("--from", dest="source", choices=["local", "second"], default="local", help="from where")
@@ -283,11 +289,12 @@ def _restore(options: argparse.Namespace, settings: Config, now: float) -> Resul
         name = options.app or str(Path("/", options.path))
         if not options.folder:
             _confirmed(options.confirm, name, f"the files of {name}" if options.app else name)
+        where, host, part = options.source, options.host, options.part
         if options.check:
-            return restore_files.check(settings, name, when=when, where=options.source, host=options.host)
+            return restore_files.check(settings, name, when=when, where=where, host=host, part=part)
         return restore_files.files(
-            settings, name, when=when, where=options.source, host=options.host, folder=options.folder, now=now,
-            command=_again(options),
+            settings, name, when=when, where=where, host=host, folder=options.folder, now=now,
+            command=_again(options), part=part,
         )  # fmt: skip
 
     def target(found: sources.Source) -> targets.Target:
@@ -321,6 +328,8 @@ def _again(options: argparse.Namespace) -> str:
     for name, option in named.items():
         if getattr(options, name, ""):
             words += [f"--{option}", getattr(options, name)]
+    if getattr(options, "part", "all") != "all":
+        words += ["--part", options.part]
     if options.source != "local":
         words += ["--from", options.source]
     words += [f"--{flag.replace('_', '-')}" for flag in ("no_start", "accept_gap") if getattr(options, flag, False)]

@@ -89,6 +89,27 @@ class App:
 
 
 @dataclass(frozen=True)
+class Queue:
+    """The queue of an app: an instance of Redis with its data on the disk.
+
+    Attributes:
+        app: the app's name.
+        unit: its systemd unit.
+        user: its system user.
+        state: the folder of its data, which this user can write.
+        socket: its socket.
+        memory_mb: the memory limit of the instance.
+    """
+
+    app: str
+    unit: str
+    user: str
+    state: Path
+    socket: Path
+    memory_mb: int
+
+
+@dataclass(frozen=True)
 class Config:
     """The settings and the paths.
 
@@ -96,6 +117,7 @@ class Config:
         host: the host's name in the inventory.
         cluster: its PostgreSQL cluster; None without PostgreSQL.
         apps: the apps whose data is on this host.
+        queues: their queues.
         paths: additional files and folders to back up, including /etc/flaskhost.
         exclude: patterns of files to leave out.
         repository: the folder of the local repositories: postgres, files and records.
@@ -119,6 +141,7 @@ class Config:
     host: str
     cluster: Cluster | None = None
     apps: tuple[App, ...] = ()
+    queues: tuple[Queue, ...] = ()
     paths: tuple[Path, ...] = ()
     exclude: tuple[str, ...] = ()
     repository: Path = Path("/var/backups/flaskhost")
@@ -164,6 +187,10 @@ class Config:
         names = ", ".join(app.name for app in self.apps) or "none"
         raise BackupError(f"App {name!r} does not exist on this host.", f"Available: {names}.")
 
+    def queue(self, app: str) -> Queue | None:
+        """Return the queue of an app; None if it has none."""
+        return next((queue for queue in self.queues if queue.app == app), None)
+
     def need_cluster(self) -> Cluster:
         """Return the cluster.
 
@@ -201,6 +228,7 @@ def parse(text: str) -> Config:
         else:
             values["cluster"] = None
         values["apps"] = tuple(_app(item) for item in values.get("apps", []))
+        values["queues"] = tuple(_queue(item) for item in values.get("queues", []))
         values["paths"] = tuple(Path(item) for item in values.get("paths", []))
         for name in ("exclude", "second_options", "hook"):
             values[name] = tuple(values.get(name, ()))
@@ -247,3 +275,7 @@ def _app(item: dict[str, Any]) -> App:
     lock = Path(item["lock"]) if item.get("lock") else None
     protected = {name: str(item[name]) for name in ("protected_folder", "web_user") if name in item}
     return App(item["name"], Path(item["data"]), tuple(item.get("units", ())), lock, **protected)
+
+
+def _queue(item: dict[str, Any]) -> Queue:
+    return Queue(**{**item, "state": Path(item["state"]), "socket": Path(item["socket"])})

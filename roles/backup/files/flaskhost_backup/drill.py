@@ -1,4 +1,7 @@
-"""The drill, a scheduled restore test: restore the newest backup into a scratch cluster, start it, and check it."""
+"""The drill, a scheduled restore test: restore the newest backup into a scratch cluster, start it, and check it.
+
+The files are verified, and each queue is restored, loaded and counted.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ from typing import Any
 
 from ansible.module_utils.flaskhost.host.failures import system_error
 
-from flaskhost_backup import counts, restic, tools
+from flaskhost_backup import counts, queue_check, queues, restic, tools
 from flaskhost_backup.cluster import DRILL_PORT, Scratch, Server, human
-from flaskhost_backup.config import BackupError, Config, need_enabled
+from flaskhost_backup.config import BackupError, Config, Queue, need_enabled
 from flaskhost_backup.explain import explain
+from flaskhost_backup.paths import remove
 from flaskhost_backup.pgbackrest import Backup, PgBackRest, gaps
 from flaskhost_backup.restore_beside import into_scratch, place, scratch_arguments
 from flaskhost_backup.result import Result
@@ -263,11 +267,42 @@ def _checksums(scratch: Scratch, result: Result) -> None:
 def _files(config: Config, where: str, result: Result, entry: dict[str, Any]) -> None:
     """Compare the files' repository with its checksums: all of a local one, a part of a remote one."""
     repository = restic.local(config) if where == "local" else restic.second(config)
-    if not repository.snapshots(restic.FILES, [config.host]):
+    snapshots = repository.snapshots(restic.FILES, [config.host])
+    if not snapshots:
         result.problems.append(
             f"{repository.where} contains no files yet. Create a backup: sudo flaskhost-backup files"
         )
         return
+    # Before the check of the whole repository, which ends the drill if it finds damage.
+    for queue in config.queues:
+        _queue(config, queue, repository, snapshots[-1], result)
     repository.check("" if where == "local" else "5%")
     entry["files"] = True
     result.lines.append(f"{repository.where} is intact.")
+
+
+def _queue(config: Config, queue: Queue, repository: restic.Restic, snapshot: restic.Snapshot, result: Result) -> None:
+    """Restore a queue, load it, and count its keys."""
+    copy, scratch = queues.folder(config, queue.app), config.state / "drill-queue"
+    if str(copy) not in snapshot.paths:
+        result.problems.append(
+            f"The newest backup of the files does not contain the queue of {queue.app}. See why: sudo flaskhost-backup "
+            "files"
+        )
+        return
+    remove(scratch)
+    scratch.mkdir(mode=0o700)
+    restored = scratch / copy.relative_to("/")
+    try:
+        repository.restore(snapshot.id, scratch, [str(copy)])
+        wanted = queues.recorded(restored)
+        differences = queues.differences(queue.app, wanted, queue_check.load(config, queue, restored, whole=True).keys)
+    except BackupError as error:
+        result.problems.append(str(error))
+        return
+    finally:
+        remove(scratch)
+    result.problems += differences
+    if not differences:
+        total = sum(keys.all for keys in wanted.values())
+        result.lines.append(f"The queue of {queue.app} was loaded: the same {total} keys.")

@@ -1,7 +1,7 @@
-"""pgBackRest's processes that outlive a run that was killed.
+"""Processes and copies that outlive a run that was killed.
 
-Its main process ends with the run, but its workers first finish their file, or wait forever for more work. A repeated
-backup would take over the killed one's folder while they still write into it.
+pgBackRest's main process ends with the run, but its workers first finish their file, or wait forever for more work. A
+repeated backup would take over the killed one's folder while they still write into it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from flaskhost_backup import tools
+from flaskhost_backup import queue_check, queues, tools
 from flaskhost_backup.config import BackupError, Config
 
 #: pgBackRest's commands that write and that only this program calls.
@@ -31,6 +31,8 @@ def end_left(config: Config, pause: Callable[[float], None] = time.sleep) -> Non
     Raises:
         BackupError: a process does not end.
     """
+    queue_check.end(config)
+    queues.forget_copies(config)
     waited = 0.0
     while left := _left(config):
         if waited > SECONDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flaskhost_backup import restic
+from flaskhost_backup import queues, restic
 from flaskhost_backup.cluster import control_data
 from flaskhost_backup.config import BackupError, Config
 from flaskhost_backup.pgbackrest import PgBackRest
@@ -33,6 +33,12 @@ def prepare(config: Config, *, dry: bool, now: float) -> Result:
         if not dry:
             # Until the first backup, its age counts from this time.
             write_json(config.state / "since.json", {"at": now})
+    for queue in config.queues:
+        since = config.state / f"since-{queues.kind(queue.app)}.json"
+        if not read_json(since):
+            result.changed = True
+            if not dry:
+                write_json(since, {"at": now})
     if config.cluster:
         _prepare_cluster(config, result, dry=dry)
     local = restic.local(config)

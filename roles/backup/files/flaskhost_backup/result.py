@@ -44,6 +44,11 @@ def do_part(result: Result, state: State, kind: str, now: float, do: Callable[[]
         now: seconds since 1970.
         do: runs the part; returns a line and an entry.
     """
+    state.note(kind, run_part(result, kind, now, do))
+
+
+def run_part(result: Result, kind: str, now: float, do: Callable[[], tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Run one part of a backup without recording it. Takes the arguments of :func:`do_part`, and returns the entry."""
     began = time.monotonic()
     problems: list[str] = []
     line = ""
@@ -56,6 +61,6 @@ def do_part(result: Result, state: State, kind: str, now: float, do: Callable[[]
     except OSError as error:
         problems.append(f"A file or connection failed: {system_error(error)}.")
     entry |= {"at": now, "ok": not problems, "seconds": round(time.monotonic() - began, 1), "problems": problems}
-    state.note(kind, entry)
     result.data[kind] = entry
     result.problems += problems
+    return entry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flaskhost_backup import aside
+from flaskhost_backup import aside, queues
 from flaskhost_backup.config import OFF, Config
 from flaskhost_backup.progress import unfinished
 from flaskhost_backup.result import Result
@@ -19,6 +19,7 @@ def status(config: Config, now: float) -> Result:
     result = Result(data={"enabled": config.enabled, "database": bool(config.cluster), "second": bool(config.second)})
     for kind in ("database", "files", "copy", "second_files", "drill", "restore"):
         result.data[kind + "_state"] = state.read(kind)
+    result.data["queues"] = {queue.app: state.read(queues.kind(queue.app)) for queue in config.queues}
     result.data["unfinished"] = unfinished(config)
     found = aside.find(config)
     result.data["aside"] = found.as_data()
@@ -37,6 +38,10 @@ def late(config: Config, now: float) -> list[str]:
     wanted = [("files", "backup of the files", config.alert_hours * HOUR, "files")]
     if config.cluster:
         wanted.insert(0, ("database", "backup of the database", config.alert_hours * HOUR, "full"))
+    wanted += [
+        (queues.kind(queue.app), f"backup of the queue of {queue.app}", config.alert_hours * HOUR, "files")
+        for queue in config.queues
+    ]
     if config.second:
         wanted.append(
             ("second_files", "copy of the files in the second repository", config.alert_hours * HOUR, "files")
@@ -45,11 +50,12 @@ def late(config: Config, now: float) -> list[str]:
             # Three failures in a row are not a coincidence.
             limit = max(3 * config.copy_minutes * 60, 1800)
             wanted.append(("copy", "copy of the database in the second repository", limit, "copy"))
-    if config.cluster:
+    if config.cluster or config.queues:
         wanted.append(("drill", "good drill", config.drill_days * DAY, "drill"))
     for kind, what, limit, verb in wanted:
         last, good = state.read(kind)["last"], state.read(kind)["good"]
-        began = float(read_json(config.state / "since.json").get("at") or now)
+        since = f"since-{kind}.json" if kind.startswith("queue-") else "since.json"
+        began = float(read_json(config.state / since).get("at") or now)
         age = now - float(good.get("at") or began)
         reason = (
             f" The last run reported: {last['problems'][0]}"
@@ -61,7 +67,7 @@ def late(config: Config, now: float) -> list[str]:
             found.append(
                 f"The last {what} {when}.{reason or f' Make one: sudo systemctl start flaskhost-backup@{verb}'}"
             )
-        elif reason and kind in ("drill", "database"):
+        elif reason and kind.startswith(("drill", "database", "queue-")):
             found.append(f"The last {what.removeprefix('good ')} failed.{reason}")
     return found
 
