@@ -27,6 +27,7 @@ from ansible.module_utils.flaskhost.programs.installed import program_texts
 from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
+from ansible.module_utils.flaskhost.settings.layout import describe_hosts, web_hosts
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
 
 #: The same result as yaml.SafeLoader, ten times as fast. It needs libyaml, which PyYAML's own packages contain.
@@ -138,6 +139,16 @@ def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str
     return peer_networks(hosts, host, variables)
 
 
+def flask_web_hosts(groups: Any, trusted_proxies: Any = ()) -> list[str]:
+    """Return the hosts whose nginx serves visitors; see :func:`settings.layout.web_hosts`."""
+    return web_hosts(groups, trusted_proxies)
+
+
+def flask_described_hosts(groups: Any, variables: Any) -> list[dict[str, Any]]:
+    """Return what preflight checks about all hosts together; see :func:`settings.layout.describe_hosts`."""
+    return describe_hosts(groups, variables)
+
+
 def flask_hosts_with_repository(hosts: list[str], host: str, variables: Any) -> list[str]:
     """Return the other hosts with the same second repository; see :func:`preflight.hosts_with_repository`."""
     return preflight.hosts_with_repository(hosts, host, variables)
@@ -152,6 +163,7 @@ def flask_app_problems(
     *,
     runs_apps: bool = True,
     same_repository: list[str] | None = None,
+    hosts: Any = (),
     options: Any = (),
     option_names: list[str] | None = None,
     attempts: Any = (),
@@ -167,6 +179,7 @@ def flask_app_problems(
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         runs_apps: whether the apps run on the host.
         same_repository: the other hosts whose backups would go to the same second repository.
+        hosts: all hosts, as returned by :func:`flask_described_hosts`.
         options: the values of the role options that the site sets directly, also evaluated when they are read.
         option_names: their names in the same order.
         attempts: the results of the action ``preflight_attempt``; the last one can contain the host's answers.
@@ -182,6 +195,7 @@ def flask_app_problems(
         database=database,
         runs_apps=runs_apps,
         same_repository=same_repository or [],
+        hosts=hosts,
         options={name: preflight.read_item(options, index) for index, name in enumerate(option_names or [])},
         specs=_role_options(),
         answers=next((item["answers"] for item in attempts if isinstance(item, dict) and item.get("answers")), {}),
@@ -404,6 +418,7 @@ class FilterModule:
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
             "flask_constant": flask_constant,
+            "flask_described_hosts": flask_described_hosts,
             "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
             "flask_host_questions": flask_host_questions,
@@ -420,5 +435,6 @@ class FilterModule:
             "flask_status_table": flask_status_table,
             "flask_setup_problem": flask_setup_problem,
             "flask_verb_problem": flask_verb_problem,
+            "flask_web_hosts": flask_web_hosts,
             "host_program": host_program,
         }

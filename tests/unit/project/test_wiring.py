@@ -474,6 +474,21 @@ def test_preflight_asks_web_hosts_alone_what_they_can(variables: dict[str, Any])
     assert set(without["preflight_settings_variables"]) == set(preflight_settings.SETTINGS), "nothing goes unchecked"
 
 
+def test_app_hosts_behind_a_load_balancer_of_the_sites_own_serve_visitors(variables: dict[str, Any]) -> None:
+    hosts = {"demo": {"private_address": "10.0.0.1"}, "app2": {"private_address": "10.0.0.2"}}
+    fleet: dict[str, Any] = {"groups": {"all": list(hosts), "app": list(hosts), "web": []}, "hostvars": hosts}
+    assert handed(variables, "firewall", **fleet)["firewall_public_ports"] == []
+    fleet["trusted_proxies"] = ["203.0.113.0/24"]
+    assert handed(variables, "firewall", **fleet)["firewall_public_ports"] == [80, 443]
+    assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2"]
+    assert handed(variables, "preflight", **fleet)["preflight_web"] is True
+    assert handed(variables, "fail2ban", **fleet)["fail2ban_access_logs"] == ["/var/log/nginx/access.log"]
+    assert [(item["name"], item["groups"]) for item in handed(variables, "preflight", **fleet)["preflight_hosts"]] == [
+        ("demo", ["app"]),
+        ("app2", ["app"]),
+    ]
+
+
 def test_what_an_app_says_arrives(variables: dict[str, Any]) -> None:
     """One example of each kind: copied, computed, renamed, turned into text."""
     apps = {"full": FULL}
@@ -624,7 +639,8 @@ def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dic
 def test_preflight_knows_where_an_app_has_no_postgresql(
     groups: dict[str, list[str]], wanted: bool, variables: dict[str, Any]
 ) -> None:
-    assert handed(variables, "preflight", groups={"all": ["demo"], **groups})["preflight_database"] is wanted
+    fleet: dict[str, Any] = {"groups": {"all": ["demo"], **groups}, "hostvars": {"demo": {}, "db1": {}}}
+    assert handed(variables, "preflight", **fleet)["preflight_database"] is wanted
 
 
 def test_postgresql_is_there_for_the_hosts_that_have_none(variables: dict[str, Any]) -> None:

@@ -1,0 +1,71 @@
+"""Check that the hosts of the inventory can work together: the groups, and the addresses that the hosts need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .report import Report, get
+
+EXAMPLE_WEB = "web: {children: {app: }}, so that each app host serves visitors; or, behind your own load balancer,\n"
+EXAMPLE_WEB += "trusted_proxies: [10.0.0.0/24], with the network of the load balancer"
+EXAMPLE_SAME = "the same hosts in both groups, web: {children: {server: }} and app: {children: {server: }}"
+EXAMPLE_ONE_DATABASE = "db: {hosts: {db1: }}, with one host"
+EXAMPLE_ADDRESS = "private_address: 10.0.0.5, in the host's lines of hosts.yml"
+
+
+def check_layout(report: Report, hosts: Any, settings: Any) -> None:
+    """Check all hosts together.
+
+    Args:
+        report: collects the problems.
+        hosts: the result of :func:`settings.layout.describe_hosts`.
+        settings: the site's settings.
+    """
+    web, app, db = ([host["name"] for host in hosts if group in host["groups"]] for group in ("web", "app", "db"))
+    _check_web(report, web, app, bool(get(settings, list, "trusted_proxies")))
+    _check_databases(report, app, db)
+    remote = [name for name in app if name not in db] if db else []
+    # The hosts that connect to each other: app hosts without PostgreSQL, and the database hosts.
+    needed = {*remote, *(db if remote else [])}
+    _check_addresses(report, [host for host in hosts if host["name"] in needed])
+
+
+def _check_web(report: Report, web: list[str], app: list[str], behind_own_balancer: bool) -> None:
+    if app and not web and not behind_own_balancer:
+        problem = f"No host is in the group web, so visitors cannot reach the apps on {', '.join(app)}."
+        report.add("no_web_host", ("groups", "web"), problem, EXAMPLE_WEB)
+    elif web and not app:
+        problem = f"No host is in the group app, so {', '.join(web)} would have no app to serve."
+        report.add("no_app_host", ("groups", "app"), problem, "app: {children: {server: }}")
+    elif web:
+        if alone := [name for name in web if name not in app]:
+            problem = f"{', '.join(alone)} would serve no app: a web host forwards requests only to apps of its own."
+            report.add("web_without_app", ("groups", "app"), problem, EXAMPLE_SAME)
+        if hidden := [name for name in app if name not in web]:
+            problem = f"Visitors cannot reach the apps on {', '.join(hidden)}: no web host forwards requests to them."
+            report.add("app_without_web", ("groups", "web"), problem, EXAMPLE_SAME)
+
+
+def _check_databases(report: Report, app: list[str], db: list[str]) -> None:
+    # If each host has its own apps and its own database, they are separate servers of one inventory.
+    if len(db) > 1 and set(db) != set(app):
+        problem = (
+            f"{', '.join(db)} would be separate database servers, and nothing copies data between them. "
+            "Flaskhost does not replicate databases."
+        )
+        report.add("several_databases", ("groups", "db"), problem, EXAMPLE_ONE_DATABASE)
+
+
+def _check_addresses(report: Report, hosts: list[dict[str, Any]]) -> None:
+    seen: dict[str, str] = {}
+    for host in hosts:
+        name, address = host["name"], host["address"]
+        place = ("hosts", name, "private_address")
+        if not address:
+            problem = f"Other hosts connect to {name} or accept connections from it, but its IP address is unknown."
+            report.add("no_private_address", place, problem, EXAMPLE_ADDRESS)
+        elif first := seen.get(address):
+            problem = f"{name} has the same address as {first}, {address}."
+            report.add("shared_address", place, problem, EXAMPLE_ADDRESS)
+        else:
+            seen[address] = name
