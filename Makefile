@@ -7,7 +7,7 @@ MACHINE ?= vm strict
 # Two at a time, the longest first. NIGHTLY runs them in full, and the others.
 SCENARIO ?= deploy acme default tenants failures
 # What make test leaves out, part by part: .github/workflows/nightly.yml runs each on a machine of its own.
-NIGHTLY ?= deploy acme tenants failures faults gallery caches servers roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
+NIGHTLY ?= deploy acme tenants failures faults gallery caches servers cluster roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
@@ -23,7 +23,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule acme deploy failures faults gallery caches roles servers tenants hardening database vm mutants test nightly bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test molecule acme deploy failures faults gallery caches cluster roles servers tenants hardening database vm mutants test nightly bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,7 +85,7 @@ molecule: venv ## the Molecule scenarios (SCENARIO=default for one)
 	@$(PYTHON) scripts/scenarios.py $(SCENARIO)
 
 # All tests of a scenario, also those that make test leaves out, on both of Debian's releases.
-acme deploy failures faults gallery caches roles servers tenants: export FLASKHOST_NIGHTLY := 1
+acme deploy failures faults gallery caches cluster roles servers tenants: export FLASKHOST_NIGHTLY := 1
 acme: venv ## the whole scenario acme: certificates
 deploy: venv ## the whole scenario deploy, with ten kills of each kind
 failures: venv ## the whole scenario failures: killed runs and refused input
@@ -94,7 +94,8 @@ gallery: venv ## the scenario gallery: twelve apps of different kinds on one hos
 servers: venv ## the scenario servers: each application server, and switches from one to another
 tenants: venv ## the whole scenario tenants: a hostile app
 caches: venv ## the scenario caches: Redis and Memcached of an app, its workers, and a neighbor
-acme deploy failures faults gallery caches servers tenants:
+cluster: venv ## the scenario cluster: a web host, two app hosts and a database host, under load
+acme deploy failures faults gallery caches servers cluster tenants:
 	@$(MAKE) --no-print-directory molecule SCENARIO=$@
 
 roles: venv ## each role alone, undone as its README says and applied again, on one release after the other

@@ -24,10 +24,10 @@ from ansible.module_utils.flaskhost.apps import sizing
 from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick, with_server
 from ansible.module_utils.flaskhost.deploy import build_room
 from ansible.module_utils.flaskhost.programs.installed import program_texts
-from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
+from ansible.module_utils.flaskhost.requests import clone, drain, freeze, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
-from ansible.module_utils.flaskhost.settings.layout import describe_hosts, web_hosts
+from ansible.module_utils.flaskhost.settings.layout import describe_hosts, layout, peer_certificates, web_hosts
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
 
 #: The same result as yaml.SafeLoader, ten times as fast. It needs libyaml, which PyYAML's own packages contain.
@@ -142,6 +142,16 @@ def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str
 def flask_web_hosts(groups: Any, trusted_proxies: Any = ()) -> list[str]:
     """Return the hosts whose nginx serves visitors; see :func:`settings.layout.web_hosts`."""
     return web_hosts(groups, trusted_proxies)
+
+
+def flask_layout(groups: Any, host: str, variables: Any, trusted_proxies: Any = ()) -> dict[str, Any]:
+    """Return how a host takes part in serving visitors; see :func:`settings.layout.layout`."""
+    return layout(groups, host, variables, trusted_proxies)
+
+
+def flask_peer_certificates(peers: list[str], variables: Any) -> dict[str, str]:
+    """Return the certificates of other hosts; see :func:`settings.layout.peer_certificates`."""
+    return peer_certificates(peers, variables)
 
 
 def flask_described_hosts(groups: Any, variables: Any) -> list[dict[str, Any]]:
@@ -361,6 +371,16 @@ def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
     return freeze.request(given, apps or {}, time.time())
 
 
+def flask_drain_request(given: dict[str, Any], hosts: list[str], private: bool) -> dict[str, Any]:
+    """Parse the request of playbooks/drain.yml; see :func:`requests.drain.request`."""
+    return drain.request(given, hosts, private)
+
+
+def flask_drain_refusal(wanted: dict[str, Any], results: Any) -> str:
+    """Return why a host cannot be drained or come back now; see :func:`requests.drain.refusal`."""
+    return drain.refusal(wanted, results)
+
+
 def flask_status_apps(apps: Any, app: str = "") -> list[dict[str, Any]]:
     """Return what a host needs to report the status of the apps; see :func:`requests.status.apps_to_ask`."""
     return status.apps_to_ask(apps, app)
@@ -418,11 +438,15 @@ class FilterModule:
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
             "flask_constant": flask_constant,
+            "flask_drain_refusal": flask_drain_refusal,
+            "flask_drain_request": flask_drain_request,
             "flask_described_hosts": flask_described_hosts,
             "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
             "flask_host_questions": flask_host_questions,
             "flask_hosts_with_repository": flask_hosts_with_repository,
+            "flask_layout": flask_layout,
+            "flask_peer_certificates": flask_peer_certificates,
             "flask_peer_networks": flask_peer_networks,
             "flask_disk_warnings": flask_disk_warnings,
             "flask_host_warnings": flask_host_warnings,

@@ -20,8 +20,8 @@ LAYOUT_FAULTS: list[tuple[str, str, dict[str, str]]] = [
     ("no_web_host", "groups.web", {"app": "a1 a2", "db": "a1 a2"}),
     ("no_app_host", "groups.app", {"web": "w1"}),
     ("no_app_host", "groups.app", {"web": "w1", "db": "d1"}),
-    ("web_without_app", "groups.app", {"web": "a1 w2", "app": "a1"}),
-    ("app_without_web", "groups.web", {"web": "a1", "app": "a1 a2"}),
+    ("mixed_groups", "groups.web", {"web": "a1 w2", "app": "a1"}),
+    ("mixed_groups", "groups.web", {"web": "a1", "app": "a1 a2"}),
     ("several_databases", "groups.db", {"web": "a1", "app": "a1", "db": "d1 d2"}),
     ("several_databases", "groups.db", {"web": "a1", "app": "a1", "db": "a1 d2"}),
 ]
@@ -35,6 +35,9 @@ LAYOUTS: list[dict[str, str]] = [
     {"web": "a1 a2", "app": "a2 a1", "db": "d1"},
     {"web": "a1 a2", "app": "a1 a2", "db": "a1"},
     {"web": "a1 a2", "app": "a1 a2", "db": "a2 a1"},
+    {"web": "w1", "app": "a1"},
+    {"web": "w1", "app": "a1 a2", "db": "d1"},
+    {"web": "w1 w2", "app": "a1 a2 a3", "db": "d1"},
     {"db": "d1"},
 ]
 
@@ -60,9 +63,10 @@ def test_groups_that_work(groups: dict[str, str], project: Path) -> None:
     assert problems(project, described(groups), trusted_proxies=[]) == []
 
 
-def test_each_host_that_nobody_reaches_is_named(project: Path) -> None:
+def test_the_hosts_of_a_mixture_are_named(project: Path) -> None:
     (problem,) = problems(project, described({"web": "a1", "app": "a1 a2 a3"}))
-    assert "the apps on a2, a3:" in problem["problem"]
+    assert "a1 would serve" in problem["problem"]
+    assert "to or from a2, a3." in problem["problem"]
     (problem,) = problems(project, described({"app": "a2 a3"}), trusted_proxies=[])
     assert "the apps on a2, a3." in problem["problem"]
     assert yaml.safe_load(problem["example"].partition(", so")[0]) == {"web": {"children": {"app": None}}}
@@ -90,6 +94,9 @@ def test_hosts_that_connect_to_each_other_need_an_address(project: Path) -> None
     (problem,) = problems(project, described(apart, same))
     assert (problem["kind"], problem["path"]) == ("shared_address", "hosts.d1.private_address")
     assert "the same address as a1" in problem["problem"]
+    # nginx listens on this address itself.
+    forwarding = described({"web": "w1", "app": "a1"}, {"a1": {"ansible_host": "10.0.0.1"}})
+    assert found(problems(project, forwarding)) == {("no_private_address", "hosts.a1.private_address")}
     # Alone, or with a database each, they need none.
     for groups in ({"web": "a1", "app": "a1", "db": "a1"}, {"web": "a1", "app": "a1"}):
         assert problems(project, described(groups, NAME_ONLY)) == []
@@ -131,6 +138,6 @@ def test_the_real_playbook_refuses_them_on_each_host(inventory: Path) -> None:
     for host in ("app1", "app2", "db1"):
         message = finished.stdout.partition(f"fatal: [{host}]")[2].partition("Nothing has been changed on")[0]
         words = " ".join(message.split())
-        assert "Visitors cannot reach the apps on app2" in words
+        assert "app1 would serve visitors from its own apps" in words
         assert "hosts.app1.private_address" in words
         assert "hosts.db1.private_address" in words

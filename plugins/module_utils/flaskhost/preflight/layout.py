@@ -8,7 +8,7 @@ from .report import Report, get
 
 EXAMPLE_WEB = "web: {children: {app: }}, so that each app host serves visitors; or, behind your own load balancer,\n"
 EXAMPLE_WEB += "trusted_proxies: [10.0.0.0/24], with the network of the load balancer"
-EXAMPLE_SAME = "the same hosts in both groups, web: {children: {server: }} and app: {children: {server: }}"
+EXAMPLE_APART = "web: {hosts: {web1: }} and app: {hosts: {app1: , app2: }}"
 EXAMPLE_ONE_DATABASE = "db: {hosts: {db1: }}, with one host"
 EXAMPLE_ADDRESS = "private_address: 10.0.0.5, in the host's lines of hosts.yml"
 
@@ -25,9 +25,11 @@ def check_layout(report: Report, hosts: Any, settings: Any) -> None:
     _check_web(report, web, app, bool(get(settings, list, "trusted_proxies")))
     _check_databases(report, app, db)
     remote = [name for name in app if name not in db] if db else []
-    # The hosts that connect to each other: app hosts without PostgreSQL, and the database hosts.
-    needed = {*remote, *(db if remote else [])}
-    _check_addresses(report, [host for host in hosts if host["name"] in needed])
+    apart = [*web, *app] if web and app and not set(web) & set(app) else []
+    # The hosts that connect to each other: app hosts without PostgreSQL and the database hosts, and web hosts and app
+    # hosts. nginx listens on its private address, so that another one will not do.
+    needed = {*remote, *(db if remote else []), *apart}
+    _check_addresses(report, [host for host in hosts if host["name"] in needed], apart)
 
 
 def _check_web(report: Report, web: list[str], app: list[str], behind_own_balancer: bool) -> None:
@@ -37,13 +39,13 @@ def _check_web(report: Report, web: list[str], app: list[str], behind_own_balanc
     elif web and not app:
         problem = f"No host is in the group app, so {', '.join(web)} would have no app to serve."
         report.add("no_app_host", ("groups", "app"), problem, "app: {children: {server: }}")
-    elif web:
-        if alone := [name for name in web if name not in app]:
-            problem = f"{', '.join(alone)} would serve no app: a web host forwards requests only to apps of its own."
-            report.add("web_without_app", ("groups", "app"), problem, EXAMPLE_SAME)
-        if hidden := [name for name in app if name not in web]:
-            problem = f"Visitors cannot reach the apps on {', '.join(hidden)}: no web host forwards requests to them."
-            report.add("app_without_web", ("groups", "web"), problem, EXAMPLE_SAME)
+    elif set(web) & set(app) and set(web) != set(app):
+        both, some = (", ".join(sorted(found)) for found in (set(web) & set(app), set(web) ^ set(app)))
+        problem = (
+            f"{both} would serve visitors from its own apps, and so forward no visitor to or from {some}. Either every "
+            "host is in both groups, or no host is."
+        )
+        report.add("mixed_groups", ("groups", "web"), problem, EXAMPLE_APART)
 
 
 def _check_databases(report: Report, app: list[str], db: list[str]) -> None:
@@ -56,13 +58,15 @@ def _check_databases(report: Report, app: list[str], db: list[str]) -> None:
         report.add("several_databases", ("groups", "db"), problem, EXAMPLE_ONE_DATABASE)
 
 
-def _check_addresses(report: Report, hosts: list[dict[str, Any]]) -> None:
+def _check_addresses(report: Report, hosts: list[dict[str, Any]], apart: list[str]) -> None:
     seen: dict[str, str] = {}
     for host in hosts:
         name, address = host["name"], host["address"]
+        if name in apart:
+            address = host["private_address"]
         place = ("hosts", name, "private_address")
         if not address:
-            problem = f"Other hosts connect to {name} or accept connections from it, but its IP address is unknown."
+            problem = f"Other hosts connect to {name} or accept connections from it, and need its private address."
             report.add("no_private_address", place, problem, EXAMPLE_ADDRESS)
         elif first := seen.get(address):
             problem = f"{name} has the same address as {first}, {address}."

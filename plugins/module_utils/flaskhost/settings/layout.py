@@ -27,6 +27,48 @@ def web_hosts(groups: Mapping[str, list[str]], trusted_proxies: Any) -> list[str
     return found or (list(groups.get("app") or []) if trusted_proxies else [])
 
 
+def layout(
+    groups: Mapping[str, list[str]], host: str, variables: Mapping[str, Mapping[str, Any]], trusted_proxies: Any = ()
+) -> dict[str, Any]:
+    """Return how a host takes part in serving visitors.
+
+    Args:
+        groups: the hosts of each group, as Ansible's ``groups``.
+        host: the host's own name.
+        variables: each host's variables; only ``private_address`` is used, and only of hosts that are forwarded to.
+        trusted_proxies: the site's setting.
+
+    Returns:
+        ``serves``: whether its nginx serves visitors. ``forwards``: whether it forwards them to ``backends``, the
+        private addresses of the app hosts. ``private``: whether it serves only the web hosts, whose private addresses
+        are ``clients``, on its own ``address``. ``peers``: the names of the hosts on the other side.
+    """
+    web, app = (list(groups.get(name) or []) for name in ("web", "app"))
+    apart = bool(web and app and not set(web) & set(app))
+    peers = (app if host in web else web if host in app else []) if apart else []
+    addresses = [_text(variables[name], "private_address") for name in peers]
+    forwards, private = bool(peers) and host in web, bool(peers) and host in app
+    return {
+        "serves": host in web_hosts(groups, trusted_proxies),
+        "forwards": forwards,
+        "backends": addresses if forwards else [],
+        "private": private,
+        "address": _text(variables[host], "private_address") if private else "",
+        "clients": addresses if private else [],
+        "peers": peers,
+    }
+
+
+def peer_certificates(peers: list[str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the certificates of other hosts, as the role identity has returned them in this run; else empty.
+
+    Args:
+        peers: the names of the hosts.
+        variables: each host's variables.
+    """
+    return {name: str(variables[name].get("identity_certificate") or "") for name in peers}
+
+
 def describe_hosts(groups: Mapping[str, list[str]], variables: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return what preflight checks about all hosts together.
 
