@@ -7,7 +7,7 @@ MACHINE ?= vm strict
 # Two at a time, the longest first. NIGHTLY runs them in full, and the others.
 SCENARIO ?= deploy acme default tenants failures
 # What make test leaves out, part by part: .github/workflows/nightly.yml runs each on a machine of its own.
-NIGHTLY ?= deploy acme tenants failures faults gallery caches guestbook sample-app-browser servers roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
+NIGHTLY ?= deploy acme tenants failures faults gallery caches guestbook sample-app-browser servers cluster roles hardening database mutants "vm RELEASE=bookworm" "vm RELEASE=trixie"
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Ansible ignores the configuration file of a folder that everybody may write to, unless it is named.
@@ -23,7 +23,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test sample-app-browser molecule acme deploy failures faults gallery caches guestbook roles servers tenants hardening database vm mutants test nightly bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test sample-app-browser molecule acme deploy failures faults gallery caches guestbook cluster roles servers tenants hardening database vm mutants test nightly bench bench-deploy docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,7 +95,7 @@ molecule: venv ## the Molecule scenarios (SCENARIO=default for one)
 	@$(PYTHON) scripts/scenarios.py $(SCENARIO)
 
 # All tests of a scenario, also those that make test leaves out, on both of Debian's releases.
-acme deploy failures faults gallery caches guestbook roles servers tenants: export FLASKHOST_NIGHTLY := 1
+acme deploy failures faults gallery caches guestbook cluster roles servers tenants: export FLASKHOST_NIGHTLY := 1
 acme: venv ## the whole scenario acme: certificates
 deploy: venv ## the whole scenario deploy, with ten kills of each kind
 failures: venv ## the whole scenario failures: killed runs and refused input
@@ -105,7 +105,8 @@ servers: venv ## the scenario servers: each application server, and switches fro
 tenants: venv ## the whole scenario tenants: a hostile app
 caches: venv ## the scenario caches: Redis and Memcached of an app, its workers, and a neighbor
 guestbook: venv ## the scenario guestbook: the sample app, guessed passwords, without Redis, its worker and timer
-acme deploy failures faults gallery caches guestbook servers tenants:
+cluster: venv ## the scenario cluster: a web host, two app hosts and a database host, under load
+acme deploy failures faults gallery caches guestbook servers cluster tenants:
 	@$(MAKE) --no-print-directory molecule SCENARIO=$@
 
 roles: venv ## each role alone, undone as its README says and applied again, on one release after the other

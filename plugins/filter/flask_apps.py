@@ -24,9 +24,10 @@ from ansible.module_utils.flaskhost.apps import sizing
 from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick, with_server
 from ansible.module_utils.flaskhost.deploy import build_room
 from ansible.module_utils.flaskhost.programs.installed import program_texts
-from ansible.module_utils.flaskhost.requests import clone, freeze, restore, selection, status
+from ansible.module_utils.flaskhost.requests import clone, drain, freeze, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
+from ansible.module_utils.flaskhost.settings.layout import describe_hosts, layout, peer_certificates, web_hosts
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
 
 #: The same result as yaml.SafeLoader, ten times as fast. It needs libyaml, which PyYAML's own packages contain.
@@ -138,6 +139,26 @@ def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str
     return peer_networks(hosts, host, variables)
 
 
+def flask_web_hosts(groups: Any, trusted_proxies: Any = ()) -> list[str]:
+    """Return the hosts whose nginx serves visitors; see :func:`settings.layout.web_hosts`."""
+    return web_hosts(groups, trusted_proxies)
+
+
+def flask_layout(groups: Any, host: str, variables: Any, trusted_proxies: Any = ()) -> dict[str, Any]:
+    """Return how a host takes part in serving visitors; see :func:`settings.layout.layout`."""
+    return layout(groups, host, variables, trusted_proxies)
+
+
+def flask_peer_certificates(peers: list[str], variables: Any) -> dict[str, str]:
+    """Return the certificates of other hosts; see :func:`settings.layout.peer_certificates`."""
+    return peer_certificates(peers, variables)
+
+
+def flask_described_hosts(groups: Any, variables: Any) -> list[dict[str, Any]]:
+    """Return what preflight checks about all hosts together; see :func:`settings.layout.describe_hosts`."""
+    return describe_hosts(groups, variables)
+
+
 def flask_hosts_with_repository(hosts: list[str], host: str, variables: Any) -> list[str]:
     """Return the other hosts with the same second repository; see :func:`preflight.hosts_with_repository`."""
     return preflight.hosts_with_repository(hosts, host, variables)
@@ -152,6 +173,7 @@ def flask_app_problems(
     *,
     runs_apps: bool = True,
     same_repository: list[str] | None = None,
+    hosts: Any = (),
     options: Any = (),
     option_names: list[str] | None = None,
     attempts: Any = (),
@@ -167,6 +189,7 @@ def flask_app_problems(
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         runs_apps: whether the apps run on the host.
         same_repository: the other hosts whose backups would go to the same second repository.
+        hosts: all hosts, as returned by :func:`flask_described_hosts`.
         options: the values of the role options that the site sets directly, also evaluated when they are read.
         option_names: their names in the same order.
         attempts: the results of the action ``preflight_attempt``; the last one can contain the host's answers.
@@ -182,6 +205,7 @@ def flask_app_problems(
         database=database,
         runs_apps=runs_apps,
         same_repository=same_repository or [],
+        hosts=hosts,
         options={name: preflight.read_item(options, index) for index, name in enumerate(option_names or [])},
         specs=_role_options(),
         answers=next((item["answers"] for item in attempts if isinstance(item, dict) and item.get("answers")), {}),
@@ -347,6 +371,16 @@ def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
     return freeze.request(given, apps or {}, time.time())
 
 
+def flask_drain_request(given: dict[str, Any], hosts: list[str], private: bool) -> dict[str, Any]:
+    """Parse the request of playbooks/drain.yml; see :func:`requests.drain.request`."""
+    return drain.request(given, hosts, private)
+
+
+def flask_drain_refusal(wanted: dict[str, Any], results: Any) -> str:
+    """Return why a host cannot be drained or come back now; see :func:`requests.drain.refusal`."""
+    return drain.refusal(wanted, results)
+
+
 def flask_status_apps(apps: Any, app: str = "") -> list[dict[str, Any]]:
     """Return what a host needs to report the status of the apps; see :func:`requests.status.apps_to_ask`."""
     return status.apps_to_ask(apps, app)
@@ -404,10 +438,15 @@ class FilterModule:
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
             "flask_constant": flask_constant,
+            "flask_drain_refusal": flask_drain_refusal,
+            "flask_drain_request": flask_drain_request,
+            "flask_described_hosts": flask_described_hosts,
             "flask_restore_request": flask_restore_request,
             "flask_freeze_request": flask_freeze_request,
             "flask_host_questions": flask_host_questions,
             "flask_hosts_with_repository": flask_hosts_with_repository,
+            "flask_layout": flask_layout,
+            "flask_peer_certificates": flask_peer_certificates,
             "flask_peer_networks": flask_peer_networks,
             "flask_disk_warnings": flask_disk_warnings,
             "flask_host_warnings": flask_host_warnings,
@@ -420,5 +459,6 @@ class FilterModule:
             "flask_status_table": flask_status_table,
             "flask_setup_problem": flask_setup_problem,
             "flask_verb_problem": flask_verb_problem,
+            "flask_web_hosts": flask_web_hosts,
             "host_program": host_program,
         }

@@ -34,6 +34,7 @@ options:
       mode: {description: "Permissions, octal.", type: str, default: "0644"}
       validate: {description: "Command that validates the text, with %s for the file.", type: list, elements: str,
                  default: []}
+      unless: {description: "While this other file exists, the file is removed instead.", type: path, default: ""}
   lines:
     description: Lines in other packages' files. Missing files are skipped.
     type: list
@@ -106,6 +107,7 @@ ARGUMENT_SPEC = {
             "group": {"type": "str", "default": "root"},
             "mode": {"type": "str", "default": "0644"},
             "validate": {"type": "list", "elements": "str", "default": []},
+            "unless": {"type": "path", "default": ""},
         },
     },
     "lines": {

@@ -39,6 +39,20 @@ def test_a_file_is_written_once(tmp_path: Path) -> None:
     assert [change.note for change in host_files.plan_files(wanted)] == [f"{ME}:{MY_GROUP} 0640"]
 
 
+def test_a_file_is_removed_while_another_one_exists(tmp_path: Path) -> None:
+    path, mark = tmp_path / "listen.conf", tmp_path / "drained"
+    wanted = [file(path, "listen\n", unless=str(mark))]
+    host_files.apply(host_files.plan_files(wanted), run)
+    assert path.read_text() == "listen\n"
+    mark.symlink_to("nowhere")
+    host_files.apply(host_files.plan_files(wanted), run)
+    assert not path.exists()
+    assert host_files.plan_files(wanted) == []
+    mark.unlink()
+    host_files.apply(host_files.plan_files(wanted), run)
+    assert path.read_text() == "listen\n"
+
+
 def test_what_the_checker_refuses_is_not_put_in_place(tmp_path: Path) -> None:
     path = tmp_path / "b.conf"
     path.write_text("good\n")

@@ -30,6 +30,7 @@ FREE_MAPPINGS = {
     "backup_second.environment",
     "certbot_dns.credentials",
     "hardening_sysctl",
+    "identity_peers",
     "nginx_sites[].basic_auth",
     "nginx_sites[].headers",
     "postgres_databases[].owner_variables",

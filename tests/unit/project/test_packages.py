@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "apps": set(),
     "settings": {"apps"},
     "deploy": {"host", "apps"},
-    "operate": {"host", "deploy", "programs"},
+    "operate": {"host", "apps", "deploy", "programs"},
     "audit": {"host", "operate"},
     "requests": {"apps", "deploy", "operate"},
     "preflight": {"host", "apps", "settings", "deploy", "programs"},

@@ -497,6 +497,61 @@ def test_preflight_asks_web_hosts_alone_what_they_can(variables: dict[str, Any])
     assert set(without["preflight_settings_variables"]) == set(preflight_settings.SETTINGS), "nothing goes unchecked"
 
 
+def test_app_hosts_behind_a_load_balancer_of_the_sites_own_serve_visitors(variables: dict[str, Any]) -> None:
+    hosts = {"demo": {"private_address": "10.0.0.1"}, "app2": {"private_address": "10.0.0.2"}}
+    fleet: dict[str, Any] = {"groups": {"all": list(hosts), "app": list(hosts), "web": []}, "hostvars": hosts}
+    assert handed(variables, "firewall", **fleet)["firewall_public_ports"] == []
+    fleet["trusted_proxies"] = ["203.0.113.0/24"]
+    assert handed(variables, "firewall", **fleet)["firewall_public_ports"] == [80, 443]
+    assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2"]
+    assert handed(variables, "preflight", **fleet)["preflight_web"] is True
+    assert handed(variables, "fail2ban", **fleet)["fail2ban_access_logs"] == ["/var/log/nginx/access.log"]
+    assert [(item["name"], item["groups"]) for item in handed(variables, "preflight", **fleet)["preflight_hosts"]] == [
+        ("demo", ["app"]),
+        ("app2", ["app"]),
+    ]
+
+
+CLUSTER: dict[str, dict[str, Any]] = {
+    "demo": {"private_address": "10.0.0.1"},
+    "app1": {"private_address": "10.0.0.21", "identity_certificate": "PEM"},
+    "app2": {"private_address": "10.0.0.22"},
+}
+
+
+def test_a_web_host_without_apps_forwards_to_the_app_hosts(variables: dict[str, Any]) -> None:
+    fleet = {"groups": {"all": list(CLUSTER), "web": ["demo"], "app": ["app1", "app2"]}, "hostvars": CLUSTER}
+    nginx = handed(variables, "nginx", flask_apps=SITES["one app"], **fleet)
+    assert nginx["nginx_backends"] == ["10.0.0.21", "10.0.0.22"]
+    assert (nginx["nginx_private_address"], nginx["nginx_private_clients"]) == ("", [])
+    firewall = handed(variables, "firewall", **fleet)
+    assert (firewall["firewall_public_ports"], firewall["firewall_peers"]) == ([80, 443], [])
+    identity = handed(variables, "identity", **fleet)
+    assert identity["identity_peers"] == {"app1": "PEM", "app2": ""}
+    assert nginx["nginx_peer_name"] == identity["identity_dns_name"]
+    for name, file in (("certificate", "own.crt"), ("key", "own.key"), ("trusted", "trusted.pem")):
+        assert nginx[f"nginx_peer_{name}"] == f"{identity['identity_folder']}/{file}"
+
+
+def test_an_app_host_behind_web_hosts_serves_only_them(variables: dict[str, Any]) -> None:
+    fleet = {"groups": {"all": list(CLUSTER), "web": ["app1", "app2"], "app": ["demo"]}, "hostvars": CLUSTER}
+    nginx = handed(variables, "nginx", flask_apps=SITES["one app"], **fleet)
+    assert (nginx["nginx_private_address"], nginx["nginx_backends"]) == ("10.0.0.1", [])
+    assert nginx["nginx_private_clients"] == ["10.0.0.21", "10.0.0.22"]
+    firewall = handed(variables, "firewall", **fleet)
+    assert firewall["firewall_public_ports"] == []
+    assert firewall["firewall_peers"] == [{"port": nginx["nginx_peer_port"], "from": ["10.0.0.21/32", "10.0.0.22/32"]}]
+    assert handed(variables, "identity", **fleet)["identity_peers"] == {"app1": "PEM", "app2": ""}
+    assert handed(variables, "fail2ban", **fleet)["fail2ban_access_logs"] == []
+
+
+def test_a_single_server_has_none_of_this(variables: dict[str, Any]) -> None:
+    nginx = handed(variables, "nginx")
+    assert (nginx["nginx_backends"], nginx["nginx_private_address"], nginx["nginx_private_clients"]) == ([], "", [])
+    assert handed(variables, "identity")["identity_peers"] == {}
+    assert handed(variables, "firewall")["firewall_peers"] == [{"port": 5432, "from": []}]
+
+
 def test_what_an_app_says_arrives(variables: dict[str, Any]) -> None:
     """One example of each kind: copied, computed, renamed, turned into text."""
     apps = {"full": FULL}
@@ -591,7 +646,7 @@ def test_the_versions_of_python_that_apps_ask_for_are_installed_where_they_may_r
     assert profile.count(f"  /{top}/** mrix,\n") == 2, "for the slots and for builds"
 
 
-@pytest.mark.parametrize("value", [r"\b6432\b", r"""['"]12['"]: ['"]15['"]"""])
+@pytest.mark.parametrize("value", [r"\b6432\b", r"""['"]12['"]: ['"]15['"]""", r"\bapp\.flaskhost\.internal\b"])
 def test_what_several_parts_share_is_written_once(value: str) -> None:
     """In apps/names.py: roles and wiring have it from the filter flask_constant."""
     folders = ("plugins", "group_vars", "playbooks", "roles")
@@ -647,7 +702,8 @@ def test_postgresql_takes_every_connection_that_the_apps_can_open(variables: dic
 def test_preflight_knows_where_an_app_has_no_postgresql(
     groups: dict[str, list[str]], wanted: bool, variables: dict[str, Any]
 ) -> None:
-    assert handed(variables, "preflight", groups={"all": ["demo"], **groups})["preflight_database"] is wanted
+    fleet: dict[str, Any] = {"groups": {"all": ["demo"], **groups}, "hostvars": {"demo": {}, "db1": {}}}
+    assert handed(variables, "preflight", **fleet)["preflight_database"] is wanted
 
 
 def test_postgresql_is_there_for_the_hosts_that_have_none(variables: dict[str, Any]) -> None:

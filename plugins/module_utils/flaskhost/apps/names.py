@@ -16,6 +16,13 @@ DATABASE_VARIABLES = ("DATABASE_URL", "SQLALCHEMY_DATABASE_URI")
 #: The port in the name of PgBouncer's local socket.
 POOL_PORT = 6432
 
+#: The port on which app hosts serve web hosts, and the name in the app hosts' certificates.
+PEER_PORT = 7443
+PEER_NAME = "app.flaskhost.internal"
+
+#: The file that keeps an app host out of the rotation of the web hosts.
+DRAINED = "/etc/flaskhost/drained"
+
 #: The PostgreSQL version of each Debian release.
 POSTGRES_VERSIONS = {"12": "15", "13": "17"}
 

@@ -94,9 +94,15 @@ def with_line(text: str, pattern: str, line: str, after: str = "") -> str:
 
 
 def plan_files(files: Iterable[Mapping[str, Any]]) -> list[Change]:
-    """Return the files that do not exist, or have another text, owner or mode."""
+    """Return the files that do not exist, or have another text, owner or mode.
+
+    A file that names another one in ``unless`` is removed instead, while that one exists.
+    """
     changes = []
     for file in files:
+        if file.get("unless") and os.path.lexists(file["unless"]):
+            changes += plan_absent([file["path"]])
+            continue
         owner, mode = numbers(file["owner"], file["group"]), int(file["mode"], 8)
         before, note = read(file["path"]), ""
         if before is not None and not Path(file["path"]).is_symlink():

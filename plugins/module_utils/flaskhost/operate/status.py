@@ -15,7 +15,7 @@ from ansible.module_utils.flaskhost.deploy import freeze, processes
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots, is_good, probe
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
-from ansible.module_utils.flaskhost.operate import instances, run_page
+from ansible.module_utils.flaskhost.operate import drain, instances, run_page
 
 # Absolute imports, here and in the modules around: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.programs.backup import ONLY_HERE
@@ -68,6 +68,7 @@ def read(
     *,
     certificates: Path = CERTIFICATES,
     backups: Path = BACKUPS,
+    drained: Path = drain.FILE,
 ) -> list[dict[str, Any]]:
     """Read the status of all apps of this host.
 
@@ -79,6 +80,7 @@ def read(
         now: current time in seconds since 1970; read from the clock if None.
         certificates: the program that manages the certificates; a host of an earlier version has none.
         backups: the program that manages the backups; a host of an earlier version has none.
+        drained: the file that keeps an app host out of the rotation.
 
     Returns:
         A row for each app, in the same order, or a single row for the host: the keys of
@@ -97,6 +99,8 @@ def read(
     kept, of_host = backup_status(run, backups, now)
     queues = kept.pop("queues", {})
     of_host = firewall_notes(run, units_dir) + of_host
+    # The operator's own choice.
+    of_host = Notes(list(drain.notes(drained, now))) + of_host
     if not apps:
         return [{"app": "", **kept, "notes": of_host.all, "problems": [], "host_problems": of_host.problems}]
     rows = []

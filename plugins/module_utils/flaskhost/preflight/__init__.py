@@ -15,6 +15,7 @@ raises an error: for any input, the result is a list. No text ever contains a va
   databases with these names, :mod:`debian_packages`: the host's package lists;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
   :mod:`access`: the connection to it;
+* :mod:`layout`: the groups of the hosts, and the addresses at which they reach each other;
 * :mod:`role_options`: role options that a site sets directly, :mod:`names`: variables that nothing uses;
 * :mod:`calendars`, :mod:`postgres_values`: calendar events and PostgreSQL settings as validated on the host itself.
 """
@@ -36,6 +37,7 @@ from .databases import check_databases, databases_to_look_up
 from .debian_packages import check_debian_packages, packages_to_look_up
 from .disk import disk_warnings
 from .host import check_facts
+from .layout import check_apps_apart, check_layout
 from .names import warnings
 from .postgres import check_database_elsewhere, check_role_names
 from .postgres_values import check_values
@@ -78,6 +80,7 @@ def find_problems(
     database: bool = True,
     runs_apps: bool = True,
     same_repository: Iterable[str] = (),
+    hosts: Iterable[Mapping[str, Any]] = (),
     options: Any = None,
     specs: Mapping[str, Mapping[str, Any]] | None = None,
     answers: Any = None,
@@ -95,6 +98,7 @@ def find_problems(
         database: whether the apps find PostgreSQL on the host itself, or do not run there.
         runs_apps: whether the apps run on the host.
         same_repository: the other hosts whose backups would go to the same second repository.
+        hosts: all hosts, as returned by :func:`settings.layout.describe_hosts`.
         options: the role options that the site sets directly, by name.
         specs: the roles' argument_specs for these options.
         answers: the host's answers to :func:`host_questions`; empty if the host was not queried.
@@ -104,7 +108,7 @@ def find_problems(
         of the mapping, the settings and the host; empty if there are none.
     """
     specs = specs or {}
-    report = Report([apps_variable, *SETTINGS, *specs, "host"])
+    report = Report([apps_variable, *SETTINGS, *specs, "groups", "hosts", "host"])
     facts = facts if isinstance(facts, Mapping) else {}
     apps = read(report, (apps_variable,), apps)
     settings = read(report, (), settings)
@@ -112,8 +116,10 @@ def find_problems(
     check_apps(report, apps_variable, apps, Path(project_dir), facts)
     check_settings(report, settings)
     check_own_repository(report, same_repository)
+    check_layout(report, list(hosts), settings)
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
+        check_apps_apart(report, apps_variable, apps, list(hosts))
         check_certificates(report, apps_variable, apps, settings, facts, web=web)
         check_accounts(report, apps_variable, apps, get(answers, dict, "accounts"))
         check_admins(report, apps_variable, apps, settings)
