@@ -205,7 +205,7 @@ class QueueHost:
 
     def keys(self) -> int:
         """The number of keys that the running queue says it has."""
-        info = redis_info(self.queue.socket, os.geteuid(), 10)
+        info = redis_info(self.queue.socket, os.geteuid(), 60)
         return sum(keys.all for keys in redis_keys(info).values())
 
     def started(self) -> list[str]:

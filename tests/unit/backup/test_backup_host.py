@@ -212,6 +212,16 @@ def test_files_are_restored_beside_the_database_or_alone() -> None:
     assert (alone["database"], alone["apps"]) == ([], ["shop"])
 
 
+@pytest.mark.parametrize("part", ["data", "queue"])
+def test_one_part_of_the_files_is_restored_without_a_database_host(part: str) -> None:
+    found = restore_request.request({"app": "shop", "what": part, "confirm": "shop"}, APPS, [])
+    assert (found["problem"], found["database"], found["database_hosts"]) == ("", [], [])
+    assert found["files"] == ["restore-files", "--app=shop", f"--part={part}", "--confirm=shop"]
+    assert "app: files are restored for one app" in ask(what=part, confirm="shop")["problem"]
+    said = restore_request.request({"app": "shop", "what": part}, APPS, ["production1"])["problem"]
+    assert said.startswith("confirm: this replaces the data of shop. The")
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

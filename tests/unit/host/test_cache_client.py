@@ -17,7 +17,7 @@ ME = os.geteuid()
 def test_redis_is_understood_however_its_answer_arrives(tmp_path: Path) -> None:
     whole = info()
     with answering(tmp_path / "s", [whole[:3], whole[3:50], whole[50:]]) as asked:
-        found = redis_info(tmp_path / "s", ME, 10)
+        found = redis_info(tmp_path / "s", ME, 60)
     assert asked == [b"INFO memory persistence keyspace\r\n"]
     assert (found["used_memory"], found["aof_enabled"]) == ("3145728", "1")
     keys = redis_keys(found)
@@ -28,12 +28,12 @@ def test_redis_is_understood_however_its_answer_arrives(tmp_path: Path) -> None:
 def test_keys_of_a_queue_that_still_loads_do_not_count(tmp_path: Path) -> None:
     """Redis answers INFO while it loads, with the keys that it has read so far."""
     with answering(tmp_path / "s", [info(loading=1)]), pytest.raises(NoAnswer, match="it still loads its data"):
-        redis_info(tmp_path / "s", ME, 10)
+        redis_info(tmp_path / "s", ME, 60)
 
 
 def test_memcached_is_understood(tmp_path: Path) -> None:
     with answering(tmp_path / "s", [stats()]) as asked:
-        assert memcached_stats(tmp_path / "s", ME, 10)["limit_maxbytes"] == "8388608"
+        assert memcached_stats(tmp_path / "s", ME, 60)["limit_maxbytes"] == "8388608"
     assert asked == [b"stats\r\n"]
 
 
@@ -57,17 +57,18 @@ def test_no_answer_ends_with_the_reason(
     if ask is memcached_stats and parts and parts[0].startswith((b"-", b"hello")):
         parts, says = [b"ERROR\r\nEND\r\n"], "ERROR END"
     with answering(tmp_path / "s", parts, stays=stays), pytest.raises(NoAnswer, match=says):
-        ask(tmp_path / "s", ME, 0.3)
+        # Only what never comes is not waited for long: this machine can be busy.
+        ask(tmp_path / "s", ME, 0.3 if "within" in says else 60)
 
 
 def test_nothing_behind_the_socket_or_another_users_process_is_no_answer(tmp_path: Path) -> None:
     with pytest.raises(NoAnswer, match="No such file"):
-        redis_info(tmp_path / "s", ME, 10)
+        redis_info(tmp_path / "s", ME, 60)
     with answering(tmp_path / "s", [info()]) as asked, pytest.raises(NoAnswer, match="another user's process"):
-        redis_info(tmp_path / "s", ME + 1, 10)
+        redis_info(tmp_path / "s", ME + 1, 60)
     assert asked in ([], [b""]), "it is told nothing"
     with pytest.raises(NoAnswer, match="Connection refused"):
-        redis_info(tmp_path / "s", ME, 10)
+        redis_info(tmp_path / "s", ME, 60)
 
 
 def test_what_a_client_has_written_is_shown_on_one_line() -> None:

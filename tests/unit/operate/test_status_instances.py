@@ -16,6 +16,12 @@ from socket_server import answering, info, stats
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine can be busy."""
+    monkeypatch.setattr(instances, "SECONDS", 60.0)
+
+
 def instance(path: Path, kind: str = "queue", engine: str = "redis", user: str = ME) -> dict[str, str]:
     return {"kind": kind, "engine": engine, "unit": f"flask-shop_{kind}.service", "user": user, "socket": str(path)}
 
