@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.flaskhost.host.cache_client import redis_info, redis_keys
+from ansible.module_utils.flaskhost.host.cache_client import info_of_redis, keys_of_redis
 from flaskhost_backup import queue_check, queues, tools
 from flaskhost_backup.config import App, Config, Queue
 
@@ -205,8 +205,8 @@ class QueueHost:
 
     def keys(self) -> int:
         """The number of keys that the running queue says it has."""
-        info = redis_info(self.queue.socket, os.geteuid(), 60)
-        return sum(keys.all for keys in redis_keys(info).values())
+        info = info_of_redis(self.queue.socket, os.geteuid(), 60)
+        return sum(keys.all for keys in keys_of_redis(info).values())
 
     def started(self) -> list[str]:
         """The verbs and units that systemctl was given."""

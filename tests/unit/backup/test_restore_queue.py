@@ -205,10 +205,16 @@ class Quick(Host):
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tools, "run", self.systemctl)
-        monkeypatch.setattr(restore_queue, "redis_info", lambda *_arguments: {"db0": f"keys={self.keys()},expires=0"})
+        monkeypatch.setattr(
+            restore_queue, "info_of_redis", lambda *_arguments: {"db0": f"keys={self.keys()},expires=0"}
+        )
         loaded = queue_check.Loaded({"0": queue_check.Keys(BACKED_UP, 0)})
         monkeypatch.setattr(queue_check, "load", lambda *_arguments, **_options: loaded)
         super().__init__(folder, monkeypatch)
+
+    def counted(self, *_arguments: object) -> dict[str, str]:
+        """What Redis would answer."""
+        return {"db0": f"keys={self.keys()},expires=0"}
 
     def systemctl(self, words: list[str], **_options: object) -> tools.Done:
         verb, names = words[1], [word for word in words[2:] if not word.startswith("-")]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.flaskhost.host import cache_client
-from ansible.module_utils.flaskhost.host.cache_client import NoAnswer, memcached_stats, redis_info, redis_keys
+from ansible.module_utils.flaskhost.host.cache_client import NoAnswer, info_of_redis, keys_of_redis, memcached_stats
 from socket_server import answering, info, stats
 
 ME = os.geteuid()
@@ -17,10 +17,10 @@ ME = os.geteuid()
 def test_redis_is_understood_however_its_answer_arrives(tmp_path: Path) -> None:
     whole = info()
     with answering(tmp_path / "s", [whole[:3], whole[3:50], whole[50:]]) as asked:
-        found = redis_info(tmp_path / "s", ME, 60)
+        found = info_of_redis(tmp_path / "s", ME, 60)
     assert asked == [b"INFO memory persistence keyspace\r\n"]
     assert (found["used_memory"], found["aof_enabled"]) == ("3145728", "1")
-    keys = redis_keys(found)
+    keys = keys_of_redis(found)
     assert keys == {"0": (7, 3), "1": (2, 0)}
     assert keys["0"].lasting == 4
 
@@ -28,7 +28,7 @@ def test_redis_is_understood_however_its_answer_arrives(tmp_path: Path) -> None:
 def test_keys_of_a_queue_that_still_loads_do_not_count(tmp_path: Path) -> None:
     """Redis answers INFO while it loads, with the keys that it has read so far."""
     with answering(tmp_path / "s", [info(loading=1)]), pytest.raises(NoAnswer, match="it still loads its data"):
-        redis_info(tmp_path / "s", ME, 60)
+        info_of_redis(tmp_path / "s", ME, 60)
 
 
 def test_memcached_is_understood(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_memcached_is_understood(tmp_path: Path) -> None:
         ([b"hello\r\n"], True, "hello"),
     ],
 )
-@pytest.mark.parametrize("ask", [redis_info, memcached_stats])
+@pytest.mark.parametrize("ask", [info_of_redis, memcached_stats])
 def test_no_answer_ends_with_the_reason(
     tmp_path: Path, ask: Callable[..., object], parts: list[bytes], stays: bool, says: str
 ) -> None:
@@ -63,12 +63,12 @@ def test_no_answer_ends_with_the_reason(
 
 def test_nothing_behind_the_socket_or_another_users_process_is_no_answer(tmp_path: Path) -> None:
     with pytest.raises(NoAnswer, match="No such file"):
-        redis_info(tmp_path / "s", ME, 60)
+        info_of_redis(tmp_path / "s", ME, 60)
     with answering(tmp_path / "s", [info()]) as asked, pytest.raises(NoAnswer, match="another user's process"):
-        redis_info(tmp_path / "s", ME + 1, 60)
+        info_of_redis(tmp_path / "s", ME + 1, 60)
     assert asked in ([], [b""]), "it is told nothing"
     with pytest.raises(NoAnswer, match="Connection refused"):
-        redis_info(tmp_path / "s", ME, 60)
+        info_of_redis(tmp_path / "s", ME, 60)
 
 
 def test_what_a_client_has_written_is_shown_on_one_line() -> None:

@@ -44,7 +44,7 @@ class Keys(NamedTuple):
         return self.all - self.expiring
 
 
-def redis_info(path: Path, user: int, seconds: float) -> dict[str, str]:
+def info_of_redis(path: Path, user: int, seconds: float) -> dict[str, str]:
     """Return what Redis says about its memory, its files and its keys.
 
     Args:
@@ -66,11 +66,11 @@ def redis_info(path: Path, user: int, seconds: float) -> dict[str, str]:
     return found
 
 
-def redis_keys(info: Mapping[str, str]) -> dict[str, Keys]:
+def keys_of_redis(info: Mapping[str, str]) -> dict[str, Keys]:
     """Return the keys of each database, by its number; databases without keys are missing.
 
     Args:
-        info: the result of :func:`redis_info`.
+        info: the result of :func:`info_of_redis`.
     """
     found = {}
     for name, value in info.items():
@@ -81,7 +81,7 @@ def redis_keys(info: Mapping[str, str]) -> dict[str, Keys]:
 
 
 def memcached_stats(path: Path, user: int, seconds: float) -> dict[str, str]:
-    """Return the statistics of Memcached. Takes the arguments of :func:`redis_info`.
+    """Return the statistics of Memcached. Takes the arguments of :func:`info_of_redis`.
 
     Raises:
         NoAnswer: it did not answer, or not with that.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # Absolute imports: Mitogen does not find relative ones.
-from ansible.module_utils.flaskhost.host.cache_client import NoAnswer, memcached_stats, redis_info, redis_keys
+from ansible.module_utils.flaskhost.host.cache_client import NoAnswer, info_of_redis, keys_of_redis, memcached_stats
 from ansible.module_utils.flaskhost.host.runner import Run
 
 #: Time limit for an answer in seconds. A client of a hostile app can make its own instance wait forever.
@@ -63,9 +63,9 @@ def look(run: Run, instance: Mapping[str, Any]) -> Found:
         if instance["engine"] == "memcached":
             stats = memcached_stats(path, user, SECONDS)
             return Found(answers=True, used=int(stats["bytes"]), most=int(stats["limit_maxbytes"]))
-        info = redis_info(path, user, SECONDS)
+        info = info_of_redis(path, user, SECONDS)
         used, most = int(info["used_memory"]), int(info["maxmemory"])
-        keys = sum(item.all for item in redis_keys(info).values())
+        keys = sum(item.all for item in keys_of_redis(info).values())
         saves = info["aof_enabled"] == "1" and info["aof_last_write_status"] == "ok"
     except (NoAnswer, KeyError, ValueError) as error:
         reason = str(error) if isinstance(error, NoAnswer) else "its answer cannot be understood"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ansible.module_utils.flaskhost.host import command as system
 from ansible.module_utils.flaskhost.host import tree
-from ansible.module_utils.flaskhost.host.cache_client import Keys, NoAnswer, plain, redis_info, redis_keys
+from ansible.module_utils.flaskhost.host.cache_client import Keys, NoAnswer, info_of_redis, keys_of_redis, plain
 from ansible.module_utils.flaskhost.host.failures import system_error
 
 from flaskhost_backup import tools
@@ -182,7 +182,7 @@ def _keys(queue: Queue, running: _Process, socket: Path, user: int) -> dict[str,
                 "If the queue itself is damaged too, restore an older backup: sudo flaskhost-backup list",
             )
         try:
-            return redis_keys(redis_info(socket, user, max(PAUSE, last - time.monotonic())))
+            return keys_of_redis(info_of_redis(socket, user, max(PAUSE, last - time.monotonic())))
         except NoAnswer as error:
             said = str(error)
         time.sleep(PAUSE)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible.module_utils.flaskhost.host import quotas
-from ansible.module_utils.flaskhost.host.cache_client import Keys, NoAnswer, redis_info, redis_keys
+from ansible.module_utils.flaskhost.host.cache_client import Keys, NoAnswer, info_of_redis, keys_of_redis
 
 from flaskhost_backup import queue_check, queues
 from flaskhost_backup.config import BackupError, Config, Queue
@@ -85,7 +85,7 @@ def prove(queue: Queue, wanted: dict[str, Keys]) -> str:
     """
     start_units([queue.unit])
     try:
-        found = redis_keys(redis_info(queue.socket, pwd.getpwnam(queue.user).pw_uid, SECONDS))
+        found = keys_of_redis(info_of_redis(queue.socket, pwd.getpwnam(queue.user).pw_uid, SECONDS))
     except NoAnswer as error:
         raise BackupError(
             f"The queue of {queue.app} does not answer with the restored data: {error}.",
