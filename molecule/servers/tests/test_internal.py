@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -147,7 +148,7 @@ def test_large_files_do_not_pass_through_the_app(host, visitor, slot):
 
 
 def test_names_of_all_kinds(put, get):
-    for name in ("a b.txt", "ä ö.txt", "100%.txt", "a?b.txt", "a#b.txt", ".hidden", "%2e%2e.txt", "a;b&c.txt"):
+    for name in ("a b.txt", "ä ö.txt", "100%.txt", "a?b.txt", "a#b.txt", "%2e%2e.txt", "a;b&c.txt"):
         put("with-uwsgi", name)
         assert get("with-uwsgi", name).body == TEXT, name
 
@@ -178,7 +179,7 @@ def test_uploads_are_readable_unless_the_app_closes_them(host, visitor, get):
     names = [f"{uuid.uuid4().hex}.txt" for _ in range(3)]
     for name, query in zip(names, ("", "closed=1", "closed=1&mode=640"), strict=True):
         assert upload(visitor, "cached", name, query).status == 200
-    assert [get("cached", name).status for name in names] == [200, 404, 200]
+    assert [get("cached", name).status for name in names] == [200, 403, 200]
     # Nor can anybody else read them.
     assert host.check_output(f"stat -c %a /srv/cached/data/uploads/{names[0]}") == "640"
     assert host.run(f"runuser -u mover -- cat /srv/cached/data/uploads/{names[0]}").rc != 0
@@ -221,11 +222,12 @@ def test_option_takes_all_with_it(host, visitor, play, put, get):
         assert host.check_output("stat -c %a /srv/cached/data /srv/cached/data/uploads").split() == ["700", "700"]
         assert get("cached", name).body == "", "the app's own response"
         assert visitor.ask(f"https://cached.test/protected/{name}").headers["x-release"], "a page of the app again"
-        assert "protected" not in host.file("/etc/nginx/nginx.conf").content_string.split("cached.test")[1]
+        assert host.file("/etc/nginx/nginx.conf").content_string.count("location ^~ /protected/") == 3, "the others'"
     finally:
         play("site", "cached", "--tags", "nginx,app")
     assert get("cached", name).body == TEXT
-    assert "changed=0" in play("site", "cached", "--tags", "nginx,app")
+    recap = play("site", "cached", "--tags", "nginx,app").rpartition("PLAY RECAP")[2]
+    assert re.search(rf"{host.backend.get_hostname()} *: ok=\d+ +changed=0 ", recap), recap
 
 
 # -- a hostile app ---------------------------------------------------------------------------------------------------
