@@ -27,7 +27,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 def programs() -> Path:
     """Return the folder of PostgreSQL's programs, and install what is missing."""
-    found = sorted(PROGRAMS.glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    found = sorted(PROGRAMS.glob("*/bin/postgres"), key=lambda path: int(path.parent.parent.name))
     missing = [*([] if found else ["postgresql"]), *([] if shutil.which("redis-server") else ["redis-server"])]
     if missing:
         apt_install(missing, "the tests of the sample app run on them")

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from guestbook.models import AUTHOR_LENGTH, MESSAGE_LENGTH, Entry, db
+from guestbook.models import AUTHOR_LENGTH, MESSAGE_LENGTH, Account, ApiToken, Entry, db
 
 
 def count_entries(app) -> int:
@@ -155,3 +155,28 @@ def test_injection_is_text(app, sign):
 def test_pages_of_an_account_are_kept_by_no_cache(client, visitor):
     assert visitor().sign_up("ada").get("/").headers["Cache-Control"] == "private, no-store"
     assert "Cache-Control" not in client.get("/").headers
+
+
+@pytest.mark.parametrize("words", ["<script>alert(1)</script>", "' OR '1'='1", "{{ 7 * 7 }}"])
+def test_every_field_is_text_and_nothing_else(app, visitor, words):
+    """Whatever the form: it is stored or refused as it is, and shown escaped."""
+    guest, ada = visitor(), visitor().sign_up("ada")
+    pages = [
+        guest.send("/", author=words, message=words),
+        guest.send("/", author="", message=words),
+        guest.send("/signup", name=words, password=words),
+        guest.send("/login", name=words, password=words, next=words),
+        ada.send("/", message="Mine"),
+        ada.send("/entries/2/edit", message=words),
+        ada.send("/account/tokens", page="/account", name=words),
+        ada.send("/account/password", page="/account", current=words, password=words),
+        *(ada.get(path, query_string={"page": words, "next": words}) for path in ("/", "/account", "/stats", "/login")),
+    ]
+    shown = "".join(page.text for page in pages)
+    assert "<script" not in shown
+    assert words != "{{ 7 * 7 }}" or words in shown
+    assert {page.status_code for page in pages} <= {200, 201, 303, 422}
+    with app.app_context():
+        assert [entry.message for entry in db.session.query(Entry).order_by(Entry.id)] == [words, words]
+        assert db.session.query(ApiToken).one().name == words
+        assert db.session.query(Account).one().name == "ada"
