@@ -1,4 +1,4 @@
-"""The modules guarded_change and kernel_settings: what they make of the logic's answers."""
+"""The modules guarded_change, kernel_settings and host_abilities: what they make of the logic's answers."""
 
 from __future__ import annotations
 
@@ -243,3 +243,25 @@ def test_a_file_that_is_read_later_is_named(
     logic.overruled = {"vm.x": by}
     warnings = kernel(logic, tmp_path / "x", monkeypatch, vm_x=2)["warnings"]
     assert [f"vm.x keeps the value of {by}" in text for text in warnings] == [True] * warned
+
+
+# --- host_abilities --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("record", "read"), [("/var/lib/x.json", "/var/lib/x.json"), ("", "/nonexistent")])
+def test_what_a_host_can_do_is_only_read(monkeypatch: pytest.MonkeyPatch, record: str, read: str) -> None:
+    module = load_plugin("plugins/modules/host_abilities.py")
+    monkeypatch.setattr(module, "abilities", lambda root, arguments: {"root": str(root), "grub": arguments})
+    monkeypatch.setattr(module, "matching", lambda programs: ["matching", programs])
+    monkeypatch.setattr(module, "administrators", lambda: ["ada"])
+    monkeypatch.setattr(module, "recorded", lambda path: {"read": str(path)})
+    monkeypatch.setattr(module, "present", lambda: {"now": True})
+    result = run_module(monkeypatch, module, record=record, programs=[{"name": "flask-*", "home": ""}])
+    assert result.pop("warnings") == []
+    assert result == {
+        "changed": False,
+        "can": {"root": "/", "grub": "/etc/default/grub.d/60-flaskhost.cfg"},
+        "now": {"now": True},
+        "record": {"read": read},
+        "accounts": {"programs": ["matching", [{"name": "flask-*", "home": ""}]], "administrators": ["ada"]},
+    }
