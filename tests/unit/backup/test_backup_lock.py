@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.flaskhost.host import lock as lock_file
 from backup_settings import NOW, settings
-from flaskhost_backup import cli, config, prepare, restic, restore_files, second_copy, state, tools
+from flaskhost_backup import cli, config, leftovers, prepare, restic, restore_files, second_copy, state, tools
 from flaskhost_backup.result import Result
 from flaskhost_backup.tools import Done
 
@@ -155,3 +155,12 @@ def test_without_a_login_there_is_none(text: str | None, tmp_path: Path) -> None
     if text is not None:
         login.write_text(text)
     assert config.load(file).login == {}
+
+
+def test_what_killed_runs_left_is_ended_before_the_work_begins(
+    tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "end_left", lambda _config: asked.append("end what is left"))
+    monkeypatch.setattr(restore_files, "files", lambda *_given, **_more: asked.append("restore") or Result())
+    assert run(tmp_path, *RESTORE) == 0
+    assert asked == ["end what is left", "restore"]

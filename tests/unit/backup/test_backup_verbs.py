@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from ansible.module_utils.flaskhost.deploy import migrate
@@ -18,6 +19,7 @@ from flaskhost_backup import (
     restic,
     state,
     status,
+    unlock,
 )
 from flaskhost_backup.config import BackupError
 from flaskhost_backup.result import Result
@@ -53,7 +55,7 @@ def test_a_new_host_has_its_time(tmp_path: Path) -> None:
 
 def test_a_new_login_of_the_second_repository_is_tried_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the run of site.yml that has set a wrong one ends well, and the next copy fails."""
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
 
     class Store(restic.Restic):
         def make(self) -> bool:
@@ -152,3 +154,45 @@ def test_nothing_is_replaced_unless_somebody_says_so() -> None:
     with pytest.raises(BackupError, match="--confirm h1"):
         cli._confirmed("shop", "h1", "the cluster")
     cli._confirmed("h1", "h1", "the cluster")
+
+
+class Locks(restic.Restic):
+    """A repository that notes what it is asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def make(self) -> bool:
+        self.asked.append(f"make {self.where}")
+        return True
+
+    def unlock(self) -> None:
+        self.asked.append(f"unlock {self.where}")
+
+
+@pytest.fixture
+def locks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(restic, "local", lambda config: Locks(config, "/x", "The first"))
+    monkeypatch.setattr(restic, "second", lambda config: Locks(config, config.second, "The second"))
+    monkeypatch.setattr(Locks, "asked", [])
+    return Locks.asked
+
+
+def test_both_repositories_are_unlocked_if_there_are_backups(tmp_path: Path, locks: list[str]) -> None:
+    with pytest.raises(BackupError):
+        unlock.unlock(settings(tmp_path, enabled=False, second="rest:https://store/h1/"))
+    assert locks == []
+    assert unlock.unlock(settings(tmp_path)).changed
+    assert unlock.unlock(settings(tmp_path, second="rest:https://store/h1/")).changed
+    assert locks == ["unlock The first", "unlock The first", "unlock The second"]
+
+
+def test_the_first_repository_is_made_once_and_not_by_a_dry_run(tmp_path: Path, locks: list[str]) -> None:
+    config = settings(tmp_path)
+    assert prepare.prepare(config, dry=True, now=NOW).changed
+    assert locks == []
+    result = prepare.prepare(config, dry=False, now=NOW)
+    assert (result.changed, result.lines) == (True, ["The first was created."])
+    config.files_repository.mkdir(parents=True, exist_ok=True)
+    (config.files_repository / "config").touch()
+    assert not prepare.prepare(config, dry=False, now=NOW).changed
+    assert locks == ["make The first"]

@@ -141,7 +141,15 @@ def waiting(pid: int, age: float, queue: float, role: int = 2) -> Session:
 
 @pytest.mark.parametrize(
     ("age", "queue", "ended"),
-    [(9999, 0.03, False), (59, 0.04, False), (61, 0.04, True), (4, 0.3, False), (6, 0.3, True)],
+    [
+        (9999, 1 / 32, False),
+        (60, 0.04, False),
+        (61, 0.032, True),
+        (61, 1 / 4, True),
+        (6, 1 / 4, False),
+        (5, 0.26, False),
+        (6, 0.26, True),
+    ],
 )
 def test_old_transactions_are_ended_when_the_queue_fills(judge: Judge, age: float, queue: float, ended: bool) -> None:
     pids, lines = judge.judge([waiting(7, age, queue), waiting(8, 0, queue)], 0.0)
@@ -170,8 +178,10 @@ def test_a_few_lines_a_minute_and_none_is_lost_without_a_word() -> None:
         journal.say(f"line {second}", float(second))
     assert len(lines) == limits.LINES
     assert lines[0] == "<4>line 0"
+    journal.say("a minute after the first one", 60.0)
+    assert len(lines) == limits.LINES
     journal.say("later", 100.0)
-    assert lines[-1] == f"<4>later ({20 - limits.LINES} earlier messages were left out.)"
+    assert lines[-1] == f"<4>later ({21 - limits.LINES} earlier messages were left out.)"
 
 
 def test_what_is_asked_while_the_table_is_full_needs_no_catalog() -> None:

@@ -266,6 +266,13 @@ def test_a_cluster_without_checksums_is_told_of(host: Host) -> None:
     assert "postgres_enable_checksums" in warning
 
 
+def test_check_mode_asks_a_server_that_runs_for_its_checksums(host: Host) -> None:
+    assert host.run()["checksums"]
+    host.answer = {**FINE, "checksums": False}
+    result = host.run(check=True)
+    assert (result["changed"], result["checksums"], len(result["warnings"])) == (False, False, 1)
+
+
 def test_checksums_are_added_while_it_is_stopped_and_it_starts_again(host: Host) -> None:
     host.run()
     host.calls.clear()

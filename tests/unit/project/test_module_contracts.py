@@ -77,6 +77,14 @@ def test_a_module_runs_and_knows_check_mode(path: Path) -> None:
     assert ast.unparse(tree.body[-1]) == "if __name__ == '__main__':\n    main()"
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_a_module_has_a_unit_test_that_runs_it(path: Path) -> None:
+    """Its logic may have tests, and nobody notices what the module makes of it."""
+    name = str(path.relative_to(ROOT))
+    tests = (ROOT / "tests" / "unit").rglob("test_*.py")
+    assert [test.name for test in tests if name in test.read_text(encoding="utf-8")] != []
+
+
 #: Options that are named like a secret and are none.
 NO_SECRETS = {
     ("flask_certificates", "key_type"), ("flask_secret_key", "by_host"), ("flask_secret_key", "candidate"),
