@@ -296,6 +296,12 @@ def flask_release_warnings(values: Any, names: list[str], facts: Any = None) -> 
     return found + preflight.wsgi_warnings(apps, PROJECT_DIR, facts)
 
 
+def flask_layout_warnings(values: Any, names: list[str], hosts: Any) -> list[str]:
+    """Warn about what each app host keeps for itself; see :func:`preflight.layout_warnings`."""
+    apps, _settings = _apps_and_settings(values, names)
+    return preflight.layout_warnings(apps, hosts)
+
+
 def flask_certbot_warnings(values: Any, names: list[str]) -> list[str]:
     """Warn about an option of ``acme`` that no longer has an effect; see :func:`preflight.certbot_warnings`."""
     _apps, settings = _apps_and_settings(values, names)
@@ -446,6 +452,7 @@ class FilterModule:
             "flask_host_questions": flask_host_questions,
             "flask_hosts_with_repository": flask_hosts_with_repository,
             "flask_layout": flask_layout,
+            "flask_layout_warnings": flask_layout_warnings,
             "flask_peer_certificates": flask_peer_certificates,
             "flask_peer_networks": flask_peer_networks,
             "flask_disk_warnings": flask_disk_warnings,

@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from cluster import FIRST, SECOND, WEB, address, connect
+from cluster import FIRST, SECOND, WEB, address, connect, play
 
 testinfra_hosts = [f"ansible://{WEB}"]
 
@@ -79,3 +79,13 @@ def test_static_files_are_those_of_the_app_hosts(visitor):
     assert "text/css" in page.headers["content-type"]
     assert page.headers["x-content-type-options"] == "nosniff"
     assert visitor.ask("https://guestbook.test/static/none.css").status == 404
+
+
+def test_the_maintenance_page_is_shown_by_the_web_host(visitor):
+    play("maintenance", app="hello", maintenance="on")
+    try:
+        assert visitor.ask("https://hello.test/whoami").status == 503
+        assert visitor.ask("https://guestbook.test/readyz").status == 200
+    finally:
+        play("maintenance", app="hello", maintenance="off")
+    assert visitor.ask("https://hello.test/whoami").status == 200

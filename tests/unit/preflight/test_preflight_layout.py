@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.flaskhost import preflight
+from ansible.module_utils.flaskhost.preflight import layout_warnings
 from ansible.module_utils.flaskhost.settings.layout import describe_hosts, web_hosts
 from loading import ROOT
 from playing import play
@@ -104,6 +105,19 @@ def test_hosts_that_connect_to_each_other_need_an_address(project: Path) -> None
     # Alone, or with a database each, they need none.
     for groups in ({"web": "a1", "app": "a1", "db": "a1"}, {"web": "a1", "app": "a1"}):
         assert problems(project, described(groups, NAME_ONLY)) == []
+
+
+def test_files_that_each_app_host_keeps_for_itself_are_a_warning() -> None:
+    apart = described({"web": "w1", "app": "a1 a2"})
+    apps = {"shop": {"wsgi": "x"}, "blog": {"persistent": []}, "wiki": {"persistent": ["media"]}, "odd": 3}
+    shop, wiki = layout_warnings(apps, apart)
+    assert shop.startswith("flask_apps.shop.persistent: each of a1, a2 keeps its own instance and uploads, and a")
+    assert wiki.startswith("flask_apps.wiki.persistent: each of a1, a2 keeps its own media, and a")
+    assert len(layout_warnings(apps, described({"app": "a1 a2"}))) == 2, "behind a load balancer of the site's own"
+    for alone in ({"web": "w1", "app": "a1"}, {"web": "a1 a2", "app": "a2 a1"}, {}):
+        assert layout_warnings(apps, described(alone)) == []
+    for nothing in (None, [], preflight.Unreadable("x"), {"shop": None}):
+        assert layout_warnings(nothing, apart) == []
 
 
 class Failing(dict[str, Any]):

@@ -37,7 +37,7 @@ from .databases import check_databases, databases_to_look_up
 from .debian_packages import check_debian_packages, packages_to_look_up
 from .disk import disk_warnings
 from .host import check_facts
-from .layout import check_apps_apart, check_layout
+from .layout import check_apps_apart, check_layout, layout_warnings
 from .names import warnings
 from .postgres import check_database_elsewhere, check_role_names
 from .postgres_values import check_values
@@ -60,6 +60,7 @@ __all__ = [
     "find_problems",
     "host_questions",
     "hosts_with_repository",
+    "layout_warnings",
     "placeholder_warnings",
     "read_item",
     "release_warnings",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .report import Report, get
+from ..apps.options import APP_OPTIONS
+from .report import Report, get, read
 
 EXAMPLE_WEB = "web: {children: {app: }}, so that each app host serves visitors; or, behind your own load balancer,\n"
 EXAMPLE_WEB += "trusted_proxies: [10.0.0.0/24], with the network of the load balancer"
@@ -96,3 +97,28 @@ def _check_addresses(report: Report, hosts: list[dict[str, Any]], apart: list[st
             report.add("shared_address", place, problem, EXAMPLE_ADDRESS)
         else:
             seen[address] = name
+
+
+def layout_warnings(apps: Any, hosts: Any) -> list[str]:
+    """Warn about what each app host keeps for itself, although visitors reach any of them.
+
+    Args:
+        apps: the user's ``flask_apps``, of any type.
+        hosts: the result of :func:`settings.layout.describe_hosts`.
+    """
+    web, app = ([host["name"] for host in hosts if group in host["groups"]] for group in ("web", "app"))
+    apps = read(Report([]), (), apps)
+    # Servers that are complete each are separate sites.
+    if len(app) < 2 or set(app) == set(web) or not isinstance(apps, dict):
+        return []
+    found = []
+    for name, given in apps.items():
+        folders = get(given, list, "persistent")
+        kept = APP_OPTIONS["persistent"].default if folders is None else folders
+        if kept and isinstance(given, dict):
+            found.append(
+                f"flask_apps.{name}.persistent: each of {', '.join(app)} keeps its own {' and '.join(map(str, kept))}, "
+                "and a visitor's next request can reach another host. Store files in object storage, and set "
+                "persistent: []"
+            )
+    return found
