@@ -1,0 +1,32 @@
+"""BENCHMARK APP ONLY (benchmarks/serve): a page, the same page from the database, and a page that waits."""
+
+import os
+import time
+
+from flask import Flask
+from page import QUERY, ROWS, SECONDS, template
+from sqlalchemy import create_engine, text
+
+app = Flask(__name__)
+# No connection before the first request, so that workers do not share any.
+engine = create_engine(os.environ.get("SQLALCHEMY_DATABASE_URI", "sqlite://"))
+
+
+@app.get("/")
+@app.get("/page")
+def page() -> str:
+    return template.render(title="A page", rows=ROWS)
+
+
+@app.get("/query")
+def query() -> str:
+    with engine.connect() as connection:
+        rows = connection.execute(text(QUERY)).all()
+    return template.render(title="A page with a query", rows=rows)
+
+
+@app.get("/wait")
+def wait() -> str:
+    """Wait as for another service."""
+    time.sleep(SECONDS)
+    return "waited\n"
