@@ -102,9 +102,10 @@ class Goal:
 
 
 GOALS = (
-    Goal("static_vs_flask", "compressed static file: CPU, compared with Flask", most=0.02),
+    Goal("static_vs_flask", "compressed static file: CPU, compared with Flask behind nginx", most=0.02),
     Goal("static_vs_on_the_fly", "compressed static file: CPU, compared with nginx's gzip", most=0.5),
-    Goal("microcache_factor", "page: CPU of the app, compared with the microcache", least=30),
+    Goal("microcache_page", "page: CPU without the microcache, compared with it", least=30),
+    Goal("microcache_query", "page with a query: CPU without the microcache, compared with it", least=30),
     Goal("wait_256_default", "50 ms, 256 connections: requests/s, compared with gunicorn", least=40),
     Goal("wait_256_gevent", "the same with gevent", least=100),
     Goal("proxy_us", "page: CPU of nginx in microseconds", most=90),

@@ -3,7 +3,7 @@
 import os
 import time
 
-from flask import Flask
+from flask import Flask, Response
 from page import QUERY, ROWS, SECONDS, template
 from sqlalchemy import create_engine, text
 
@@ -23,6 +23,12 @@ def query() -> str:
     with engine.connect() as connection:
         rows = connection.execute(text(QUERY)).all()
     return template.render(title="A page with a query", rows=rows)
+
+
+@app.get("/assets/<path:name>")
+def asset(name: str) -> Response:
+    """Send a static file, at an address for which nginx has none."""
+    return app.send_static_file(name)
 
 
 @app.get("/wait")
