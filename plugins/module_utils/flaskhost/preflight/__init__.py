@@ -29,7 +29,7 @@ from .access import find_access_problems
 from .accounts import accounts_beside, check_accounts, check_admins, names_to_look_up
 from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
-from .budget import check_budget
+from .budget import check_budget, memory_warnings
 from .calendars import check_calendars, expressions
 from .certificates import certbot_warnings, check_certificates
 from .databases import check_databases, databases_to_look_up
@@ -58,6 +58,7 @@ __all__ = [
     "find_problems",
     "host_questions",
     "hosts_with_repository",
+    "memory_warnings",
     "placeholder_warnings",
     "read_item",
     "release_warnings",
