@@ -23,7 +23,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --upgrade --python-
   --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test sample-app-browser molecule acme deploy failures faults gallery caches guestbook cluster roles servers tenants hardening database vm mutants test nightly bench bench-deploy docs clean
+.PHONY: help venv lock testbed demo demo-down lint unit sample-app-test sample-app-browser molecule acme deploy failures faults gallery caches guestbook cluster roles servers tenants hardening database vm mutants test nightly bench bench-deploy bench-serve docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -139,6 +139,9 @@ bench: venv ## seconds of a first and of a second run of site.yml on a bare host
 
 bench-deploy: venv ## deploys and rollbacks under load: requests lost, latency, seconds
 	benchmarks/deploy --release $(RELEASE)
+
+bench-serve: venv ## CPU time of requests, latency and memory, beside the usual servers and settings (some 20 minutes)
+	benchmarks/serve --release $(RELEASE)
 
 clean: ## remove .venv and what the tests have cached (make demo-down removes the hosts)
 	rm -rf .venv .cache/venvs .cache/pycache .cache/collections .ruff_cache .ansible

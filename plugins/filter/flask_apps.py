@@ -286,14 +286,15 @@ def flask_archive_warnings(values: Any, names: list[str], attempt: Any, host: st
     ]
 
 
-def flask_release_warnings(values: Any, names: list[str], facts: Any = None) -> list[str]:
-    """Warn about release commands that probably delete data, misspelled placeholders, and code that may not parse.
+def flask_release_warnings(values: Any, names: list[str], facts: Any = None, host: str = "") -> list[str]:
+    """Warn about commands that probably delete data, misspelled placeholders, code that may not parse, and memory.
 
-    See :func:`preflight.release_warnings`, :func:`preflight.placeholder_warnings` and :func:`preflight.wsgi_warnings`.
+    See :func:`preflight.release_warnings`, :func:`preflight.placeholder_warnings`, :func:`preflight.wsgi_warnings` and
+    :func:`preflight.memory_warnings`.
     """
     apps, _settings = _apps_and_settings(values, names)
     found = preflight.release_warnings(apps, PROJECT_DIR) + preflight.placeholder_warnings(apps)
-    return found + preflight.wsgi_warnings(apps, PROJECT_DIR, facts)
+    return found + preflight.wsgi_warnings(apps, PROJECT_DIR, facts) + preflight.memory_warnings(apps, facts, host)
 
 
 def flask_layout_warnings(values: Any, names: list[str], hosts: Any) -> list[str]:

@@ -33,6 +33,7 @@ from preflight_cases import (
     own_pair,
     private_key,
 )
+from rendering import load_filters
 
 #: An app of one file, and one whose project has extras and groups.
 LONE = {"wsgi": "app:app", "static": GONE}
@@ -489,8 +490,8 @@ MAPPING_FAULTS: list[tuple[str, str, Any]] = [
         "flask_apps.b.domains[0]",
         {name: OTHER_APP | {"domains": [f"10.0.0.{n}"]} for n, name in enumerate("ab", 1)},
     ),
-    ("too_many_apps", "flask_apps", {f"app{n}": OTHER_APP | {"domains": [f"a{n}.localhost"]} for n in range(3)}),
-    ("too_many_apps", "flask_apps", {"a": OTHER_APP | {"processes": {"p1": "x", "p2": "x", "p3": "x"}}}),
+    ("too_many_apps", "flask_apps", {f"app{n}": OTHER_APP | {"domains": [f"a{n}.localhost"]} for n in range(11)}),
+    ("too_many_apps", "flask_apps", {"a": OTHER_APP | {"processes": {f"p{n}": "x" for n in range(10)}}}),
     ("undefined", "flask_apps", preflight.Unreadable("'apps' is undefined")),
     ("undefined", "flask_apps.shop", {"shop": preflight.Unreadable("'app' is undefined")}),
     ("undefined", A + "secrets.TOKEN", good_apps({"secrets": {"TOKEN": preflight.Unreadable("'v' is undefined")}})),
@@ -548,6 +549,50 @@ def test_no_app_has_the_name_of_anothers_role(name: str, logins: dict[str, Any],
     facts = GOOD_FACTS | {"memtotal_mb": 4000}
     problems = preflight.find_problems(apps, {**GOOD_SETTINGS, "postgres_logins": logins}, facts, project)
     assert found(problems) == {(ROLE_NAME, f"flask_apps.{name}")}
+
+
+def many_apps(count: int, **options: Any) -> dict[str, Any]:
+    """Apps that differ in their names."""
+    return {f"app{n}": OTHER_APP | {"domains": [f"a{n}.localhost"]} | options for n in range(count)}
+
+
+@pytest.mark.parametrize(("memory", "most"), [(960, 10), (1970, 27)])
+def test_apps_fit_a_host_if_they_are_idle(memory: int, most: int, project: Path) -> None:
+    facts = GOOD_FACTS | {"memtotal_mb": memory}
+    assert preflight.find_problems(many_apps(most), GOOD_SETTINGS, facts, project) == []
+    assert found(preflight.find_problems(many_apps(most + 1), GOOD_SETTINGS, facts, project)) == {
+        ("too_many_apps", "flask_apps")
+    }
+
+
+@pytest.mark.parametrize(
+    ("apps", "warned"),
+    [
+        (many_apps(2), False),
+        (many_apps(3), True),
+        (many_apps(2, processes={"worker": "w", "off": ""}), True),
+        (many_apps(1, processes={"worker": "w", "clock": "c"}), False),
+        (many_apps(1, cache="redis", cache_mb=250), True),
+        ({1: {}}, False),
+        (preflight.Unreadable("'apps' is undefined"), False),
+        ({"shop": {"processes": preflight.Unreadable("'p' is undefined")}}, False),
+        (None, False),
+        ([], False),
+    ],
+)
+def test_apps_that_fit_only_while_they_are_idle_are_worth_a_warning(apps: Any, warned: bool) -> None:
+    warnings = preflight.memory_warnings(apps, {"memtotal_mb": 960}, "web1")
+    assert [text.partition(":")[0] for text in warnings] == ["web1"] * warned
+    assert preflight.memory_warnings(apps, {"memtotal_mb": 16000}, "web1") == []
+    assert preflight.memory_warnings(apps, {}, "web1") == []
+
+
+def test_a_run_prints_the_warning_about_memory() -> None:
+    asked = [many_apps(3)], ["flask_apps"], GOOD_FACTS, "web1"
+    said = [text for text in load_filters()["flask_release_warnings"](*asked) if text.startswith("web1:")]
+    assert len(said) == 1
+    assert "464 MB are left for 3 apps." in said[0]
+    assert "they need 576 MB" in said[0]
 
 
 def test_a_build_command_can_create_the_static_folder(project: Path) -> None:

@@ -21,6 +21,10 @@ POSTGRES_SHARE = 0.25
 MASTER_MB, WORKER_MB = 80, 40
 #: Minimum MB for a slot: an app with an ORM does not start with less.
 SLOT_MINIMUM_MB = 192
+#: MB of an idle slot or process: preflight refuses more of them than fit. Measured (benchmarks/serve): 55 to 60 MB for
+#: an app with SQLAlchemy and psycopg. Less here, because an idle PostgreSQL and the system leave more than their share:
+#: ten such apps serve on a host with 1 GB.
+IDLE_MB = 45
 #: Both slots run during a deploy.
 SLOTS_AT_ONCE = 2
 #: Connections that each worker can open that handles its requests without threads (gevent, ASGI): the default of

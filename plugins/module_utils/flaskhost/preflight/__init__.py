@@ -30,7 +30,7 @@ from .access import find_access_problems
 from .accounts import accounts_beside, check_accounts, check_admins, names_to_look_up
 from .apps import check_apps, check_between_apps
 from .backup import check_backup, check_own_repository, hosts_with_repository
-from .budget import check_budget
+from .budget import check_budget, memory_warnings
 from .calendars import check_calendars, expressions
 from .certificates import certbot_warnings, check_certificates
 from .databases import check_databases, databases_to_look_up
@@ -61,6 +61,7 @@ __all__ = [
     "host_questions",
     "hosts_with_repository",
     "layout_warnings",
+    "memory_warnings",
     "placeholder_warnings",
     "read_item",
     "release_warnings",

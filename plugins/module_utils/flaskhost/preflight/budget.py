@@ -9,7 +9,7 @@ from ..apps import instances, sizing
 from ..apps.options import APP_OPTIONS
 from ..apps.schema import Option
 from .host import MINIMUM_MEMORY_MB
-from .report import Report, get, get_number, snippet
+from .report import Report, get, get_number, read, snippet
 from .rules.processes import process_command_fault, process_name_fault
 
 #: Each PostgreSQL connection is a process that takes memory and slows down every snapshot. PostgreSQL's wiki (Number Of
@@ -36,18 +36,18 @@ def check_budget(report: Report, variable: str, apps: dict[Any, Any], facts: Map
 
 
 def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: dict[str, Any], memory: int) -> None:
-    free = memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
+    free = _free_mb(memory)
     free -= _check_instances(report, variable, apps, free)
     processes = sum(map(sizing.count_processes, apps.values()))
-    # A process needs as much as one slot, and an app has two.
-    needed = len(apps) * sizing.SLOT_MINIMUM_MB + processes * sizing.SLOT_MINIMUM_MB // sizing.SLOTS_AT_ONCE
+    needed = (len(apps) + processes) * sizing.IDLE_MB
     if free < needed:
         beside = f" and {processes} background processes need {needed} MB" if processes else ""
-        each = beside or f" need {sizing.SLOT_MINIMUM_MB} MB each"
+        each = beside or f" need {sizing.IDLE_MB} MB each"
         problem = (
-            f"{len(apps)} apps{each}, but after the system and PostgreSQL, {free} of the host's {memory} MB are left."
+            f"{len(apps)} apps{each} even if they are idle, but after the system and PostgreSQL, {free} of the "
+            f"host's {memory} MB are left."
         )
-        fewer = "fewer processes" if processes else f"{max(1, free // sizing.SLOT_MINIMUM_MB)} of these apps"
+        fewer = "fewer processes" if processes else f"{max(1, free // sizing.IDLE_MB)} of these apps"
         cure = f"{fewer} on this host, or a host with more memory"
         report.add("too_many_apps", (variable,), problem, cure)
     for name, app in apps.items():
@@ -61,6 +61,39 @@ def _check_memory(report: Report, variable: str, apps: dict[str, Any], budget: d
             most = max(1, (limit - sizing.MASTER_MB) // sizing.WORKER_MB)
             problem = f"{app['workers']} workers need about {needed} MB, but a slot of the app can use {limit} MB."
             report.add("too_many_workers", (variable, name, "workers"), problem, snippet(("workers",), most))
+
+
+def memory_warnings(apps: Any, facts: Any, host: str) -> list[str]:
+    """Warn about apps that fit a host only as long as most of them are idle.
+
+    Args:
+        apps: the user's ``flask_apps``; invalid options are ignored.
+        facts: the host's facts, without the prefix ``ansible_``.
+        host: its name.
+    """
+    memory = get_number(facts, "memtotal_mb")
+    # Values that Ansible cannot evaluate are reported elsewhere.
+    copy = read(Report(["flask_apps"]), ("flask_apps",), apps)
+    if not isinstance(copy, dict) or not copy or not memory:
+        return []
+    plain = [_sized_options(app) for name, app in copy.items() if isinstance(name, str)]
+    processes = sum(map(sizing.count_processes, plain))
+    free = _free_mb(memory) - sum(map(instances.total_mb, plain))
+    # A process needs as much as one slot, and an app has two.
+    needed = len(plain) * sizing.SLOT_MINIMUM_MB + processes * sizing.SLOT_MINIMUM_MB // sizing.SLOTS_AT_ONCE
+    if free >= needed:
+        return []
+    beside = f" and {processes} background processes" if processes else ""
+    return [
+        f"{host}: after the system and PostgreSQL, {free} MB are left for {len(plain)} apps{beside}. That is enough "
+        f"only while most of them are idle; if they are busy, they need {needed} MB. Unless you set workers, each app "
+        "has one. Set swap_mb, or use a host with more memory."
+    ]
+
+
+def _free_mb(memory: int) -> int:
+    """Return the MB of a host's memory that are left for apps, caches and queues, after the system and PostgreSQL."""
+    return memory - sizing.SYSTEM_MB - int(memory * sizing.POSTGRES_SHARE)
 
 
 def _check_instances(report: Report, variable: str, apps: dict[str, Any], free: int) -> int:
