@@ -179,7 +179,7 @@ def test_uploads_are_readable_unless_the_app_closes_them(host, visitor, get):
     names = [f"{uuid.uuid4().hex}.txt" for _ in range(3)]
     for name, query in zip(names, ("", "closed=1", "closed=1&mode=640"), strict=True):
         assert upload(visitor, "cached", name, query).status == 200
-    assert [get("cached", name).status for name in names] == [200, 403, 200]
+    assert [get("cached", name).status for name in names] == [200, 404, 200]
     # Nor can anybody else read them.
     assert host.check_output(f"stat -c %a /srv/cached/data/uploads/{names[0]}") == "640"
     assert host.run(f"runuser -u mover -- cat /srv/cached/data/uploads/{names[0]}").rc != 0
@@ -219,7 +219,9 @@ def test_option_takes_all_with_it(host, visitor, play, put, get):
     play("site", "cached", "--tags", "nginx,app", protected_files={})
     try:
         assert not reads(host, f"/srv/cached/data/uploads/{name}")
-        assert host.check_output("stat -c %a /srv/cached/data /srv/cached/data/uploads").split() == ["700", "700"]
+        # As in the data of an app that never had the option.
+        modes = [host.check_output(f"cd /srv/{app}/data && stat -c %a . uploads") for app in ("cached", "mover")]
+        assert modes[0] == modes[1]
         assert get("cached", name).body == "", "the app's own response"
         assert visitor.ask(f"https://cached.test/protected/{name}").headers["x-release"], "a page of the app again"
         assert host.file("/etc/nginx/nginx.conf").content_string.count("location ^~ /protected/") == 3, "the others'"
