@@ -173,6 +173,14 @@ def test_static_files_are_those_of_the_app_host() -> None:
     assert answering.one("location", "@missing").one("return").words[1] == "404"
 
 
+def test_an_app_leads_nginx_nowhere_and_writes_into_its_own_error_log() -> None:
+    http = app(site(error_log="/logs/shop.error.log"))
+    answering = next(item for item in http.all("server") if "shop.test" in item.one("server_name").words)
+    assert answering.one("error_log").words[1] == "/logs/shop.error.log"
+    for location in proxied(http):
+        assert location.one("proxy_ignore_headers").words[1:] == ["X-Accel-Redirect"]
+
+
 def test_without_a_release_a_host_ends_the_connection_so_that_another_one_is_tried() -> None:
     answering = next(item for item in app().all("server") if "shop.test" in item.one("server_name").words)
     for place in ("/", "@app"):
