@@ -61,7 +61,9 @@ def test_random_links_end_where_the_kernel_and_python_say(tmp_path: Path) -> Non
             try:
                 opened = os.open(link, os.O_PATH)
             except FileNotFoundError:
-                assert taken == ends, told
+                # Behind what is missing, there can be a loop, for which Python's answer is any path.
+                _end, is_known = together._end(str(link), os.readlink(link), ())  # noqa: PTH115 - a string
+                assert taken == ends or not is_known, told
             except OSError:
                 # A loop, a file as a folder, or a folder that only root may enter.
                 counts["loop"] += 1
