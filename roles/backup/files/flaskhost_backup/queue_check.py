@@ -89,10 +89,10 @@ def load(config: Config, queue: Queue, copy: Path, *, whole: bool) -> Loaded:
         scratch.mkdir(mode=0o711)
         data.mkdir(mode=0o700)
         parts = data / "appendonlydir"
-        shutil.copytree(copy / "appendonlydir", parts)
+        shutil.copytree(copy / "appendonlydir", parts, symlinks=True)
         names = [path.name for path in parts.iterdir()]
         for path in (*parts.iterdir(), parts, data):
-            os.chown(path, entry.pw_uid, entry.pw_gid)
+            os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
         with _running(queue, data, whole=whole) as process:
             keys = _keys(queue, process, data / "redis.sock", entry.pw_uid)
         return Loaded(keys, _sizes(data, names))
