@@ -1,4 +1,4 @@
-"""Rate limits per account, token, endpoint and address, kept in Redis, or in memory where there is none."""
+"""Rate limits per account, token, endpoint and address, kept in Redis, or in memory without Redis."""
 
 from ipaddress import ip_network
 from time import time

@@ -9,7 +9,7 @@ from guestbook.models import Account, Entry, Export, db, now
 from shared import find_shown_token
 
 OPEN, LOGIN, REFUSED, MISSING, NO_TOKEN = "open", "login", 403, 404, 401
-#: Who may: nobody, the member whose it is, another member, a moderator. The entry 1 and all else is the member's.
+#: The result for nobody, the owner, another member and a moderator. Entry 1 and everything else belong to the owner.
 GET = {
     "/": (OPEN, OPEN, OPEN, OPEN),
     "/signup": (OPEN, OPEN, OPEN, OPEN),

@@ -13,7 +13,7 @@ from ansible.module_utils.flaskhost.host.cache_client import Keys, NoAnswer, inf
 
 from flaskhost_backup import queue_check, queues
 from flaskhost_backup.config import BackupError, Config, Queue
-from flaskhost_backup.units import running_units, start_units, stop_units
+from flaskhost_backup.units import running_units, start_after, start_units, stop_units
 
 #: Seconds for a restored queue to answer. It has loaded its data by then, and the app is stopped.
 SECONDS = 60.0
@@ -62,11 +62,7 @@ def stopped(queue: Queue) -> Iterator[None]:
         stop_units([queue.unit])
         yield
     except BaseException as problem:
-        try:
-            start_units(ran)
-        except BackupError as second:
-            reason, cure = (problem.reason, problem.cure) if isinstance(problem, BackupError) else (repr(problem), "")
-            raise BackupError(f"{reason} {second.reason}", f"{cure} {second.cure}".strip()) from problem
+        start_after(problem, ran)
         raise
 
 

@@ -43,11 +43,7 @@ def stopped(folder: Path, patterns: list[str], *, start: bool = True) -> Iterato
         stop_units(units)
         yield units
     except BaseException as problem:
-        try:
-            start_units(units)
-        except BackupError as second:
-            reason, cure = (problem.reason, problem.cure) if isinstance(problem, BackupError) else (repr(problem), "")
-            raise BackupError(f"{reason} {second.reason}", f"{cure} {second.cure}".strip()) from problem
+        start_after(problem, units)
         _remember(note, others)
         raise
     try:
@@ -174,3 +170,16 @@ def _remember(note: Path, units: list[str]) -> None:
         write_json(note, {"units": units})
     else:
         note.unlink(missing_ok=True)
+
+
+def start_after(problem: BaseException, units: list[str]) -> None:
+    """Start units again after a problem.
+
+    Raises:
+        BackupError: one does not start; it tells both problems.
+    """
+    try:
+        start_units(units)
+    except BackupError as second:
+        reason, cure = (problem.reason, problem.cure) if isinstance(problem, BackupError) else (repr(problem), "")
+        raise BackupError(f"{reason} {second.reason}", f"{cure} {second.cure}".strip()) from problem
