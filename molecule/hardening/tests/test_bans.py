@@ -97,6 +97,7 @@ def test_who_guesses_nginx_s_password_is_refused(web, attacker):
     answers = attack_password(attacker, web)
     assert {answer[0] for answer in answers} == {401}
     eventually(lambda: is_banned(attacker, web), True)
+    assert attacker.address in web.run("fail2ban-client status nginx-http-auth")
     assert refused(attacker, web, 443)
 
 

@@ -126,6 +126,11 @@ def test_a_password_that_is_easy_to_guess_is_not_taken(web):
     for password in ("password", "ada", "aaaaaaaaaaaaaaaaaaaa"):
         assert "BAD PASSWORD" in web.fails(f"echo 'ada:{password}' | chpasswd")
     assert web.run("getent shadow ada").split(":")[1] == "!"
+    try:
+        web.run("echo 'ada:Quiet-harbour7-lantern' | chpasswd")
+        assert web.run("getent shadow ada").split(":")[1].startswith("$y$")
+    finally:
+        web.run("usermod --password '!' ada")
 
 
 def test_only_root_has_crontabs(web):
