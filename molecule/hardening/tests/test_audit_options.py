@@ -204,8 +204,9 @@ def test_rules_of_the_controller_judge_where_none_may_be_fetched(webs, rules, tm
 
 #: What testssl.sh has to say of a site that has signed its own certificate. Nothing else is left to say.
 SELF_SIGNED = {
-    "cert_chain_of_trust", "cert_trust", "cert_extlifeSpan", "cert_revocation", "cert_crlDistributionPoints",
-    "cert_ocspURL", "cert_notAfter", "HSTS", "DNS_CAArecord", "OCSP_stapling", "certificate_transparency",
+    "cert_chain_of_trust", "cert_trust", "cert_extlifeSpan", "cert_validityPeriod", "cert_revocation",
+    "cert_crlDistributionPoints", "cert_ocspURL", "cert_notAfter", "HSTS", "DNS_CAArecord",
+    "OCSP_stapling", "certificate_transparency",
 }  # fmt: skip
 
 

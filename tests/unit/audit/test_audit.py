@@ -236,7 +236,7 @@ def test_testssl_is_read() -> None:
 
 def test_what_a_certificate_of_its_own_costs_is_told_with_its_cure() -> None:
     """testssl.sh gives no advice, and three findings of the demo had none."""
-    names = ("cert_chain_of_trust", "cert_extlifeSpan", "cert_revocation", "HSTS")
+    names = ("cert_chain_of_trust", "cert_extlifeSpan", "cert_validityPeriod", "cert_revocation", "HSTS")
     scan = audit.parse_testssl(json.dumps([TESTSSL[0], *(item(name, "HIGH", "no") for name in names)]), "shop.test")
     advice = {finding.id: finding.advice for finding in scan.findings}
     assert all("acme_email" in advice[name] for name in names)

@@ -9,13 +9,15 @@ from ansible.module_utils.flaskhost.audit.model import FAILED, NOTE, PASSED, Fin
 #: Its severities. INFO and DEBUG are ignored, because they describe without a rating.
 SEVERITIES = {"CRITICAL": "high", "HIGH": "high", "MEDIUM": "medium", "LOW": "low"}
 
-#: testssl.sh gives no advice. A site without a CA's certificate has a self-signed one, and no HSTS.
+#: testssl.sh gives no advice. A site without a CA's certificate has a self-signed one, and no HSTS. Debian 12's calls
+#: cert_extlifeSpan cert_validityPeriod.
 _AUTHORITY = (
     "Set acme_email for a certificate that browsers trust (docs/certificates.md). If a private certificate authority "
     "signs yours, name it in audit_tls_authority."
 )
-ADVICE = dict.fromkeys(("cert_chain_of_trust", "cert_extlifeSpan", "cert_revocation"), _AUTHORITY) | {
-    "HSTS": f"Sites with a self-signed certificate send none. {_AUTHORITY}"
+ADVICE = {
+    **dict.fromkeys(("cert_chain_of_trust", "cert_extlifeSpan", "cert_validityPeriod", "cert_revocation"), _AUTHORITY),
+    "HSTS": f"Sites with a self-signed certificate send none. {_AUTHORITY}",
 }
 
 
