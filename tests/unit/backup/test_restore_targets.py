@@ -209,7 +209,7 @@ def test_a_failed_hand_over_is_told_and_stops_no_restore(monkeypatch: pytest.Mon
             raise BackupError(f"PostgreSQL has not archived its WAL for {seconds:.0f} s.")
 
     (said,) = wal.hand_over(Silent())  # type: ignore[arg-type]
-    assert said.startswith("The last commits may be missing: PostgreSQL has not archived")
+    assert said == "The last commits may be missing: PostgreSQL has not archived its WAL for 30 s."
     (said,) = wal.hand_over(Silent(), "It was taken from the old data")  # type: ignore[arg-type]
     assert said.startswith("It was taken from the old data: PostgreSQL")
     monkeypatch.setattr(Silent, "hand_over", lambda *_a, **_o: "000000010000000000000001")
