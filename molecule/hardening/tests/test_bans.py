@@ -129,7 +129,8 @@ def test_the_operator_does_all_of_this_and_is_not_banned(web):
     for path in ("/wp-login.php", "/.env", "/cgi-bin/luci", "/phpmyadmin/"):
         assert web.visitor.ask(f"https://doors.test{path}").status == 404
     for _time in range(6):
-        assert web.visitor.ask("https://doors.test/login", "POST", body="name=ada").status == 403
+        # 429 where the test is repeated within a minute.
+        assert web.visitor.ask("https://doors.test/login", "POST", body="name=ada").status in {403, 429}
     eventually(lambda: {"sshd", "probes-doors", "login-doors"} <= ignored(web, cursor), True)
     assert web.known["operator_address"] not in web.banned()
     assert web.visitor.ask("https://doors.test/").status == 200
