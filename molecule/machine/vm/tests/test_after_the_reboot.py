@@ -215,7 +215,8 @@ def test_lynis_counts_what_the_guide_says_and_warns_of_nothing(report):
     scan = next(scan for scan in report["scans"] if scan["scanner"] == "lynis")
     # What was measured, so that it does not get worse. The aim is 90, and it is not reached: docs/audit.md, What Lynis
     # counts, says which points are missing, and what would get each of them.
-    assert scan["score"] >= 80, [finding["id"] for finding in scan["findings"] if finding["status"] != "passed"]
+    # An app with Redis costs a point: Lynis reads the configuration of Debian's service, which does not run.
+    assert scan["score"] >= 79, [finding["id"] for finding in scan["findings"] if finding["status"] != "passed"]
     # Every point that is missing has a reason, but for a few that a new version of Lynis may bring.
     assert scan["score_without_waived"] >= 95, [item for item in scan["findings"] if item["status"] == "failed"]
     # But for those that are waived, each with its reason.
