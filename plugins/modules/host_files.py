@@ -140,7 +140,9 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    options, done, taken = module.params, [], []
+    options = module.params
+    done: list[host_files.Change] = []
+    taken: list[str] = []
     # Override the umask of the login: all users need access to folders that are created for files.
     os.umask(0o022)
     # In this order, because the plans of lines and modes must see the contents of the new files.
