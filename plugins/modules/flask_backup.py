@@ -47,7 +47,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lines: {description: "The actions, one line each.", type: list, returned: success}
-restore: {description: "What was restored, and where the previous data is now.", type: dict,
+restore: {description: "The restored data, and the place of the previous data.", type: dict,
           returned: after a restore}
 """
 

@@ -75,7 +75,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths: {description: "Files that differ, or differed, from the requested state.", type: list, returned: always}
-steps: {description: "What was done with the services, as configured_service returns it.", type: list, returned: always}
+steps: {description: "Actions on the services, as configured_service returns them.", type: list, returned: always}
 """
 
 import os

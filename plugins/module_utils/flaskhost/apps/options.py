@@ -118,7 +118,7 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "install": Option(
         "options",
-        "What of the project is installed in addition to its dependencies.",
+        "Parts of the project to install in addition to its dependencies.",
         {"extras": ["database"]},
         default={},
         options={
