@@ -72,6 +72,8 @@ lint: venv ## ansible-lint, yamllint, ruff, mypy
 	@mkdir -p .cache/types/ansible/module_utils
 	@ln -sfn ../../../../plugins/module_utils/flaskhost .cache/types/ansible/module_utils/flaskhost
 	mypy
+	mypy plugins/action/*.py plugins/filter/*.py
+	mypy plugins/modules/*.py
 	yamllint --strict .
 	ansible-lint
 

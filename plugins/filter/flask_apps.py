@@ -24,7 +24,7 @@ from ansible.module_utils.flaskhost.apps import sizing
 from ansible.module_utils.flaskhost.apps.record import app_records, for_role, pick, with_server
 from ansible.module_utils.flaskhost.deploy import build_room
 from ansible.module_utils.flaskhost.programs.installed import program_texts
-from ansible.module_utils.flaskhost.requests import clone, drain, freeze, restore, selection, status
+from ansible.module_utils.flaskhost.requests import clone, drain, freeze, maintenance, restore, selection, status
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
 from ansible.module_utils.flaskhost.settings.layout import describe_hosts, layout, peer_certificates, web_hosts
@@ -101,11 +101,6 @@ def flask_acme_settings(acme: dict[str, Any] | None, acme_email: str = "") -> di
 def flask_backup_settings(settings: dict[str, Any] | None) -> dict[str, Any]:
     """Complete the site's setting ``backup``; see :func:`backup_settings.settings`."""
     return backup_settings.settings(settings)
-
-
-def flask_setup_problem(given: dict[str, Any], apps: Any) -> str:
-    """Find the first problem with the request of playbooks/setup.yml; see :func:`requests.selection.setup_problem`."""
-    return selection.setup_problem(given, apps)
 
 
 def flask_restore_request(given: dict[str, Any], apps: Any, hosts: list[str], time: str = "") -> dict[str, Any]:
@@ -378,6 +373,11 @@ def flask_freeze_request(given: dict[str, Any], apps: Any) -> dict[str, Any]:
     return freeze.request(given, apps or {}, time.time())
 
 
+def flask_maintenance_request(given: dict[str, Any], sites: list[dict[str, Any]]) -> dict[str, Any]:
+    """Parse the request of playbooks/maintenance.yml; see :func:`requests.maintenance.request`."""
+    return maintenance.request(given, sites)
+
+
 def flask_drain_request(given: dict[str, Any], hosts: list[str], private: bool) -> dict[str, Any]:
     """Parse the request of playbooks/drain.yml; see :func:`requests.drain.request`."""
     return drain.request(given, hosts, private)
@@ -454,6 +454,7 @@ class FilterModule:
             "flask_hosts_with_repository": flask_hosts_with_repository,
             "flask_layout": flask_layout,
             "flask_layout_warnings": flask_layout_warnings,
+            "flask_maintenance_request": flask_maintenance_request,
             "flask_peer_certificates": flask_peer_certificates,
             "flask_peer_networks": flask_peer_networks,
             "flask_disk_warnings": flask_disk_warnings,
@@ -465,7 +466,6 @@ class FilterModule:
             "flask_status_apps": flask_status_apps,
             "flask_status_report": flask_status_report,
             "flask_status_table": flask_status_table,
-            "flask_setup_problem": flask_setup_problem,
             "flask_verb_problem": flask_verb_problem,
             "flask_web_hosts": flask_web_hosts,
             "host_program": host_program,

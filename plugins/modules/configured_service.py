@@ -46,7 +46,8 @@ def main() -> None:
         required_one_of=[("name", "services")],
         mutually_exclusive=[("name", "services")],
     )
-    options, done = module.params, []
+    options = module.params
+    done: list[str] = []
     wanted = [options] if options["name"] else options["services"]
     try:
         services.bring_up(wanted, module.run_command, module.check_mode, done)

@@ -73,7 +73,7 @@ ours: {description: Whether Flaskhost has set up the host., type: bool, returned
 system: {description: Short description of the operating system., type: str, returned: with prepare}
 release: {description: "Release number, such as 13.", type: str, returned: with prepare}
 own: {description: "The host's own address, sshd's ports, and the host keys.", type: dict, returned: with prepare}
-lacks: {description: "What a host with a shared kernel cannot set: kernel, network, clock.", type: list,
+lacks: {description: "Settings that a host with a shared kernel cannot change: kernel, network, clock.", type: list,
         returned: with prepare}
 scans: {description: "The results, a mapping for each scan.", type: list, returned: with inside and outside}
 page: {description: Path of the report., type: str, returned: with report}

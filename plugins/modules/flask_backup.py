@@ -47,12 +47,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 lines: {description: "The actions, one line each.", type: list, returned: success}
-restore: {description: "What was restored, and where the previous data is now.", type: dict,
+restore: {description: "The restored data, and the place of the previous data.", type: dict,
           returned: after a restore}
 """
 
 import os
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.host import failures, service_state
@@ -100,7 +101,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def configure(module: AnsibleModule) -> dict[str, object]:
+def configure(module: AnsibleModule) -> dict[str, Any]:
     """Install the program and all configuration."""
     options = module.params
     second = {name: options[name] for name in ("repository", "known_hosts", "ssh_key", "environment")}
@@ -121,14 +122,14 @@ def configure(module: AnsibleModule) -> dict[str, object]:
     return {"changed": bool(paths), "lines": [], "files": paths, "warnings": [], "diff": diff}
 
 
-def start(module: AnsibleModule) -> dict[str, object]:
+def start(module: AnsibleModule) -> dict[str, Any]:
     """Create the repositories, enable the timers, and start the first backup."""
     options = module.params
     run, passphrase = module.run_command, options["passphrase"]
     warnings = backup.shortcomings(passphrase, options["repository"])
     if not passphrase or (module.check_mode and not backup.is_enabled()):
         # No need to run the program; in check mode, it is not installed yet, or has no passphrase.
-        answer = {"changed": bool(passphrase), "first": bool(passphrase)}
+        answer: dict[str, Any] = {"changed": bool(passphrase), "first": bool(passphrase)}
     else:
         answer = backup.ask(run, ["prepare", *(["--check"] if module.check_mode else [])])
     timers = {f"flaskhost-backup-{name}.timer": name in options["timers"] for name in backup.TIMERS}
@@ -151,7 +152,7 @@ def start(module: AnsibleModule) -> dict[str, object]:
     return {"changed": changed, "lines": lines, "warnings": [*(answer.get("problems") or []), *warnings]}
 
 
-def run_verb(module: AnsibleModule) -> dict[str, object]:
+def run_verb(module: AnsibleModule) -> dict[str, Any]:
     """Run a command of the program."""
     arguments = module.params["arguments"]
     if not Path(backup.PROGRAM).exists():

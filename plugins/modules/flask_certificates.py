@@ -64,6 +64,7 @@ notes: {description: Information that is not a problem., type: list, returned: s
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.host import services
@@ -103,7 +104,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def prepare(module: AnsibleModule) -> dict[str, object]:
+def prepare(module: AnsibleModule) -> dict[str, Any]:
     """Install the program, and let it create the certificates that the web server needs to start."""
     options = module.params
     files = certificates.program_files(options["program"], options["launcher"])
@@ -134,7 +135,7 @@ def prepare(module: AnsibleModule) -> dict[str, object]:
     }
 
 
-def apply(module: AnsibleModule) -> dict[str, object]:
+def apply(module: AnsibleModule) -> dict[str, Any]:
     """Let the program request certificates from the CA."""
     options = module.params
     if module.check_mode and not Path(options["launcher"]).exists():

@@ -16,7 +16,7 @@ options:
     choices: [present, absent, read, waited]
     default: read
   apps: {description: "Folder of each app, by name, to report its live release.", type: dict, default: {}}
-  by: {description: "Who drains it, as user@controller.", type: str, default: ""}
+  by: {description: "User and control node, as user@host.", type: str, default: ""}
   seconds: {description: "With C(waited), how long to wait at the most.", type: float, default: 60}
   path: {description: File of the mark., type: path, default: /etc/flaskhost/drained}
 """

@@ -22,7 +22,7 @@ options:
               default: ""}
   reason: {description: "Reason, shown when a change is rejected.", type: str, default: ""}
   ends: {description: "End of the freeze, in seconds since 1970.", type: float, default: 0}
-  by: {description: "Who freezes it, as user@controller.", type: str, default: ""}
+  by: {description: "User and control node, as user@host.", type: str, default: ""}
   path: {description: File of the freezes., type: path, default: /etc/flaskhost/freeze.json}
 """
 

@@ -9,21 +9,23 @@ short_description: Show visitors a maintenance page instead of an app
 description:
   - Creates or removes the page, which nginx looks up for every request. Visitors get it with status 503; requests in
     flight finish. nginx is reloaded only if the allowed addresses or Retry-After change.
-  - Accepts an operator's values from the command line in any type, and reports invalid ones by variable.
 options:
+  state: {description: Whether visitors get the page., type: str, choices: [present, absent], required: true}
   sites:
-    description: All apps that nginx serves on this host.
+    description: The apps whose pages are switched.
     type: list
     elements: dict
     required: true
     suboptions:
       name: {description: The app's name., type: str, required: true}
       folder: {description: Folder of its maintenance page., type: path, required: true}
-  maintenance: {description: "on or off.", type: raw}
-  app: {description: "Name of the app, or all; optional if there is only one.", type: raw}
-  message: {description: Text of the page., type: raw}
-  retry_after: {description: "Seconds after which clients can retry (Retry-After).", type: raw}
-  allow: {description: Addresses and networks that still reach the app., type: raw}
+  message: {description: Text of the page; if empty, a general one., type: str, default: ""}
+  retry_after: {description: Seconds after which clients can retry (Retry-After)., type: int, default: 600}
+  allow:
+    description: Addresses and networks that still reach the app.
+    type: list
+    elements: str
+    default: []
   run:
     description:
       - Name of the run that the page belongs to. The page ends with that run on the host, unless it is ended earlier.
@@ -40,7 +42,7 @@ EXAMPLES = r"""
 - name: Show the page to everybody except the testers
   flask_maintenance:
     sites: [{name: shop, folder: /srv/shop/maintenance}]
-    maintenance: "on"
+    state: present
     message: Back at 9
     retry_after: 600
     allow: [203.0.113.7, "2001:db8::/32"]
@@ -48,7 +50,7 @@ EXAMPLES = r"""
 - name: Show it while data is restored
   flask_maintenance:
     sites: [{name: shop, folder: /srv/shop/maintenance}]
-    maintenance: "on"
+    state: present
     run: 20261121T101500Z-1a2b3c4d
 """
 
@@ -62,10 +64,11 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.deploy import freeze
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
-from ansible.module_utils.flaskhost.operate.maintenance import Maintenance, Site, read_request
+from ansible.module_utils.flaskhost.operate.maintenance import MESSAGE, RETRY_AFTER, Maintenance, Request, Site
 from ansible.module_utils.flaskhost.operate.run_page import LEASE, RunPages
 
 ARGUMENT_SPEC = {
+    "state": {"type": "str", "choices": ["present", "absent"], "required": True},
     "sites": {
         "type": "list",
         "elements": "dict",
@@ -75,11 +78,9 @@ ARGUMENT_SPEC = {
             "folder": {"type": "path", "required": True},
         },
     },
-    "maintenance": {"type": "raw"},
-    "app": {"type": "raw"},
-    "message": {"type": "raw"},
-    "retry_after": {"type": "raw"},
-    "allow": {"type": "raw"},
+    "message": {"type": "str", "default": ""},
+    "retry_after": {"type": "int", "default": RETRY_AFTER},
+    "allow": {"type": "list", "elements": "str", "default": []},
     "run": {"type": "str", "default": ""},
     "lease": {"type": "int", "default": LEASE},
 }
@@ -88,12 +89,14 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    sites = [Site(site["name"], Path(site["folder"])) for site in module.params["sites"]]
+    options = module.params
+    sites = tuple(Site(site["name"], Path(site["folder"])) for site in options["sites"])
+    message = options["message"] or MESSAGE
+    request = Request(options["state"] == "present", sites, message, options["retry_after"], tuple(options["allow"]))
     try:
-        request = read_request(module.params, sites)
-        if module.params["run"]:
-            pages = RunPages(module.run_command, module.params["run"], check=module.check_mode)
-            outcome = pages.show(request, module.params["lease"]) if request.on else pages.end(request.sites)
+        if options["run"]:
+            pages = RunPages(module.run_command, options["run"], check=module.check_mode)
+            outcome = pages.show(request, options["lease"]) if request.on else pages.end(request.sites)
         else:
             outcome = Maintenance(module.run_command, freeze.check, check=module.check_mode).switch(request)
     except ReleaseError as error:

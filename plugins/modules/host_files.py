@@ -75,7 +75,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths: {description: "Files that differ, or differed, from the requested state.", type: list, returned: always}
-steps: {description: "What was done with the services, as configured_service returns it.", type: list, returned: always}
+steps: {description: "Actions on the services, as configured_service returns them.", type: list, returned: always}
 """
 
 import os
@@ -140,7 +140,9 @@ ARGUMENT_SPEC = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    options, done, taken = module.params, [], []
+    options = module.params
+    done: list[host_files.Change] = []
+    taken: list[str] = []
     # Override the umask of the login: all users need access to folders that are created for files.
     os.umask(0o022)
     # In this order, because the plans of lines and modes must see the contents of the new files.

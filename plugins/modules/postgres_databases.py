@@ -160,7 +160,8 @@ def temporary(disk: str, data: Path) -> int:
 
 def wanted_databases(options: dict[str, Any]) -> tuple[list[logic.Database], dict[Path, str | None]]:
     """Return the requested databases, and the texts of the owners' environment files by path; None removes a file."""
-    databases, files = [], {}
+    databases: list[logic.Database] = []
+    files: dict[Path, str | None] = {}
     version, _slash, cluster = options["cluster"].partition("/")
     data = postgres_server.data_folder(postgres_server.SETTINGS / version / cluster)
     for item in options["databases"]:

@@ -55,7 +55,5 @@ def create_app(config_name: str | None = None) -> Flask:
 
     if hops := app.config["PROXIES"]:
         # The proxies overwrite these three headers. No prefix: no proxy sends one, a client could.
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=0
-        )
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops, x_prefix=0)
     return app

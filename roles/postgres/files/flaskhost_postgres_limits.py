@@ -367,7 +367,7 @@ class Server:
         self.mark = f"--end-{secrets.token_hex(8)}--"
         version = cluster.partition("/")[0]
         names = {**SETTINGS, **({"transaction_timeout": "0"} if int(version) >= 17 else {})}
-        self.process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
+        self.process = subprocess.Popen(
             [f"/usr/lib/postgresql/{version}/bin/psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -576,7 +576,7 @@ def test_a_profile_whose_scan_hangs_is_scanned_again(hangs: int, ran: bool, tmp_
 
     content = tmp_path / "content.xml"
     content.touch()
-    there.program, there.libraries, there.run = lambda _name: "oscap", lambda: "", run  # type: ignore[method-assign]
+    there.program, there.libraries, there.run = lambda _name: "oscap", lambda: "", run
     (found,) = there.openscap(["cis_level1_server"], content)
     assert (found.ran, tries) == (ran, [host.OSCAP_IDLE] * 2)
     assert ran or "without any work" in found.why_not

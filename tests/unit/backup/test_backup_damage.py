@@ -84,10 +84,10 @@ def judged(
             pass
 
     monkeypatch.setattr(drill, "place", place)
-    found = Source(backrest, Path("/nowhere"), fetched=Path("/fetched") if fetched else None)  # type: ignore[arg-type]
+    found = Source(backrest, Path("/nowhere"), fetched=Path("/fetched") if fetched else None)
     result = Result()
     here = info(*here if here is not None else backrest.labels).backups
-    return drill._whole(found, Scratch(), newest or backup(NEW), here, result), result  # type: ignore[arg-type]
+    return drill._whole(found, Scratch(), newest or backup(NEW), here, result), result
 
 
 def test_what_pgbackrest_finds_is_understood() -> None:

@@ -1,4 +1,4 @@
-"""What Ansible does of backups: settings, the files on a host, timers, requests, what status and audit tell."""
+"""What Ansible does of backups: settings, the files on a host, timers, what status and audit tell."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from ansible.module_utils.flaskhost.audit import backup as audit_backup
 from ansible.module_utils.flaskhost.host.wanted import File
 from ansible.module_utils.flaskhost.operate import status
 from ansible.module_utils.flaskhost.programs import backup
-from ansible.module_utils.flaskhost.requests import clone as clone_request
-from ansible.module_utils.flaskhost.requests import restore as restore_request
 from ansible.module_utils.flaskhost.requests.status import COLUMNS
 from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from fakes import FakeModule
@@ -24,7 +22,6 @@ from loading import ROOT, load_plugin
 
 NOW = 1_795_311_000.0
 PASSPHRASE = "b0Zr7pSg1y/3VwqK9+Xd0uTj5LhEaMcN"
-APPS = {"shop": {}, "blog": {}}
 
 # --- Settings and files ----------------------------------------------------------------------------------------------
 
@@ -146,148 +143,6 @@ def test_the_programs_answer_is_read_and_its_refusal_told() -> None:
         backup.ask(lambda *_a, **_o: (1, '{"problems": ["No room."]}', "<3>No room."), ["full"])
     with pytest.raises(backup.Refused, match=r"^Traceback"):
         backup.ask(lambda *_a, **_o: (1, "", "Traceback"), ["full"])
-
-
-# --- Requests --------------------------------------------------------------------------------------------------------
-
-
-def ask(**given: Any) -> dict[str, Any]:
-    return restore_request.request(given, APPS, ["production1", "production2"])
-
-
-@pytest.mark.parametrize(
-    ("given", "arguments"),
-    [
-        ({"confirm": "production1"}, ["restore", "--confirm=production1"]),
-        (
-            {"confirm": "production1", "from": "second", "of": "old1", "to": "2026-11-21T10:15:00"},
-            ["restore", "--from=second", "--of=old1", "--to=2026-11-21T10:15:00", "--confirm=production1"],
-        ),
-        (
-            {"confirm": "shop", "app": "shop", "release": "20261121T101500Z-1a2b3c4"},
-            ["restore", "--release=20261121T101500Z-1a2b3c4", "--app=shop", "--no-start", "--database=shop",
-             "--confirm=shop"],
-        ),
-        ({"beside": True, "accept_gap": "true"}, ["restore", "--accept-gap", "--beside"]),
-    ],
-)  # fmt: skip
-def test_a_restore_that_is_clear_is_handed_on(given: dict[str, Any], arguments: list[str]) -> None:
-    found = ask(**given)
-    assert (found["problem"], found["database"]) == ("", arguments)
-    assert found["replaces"] is not bool(given.get("beside"))
-
-
-def test_where_an_apps_host_knows_the_time_of_a_migration_it_is_gone_back_to() -> None:
-    given = {"confirm": "shop", "app": "shop", "release": "20261121T101500Z-1a2b3c4"}
-    found = restore_request.request(given, APPS, ["production1"], "2026-11-21T10:15:00.123456")
-    assert found["database"] == [
-        "restore", "--to=2026-11-21T10:15:00.123456", "--no-start", "--database=shop", "--confirm=shop",
-    ]  # fmt: skip
-    assert (found["release_app"], ask(beside=True)["release_app"]) == ("shop", "")
-
-
-@pytest.mark.parametrize(("given", "force"), [({}, False), ({"force": "true"}, True), ({"force": "no"}, False)])
-def test_a_freeze_is_passed_by_a_word(given: dict[str, str], force: bool) -> None:
-    assert ask(confirm="shop", app="shop", **given)["force"] is force
-
-
-def test_of_several_clusters_the_one_that_was_named_is_replaced() -> None:
-    assert ask(confirm="production2")["database_hosts"] == ["production2"]
-    assert ask(confirm="shop", app="shop")["database_hosts"] == ["production1", "production2"]
-    assert ask(beside=True)["database_hosts"] == ["production1", "production2"]
-    assert ask(confirm="shop", app="shop", what="files")["database_hosts"] == []
-
-
-def test_without_a_database_host_only_files_can_be_restored() -> None:
-    assert "--limit" in restore_request.request({"beside": True}, APPS, [])["problem"]
-    found = restore_request.request({"app": "shop", "what": "files", "confirm": "shop"}, APPS, [])
-    assert (found["problem"], found["files"]) == ("", ["restore-files", "--app=shop", "--confirm=shop"])
-
-
-def test_files_are_restored_beside_the_database_or_alone() -> None:
-    both = ask(confirm="shop", app="shop", what="both", to="2026-11-21")
-    assert both["files"] == ["restore-files", "--app=shop", "--to=2026-11-21", "--confirm=shop"]
-    assert both["database"] == ["restore", "--to=2026-11-21", "--database=shop", "--confirm=shop"]
-    alone = ask(confirm="shop", app="shop", what="files")
-    assert (alone["database"], alone["apps"]) == ([], ["shop"])
-
-
-@pytest.mark.parametrize("part", ["data", "queue"])
-def test_one_part_of_the_files_is_restored_without_a_database_host(part: str) -> None:
-    found = restore_request.request({"app": "shop", "what": part, "confirm": "shop"}, APPS, [])
-    assert (found["problem"], found["database"], found["database_hosts"]) == ("", [], [])
-    assert found["files"] == ["restore-files", "--app=shop", f"--part={part}", "--confirm=shop"]
-    assert "app: files are restored for one app" in ask(what=part, confirm="shop")["problem"]
-    said = restore_request.request({"app": "shop", "what": part}, APPS, ["production1"])["problem"]
-    assert said.startswith("confirm: this replaces the data of shop. The")
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({}, "confirm: this replaces the whole PostgreSQL cluster of production1"),
-        ({"confirm": "shop"}, "-e confirm=production1"),
-        ({"app": "shop", "confirm": "production1"}, "-e confirm=shop"),
-        ({"app": "shop"}, "confirm: this replaces the data of shop on production1, production2."),
-        ({"app": "shpo", "confirm": "shpo"}, "app: there is no app 'shpo'"),
-        ({"to": "2026-11-21", "_raw_params": "10:15"}, "to: words were lost"),
-        ({"to": "2026-11-21", "release": "20261121T101500Z-1a2b3c4"}, "release: to already names the point"),
-        ({"what": "everything"}, "what: 'everything' is not one of"),
-        ({"what": "files"}, "app: files are restored for one app"),
-        ({"what": "files", "app": "shop", "beside": True}, "what: files can only be restored"),
-        ({"release": "v1.4"}, "release: 'v1.4' is not a release name"),
-        ({"release": "20261121T101500Z-1a2b3c4"}, "app: name the app of the release"),
-        ({"label": "newest"}, "label: 'newest' is not a backup label"),
-        ({"from": "third"}, "from: 'third' is not one of"),
-        ({"timeout": "an hour", "beside": True}, "timeout: not a number"),
-    ],
-)
-def test_a_restore_that_is_not_clear_touches_nothing(given: dict[str, Any], says: str) -> None:
-    found = ask(**given)
-    assert says in found["problem"]
-    assert (found["database"], found["files"], found["replaces"]) == ([], [], False)
-
-
-CLONE = {"app": "shop", "source": "inventories/production", "scrub": "s.sql", "confirm": "shop"}
-
-
-@pytest.mark.parametrize(
-    ("given", "inventory", "allowed", "says"),
-    [
-        ({}, "/x/inventories/production", True, "production cannot be the target"),
-        ({}, "/x/inventories/staging", False, "clone_target: staging does not allow"),
-        ({"app": ""}, "/x/inventories/staging", True, "app: name one app"),
-        ({"app": "shpo", "confirm": "shpo"}, "/x/inventories/staging", True, "Available: blog, shop."),
-        ({"source": ""}, "/x/inventories/staging", True, "source: name the inventory"),
-        ({"source": "inventories/staging/"}, "/x/inventories/staging", True, "is also the target"),
-        ({"scrub": ""}, "/x/inventories/staging", True, "scrub: name the SQL"),
-        ({"confirm": ""}, "/x/inventories/staging", True, "-e confirm=shop"),
-        ({"_raw_params": "x"}, "/x/inventories/staging", True, "words were lost"),
-        ({}, "/x/inventories/staging", "true", ""),
-    ],
-)
-def test_a_clone_goes_one_way(given: dict[str, str], inventory: str, allowed: Any, says: str) -> None:
-    found = clone_request.problem(CLONE | given, APPS, inventory, allowed)
-    assert says in found
-    assert bool(found) is bool(says)
-
-
-def test_of_the_other_inventory_only_the_way_to_its_host_is_taken() -> None:
-    inventory = {
-        "db": {"children": ["server"]},
-        "server": {"hosts": ["production1"]},
-        "_meta": {
-            "hostvars": {"production1": {"ansible_host": "203.0.113.10", "ansible_user": "debian", "vault_x": "y"}}
-        },
-    }
-    assert clone_request.source(json.dumps(inventory)) == {
-        "name": "clone_source_production1",
-        "groups": "flaskhost_clone_source",
-        "ansible_host": "203.0.113.10",
-        "ansible_user": "debian",
-    }
-    with pytest.raises(ValueError, match="no host in the group db"):
-        clone_request.source("{}")
 
 
 # --- Status and audit ------------------------------------------------------------------------------------------------

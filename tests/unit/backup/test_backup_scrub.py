@@ -40,7 +40,7 @@ class Connection:
 
 def test_a_scrub_that_was_committed() -> None:
     connection = Connection("741\n741\n")
-    scrubs.run(connection, "UPDATE people SET email = ''")  # type: ignore[arg-type]
+    scrubs.run(connection, "UPDATE people SET email = ''")
     assert connection.pinned == [{"search_path": None}], "its names are found as everywhere"
     assert "'741'" in connection.given[1]
 
@@ -63,7 +63,7 @@ def test_a_scrub_that_was_committed() -> None:
 )
 def test_whatever_else_is_answered_is_no_scrub(answer: Connection) -> None:
     with pytest.raises(BackupError) as caught:
-        scrubs.run(answer, "UPDATE people SET email = ''")  # type: ignore[arg-type]
+        scrubs.run(answer, "UPDATE people SET email = ''")
     assert "scrub" in caught.value.reason.lower()
     assert caught.value.cure
 
@@ -71,7 +71,7 @@ def test_whatever_else_is_answered_is_no_scrub(answer: Connection) -> None:
 def test_the_text_stands_between_quotes_that_it_cannot_end() -> None:
     first, second = Connection("1\n1\n"), Connection("1\n1\n")
     for connection in (first, second):
-        scrubs.run(connection, "x $sql$; \\q -- comment")  # type: ignore[arg-type]
+        scrubs.run(connection, "x $sql$; \\q -- comment")
     assert first.given[0] != second.given[0], "the tag is another one each time"
     script = scrubs.script("x -- comment", "0123")
     assert "EXECUTE $sql0123$\nx -- comment\n$sql0123$;" in script

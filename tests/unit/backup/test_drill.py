@@ -107,7 +107,7 @@ class Host:
 
     @contextlib.contextmanager
     def _source(self, _config: Config, _where: str) -> Iterator[Source]:
-        yield Source(self, self.folder / "repository")  # type: ignore[arg-type]
+        yield Source(self, self.folder / "repository")
 
     # -- pgBackRest, the scratch cluster and its server ---------------------------------------------------------------
 

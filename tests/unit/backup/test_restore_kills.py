@@ -135,12 +135,12 @@ class World:
     @contextlib.contextmanager
     def _source(self, *_arguments: Any) -> Iterator[Source]:
         if not self.second:
-            yield Source(self, self.repository)  # type: ignore[arg-type]
+            yield Source(self, self.repository)
             return
         fetched = self.folder / "repository/fetched"
         (fetched / "postgres").mkdir(parents=True, exist_ok=True)
         (fetched / "postgres/whose").write_text("second")
-        yield Source(self, fetched / "postgres", [], fetched)  # type: ignore[arg-type]
+        yield Source(self, fetched / "postgres", [], fetched)
 
     @contextlib.contextmanager
     def _stopped(self, _folder: Path, _patterns: list[str], *, start: bool = True) -> Iterator[list[str]]:
@@ -400,7 +400,7 @@ def test_a_database_that_cannot_have_its_settings_goes_back(databases: Databases
 
 def test_no_database_alone_is_restored_into_a_cluster_whose_restore_was_killed(databases: Databases) -> None:
     progress.Progress(databases.config).note(data="/nowhere", new=True)
-    databases.runs = lambda: True  # type: ignore[attr-defined]
+    databases.runs = lambda: True
     request = Request(lambda _found: LATEST, "local", "", None, 60.0, NOW)
     (databases.config.secrets).mkdir()
     (databases.config.secrets / "passphrase").write_text("x")
@@ -465,8 +465,8 @@ def alone(databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (config.secrets / "passphrase").write_text("x")
     beside = Beside(tmp_path / "beside", {"shop", "blog"})
     found = Alone(databases, config, beside, lock)
-    databases.runs = found.runs  # type: ignore[attr-defined]
-    databases.hand_over = found.hand_over  # type: ignore[attr-defined]
+    databases.runs = found.runs
+    databases.hand_over = found.hand_over
     backup = Backup("F", "full", int(NOW) - 9, int(NOW) - 8, "", "", 1, 1, False, "42", 1)
 
     class Repository:
@@ -475,7 +475,7 @@ def alone(databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     @contextlib.contextmanager
     def source(*_given: Any) -> Iterator[Source]:
-        yield Source(Repository(), tmp_path)  # type: ignore[arg-type]
+        yield Source(Repository(), tmp_path)
 
     @contextlib.contextmanager
     def stopped(folder: Path, patterns: list[str], *, start: bool) -> Iterator[list[str]]:

@@ -208,11 +208,11 @@ def test_a_failed_hand_over_is_told_and_stops_no_restore(monkeypatch: pytest.Mon
         def hand_over(self, *, seconds: float) -> str:
             raise BackupError(f"PostgreSQL has not archived its WAL for {seconds:.0f} s.")
 
-    (said,) = wal.hand_over(Silent())  # type: ignore[arg-type]
+    (said,) = wal.hand_over(Silent())
     assert said == "The last commits may be missing: PostgreSQL has not archived its WAL for 30 s."
-    (said,) = wal.hand_over(Silent(), "It was taken from the old data")  # type: ignore[arg-type]
+    (said,) = wal.hand_over(Silent(), "It was taken from the old data")
     assert said.startswith("It was taken from the old data: PostgreSQL")
     monkeypatch.setattr(Silent, "hand_over", lambda *_a, **_o: "000000010000000000000001")
-    assert wal.hand_over(Silent()) == []  # type: ignore[arg-type]
+    assert wal.hand_over(Silent()) == []
     # Without a commit after it, a restore to a time would not know that it has come to its end.
     assert asked == ["SELECT pg_current_xact_id()"] * 3

@@ -83,7 +83,7 @@ class TestDirectory:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.handle_error = lambda *_: None  # type: ignore[method-assign] - a client that hangs up is no error here
+        server.handle_error = lambda *_: None  # a client that hangs up is no error here
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pem)
         server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -69,7 +69,7 @@ def test_it_runs_in_the_sandbox_of_builds(bench: Workbench) -> None:
             assert (bench.root / "tmp/build").is_dir()
         return run(args, **options)
 
-    bench.run = watch  # type: ignore[method-assign]
+    bench.run = watch
     folder = bench.build("true", build_timeout=77)
     (unit,) = bench.units
     code, record = folder / "src", bench.store.record(folder.name)

@@ -22,7 +22,7 @@ TEXT = "body { color: teal }\n" * 200
 def brotli(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands for Debian's python3-brotli: another compression, by which a test tells the copies apart."""
     module = types.ModuleType("brotli")
-    module.compress = lambda content, quality: b"br" + zlib.compress(content, quality)  # type: ignore[attr-defined]
+    module.compress = lambda content, quality: b"br" + zlib.compress(content, quality)
     monkeypatch.setitem(sys.modules, "brotli", module)
 
 

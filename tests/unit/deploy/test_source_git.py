@@ -350,8 +350,8 @@ def test_no_question_is_ever_asked(repository: Repository) -> None:
 
     def run(args: list[str], **options: object) -> tuple[int, str, str]:
         if {"ls-remote", "fetch"} & set(args):
-            asked.append(options["environ_update"])  # type: ignore[arg-type]
-        return run_command(args, **options)  # type: ignore[arg-type]
+            asked.append(options["environ_update"])
+        return run_command(args, **options)
 
     commit = repository.commit("one")
     git.resolve_commit(run, repository.bare, repository.url, "main")

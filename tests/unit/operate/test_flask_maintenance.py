@@ -52,28 +52,23 @@ SHOP = (Site("shop", Path("/srv/shop/maintenance")),)
 
 
 @pytest.mark.parametrize("check", [False, True])
-@pytest.mark.parametrize(("word", "on"), [("on", True), ("off", False)])
+@pytest.mark.parametrize(("word", "on"), [("present", True), ("absent", False)])
 def test_an_operator_switches(monkeypatch: pytest.MonkeyPatch, check: bool, word: str, on: bool) -> None:
-    result, calls = switch(monkeypatch, check=check, maintenance=word)
+    result, calls = switch(monkeypatch, check=check, state=word)
     assert calls == [("made", freeze.check, {"check": check}), ("switch", on, SHOP)]
     assert (result["changed"], result["reloaded"], result["apps"]) == (True, True, ["shop"])
     assert result["diff"] == OUTCOME.diff
 
 
-@pytest.mark.parametrize(("word", "call"), [("on", ("show", SHOP, 90)), ("off", ("end", SHOP))])
+@pytest.mark.parametrize(("word", "call"), [("present", ("show", SHOP, 90)), ("absent", ("end", SHOP))])
 def test_a_run_has_a_page_of_its_own(monkeypatch: pytest.MonkeyPatch, word: str, call: tuple[Any, ...]) -> None:
-    result, calls = switch(monkeypatch, maintenance=word, run="20261121T101500Z-7", lease=90)
+    result, calls = switch(monkeypatch, state=word, run="20261121T101500Z-7", lease=90)
     assert calls == [("made", "20261121T101500Z-7", {"check": False}), call]
     assert result["changed"]
 
 
 def test_what_fails_is_told_with_its_step_and_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, _calls = switch(monkeypatch, maintenance="on", message="fail")
+    result, _calls = switch(monkeypatch, state="present", message="fail")
     assert result["failed"]
     assert result["step"] == "Reload nginx"
     assert result["msg"] == "The maintenance page was not switched. Reload nginx: nginx -t failed\nCorrect it."
-
-
-def test_a_request_that_is_not_clear_switches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, calls = switch(monkeypatch, maintenance="perhaps")
-    assert (result["failed"], result["step"], calls) == (True, "Read the variables", [])

@@ -1,4 +1,4 @@
-"""The maintenance page: what an operator may write, which files come of it, and in which order.
+"""The maintenance page: which files it consists of, and in which order they are written.
 
 The files are real and in a temporary folder; systemd and nginx are a stand-in that knows which files it has read.
 Whether nginx does what the files say is tested with a real one, in the scenario deploy.
@@ -15,148 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible.module_utils.flaskhost.host.runner import ReleaseError
 from ansible.module_utils.flaskhost.operate import maintenance
-from ansible.module_utils.flaskhost.operate.maintenance import Maintenance, Request, Site, page, read_request
-from ansible.parsing.dataloader import DataLoader
-from ansible.parsing.splitter import parse_kv
-from ansible.template import Templar
+from ansible.module_utils.flaskhost.operate.maintenance import Maintenance, Request, Site, page
+from ansible.module_utils.flaskhost.requests import maintenance as maintenance_request
 from fakes import Killer
 
 ROOT = Path(__file__).resolve().parents[3]
-SHOP, BLOG = Site("shop", Path("/srv/shop/maintenance")), Site("my-blog", Path("/srv/my-blog/maintenance"))
-
-
-# --- What an operator may write --------------------------------------------------------------------------------------
-
-
-def refused(values: dict[str, Any], *sites: Site) -> str:
-    """What is said of values that are refused."""
-    with pytest.raises(ReleaseError) as caught:
-        read_request(values, list(sites or (SHOP,)))
-    assert caught.value.step == "Read the variables"
-    assert "Nothing has been changed" in caught.value.cure
-    return caught.value.reason
-
-
-@pytest.mark.parametrize(
-    ("given", "on"),
-    [
-        *[(word, True) for word in ("on", "ON", " on ", "true", "yes", "1", True, 1)],
-        *[(word, False) for word in ("off", "Off", "false", "no", "0", False, 0)],
-    ],
-)
-def test_on_and_off_as_text_and_as_json(given: Any, on: bool) -> None:
-    assert read_request({"maintenance": given}, [SHOP]).on is on
-
-
-@pytest.mark.parametrize("given", ["onn", "maybe", 2, ["on"], {"on": True}, 1.5])
-def test_what_is_neither_on_nor_off_is_refused(given: Any) -> None:
-    message = refused({"maintenance": given})
-    assert message.startswith("maintenance is ")
-    assert "-e maintenance=on" in message
-
-
-@pytest.mark.parametrize("given", [{}, {"maintenance": None}, {"maintenance": ""}, {"maintenance": "  "}])
-def test_a_missing_switch_is_named(given: dict[str, Any]) -> None:
-    assert refused(given).startswith("maintenance is missing")
-
-
-def test_the_only_app_need_not_be_named() -> None:
-    for given in ({}, {"app": ""}, {"app": None}, {"app": "shop"}, {"app": "all"}):
-        assert read_request({"maintenance": "on", **given}, [SHOP]).sites == (SHOP,)
-
-
-def test_one_of_several_apps_has_to_be_named() -> None:
-    message = refused({"maintenance": "on"}, SHOP, BLOG)
-    assert "my-blog, shop" in message
-    assert "-e app=my-blog" in message
-    assert "-e app=all" in message
-    assert read_request({"maintenance": "on", "app": "shop"}, [SHOP, BLOG]).sites == (SHOP,)
-    assert read_request({"maintenance": "on", "app": "all"}, [SHOP, BLOG]).sites == (BLOG, SHOP)
-
-
-@pytest.mark.parametrize("given", ["shpo", "Shop", ["shop"], 5, "x" * 500, "shop\x1b[2J"])
-def test_an_unknown_app_is_refused(given: Any) -> None:
-    message = refused({"maintenance": "off", "app": given}, SHOP, BLOG)
-    assert message.startswith("app is ")
-    assert "my-blog, shop" in message
-    assert "\x1b" not in message
-    assert len(message) < 300
-    if given == "shpo":
-        assert "-e app=shop" in message
-
-
-def test_without_apps_there_is_nothing_to_switch() -> None:
-    with pytest.raises(ReleaseError, match="flask_apps is empty"):
-        read_request({"maintenance": "on"}, [])
-
-
-@pytest.mark.parametrize(("given", "seconds"), [("60", 60), (60, 60), (" 3600 ", 3600), (None, 600), ("", 600), (1, 1)])
-def test_seconds_as_text_and_as_a_number(given: Any, seconds: int) -> None:
-    assert read_request({"maintenance": "on", "retry_after": given}, [SHOP]).retry_after == seconds
-
-
-@pytest.mark.parametrize("given", [0, "0", -5, "-5", "soon", 1.5, "1.5", True, [60], "60; }", "9" * 9, "9" * 400, "٣"])
-def test_seconds_that_are_none_are_refused(given: Any) -> None:
-    message = refused({"maintenance": "on", "retry_after": given})
-    assert message.startswith("retry_after is ")
-    assert "-e retry_after=600" in message
-
-
-@pytest.mark.parametrize(
-    ("given", "networks"),
-    [
-        (["203.0.113.7"], ("203.0.113.7",)),
-        ("203.0.113.7", ("203.0.113.7",)),
-        ("203.0.113.7, 2001:db8::/32", ("203.0.113.7", "2001:db8::/32")),
-        # The order does not matter, and neither do bits of the host, or another way to write an address.
-        (["2001:DB8:0::1/32", "203.0.113.99/24", "203.0.113.0/24"], ("203.0.113.0/24", "2001:db8::/32")),
-        (["203.0.113.7/32", "::1/128"], ("203.0.113.7", "::1")),
-        (
-            "::2 ::1 10.0.0.9 9.0.0.1 10.0.0.10 9.0.0.0/8",
-            ("9.0.0.0/8", "9.0.0.1", "10.0.0.9", "10.0.0.10", "::1", "::2"),
-        ),
-        (None, ()),
-        ([], ()),
-        ("", ()),
-        (" ", ()),
-    ],
-)
-def test_addresses_and_networks(given: Any, networks: tuple[str, ...]) -> None:
-    assert read_request({"maintenance": "on", "allow": given}, [SHOP]).allow == networks
-
-
-@pytest.mark.parametrize(
-    "item",
-    ["localhost", "203.0.113", "203.0.113.256", "203.0.113.7/33", 5, None, "", "fe80::1%eth0", "1.2.3.4 0; }", {}],
-)
-def test_an_address_that_is_none_is_refused(item: Any) -> None:
-    message = refused({"maintenance": "on", "allow": ["203.0.113.7", item]})
-    assert message.startswith("allow contains ")
-    assert "203.0.113.7" in message, "an example"
-
-
-@pytest.mark.parametrize("item", ["0.0.0.0/0", "::/0"])
-def test_everybody_is_no_tester(item: str) -> None:
-    assert "every address" in refused({"maintenance": "on", "allow": [item]})
-
-
-def test_all_that_is_wrong_is_told_at_once() -> None:
-    message = refused({"maintenance": "x", "app": "x", "retry_after": "x", "allow": "x", "message": ["x"]}, SHOP, BLOG)
-    begins = [line.split()[0] for line in message.splitlines()]
-    assert begins == ["maintenance", "app", "message", "retry_after", "allow"]
-
-
-@pytest.mark.parametrize("given", [None, "", " \n ", "\x00\x1b"])
-def test_no_message_is_the_usual_one(given: Any) -> None:
-    assert read_request({"maintenance": "on", "message": given}, [SHOP]).message == maintenance.MESSAGE
-
-
-def test_a_message_is_text() -> None:
-    for given, text in ((9, "9"), ("a\r\nb", "a\nb"), ("a\x1b[2Jb", "a[2Jb"), ("zurück \udcff", "zurück ?")):
-        assert read_request({"maintenance": "on", "message": given}, [SHOP]).message == text
 
 
 # --- The page --------------------------------------------------------------------------------------------------------
@@ -266,9 +131,14 @@ class Host:
         return {str(path.relative_to(self.root)): path.read_text() for path in sorted(found) if path.is_file()}
 
     def switch(self, check: bool = False, **values: Any) -> maintenance.Outcome:
-        """Do what the module does."""
+        """Do what the playbook and its module do."""
         self.calls.clear()
-        request = read_request(values, self.sites)
+        sites = [{"name": site.name, "folder": str(site.folder)} for site in self.sites]
+        said = maintenance_request.request(values, sites)
+        chosen = tuple(Site(site["name"], Path(site["folder"])) for site in said["sites"])
+        request = Request(
+            said["state"] == "present", chosen, said["message"], said["retry_after"], tuple(said["allow"])
+        )
         return Maintenance(self, self._check_freeze, check=check, nginx_conf=self.conf).switch(request)
 
     def _check_freeze(self, app: str) -> None:
@@ -469,39 +339,3 @@ def test_killed_at_any_moment_the_next_run_ends_as_it_should(tmp_path: Path, bef
         assert bool(host.loaded) is bool(after)
         assert not host.switch(**new).changed
     assert number > 3
-
-
-# --- The command line ------------------------------------------------------------------------------------------------
-
-
-def typed(*extra_vars: str) -> dict[str, Any]:
-    """What the module is handed by the playbook, for what follows each ``-e`` once the shell has read it."""
-    play = DataLoader().load_from_file(str(ROOT / "playbooks/maintenance.yml"), trusted_as_template=True)[-1]
-    arguments = play["tasks"][0]["flask_maintenance"]
-    values: dict[str, Any] = {"omit": "(left out)"}
-    for text in extra_vars:
-        values |= yaml.safe_load(text) if text.startswith("{") else parse_kv(text)
-    templar = Templar(loader=DataLoader(), variables=values)
-    handed = {name: templar.template(text) for name, text in arguments.items() if name != "sites"}
-    return {name: value for name, value in handed.items() if value != "(left out)"}
-
-
-def test_what_is_typed_arrives() -> None:
-    assert typed("maintenance=on") == {"maintenance": "on"}
-    allow = '{"allow": ["203.0.113.7", "2001:db8::/32"]}'
-    request = read_request(typed("app=shop", "maintenance=on", "message=Back at 9", "retry_after=900", allow), [SHOP])
-    assert request == Request(True, (SHOP,), "Back at 9", 900, ("203.0.113.7", "2001:db8::/32"))
-
-
-@pytest.mark.parametrize("text", ["message=Back at 9", "message='Back at 9'", '{"message": "Back at 9"}'])
-def test_a_message_of_several_words_arrives_whole(text: str) -> None:
-    """The shell takes the quotes of -e message="Back at 9" away, and Ansible then takes the first word."""
-    assert typed(text)["message"] == "Back at 9"
-
-
-def test_what_is_no_text_stays_what_it_is() -> None:
-    assert typed('{"maintenance": true, "retry_after": 5, "message": ["x"]}') == {
-        "maintenance": True,
-        "retry_after": 5,
-        "message": ["x"],
-    }

@@ -190,7 +190,7 @@ def row(pid: int, locks: int = 0, role: int = MALLORY) -> list[Any]:
 def test_who_takes_too_much_is_ended_and_told(watch: Watch, clock: Clock, lines: list[str]) -> None:
     server = Asked([row(7, 10)], [row(7, 501), row(8, 1, SUPERUSER)], [row(8, 1, SUPERUSER)], Gone("ended"))
     with pytest.raises(Gone):
-        watch.serve(server)  # type: ignore[arg-type]
+        watch.serve(server)
     assert lines[0] == "end 7"
     assert lines[1].startswith("<4>Ended 1 session(s) of the role mallory in the database mallory, which held 501 loc")
     assert len(lines) == 2
@@ -204,7 +204,7 @@ def test_names_and_locks_are_renewed(watch: Watch, clock: Clock) -> None:
     looks = int(limits.NAMES) + 2
     server = Asked(*[[row(7)]] * looks, Gone("ended"))
     with pytest.raises(Gone):
-        watch.serve(server)  # type: ignore[arg-type]
+        watch.serve(server)
     assert server.asked.count("HOLD_SQL") == 2
     # The first one lasts for a minute; the catalogs' locks are released before they are taken again.
     second = len(server.asked) - 1 - server.asked[::-1].index("HOLD_SQL")
@@ -215,14 +215,14 @@ def test_names_and_locks_are_renewed(watch: Watch, clock: Clock) -> None:
 def test_a_new_role_is_looked_up_at_once(watch: Watch) -> None:
     watch.names = Names({SUPERUSER: "postgres"}, {}, frozenset({SUPERUSER}))
     server = Asked([row(7)], [row(7)], [row(8, role=99)])
-    assert watch.look(server) == [Session(7, 102, MALLORY, client=True)]  # type: ignore[arg-type]
+    assert watch.look(server) == [Session(7, 102, MALLORY, client=True)]
     assert server.asked == ["EXECUTE fresh;", "EXECUTE look;", "NAMES_SQL"]
     assert watch.names.role(MALLORY) == "mallory"
-    watch.look(server)  # type: ignore[arg-type]
+    watch.look(server)
     assert server.asked[3:] == ["EXECUTE fresh;", "EXECUTE look;"]
     # The names cannot be read while the table is full. The sessions count all the same.
     server.refused = ["NAMES_SQL"]
-    assert [session.pid for session in watch.look(server)] == [8]  # type: ignore[arg-type]
+    assert [session.pid for session in watch.look(server)] == [8]
 
 
 @pytest.mark.parametrize("refused", ["HOLD_SQL", "NAMES_SQL"])
@@ -230,18 +230,18 @@ def test_catalogs_that_cannot_be_locked_are_tried_again(watch: Watch, clock: Clo
     server = Asked([row(7)], [row(7)], Gone("ended"))
     server.refused = [refused]
     with pytest.raises(Gone):
-        watch.serve(server)  # type: ignore[arg-type]
+        watch.serve(server)
     held = ["ROLLBACK;", "HOLD_SQL", *(["NAMES_SQL"] if refused == "NAMES_SQL" else []), "ROLLBACK;"]
     assert server.asked[2 : 2 + len(held)] == held
     assert server.asked.count("HOLD_SQL") == 2
     server.refused = ["ROLLBACK;", "ROLLBACK;"]
-    assert watch.hold(server) is False  # type: ignore[arg-type]
+    assert watch.hold(server) is False
 
 
 def test_after_a_look_that_failed_the_transaction_begins_anew(watch: Watch, clock: Clock, lines: list[str]) -> None:
     server = Asked(Refused("53200"), [row(7)], Gone("ended"))
     with pytest.raises(Gone):
-        watch.serve(server)  # type: ignore[arg-type]
+        watch.serve(server)
     assert server.asked.count("HOLD_SQL") == 2
     assert clock.slept == [0.1, limits.LOOK]
     assert watch.full_since is None

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.block import Block
 from ansible.playbook.task import Task
 from loading import ROOT
@@ -415,3 +416,30 @@ RULES: list[Rule] = [
 def role_at(path: Path, names: list[str]) -> Role:
     own = {module.stem for module in MODULES} | {plugin.stem for plugin in path.glob("action_plugins/*.py")}
     return Role(path, frozenset(names) - {path.name}, frozenset(own))
+
+
+def specs(role: str, entry_point: str = "") -> dict[str, Any]:
+    """The options of an entry point of a role, or all options of the role."""
+    known = role_at(ROOT / "roles" / role, ROLES)
+    return (known.entry_points[entry_point].get("options") or {}) if entry_point else known.options
+
+
+def playbooks(*folders: str) -> list[Path]:
+    """All files of playbooks and of tasks below the folders."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.yml"))
+
+
+def calls(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every call of a role in a file of playbooks: the role, the entry point and the variables of the call."""
+    queue = [DataLoader().load_from_file(str(path), trusted_as_template=True)]
+    while queue:
+        item = queue.pop()
+        if isinstance(item, list):
+            queue += item
+        elif isinstance(item, dict):
+            role_keys = {"ansible.builtin.import_role", "ansible.builtin.include_role"} & item.keys()
+            queue += [value for key, value in item.items() if key not in role_keys]
+            # Beside the calls themselves: the lists from which a call takes its names.
+            for call in [item[key] for key in role_keys] or [item]:
+                if call.get("name") in ROLES and (role_keys or "tasks_from" in call):
+                    yield call["name"], call.get("tasks_from", "main"), (item.get("vars") or {}) if role_keys else {}

@@ -71,7 +71,8 @@ def module_tasks(tasks: list[dict[str, Any]], folder: Path, local: set[str], can
         (action,) = task.keys() - KEYWORDS
         short, given = action.rpartition(".")[2], task[action]
         if short in ("import_tasks", "include_tasks"):
-            there, name = folder, given
+            # A playbook is beside the folder tasks, and a role's files are in it.
+            there, name = folder, given.removeprefix("tasks/")
         elif short in ("import_role", "include_role"):
             there, name = ROOT / "roles" / given["name"] / "tasks", f"{given['tasks_from']}.yml"
         else:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "settings": {"apps"},
     "deploy": {"host", "apps"},
     "operate": {"host", "apps", "deploy", "programs"},
-    "audit": {"host", "operate"},
+    "audit": {"host", "apps", "operate"},
     "requests": {"apps", "deploy", "operate"},
     "preflight": {"host", "apps", "settings", "deploy", "programs"},
 }

@@ -172,7 +172,7 @@ def test_a_banned_address_gets_nothing_of_its_site() -> None:
     assert all(item.one("return").words[1] == "403" for item in checks[:2])
     assert "$flaskhost_address" not in str(server(http, "my-blog.test", "443"))
     name = http.one("map", "$remote_addr").block[1].words[0].removeprefix("~").replace("(?<", "(?P<")
-    assert re.search(name, "::ffff:192.0.2.7")["flaskhost_mapped"] == "192.0.2.7"  # type: ignore[index]
+    assert re.search(name, "::ffff:192.0.2.7")["flaskhost_mapped"] == "192.0.2.7"
     assert not re.search(name, "2001:db8::ffff:1")
     assert "$flaskhost_address" not in str(nginx(site()))
 
@@ -255,5 +255,5 @@ def test_who_runs_the_playbook_is_never_banned(connection: str, ignored: set[str
 
 def test_bans_are_remembered_for_longer_than_the_longest() -> None:
     text = render("fail2ban", "fail2ban.conf.j2", fail2ban_bantime_max=1000)
-    assert int(re.search(r"^dbpurgeage = (\d+)$", text, re.MULTILINE)[1]) > 1000  # type: ignore[index]
+    assert int(re.search(r"^dbpurgeage = (\d+)$", text, re.MULTILINE)[1]) > 1000
     assert jails(fail2ban_bantime_max=1000)["sshd"]["bantime.maxtime"] == "1000"

@@ -95,12 +95,12 @@ def test_nginx_buffers_no_server_sent_events(
             self.headers += headers
 
     wsgi = types.ModuleType("gunicorn.http.wsgi")
-    wsgi.Response = Response  # type: ignore[attr-defined]
+    wsgi.Response = Response
     for name, module in (("gunicorn", types.ModuleType("gunicorn")), ("gunicorn.http", types.ModuleType("http"))):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "gunicorn.http.wsgi", wsgi)
-    sys.modules["gunicorn"].http = sys.modules["gunicorn.http"]  # type: ignore[attr-defined]
-    sys.modules["gunicorn.http"].wsgi = wsgi  # type: ignore[attr-defined]
+    sys.modules["gunicorn"].http = sys.modules["gunicorn.http"]
+    sys.modules["gunicorn.http"].wsgi = wsgi
     gunicorn()["on_starting"](None)
     response = Response()
     response.process_headers(sent)
@@ -137,7 +137,7 @@ def test_database_connections_are_not_inherited(loaded: bool, monkeypatch: pytes
         monkeypatch.delitem(sys.modules, name)
     if loaded:
         module = types.ModuleType("sqlalchemy.engine.base")
-        module.Engine = FakeEngine  # type: ignore[attr-defined]
+        module.Engine = FakeEngine
         monkeypatch.setitem(sys.modules, module.__name__, module)
     engine, collector, settings = FakeEngine(), FakeCollector(), gunicorn()
     settings["gc"] = collector

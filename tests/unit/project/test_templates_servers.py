@@ -65,13 +65,13 @@ def answering(environ: dict[str, Any], start_response: Callable[..., Any]) -> li
 def shop(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The app's module."""
     module = types.ModuleType("shop")
-    module.made = []  # type: ignore[attr-defined]
+    module.made = []
 
     def create_app(*words: str, **named: str) -> Callable[..., Any]:
         module.made.append((words, named))
         return answering
 
-    module.create_app, module.app = create_app, answering  # type: ignore[attr-defined]
+    module.create_app, module.app = create_app, answering
     monkeypatch.setitem(sys.modules, "shop", module)
     return module
 
@@ -201,7 +201,7 @@ def test_workers_of_uwsgi_inherit_no_database_connection(
             self.disposed = True
 
     module = types.ModuleType("sqlalchemy.engine.base")
-    module.Engine = Engine  # type: ignore[attr-defined]
+    module.Engine = Engine
     monkeypatch.setitem(sys.modules, module.__name__, module)
     engine = Engine()
     uwsgi("shop:app")
@@ -215,7 +215,7 @@ def test_workers_of_uwsgi_inherit_no_database_connection(
 def waitress(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The settings of Waitress, without Waitress."""
     server = types.ModuleType("waitress.server")
-    server.create_server = None  # type: ignore[attr-defined]
+    server.create_server = None
     for module in (types.ModuleType("waitress"), types.ModuleType("waitress.wasyncore"), server):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setenv("FLASKHOST_RELEASE", "20261126-r1")
@@ -365,9 +365,9 @@ def test_asgi_names_the_release_and_lets_events_pass(
             started.append((status, headers, request, close))
 
     protocol = types.ModuleType("gunicorn.asgi.protocol")
-    protocol.ASGIProtocol = ASGIProtocol  # type: ignore[attr-defined]
+    protocol.ASGIProtocol = ASGIProtocol
     asgi, gunicorn = types.ModuleType("gunicorn.asgi"), types.ModuleType("gunicorn")
-    gunicorn.asgi, asgi.protocol = asgi, protocol  # type: ignore[attr-defined]
+    gunicorn.asgi, asgi.protocol = asgi, protocol
     for module in (gunicorn, asgi, protocol):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setenv("FLASKHOST_RELEASE", "20261126-r1")

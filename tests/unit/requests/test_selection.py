@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible.module_utils.flaskhost.apps.names import RESERVED_NAMES
-from ansible.module_utils.flaskhost.requests.selection import problem, select, setup_problem
+from ansible.module_utils.flaskhost.requests.selection import problem, select
 
 PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
 APPS: dict[str, Any] = {
@@ -81,12 +81,40 @@ def test_words_that_were_lost_are_told_and_not_shown(verb: str, name: str) -> No
     assert "horse" not in found
 
 
-@pytest.mark.parametrize("verb", ["deploy", "rollback", "rotate_secret"])
-def test_the_playbooks_hand_over_what_was_lost(verb: str) -> None:
-    plays = yaml.safe_load((PLAYBOOKS / f"{verb}.yml").read_text(encoding="utf-8"))
-    asked = [text for play in plays for task in play.get("tasks", []) for text in task.get("vars", {}).values()]
-    (question,) = [text for text in asked if "flask_verb_problem" in str(text)]
-    assert "'_raw_params': _raw_params | default('')" in question
+ASKS = re.compile(r"flask_\w+_(problem|request)\(")
+ASKING = sorted(path for path in PLAYBOOKS.glob("*.yml") if ASKS.search(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("playbook", ASKING, ids=lambda path: path.stem)
+def test_the_playbooks_hand_over_what_was_lost(playbook: Path) -> None:
+    assert re.search(r"'?_raw_params'?: (\"{{ )?_raw_params \| default\(''\)", playbook.read_text(encoding="utf-8"))
+
+
+def test_all_verbs_ask() -> None:
+    silent = {"audit", "certificates", "limit", "preflight", "site", "upgrade_postgres"}
+    assert {path.stem for path in PLAYBOOKS.glob("*.yml")} - {path.stem for path in ASKING} == silent
+
+
+@pytest.mark.parametrize(
+    ("given", "verb", "says"),
+    [
+        ({"kind": "drill"}, "backup", ""),
+        ({"kind": "ful"}, "backup", "kind: 'ful' is not one of full, diff"),
+        ({"command": "flask db current"}, "run", ""),
+        ({"command": " "}, "run", "command: it is missing."),
+        ({"command": "x", "timeout": 60, "force": True, "owner": "yes", "run_secrets": {"A": "b"}}, "run", ""),
+        ({"command": "x", "timeout": "0"}, "run", "timeout: '0' is not a number of seconds. Example: -e timeout=900"),
+        ({"command": "x", "timeout": "an hour"}, "run", "timeout: 'an hour' is not"),
+        ({"command": "x", "owner": "ture"}, "run", "owner: 'ture' is neither on nor off. Example: -e owner=on"),
+        ({"command": "x", "run_secrets": "A=b"}, "run", "run_secrets: it must be a mapping"),
+        ({"command": "flask", "_raw_params": "db"}, "run", "command: words were lost"),
+        ({"force": "maybe"}, "rollback", "force: 'maybe' is neither on nor off."),
+    ],
+)
+def test_each_playbooks_own_variables(given: dict[str, Any], verb: str, says: str) -> None:
+    found = problem(given, ONE, verb)
+    assert found.startswith(says)
+    assert bool(found) is bool(says)
 
 
 def test_records_are_chosen_and_the_given_ones_are_left() -> None:
@@ -117,10 +145,10 @@ def test_no_app_may_have_the_name_that_means_every_app() -> None:
     ],
 )
 def test_a_setup_wants_an_app_that_has_one_and_its_name_again(given: dict[str, str], words: str) -> None:
-    assert words in setup_problem(given, {"shop": {"setup_command": "flask init-db"}, "blog": {}, "odd": None})
+    assert words in problem(given, {"shop": {"setup_command": "flask init-db"}, "blog": {}, "odd": None}, "setup")
 
 
 def test_a_setup_that_is_confirmed_has_no_problem() -> None:
-    assert setup_problem({"confirm": "shop"}, {"shop": {"setup_command": "flask init-db"}}) == ""
+    assert problem({"confirm": "shop"}, {"shop": {"setup_command": "flask init-db"}}, "setup") == ""
     both = {"shop": {"setup_command": "flask init-db"}, "blog": {}}
-    assert setup_problem({"app": "shop", "confirm": "shop"}, both) == ""
+    assert problem({"app": "shop", "confirm": "shop"}, both, "setup") == ""

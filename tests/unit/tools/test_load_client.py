@@ -145,7 +145,7 @@ def load(context: ssl.SSLContext, behaviour: Behaviour, during: Callable[[Site, 
 
     async def both() -> tuple[Report, Site]:
         async with Site(context, well) as site:
-            client = Client(Plan(DOMAIN, site.port, **{"rate": 1000.0, "requests": 40, **options}))  # type: ignore[arg-type]
+            client = Client(Plan(DOMAIN, site.port, **{"rate": 1000.0, "requests": 40, **options}))
             await client.begin()
             site.requests.clear()
             site.behaviour = behaviour
@@ -153,7 +153,7 @@ def load(context: ssl.SSLContext, behaviour: Behaviour, during: Callable[[Site, 
             async def begun() -> None:
                 during(site, client)
 
-            client.begin = begun  # type: ignore[method-assign]
+            client.begin = begun
             return await client.run(), site
 
     return asyncio.run(both())
@@ -363,7 +363,7 @@ class Crossing(Site):
                 raise ConnectionResetError
             return head
 
-        reader.readuntil = readuntil  # type: ignore[method-assign, assignment]
+        reader.readuntil = readuntil
         await super().serve(reader, writer)
 
 

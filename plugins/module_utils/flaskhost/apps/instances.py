@@ -17,6 +17,9 @@ KINDS = ("cache", "queue")
 #: The servers that each of them can have. Each is a role.
 ENGINES = {"cache": ("redis", "memcached"), "queue": ("redis",)}
 
+#: All of these servers.
+ALL_ENGINES = frozenset(engine for engines in ENGINES.values() for engine in engines)
+
 #: MB for the data, if the app's options do not say otherwise.
 DATA_MB = 64
 

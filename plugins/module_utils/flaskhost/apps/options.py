@@ -9,6 +9,12 @@ from . import instances
 from .names import DOMAIN_NAME
 from .schema import CHOICE, DEBIAN_PACKAGE, HASH, PINNED, RELATIVE_PATH, URL_PATH, Option
 
+#: The application servers. Each is a role with the file meta/server.yml.
+SERVERS = ("gunicorn", "uwsgi", "waitress")
+
+#: Those that run an app in one process, so that workers do not apply.
+ONE_PROCESS = ("waitress",)
+
 #: Every option of an app, by its name.
 APP_OPTIONS: dict[str, Option] = {
     "domains": Option(
@@ -112,7 +118,7 @@ APP_OPTIONS: dict[str, Option] = {
     ),
     "install": Option(
         "options",
-        "What of the project is installed in addition to its dependencies.",
+        "Parts of the project to install in addition to its dependencies.",
         {"extras": ["database"]},
         default={},
         options={
@@ -331,8 +337,7 @@ APP_OPTIONS: dict[str, Option] = {
         "Application server that runs the app; see docs/servers.md.",
         "uwsgi",
         default="gunicorn",
-        # Each is a role with the file meta/server.yml.
-        choices=("gunicorn", "uwsgi", "waitress"),
+        choices=SERVERS,
     ),
     "worker_class": Option(
         "str",

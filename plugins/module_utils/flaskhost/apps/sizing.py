@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import instances
+from .options import ONE_PROCESS
 
 #: MB reserved for the kernel, systemd, sshd, journald and nginx.
 SYSTEM_MB = 256
@@ -119,8 +120,7 @@ def _size_apps(memory_mb: int, cpus: int, apps: dict[str, dict[str, Any]], postg
     workers = min(by_memory, max(2, cpus))
     return {
         name: {
-            # Waitress is one process.
-            "workers": 1 if app.get("server") == "waitress" else int(app.get("workers") or workers),
+            "workers": 1 if app.get("server") in ONE_PROCESS else int(app.get("workers") or workers),
             "threads": int(app.get("threads") or 8) if app.get("worker_class", "gthread") == "gthread" else 1,
             # A slot can use the app's whole share for a while, but never another app's share.
             "memory_mb": int((app.get("limits") or {}).get("memory") or max(SLOT_MINIMUM_MB, share_mb)),

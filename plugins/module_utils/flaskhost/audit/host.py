@@ -158,7 +158,7 @@ class Host:
             if name in os.environ:
                 environment[name] = os.environ[name]
         try:
-            with subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
+            with subprocess.Popen(
                 [*BEHIND, *command],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=environment,
                 start_new_session=True,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.flaskhost.apps.instances import ALL_ENGINES
 from ansible.module_utils.flaskhost.audit import exposure
 from ansible.module_utils.flaskhost.audit.model import FAILED, PASSED, Finding, Scan
 from ansible.module_utils.flaskhost.host.instances import said_of_itself
@@ -49,7 +50,7 @@ def scan(ask: Ask, places: Places = Places()) -> Scan:
         places: where things are.
     """
     found = {path.name: said_of_itself(path) for path in sorted(places.units.glob("*.service"))}
-    instances = {unit: said for unit, said in found.items() if said.get("Engine") in ("redis", "memcached")}
+    instances = {unit: said for unit, said in found.items() if said.get("Engine") in ALL_ENGINES}
     if not instances:
         return Scan("instances", TITLE, score_text="none", notes=["The host has no caches and queues."])
     status, out, _errors = ask(["systemd-analyze", "security", "--no-pager", "--json=short"])

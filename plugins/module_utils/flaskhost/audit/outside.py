@@ -30,7 +30,7 @@ def run(command: Sequence[str], seconds: int) -> tuple[int, str, str]:
     # Ansible actions run with the environment of Ansible's own libraries; scanners use another Python.
     environment.pop("PYTHONPATH", None)
     try:
-        done = subprocess.run(  # noqa: S603 - a list of arguments, no shell
+        done = subprocess.run(
             list(command), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, env=environment, check=False
         )
     except subprocess.TimeoutExpired:

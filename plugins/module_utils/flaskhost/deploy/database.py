@@ -119,7 +119,7 @@ class Database:
         return bool(self.variables and self.command)
 
     def _start(self, who: str, errors: int = subprocess.STDOUT) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # noqa: S603 - the arguments are constants
+        return subprocess.Popen(
             [*self.command, "--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"],
             env={
                 "PATH": "/usr/bin:/bin",

@@ -145,7 +145,7 @@ class Lock:
         """
         if not self.stream:
             return
-        subprocess.Popen(  # noqa: S603 - the arguments are constants
+        subprocess.Popen(
             ["/usr/bin/sleep", str(seconds)],
             pass_fds=[self.stream.fileno()],
             start_new_session=True,

@@ -53,7 +53,7 @@ def run(
     errors = bytearray()
     try:
         with end_of(errors) as error_output:
-            done = subprocess.run(  # noqa: S603 - a list of arguments, no shell
+            done = subprocess.run(
                 [*before, *(str(item) for item in command)],
                 check=False,
                 stdout=out or subprocess.PIPE,

@@ -196,7 +196,7 @@ def remove(name: str, parent: int) -> None:
     # Not shutil.rmtree(), which needs memory for each entry of a folder and a descriptor for each level. rm(1) does
     # not, and follows no links either.
     command = ["/bin/rm", "--recursive", "--force", "--", f"/proc/self/fd/{parent}/{name}"]
-    with subprocess.Popen(command, pass_fds=(parent,), stderr=subprocess.PIPE) as process:  # noqa: S603 - trusted
+    with subprocess.Popen(command, pass_fds=(parent,), stderr=subprocess.PIPE) as process:
         # Only the first messages: there can be one for each file.
         said = process.stderr.read(_LONGEST_MESSAGE).decode("utf-8", "replace") if process.stderr else ""
     if process.returncode:

@@ -9,14 +9,10 @@ never reloads nginx.
 
 from __future__ import annotations
 
-import difflib
 import html
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.flaskhost.host import atomic, service_state
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
@@ -25,19 +21,12 @@ from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run, tail
 MESSAGE = "We are working on this site. Please come back in a little while."
 #: Default Retry-After in seconds; roles/nginx/templates/site.conf.j2 has the same number.
 RETRY_AFTER = 600
-#: Maximum Retry-After in seconds: a year. A longer time is a typing error.
-LONGEST_RETRY = 365 * 24 * 3600
 #: The page itself, whose existence is the switch.
 PAGE = "page.html"
 #: The settings' files. Written in this order and removed in reverse: nginx accepts the addresses without the line that
 #: uses them, but not the line without the addresses.
 ALLOW, CLOSED, RETRY = "nginx/allow.conf", "nginx/closed.map", "nginx/retry_after.map"
 SETTINGS = (ALLOW, CLOSED, RETRY)
-
-_SAYS_ON = ("on", "true", "yes", "1")
-_SAYS_OFF = ("off", "false", "no", "0")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_NOTHING_CHANGED = "Nothing has been changed. Correct this, and run the same command again."
 
 _PAGE = """\
 <!doctype html>
@@ -64,9 +53,6 @@ p {{ margin: 0; white-space: pre-line; overflow-wrap: anywhere; }}
 """
 
 
-# --- The operator's request ------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Site:
     """An app's site in nginx.
@@ -82,7 +68,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Request:
-    """A validated request of the operator.
+    """What to switch. :mod:`requests.maintenance` reads it from the operator's variables.
 
     Attributes:
         on: whether to show the page.
@@ -97,130 +83,6 @@ class Request:
     message: str = MESSAGE
     retry_after: int = RETRY_AFTER
     allow: tuple[str, ...] = ()
-
-
-def read_request(values: Mapping[str, Any], sites: list[Site]) -> Request:
-    """Parse the variables of a command line, which are strings there, and can be any type in JSON.
-
-    Args:
-        values: ``maintenance``, ``app``, ``message``, ``retry_after`` and ``allow``. Missing, ``None`` and empty values
-            count as not set.
-        sites: all apps.
-
-    Raises:
-        ReleaseError: variables are invalid. The message lists all problems, each with the variable and a valid example.
-    """
-    problems: list[str] = []
-    on = _read_switch(values.get("maintenance"), problems)
-    chosen = _read_app(values.get("app"), sites, problems)
-    message = _read_message(values.get("message"), problems)
-    retry_after = _read_retry_after(values.get("retry_after"), problems)
-    allow = _read_allow(values.get("allow"), problems)
-    if problems:
-        raise ReleaseError("Read the variables", "\n".join(problems), _NOTHING_CHANGED)
-    return Request(on, chosen, message, retry_after, allow)
-
-
-def _read_switch(value: Any, problems: list[str]) -> bool:
-    if isinstance(value, str) and not value.strip():
-        value = None
-    if value is None:
-        problems.append("maintenance is missing. Set it to on or off: -e maintenance=on")
-        return False
-    # In YAML, on is true, and JSON has true; on a command line, all of them are strings.
-    word = str(value).strip().lower()
-    if word not in _SAYS_ON + _SAYS_OFF:
-        problems.append(f"maintenance is {_shown(value)}, which is not on or off. Example: -e maintenance=on")
-    return word in _SAYS_ON
-
-
-def _read_app(value: Any, sites: list[Site], problems: list[str]) -> tuple[Site, ...]:
-    ordered = tuple(sorted(sites, key=lambda site: site.name))
-    names = [site.name for site in ordered]
-    if not names:
-        problems.append("flask_apps is empty, so no app has a maintenance page. Add an app to flask_apps first.")
-        return ()
-    if value is None or value == "":
-        if len(names) > 1:
-            problems.append(
-                f"app is missing, and there are several apps: {', '.join(names)}. Name one: -e app={names[0]} "
-                "(or all of them: -e app=all)"
-            )
-        return ordered
-    if isinstance(value, str) and value in names:
-        return tuple(site for site in ordered if site.name == value)
-    if value == "all":
-        return ordered
-    like = difflib.get_close_matches(str(value), names, 1, 0.6)
-    problems.append(
-        f"app is {_shown(value)}, and no app has that name. Available: {', '.join(names)}. "
-        f"Example: -e app={(like or names)[0]}"
-    )
-    return ()
-
-
-def _read_message(value: Any, problems: list[str]) -> str:
-    if isinstance(value, (list, tuple, dict, set)):
-        problems.append('message is not a string. Example: -e message="Back at 9"')
-        return MESSAGE
-    # A text can contain invalid UTF-8 and control characters; the page must not.
-    text = "" if value is None else str(value).replace("\r\n", "\n").encode("utf-8", "replace").decode()
-    return _CONTROL.sub("", text).strip() or MESSAGE
-
-
-def _read_retry_after(value: Any, problems: list[str]) -> int:
-    if value is None or value == "":
-        return RETRY_AFTER
-    text = str(value).strip()
-    if re.fullmatch(r"[0-9]{1,9}", text) and 0 < int(text) <= LONGEST_RETRY:
-        return int(text)
-    problems.append(
-        f"retry_after is {_shown(value)}, which is not a whole number of seconds from 1 to {LONGEST_RETRY}. "
-        "Example, for ten minutes: -e retry_after=600"
-    )
-    return RETRY_AFTER
-
-
-def _read_allow(value: Any, problems: list[str]) -> tuple[str, ...]:
-    # -e allow=203.0.113.7,198.51.100.0/24 is convenient to type; a list needs JSON.
-    items = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value
-    if items in (None, [], [""], ()):
-        return ()
-    if not isinstance(items, (list, tuple)):
-        items = [items]
-    networks = set()
-    for item in items:
-        network = _network(item)
-        if network is None:
-            problems.append(
-                f"allow contains {_shown(item)}, which is not an IP address or network. "
-                """Example: -e '{"allow": ["203.0.113.7", "2001:db8::/32"]}'"""
-            )
-        elif network.prefixlen == 0:
-            problems.append(
-                f"allow contains {_shown(item)}, which is every address: no visitor would get the page. "
-                "List the testers' addresses instead, or leave allow out."
-            )
-        else:
-            networks.add(network)
-    ordered = sorted(networks, key=lambda network: (network.version, network))
-    return tuple(str(network) if network.num_addresses > 1 else str(network[0]) for network in ordered)
-
-
-def _network(item: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """Parse a network; host bits in it are cleared. nginx does not accept a zone ID (%eth0)."""
-    if not isinstance(item, str) or "%" in item:
-        return None
-    try:
-        return ipaddress.ip_network(item.strip(), strict=False)
-    except ValueError:
-        return None
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message: shortened, and without control characters."""
-    text = _CONTROL.sub("?", str(value).replace("\n", " ").encode("utf-8", "replace").decode())
-    return f'"{text if len(text) <= 60 else text[:57] + "..."}"'
 
 
 # --- The page and its settings ---------------------------------------------------------------------------------------

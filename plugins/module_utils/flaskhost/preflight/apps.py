@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..apps.names import RESERVED_NAMES
-from ..apps.options import APP_OPTIONS
+from ..apps.options import APP_OPTIONS, ONE_PROCESS
 from .app_files import check_files
 from .calendars import EXAMPLE_TIMER
 from .certificates import same_name
@@ -104,8 +104,8 @@ def _check_server(report: Report, place: Place, app: dict[Any, Any]) -> None:
     elif get(app, int, "threads") not in (None, 1) and worker_class not in (None, "gthread"):
         problem = f"Workers of the class {worker_class} have one thread, so threads has no effect."
         report.add("threads_without_gthread", (*place, "threads"), problem, "worker_class: gthread")
-    if get(app, int, "workers") not in (None, 1) and server == "waitress":
-        problem = "Waitress is one process. Set threads instead, or use another server."
+    if get(app, int, "workers") not in (None, 1) and server in ONE_PROCESS:
+        problem = f"The server {server} is one process. Set threads instead, or use another server."
         report.add("workers_without_processes", (*place, "workers"), problem, "workers: 1")
 
 

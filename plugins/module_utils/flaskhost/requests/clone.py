@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
+
+from . import given as read
+from .given import ON, Refused
 
 #: Environments that are never the target of a clone, by folder name.
 PROTECTED = ("production", "prod", "live")
@@ -27,32 +30,36 @@ def problem(given: Mapping[str, Any], apps: Any, inventory: str, allowed: Any) -
     Returns:
         One sentence with the fix; empty if there is no problem.
     """
-    return next(_problems(given, apps, inventory, allowed), "")
+    try:
+        _check(given, apps, inventory, allowed)
+    except Refused as error:
+        return str(error)
+    return ""
 
 
-def _problems(given: Mapping[str, Any], apps: Any, inventory: str, allowed: Any) -> Iterator[str]:
-    values = {name: str(given.get(name) or "").strip() for name in ("app", "source", "scrub", "confirm")}
-    target, names = PurePath(inventory), sorted(apps) if isinstance(apps, Mapping) else []
-    if target.name in PROTECTED:
-        yield f"{target.name} cannot be the target of a clone. Choose another environment: -i inventories/staging"
-    if str(allowed).lower() not in ("true", "yes", "1"):
-        yield (
-            f"clone_target: {target.name} does not allow a clone to overwrite its data. "
-            f"To allow it, set clone_target: true in {target.name}/group_vars/all/settings.yml."
+def _check(given: Mapping[str, Any], apps: Any, inventory: str, allowed: Any) -> None:
+    target, origin = PurePath(inventory).name, read.text(given, "source")
+    if target in PROTECTED:
+        raise Refused(f"{target} cannot be the target of a clone. Choose another environment: -i inventories/staging")
+    if str(allowed).lower() not in ON:
+        raise Refused(
+            f"clone_target: {target} does not allow a clone to overwrite its data. "
+            f"To allow it, set clone_target: true in {target}/group_vars/all/settings.yml."
         )
-    if str(given.get("_raw_params") or "").strip():
-        yield "words were lost, because -e ends a value at a space. Quote the value twice: -e \"scrub='my file.sql'\""
-    if not values["app"] or values["app"] not in names:
-        yield f"app: name one app: -e app=NAME. Available: {', '.join(names) or 'none'}."
-    if not values["source"]:
-        yield "source: name the inventory to copy from: -e source=inventories/production"
-    if PurePath(values["source"]).name == target.name:
-        yield f"source: {values['source']} is also the target. Name another inventory: -e source=inventories/production"
-    if not values["scrub"]:
-        yield "scrub: name the SQL file that removes confidential data: -e scrub=FILE (to keep all data: -e scrub=none)"
-    if values["confirm"] != values["app"]:
-        name = values["app"]
-        yield f"confirm: this replaces the database of {name} in {target.name}. To confirm: -e confirm={name}"
+    read.require_all_words(given, "scrub")
+    app = read.app(given, apps)
+    if not app:
+        raise Refused(f"app: name one app: -e app=NAME. Available: {read.listed(apps)}.")
+    if not origin:
+        raise Refused("source: name the inventory to copy from: -e source=inventories/production")
+    if PurePath(origin).name == target:
+        raise Refused(f"source: {origin} is also the target. Name another inventory: -e source=inventories/production")
+    if not read.text(given, "scrub"):
+        raise Refused(
+            "scrub: name the SQL file that removes confidential data: -e scrub=FILE (to keep all data: -e scrub=none)"
+        )
+    if read.text(given, "confirm") != app:
+        raise Refused(f"confirm: this replaces the database of {app} in {target}. To confirm: -e confirm={app}")
 
 
 def source(text: str, group: str = "flaskhost_clone_source") -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import given as read
 from .freeze import operator
+from .given import Refused
 
 PLAYBOOK = "ansible-playbook playbooks/drain.yml"
 
@@ -22,25 +24,25 @@ def request(given: Mapping[str, Any], hosts: list[str], private: bool) -> dict[s
     Returns:
         ``problem`` (empty if there is none), ``host``, ``state`` (present or absent), ``force`` and ``by``.
     """
-    host, word = str(given.get("host") or "").strip(), str(given.get("drain", "")).strip().lower() or "on"
-    problem = ""
-    if str(given.get("_raw_params") or "").strip():
-        problem = "host: words were lost, because -e ends a value at a space."
-    elif not private:
-        problem = (
-            "No web host forwards visitors to other hosts here: each host serves its own apps, and there is nothing to "
-            "drain. To take an app off the air, use ansible-playbook playbooks/maintenance.yml."
-        )
-    elif host not in hosts:
-        which = f"{host!r} is not in the group app" if host else "name one app host"
-        problem = f"host: {which}: {PLAYBOOK} -e host=NAME. Available: {', '.join(hosts)}."
-    elif word not in ("on", "true", "yes", "off", "false", "no"):
-        problem = f"drain: {word!r} is neither on nor off: {PLAYBOOK} -e host={host} -e drain=off"
+    try:
+        read.require_all_words(given, "host")
+        if not private:
+            raise Refused(
+                "No web host forwards visitors to other hosts here: each host serves its own apps, and there is "
+                "nothing to drain. To take an app off the air, use ansible-playbook playbooks/maintenance.yml."
+            )
+        host = read.text(given, "host")
+        if host not in hosts:
+            which = f"{host!r} is not in the group app" if host else "name one app host"
+            raise Refused(f"host: {which}: {PLAYBOOK} -e host=NAME. Available: {', '.join(hosts)}.")
+        is_on, force = read.switch(given, "drain", True), read.switch(given, "force", False)
+    except Refused as error:
+        return {"problem": str(error), "host": "", "state": "present", "force": False, "by": ""}
     return {
-        "problem": problem,
+        "problem": "",
         "host": host,
-        "state": "absent" if word in ("off", "false", "no") else "present",
-        "force": str(given.get("force") or "").lower() in ("true", "yes", "on", "1"),
+        "state": "present" if is_on else "absent",
+        "force": force,
         "by": operator(),
     }
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..deploy.freeze import ALL, PLAYBOOK, utc
+from . import given as read
+from .given import Refused
 
 #: Days. A longer freeze has been forgotten, or should be a change to who is allowed to deploy.
 LONGEST_DAYS = 90
@@ -35,7 +37,7 @@ def request(given: Mapping[str, Any], apps: Iterable[str], now: float) -> dict[s
 
     Args:
         given: the variables ``app``, ``reason``, ``hours``, ``until`` and ``freeze``; unset variables are empty. Also
-            ``lost``: the words of ``-e`` that belong to no variable, which Ansible puts into ``_raw_params``.
+            ``_raw_params``, into which Ansible puts the words of ``-e`` that belong to no variable.
         apps: the names of the apps.
         now: current time in seconds since 1970.
 
@@ -45,7 +47,7 @@ def request(given: Mapping[str, Any], apps: Iterable[str], now: float) -> dict[s
     """
     try:
         options = _request(given, sorted(apps), now)
-    except ValueError as error:
+    except Refused as error:
         return {"problem": f"{error} Nothing has been changed."}
     return {"problem": "", "says": _says(options), "by": operator(), **options}
 
@@ -60,50 +62,33 @@ def _says(options: Mapping[str, Any]) -> str:
 
 
 def _request(given: Mapping[str, Any], apps: list[str], now: float) -> dict[str, Any]:
-    if given.get("lost"):
-        # The shell strips the quotes of -e reason="big sale", and Ansible then ends the value at the space.
-        raise ValueError(
-            f"{given['lost']!r} belongs to no variable, because -e ends a value at a space. "
-            "Quote the value twice: -e \"reason='big sale'\"."
-        )
-    app = str(given.get("app") or "all").strip()
-    app = ALL if app in ("all", ALL) else app
-    if app != ALL and app not in apps:
-        raise ValueError(f"app: there is no app {app!r}. Available: {', '.join(apps)}. Leave app out for all apps.")
-    if not _switch(given.get("freeze", "")):
+    read.require_all_words(given, "reason")
+    app = ALL if read.text(given, "app") in ("", "all", ALL) else read.app(given, apps)
+    if not read.switch(given, "freeze", True):
         return {"app": app, "state": "absent", "reason": "", "ends": 0.0}
     reason = " ".join(str(given.get("reason") or "").split())
     if not reason:
-        raise ValueError(f"reason: missing. Deploys that are refused show it. Example: {_EXAMPLE}")
+        raise Refused(f"reason: missing. Deploys that are refused show it. Example: {_EXAMPLE}")
     return {"app": app, "state": "present", "reason": reason, "ends": _end(given, now)}
-
-
-def _switch(value: Any) -> bool:
-    word = str(value).strip().lower()
-    if word in ("", "on", "true", "yes"):
-        return True
-    if word in ("off", "false", "no"):
-        return False
-    raise ValueError(f"freeze: {value!r} is not on or off. Example: {PLAYBOOK} -e freeze=off")
 
 
 def _end(given: Mapping[str, Any], now: float) -> float:
     """Return the end of the freeze in seconds since 1970, rounded up to the minute for ``hours``."""
-    hours, until = (str(given.get(name) if given.get(name) is not None else "").strip() for name in ("hours", "until"))
+    hours, until = read.text(given, "hours"), read.text(given, "until")
     if bool(hours) == bool(until):
         said = "both are set" if hours else "none is set"
-        raise ValueError(f"hours or until: set one of them to end the freeze; {said}. Example: {_EXAMPLE_UNTIL}")
+        raise Refused(f"hours or until: set one of them to end the freeze; {said}. Example: {_EXAMPLE_UNTIL}")
     name, end = ("hours", _after(hours, now)) if hours else ("until", _time(until))
     if end <= now:
-        raise ValueError(f"{name}: the freeze would end in the past, at {utc(end)}. Name a time after {utc(now)}.")
+        raise Refused(f"{name}: the freeze would end in the past, at {utc(end)}. Name a time after {utc(now)}.")
     if end > now + LONGEST_DAYS * 86400:
-        raise ValueError(f"{name}: the freeze would end at {utc(end)}. The maximum is {LONGEST_DAYS} days from now.")
+        raise Refused(f"{name}: the freeze would end at {utc(end)}. The maximum is {LONGEST_DAYS} days from now.")
     return end
 
 
 def _after(hours: str, now: float) -> float:
     if not re.fullmatch(r"\d{1,5}(?:\.\d{1,4})?", hours) or not float(hours):
-        raise ValueError(f"hours: {hours!r} is not a number of hours. Example: -e hours=12")
+        raise Refused(f"hours: {hours!r} is not a number of hours. Example: -e hours=12")
     return math.ceil((now + float(hours) * 3600) / 60) * 60.0
 
 
@@ -114,4 +99,4 @@ def _time(text: str) -> float:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         problem = f"until: {text!r} is not a time. Example: {_EXAMPLE_UNTIL} (UTC), or with an offset such as +01:00."
-        raise ValueError(problem) from None
+        raise Refused(problem) from None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from . import given as read
+from .given import Refused
 
 #: The variables of the playbook.
 VARIABLES = (
@@ -25,7 +28,6 @@ VARIABLES = (
 #: What can be restored. ``files`` are the app's data folder and its queue, and ``both`` adds its database.
 WHAT = ("database", "files", "data", "queue", "both")
 _LABEL = re.compile(r"\d{8}-\d{6}F(?:_\d{8}-\d{6}[DI])?")
-_RELEASE = re.compile(r"\d{8}T\d{6}Z-[0-9a-zA-Z._-]{1,40}")
 
 
 def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str = "") -> dict[str, Any]:
@@ -45,13 +47,14 @@ def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str
         ``release``, the release whose migration is undone, and ``release_app``, its app; ``replaces``, whether data is
         replaced; ``force``, whether a freeze is overridden.
     """
-    values = {name: str(given.get(name) if given.get(name) is not None else "").strip() for name in VARIABLES}
-    flags = {name: values[name].lower() in ("true", "yes", "on", "1") for name in ("beside", "accept_gap", "force")}
-    names = sorted(apps) if isinstance(apps, Mapping) else []
-    problem = next(_problems(given, values, flags, names, hosts), "")
-    if problem:
+    values = {name: read.text(given, name) for name in VARIABLES}
+    names = read.names(apps)
+    try:
+        flags = {name: read.switch(given, name, False) for name in ("beside", "accept_gap", "force")}
+        _check(given, values, names, hosts, beside=flags["beside"])
+    except Refused as error:
         return {
-            "problem": problem, "database": [], "database_hosts": [], "files": [], "apps": [], "release": "",
+            "problem": str(error), "database": [], "database_hosts": [], "files": [], "apps": [], "release": "",
             "release_app": "", "replaces": False, "force": False,
         }  # fmt: skip
     what = values["what"] or "database"
@@ -69,49 +72,43 @@ def request(given: Mapping[str, Any], apps: Any, hosts: Sequence[str], time: str
     }
 
 
-def _problems(
-    given: Mapping[str, Any], values: dict[str, str], flags: dict[str, bool], names: list[str], hosts: Sequence[str]
-) -> Iterator[str]:
-    if str(given.get("_raw_params") or "").strip():
-        yield (
-            "to: words were lost, because -e ends a value at a space. Quote the value twice: "
-            "-e \"to='2026-11-21 10:15:00'\", or write a T instead of the space."
-        )
+def _check(
+    given: Mapping[str, Any], values: dict[str, str], names: list[str], hosts: Sequence[str], *, beside: bool
+) -> None:
+    read.require_all_words(given, "to")
     points = [name for name in ("to", "release", "label") if values[name]]
     if len(points) > 1:
-        yield f"{points[1]}: {points[0]} already names the point to restore to. Set only one of them."
-    app, what = values["app"], values["what"] or "database"
-    known = ", ".join(names) or "none"
-    if app and app not in names:
-        yield f"app: there is no app {app!r} in flask_apps. Available: {known}."
+        raise Refused(f"{points[1]}: {points[0]} already names the point to restore to. Set only one of them.")
+    app, what = read.app(given, names), values["what"] or "database"
     if what not in WHAT:
-        yield f"what: {what!r} is not one of {', '.join(WHAT)}."
+        raise Refused(f"what: {what!r} is not one of {', '.join(WHAT)}.")
     if what != "database" and not app:
-        yield f"app: files are restored for one app. Name it: -e app=NAME. Available: {known}."
-    if what != "database" and (flags["beside"] or values["release"] or values["label"]):
-        yield "what: files can only be restored in place and to a time (-e to). Leave out beside, release and label."
-    if values["release"] and not _RELEASE.fullmatch(values["release"]):
-        yield f"release: {values['release']!r} is not a release name such as 20261121T101500Z-1a2b3c4. See status.yml."
-    if values["release"] and not app and len(names) != 1:
-        yield f"app: name the app of the release: -e app=NAME. Available: {known}."
+        raise Refused(f"app: files are restored for one app. Name it: -e app=NAME. Available: {read.listed(names)}.")
+    if what != "database" and (beside or values["release"] or values["label"]):
+        raise Refused(
+            "what: files can only be restored in place and to a time (-e to). Leave out beside, release and label."
+        )
+    if read.release(given) and not app and len(names) != 1:
+        raise Refused(f"app: name the app of the release: -e app=NAME. Available: {read.listed(names)}.")
     if values["label"] and not _LABEL.fullmatch(values["label"]):
-        yield f"label: {values['label']!r} is not a backup label. To list them on the host: sudo flaskhost-backup list"
+        raise Refused(
+            f"label: {values['label']!r} is not a backup label. To list them on the host: sudo flaskhost-backup list"
+        )
     if values["from"] not in ("", "local", "second"):
-        yield f"from: {values['from']!r} is not one of local, second."
-    if values["timeout"] and not (values["timeout"].isdigit() and int(values["timeout"])):
-        yield "timeout: not a number of seconds. Example: -e timeout=3600"
-    yield from _unconfirmed(values, what, hosts, beside=flags["beside"])
+        raise Refused(f"from: {values['from']!r} is not one of local, second.")
+    read.seconds(given, "timeout", 3600)
+    _require_confirmation(values, what, hosts, beside=beside)
 
 
-def _unconfirmed(values: dict[str, str], what: str, hosts: Sequence[str], *, beside: bool) -> Iterator[str]:
+def _require_confirmation(values: dict[str, str], what: str, hosts: Sequence[str], *, beside: bool) -> None:
     files_only = what in ("files", "data", "queue")
     if not files_only and not hosts:
-        yield "hosts: this run has no host of the group db. Add one to the inventory, or to --limit."
-    elif not beside and values["confirm"] not in ([values["app"]] if values["app"] else hosts):
+        raise Refused("hosts: this run has no host of the group db. Add one to the inventory, or to --limit.")
+    if not beside and values["confirm"] not in ([values["app"]] if values["app"] else hosts):
         wanted = values["app"] or hosts[0]
         cluster = f"the whole PostgreSQL cluster of {wanted}, with every database"
         data = f"the data of {wanted}{'' if files_only else ' on ' + ', '.join(hosts)}"
-        yield (
+        raise Refused(
             f"confirm: this replaces {data if values['app'] else cluster}. The current data is kept, and "
             f"nothing is deleted. To confirm: -e confirm={wanted}. To look at the data first: -e beside=true"
         )

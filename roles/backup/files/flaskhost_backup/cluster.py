@@ -211,7 +211,7 @@ class Scratch:
         self._write("pg_ident.conf", "")
         arguments = [item for name, value in self.settings().items() for item in ("-c", f"{name}={value}")]
         with os.fdopen(self._open_log(), "w", encoding="utf-8") as log:
-            process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
+            process = subprocess.Popen(
                 [str(self.cluster.bin / "postgres"), "-D", str(self.data), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

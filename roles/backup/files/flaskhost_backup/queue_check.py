@@ -152,7 +152,7 @@ def _running(queue: Queue, data: Path, *, whole: bool) -> Iterator[_Process]:
     ]  # fmt: skip
     with (
         system.end_of(said) as output,
-        subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
+        subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -172,7 +172,7 @@ class Session:
         self.login = login
         # Marks the end of a result. A tenant cannot guess it.
         self.mark = f"--flaskhost-end-{secrets.token_hex(8)}--"
-        self.process = subprocess.Popen(  # noqa: S603 - no argument comes from a user
+        self.process = subprocess.Popen(
             [*tools.TOGETHER, *login.psql()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -83,7 +83,7 @@ def tracked(folder: Path, within: Iterable[str]) -> list[Path]:
     options = [item for setting in settings for item in ("-c", setting)]
     command = [program, "-C", str(folder), *options, "ls-files", "-z", "--cached", "--", *places]
     try:
-        done = subprocess.run(command, capture_output=True, env=environment, timeout=_PATIENCE, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=_PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
     paths = [Path(os.fsdecode(name)) for name in done.stdout.split(b"\0") if name] if not done.returncode else []
