@@ -73,6 +73,11 @@ def test_the_keys_stay_on_their_hosts():
         assert (folder.user, folder.mode) == ("root", 0o700)
 
 
+def test_only_a_host_that_forwards_gives_up_lost_connections_sooner(host):
+    assert host.sysctl("net.ipv4.tcp_retries2") == 5
+    assert connect(FIRST).sysctl("net.ipv4.tcp_retries2") > 5
+
+
 def test_static_files_are_those_of_the_app_hosts(visitor):
     page = visitor.ask("https://guestbook.test/static/style.css")
     assert page.status == 200

@@ -529,6 +529,7 @@ def test_a_web_host_without_apps_forwards_to_the_app_hosts(variables: dict[str, 
     identity = handed(variables, "identity", **fleet)
     assert identity["identity_peers"] == {"app1": "PEM", "app2": ""}
     assert nginx["nginx_peer_name"] == identity["identity_dns_name"]
+    assert handed(variables, "hardening", **fleet)["hardening_tcp_retries"] == 5
     for name, file in (("certificate", "own.crt"), ("key", "own.key"), ("trusted", "trusted.pem")):
         assert nginx[f"nginx_peer_{name}"] == f"{identity['identity_folder']}/{file}"
 
@@ -543,12 +544,14 @@ def test_an_app_host_behind_web_hosts_serves_only_them(variables: dict[str, Any]
     assert firewall["firewall_peers"] == [{"port": nginx["nginx_peer_port"], "from": ["10.0.0.21/32", "10.0.0.22/32"]}]
     assert handed(variables, "identity", **fleet)["identity_peers"] == {"app1": "PEM", "app2": ""}
     assert handed(variables, "fail2ban", **fleet)["fail2ban_access_logs"] == []
+    assert handed(variables, "hardening", **fleet)["hardening_tcp_retries"] == 0
 
 
 def test_a_single_server_has_none_of_this(variables: dict[str, Any]) -> None:
     nginx = handed(variables, "nginx")
     assert (nginx["nginx_backends"], nginx["nginx_private_address"], nginx["nginx_private_clients"]) == ([], "", [])
     assert handed(variables, "identity")["identity_peers"] == {}
+    assert handed(variables, "hardening")["hardening_tcp_retries"] == 0
     assert handed(variables, "firewall")["firewall_peers"] == [{"port": 5432, "from": []}]
 
 
