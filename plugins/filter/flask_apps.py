@@ -177,6 +177,8 @@ def flask_app_problems(
     options: Any = (),
     option_names: list[str] | None = None,
     attempts: Any = (),
+    host: str = "",
+    clocks: Any = None,
 ) -> list[preflight.Problem]:
     """Find all problems of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
@@ -193,6 +195,8 @@ def flask_app_problems(
         options: the values of the role options that the site sets directly, also evaluated when they are read.
         option_names: their names in the same order.
         attempts: the results of the action ``preflight_attempt``; the last one can contain the host's answers.
+        host: the host's name.
+        clocks: how far the clocks of all hosts of the run are ahead.
     """
     apps, site = _apps_and_settings(values, names)
     return preflight.find_problems(
@@ -209,6 +213,8 @@ def flask_app_problems(
         options={name: preflight.read_item(options, index) for index, name in enumerate(option_names or [])},
         specs=_role_options(),
         answers=next((item["answers"] for item in attempts if isinstance(item, dict) and item.get("answers")), {}),
+        host=host,
+        clocks=clocks,
     )
 
 

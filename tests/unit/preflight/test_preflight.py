@@ -45,6 +45,7 @@ from preflight_cases import (
 )
 from rendering import load_filters
 from test_preflight_apps import APP_FAULTS, MAPPING_FAULTS
+from test_preflight_clocks import CLOCK
 from test_preflight_host import FACT_FAULTS, REFUSALS
 from test_preflight_layout import ADDRESS_KINDS, LAYOUT_FAULTS, PROTECTED_APART
 from test_preflight_options import FILE_FAULTS, OPTION_FAULTS
@@ -158,6 +159,7 @@ def test_every_kind_is_tested() -> None:
         CALENDAR,
         PYTHON_RANGE,
         PACKAGE,
+        CLOCK,
         *ADDRESS_KINDS,
         PROTECTED_APART,
         *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts, *LAYOUT_FAULTS]),

@@ -490,6 +490,14 @@ def test_web_hosts_know_each_other(variables: dict[str, Any]) -> None:
     assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2"]
 
 
+def test_preflight_compares_the_clocks_of_the_hosts_of_the_run(variables: dict[str, Any]) -> None:
+    hosts = {"demo": {"ansible_facts": {"flaskhost_clock": [0.5, 1.5]}}, "web2": {"ansible_facts": {}}, "web3": {}}
+    clocks = handed(variables, "preflight", ansible_play_hosts_all=["demo", "web2"], hostvars=hosts)["preflight_clocks"]
+    assert clocks == {"demo": [0.5, 1.5], "web2": []}
+    call = (ROOT / "roles/preflight/tasks/report.yml").read_text()
+    assert re.search(r"flask_app_problems\(.*host=inventory_hostname,\s+clocks=preflight_clocks\)", call, re.DOTALL)
+
+
 def test_preflight_asks_web_hosts_alone_what_they_can(variables: dict[str, Any]) -> None:
     assert handed(variables, "preflight")["preflight_web"] is True
     without = handed(variables, "preflight", groups={**variables["groups"], "web": []})
