@@ -29,6 +29,7 @@ from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
 from ansible.module_utils.flaskhost.settings.layout import describe_hosts, layout, peer_certificates, web_hosts
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
+from ansible.module_utils.flaskhost.settings.shared_address import shared_address
 
 #: The same result as yaml.SafeLoader, ten times as fast. It needs libyaml, which PyYAML's own packages contain.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -147,6 +148,11 @@ def flask_web_hosts(groups: Any, trusted_proxies: Any = ()) -> list[str]:
 def flask_layout(groups: Any, host: str, variables: Any, trusted_proxies: Any = ()) -> dict[str, Any]:
     """Return how a host takes part in serving visitors; see :func:`settings.layout.layout`."""
     return layout(groups, host, variables, trusted_proxies)
+
+
+def flask_shared_address(groups: Any, host: str, variables: Any, address: Any, interfaces: Any) -> dict[str, Any]:
+    """Return a host's part in the web hosts' address; see :func:`settings.shared_address.shared_address`."""
+    return shared_address(groups, host, variables, address, interfaces)
 
 
 def flask_peer_certificates(peers: list[str], variables: Any) -> dict[str, str]:
@@ -471,6 +477,7 @@ class FilterModule:
             "flask_status_apps": flask_status_apps,
             "flask_status_report": flask_status_report,
             "flask_status_table": flask_status_table,
+            "flask_shared_address": flask_shared_address,
             "flask_setup_problem": flask_setup_problem,
             "flask_verb_problem": flask_verb_problem,
             "flask_web_hosts": flask_web_hosts,

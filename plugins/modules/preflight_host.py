@@ -25,6 +25,7 @@ options:
       first), the file with its owner's password (I(owner_file)) and the home of its system user (I(home)).
     type: dict
     default: {}
+  interfaces: {description: Whether to read the fact C(flaskhost_interfaces)., type: bool, default: false}
   postgres_settings: {description: "Values of PostgreSQL's settings, by name.", type: dict, default: {}}
   postgres_version: {description: "Major version of PostgreSQL; the newest installed one if empty.", type: str,
                      default: ""}
@@ -47,7 +48,11 @@ answers:
     contain. clock is the host's time, in seconds since 1970."
   type: dict
   returned: always
-ansible_facts: {description: "packages, unless dpkg does not say which are installed.", type: dict, returned: always}
+ansible_facts:
+  description: "packages, unless dpkg does not say which are installed; flaskhost_interfaces, the IPv4 addresses of each
+    network interface with the length of their prefix, if interfaces is true."
+  type: dict
+  returned: always
 """
 
 import time
@@ -63,6 +68,7 @@ ARGUMENT_SPEC = {
     "packages": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
     "databases": {"type": "dict", "default": {}},
+    "interfaces": {"type": "bool", "default": False},
     "postgres_settings": {"type": "dict", "default": {}},
     "postgres_version": {"type": "str", "default": ""},
 }
@@ -89,7 +95,10 @@ def main() -> None:
     found["accounts"] = accounts(options["names"])
     found["databases"] = postgres_names.look_up(run, options["databases"], options["postgres_version"])
     have = host_questions.installed(run)
-    module.exit_json(changed=False, answers=found, ansible_facts={"packages": have} if have else {})
+    facts = {"packages": have} if have else {}
+    if options["interfaces"]:
+        facts["flaskhost_interfaces"] = host_questions.interfaces(run)
+    module.exit_json(changed=False, answers=found, ansible_facts=facts)
 
 
 if __name__ == "__main__":

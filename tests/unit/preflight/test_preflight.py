@@ -50,6 +50,7 @@ from test_preflight_host import FACT_FAULTS, REFUSALS
 from test_preflight_layout import ADDRESS_KINDS, LAYOUT_FAULTS, PROTECTED_APART
 from test_preflight_options import FILE_FAULTS, OPTION_FAULTS
 from test_preflight_postgres import VALUE_FAULTS
+from test_preflight_shared_address import SHARED_FAULTS
 from test_preflight_site import SETTINGS_FAULTS, SITE_FAULTS
 
 # --- In order --------------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def test_every_kind_is_tested() -> None:
         CLOCK,
         *ADDRESS_KINDS,
         PROTECTED_APART,
-        *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts, *LAYOUT_FAULTS]),
+        *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts, *LAYOUT_FAULTS, *SHARED_FAULTS]),
     }
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25

@@ -555,11 +555,34 @@ def test_an_app_host_behind_web_hosts_serves_only_them(variables: dict[str, Any]
     assert handed(variables, "hardening", **fleet)["hardening_tcp_retries"] == 0
 
 
+def test_web_hosts_share_an_address(variables: dict[str, Any]) -> None:
+    hosts = {name: {"private_address": f"10.0.0.{number}"} for number, name in enumerate(("web0", "demo", "app1"), 1)}
+    fleet: dict[str, Any] = {"groups": {"all": list(hosts), "web": ["web0", "demo"], "app": ["app1"]}}
+    facts = {**FACTS, "flaskhost_interfaces": {"eth1": ["10.0.0.2/24"]}}
+    fleet |= {"hostvars": hosts, "ansible_facts": facts, "web_address": "10.0.0.10"}
+    keepalived, nginx = (handed(variables, role, **fleet) for role in ("keepalived", "nginx"))
+    assert keepalived == {
+        "keepalived_address": "10.0.0.10",
+        "keepalived_interface": "eth1",
+        "keepalived_own_address": "10.0.0.2",
+        "keepalived_peers": ["10.0.0.1"],
+        "keepalived_priority": 199,
+        "keepalived_probe": nginx["nginx_probe"],
+    }
+    assert handed(variables, "firewall", **fleet)["firewall_vrrp_peers"] == ["10.0.0.1/32"]
+    # An app host that has the same variable, because it is set for all.
+    fleet["groups"] = {**fleet["groups"], "web": ["web0", "app1"], "app": ["demo"]}
+    assert handed(variables, "keepalived", **fleet)["keepalived_address"] == ""
+    assert handed(variables, "nginx", **fleet)["nginx_probe"] == ""
+
+
 def test_a_single_server_has_none_of_this(variables: dict[str, Any]) -> None:
     nginx = handed(variables, "nginx")
     assert (nginx["nginx_backends"], nginx["nginx_private_address"], nginx["nginx_private_clients"]) == ([], "", [])
     assert handed(variables, "identity")["identity_peers"] == {}
     assert handed(variables, "hardening")["hardening_tcp_retries"] == 0
+    assert handed(variables, "keepalived")["keepalived_address"] == nginx["nginx_probe"] == ""
+    assert handed(variables, "firewall")["firewall_vrrp_peers"] == []
     assert handed(variables, "firewall")["firewall_peers"] == [{"port": 5432, "from": []}]
 
 
@@ -747,7 +770,8 @@ def test_preflight_reads_every_fact_that_is_used() -> None:
     used = {name for path in files for name in re.findall(r"ansible_facts(?:\['|\.)(\w+)", path.read_text())}
     # The list of packages is in the answer of preflight's other module.
     assert '"packages": have' in (ROOT / "plugins/modules/preflight_host.py").read_text()
-    used -= {"packages"}
+    assert 'facts["flaskhost_interfaces"] = ' in (ROOT / "plugins/modules/preflight_host.py").read_text()
+    used -= {"packages", "flaskhost_interfaces"}
     assert used == set(FACTS)
     tasks = yaml.safe_load((ROOT / "roles/preflight/tasks/reach.yml").read_text())
     asked = next(task["preflight_attempt"]["arguments"]["filter"] for task in tasks if "preflight_attempt" in task)

@@ -16,6 +16,7 @@ raises an error: for any input, the result is a list. No text ever contains a va
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
   :mod:`access`: the connection to it;
 * :mod:`layout`: the groups of the hosts, and the addresses at which they reach each other; :mod:`clocks`: their clocks;
+  :mod:`shared_address`: the address that moves between web hosts;
 * :mod:`role_options`: role options that a site sets directly, :mod:`names`: variables that nothing uses;
 * :mod:`calendars`, :mod:`postgres_values`: calendar events and PostgreSQL settings as validated on the host itself.
 """
@@ -48,6 +49,7 @@ from .release_command import release_warnings
 from .report import Problem, Report, Unreadable, get, read, read_item
 from .role_options import FORMER, check_role_options
 from .settings import SETTINGS, check_settings
+from .shared_address import check_shared_address
 from .variables import placeholder_warnings
 from .wsgi_module import wsgi_warnings
 
@@ -124,6 +126,7 @@ def find_problems(
     check_settings(report, settings)
     check_own_repository(report, same_repository)
     check_layout(report, list(hosts), settings)
+    check_shared_address(report, list(hosts), settings, host, facts)
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
         check_apps_apart(report, apps_variable, apps, list(hosts))
@@ -167,6 +170,7 @@ def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_data
         "databases": databases_to_look_up(apps, settings) if has_databases else {},
         # A control character is a problem without a query on the host.
         "calendars": sorted({value for _place, value in expressions("", apps, settings) if value.isprintable()}),
+        "interfaces": bool(isinstance(settings, dict) and settings.get("web_address")),
         "postgres_settings": postgres_questions(settings),
         "postgres_version": str(version) if isinstance(version, str | int) and str(version).isdigit() else "",
     }
