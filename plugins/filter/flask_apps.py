@@ -29,6 +29,7 @@ from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
 from ansible.module_utils.flaskhost.settings.layout import describe_hosts, layout, peer_certificates, web_hosts
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
+from ansible.module_utils.flaskhost.settings.reboots import reboot_time
 from ansible.module_utils.flaskhost.settings.shared_address import shared_address
 
 #: The same result as yaml.SafeLoader, ten times as fast. It needs libyaml, which PyYAML's own packages contain.
@@ -138,6 +139,11 @@ def flask_peers(hosts: list[str], host: str, variables: Any) -> list[str]:
 def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str]:
     """Return the networks of the other hosts of a group; see :func:`settings.peers.peer_networks`."""
     return peer_networks(hosts, host, variables)
+
+
+def flask_reboot_time(hosts: list[str], host: str, variables: Any) -> str:
+    """Return when a host can reboot by itself; see :func:`settings.reboots.reboot_time`."""
+    return reboot_time(hosts, host, variables)
 
 
 def flask_web_hosts(groups: Any, trusted_proxies: Any = ()) -> list[str]:
@@ -453,6 +459,7 @@ class FilterModule:
             "flask_app_sizes": flask_app_sizes,
             "flask_backup_settings": flask_backup_settings,
             "flask_certbot_warnings": flask_certbot_warnings,
+            "flask_reboot_time": flask_reboot_time,
             "flask_release_warnings": flask_release_warnings,
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,

@@ -490,6 +490,15 @@ def test_web_hosts_know_each_other(variables: dict[str, Any]) -> None:
     assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2"]
 
 
+def test_hosts_with_the_same_reboot_time_reboot_one_after_the_other(variables: dict[str, Any]) -> None:
+    assert handed(variables, "base")["base_reboot_time"] == ""
+    hosts = {name: {"reboot_time": "04:30"} for name in ("web1", "demo", "app1")}
+    fleet = {"groups": {"all": list(hosts)}, "hostvars": hosts}
+    assert handed(variables, "base", **fleet)["base_reboot_time"] == "04:50"
+    alone = {"groups": {"all": ["demo"]}, "hostvars": {"demo": {"reboot_time": "04:30"}}}
+    assert handed(variables, "base", **alone)["base_reboot_time"] == "04:30"
+
+
 def test_preflight_compares_the_clocks_of_the_hosts_of_the_run(variables: dict[str, Any]) -> None:
     hosts = {"demo": {"ansible_facts": {"flaskhost_clock": [0.5, 1.5]}}, "web2": {"ansible_facts": {}}, "web3": {}}
     clocks = handed(variables, "preflight", ansible_play_hosts_all=["demo", "web2"], hostvars=hosts)["preflight_clocks"]
