@@ -107,7 +107,7 @@ servers: venv ## the scenario servers: each application server, and switches fro
 tenants: venv ## the whole scenario tenants: a hostile app
 caches: venv ## the scenario caches: Redis and Memcached of an app, its workers, and a neighbor
 guestbook: venv ## the scenario guestbook: the sample app, guessed passwords, without Redis, its worker and timer
-cluster: venv ## the scenario cluster: a web host, two app hosts and a database host, under load
+cluster: venv ## the scenario cluster: two web hosts, two app hosts and a database host, under load
 acme deploy failures faults gallery caches guestbook servers cluster tenants:
 	@$(MAKE) --no-print-directory molecule SCENARIO=$@
 

@@ -29,6 +29,8 @@ from ansible.module_utils.flaskhost.settings import backup as backup_settings
 from ansible.module_utils.flaskhost.settings.acme import acme_settings
 from ansible.module_utils.flaskhost.settings.layout import describe_hosts, layout, peer_certificates, web_hosts
 from ansible.module_utils.flaskhost.settings.peers import peer_addresses, peer_networks
+from ansible.module_utils.flaskhost.settings.reboots import reboot_time
+from ansible.module_utils.flaskhost.settings.shared_address import shared_address
 
 #: The same result as yaml.SafeLoader, ten times as fast. It needs libyaml, which PyYAML's own packages contain.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -134,6 +136,11 @@ def flask_peer_networks(hosts: list[str], host: str, variables: Any) -> list[str
     return peer_networks(hosts, host, variables)
 
 
+def flask_reboot_time(hosts: list[str], host: str, variables: Any) -> str:
+    """Return when a host can reboot by itself; see :func:`settings.reboots.reboot_time`."""
+    return reboot_time(hosts, host, variables)
+
+
 def flask_web_hosts(groups: Any, trusted_proxies: Any = ()) -> list[str]:
     """Return the hosts whose nginx serves visitors; see :func:`settings.layout.web_hosts`."""
     return web_hosts(groups, trusted_proxies)
@@ -142,6 +149,11 @@ def flask_web_hosts(groups: Any, trusted_proxies: Any = ()) -> list[str]:
 def flask_layout(groups: Any, host: str, variables: Any, trusted_proxies: Any = ()) -> dict[str, Any]:
     """Return how a host takes part in serving visitors; see :func:`settings.layout.layout`."""
     return layout(groups, host, variables, trusted_proxies)
+
+
+def flask_shared_address(groups: Any, host: str, variables: Any, address: Any, interfaces: Any) -> dict[str, Any]:
+    """Return a host's part in the web hosts' address; see :func:`settings.shared_address.shared_address`."""
+    return shared_address(groups, host, variables, address, interfaces)
 
 
 def flask_peer_certificates(peers: list[str], variables: Any) -> dict[str, str]:
@@ -172,6 +184,8 @@ def flask_app_problems(
     options: Any = (),
     option_names: list[str] | None = None,
     attempts: Any = (),
+    host: str = "",
+    clocks: Any = None,
 ) -> list[preflight.Problem]:
     """Find all problems of the apps, the settings and the host; see :func:`preflight.find_problems`.
 
@@ -188,6 +202,8 @@ def flask_app_problems(
         options: the values of the role options that the site sets directly, also evaluated when they are read.
         option_names: their names in the same order.
         attempts: the results of the action ``preflight_attempt``; the last one can contain the host's answers.
+        host: the host's name.
+        clocks: how far the clocks of all hosts of the run are ahead.
     """
     apps, site = _apps_and_settings(values, names)
     return preflight.find_problems(
@@ -204,6 +220,8 @@ def flask_app_problems(
         options={name: preflight.read_item(options, index) for index, name in enumerate(option_names or [])},
         specs=_role_options(),
         answers=next((item["answers"] for item in attempts if isinstance(item, dict) and item.get("answers")), {}),
+        host=host,
+        clocks=clocks,
     )
 
 
@@ -441,6 +459,7 @@ class FilterModule:
             "flask_app_sizes": flask_app_sizes,
             "flask_backup_settings": flask_backup_settings,
             "flask_certbot_warnings": flask_certbot_warnings,
+            "flask_reboot_time": flask_reboot_time,
             "flask_release_warnings": flask_release_warnings,
             "flask_clone_problem": flask_clone_problem,
             "flask_clone_source": flask_clone_source,
@@ -466,6 +485,7 @@ class FilterModule:
             "flask_status_apps": flask_status_apps,
             "flask_status_report": flask_status_report,
             "flask_status_table": flask_status_table,
+            "flask_shared_address": flask_shared_address,
             "flask_verb_problem": flask_verb_problem,
             "flask_web_hosts": flask_web_hosts,
             "host_program": host_program,

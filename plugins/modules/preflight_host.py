@@ -10,6 +10,7 @@ description:
   - Validates the calendar events of timers with systemd and, if PostgreSQL is installed, the values of settings with
     PostgreSQL, and queries the owners of roles and databases with given names. Looks up users and groups with given
     names, and restores that were killed. Changes nothing.
+  - Returns the host's time, so that the clocks of several hosts can be compared.
   - Also reads the fact C(packages), the installed packages, as package_facts does.
 options:
   apps:
@@ -24,6 +25,7 @@ options:
       first), the file with its owner's password (I(owner_file)) and the home of its system user (I(home)).
     type: dict
     default: {}
+  interfaces: {description: Whether to read the fact C(flaskhost_interfaces)., type: bool, default: false}
   postgres_settings: {description: "Values of PostgreSQL's settings, by name.", type: dict, default: {}}
   postgres_version: {description: "Major version of PostgreSQL; the newest installed one if empty.", type: str,
                      default: ""}
@@ -43,11 +45,17 @@ answers:
     the roles and databases with an app's name that are not its own, and silent, the cluster that does not respond.
     restores has a sentence for each restore that was killed before it finished, and others a sentence for each app that
     runs although apps does not contain it. unknown_packages has the packages that the host's package lists do not
-    contain."
+    contain. clock is the host's time, in seconds since 1970."
   type: dict
   returned: always
-ansible_facts: {description: "packages, unless dpkg does not say which are installed.", type: dict, returned: always}
+ansible_facts:
+  description: "packages, unless dpkg does not say which are installed; flaskhost_interfaces, the IPv4 addresses of each
+    network interface with the length of their prefix, if interfaces is true."
+  type: dict
+  returned: always
 """
+
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.flaskhost.host import questions as host_questions
@@ -60,6 +68,7 @@ ARGUMENT_SPEC = {
     "packages": {"type": "list", "elements": "str", "default": []},
     "calendars": {"type": "list", "elements": "str", "default": []},
     "databases": {"type": "dict", "default": {}},
+    "interfaces": {"type": "bool", "default": False},
     "postgres_settings": {"type": "dict", "default": {}},
     "postgres_version": {"type": "str", "default": ""},
 }
@@ -67,6 +76,7 @@ ARGUMENT_SPEC = {
 
 def main() -> None:
     """Run the module."""
+    clock = time.time()
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
 
     def run(command, **given):
@@ -81,10 +91,14 @@ def main() -> None:
     version, apps = options["postgres_version"], options["apps"]
     packages = options["packages"]
     found = host_questions.answer(run, options["calendars"], settings, version, apps=apps, packages=packages)
+    found["clock"] = clock
     found["accounts"] = accounts(options["names"])
     found["databases"] = postgres_names.look_up(run, options["databases"], options["postgres_version"])
     have = host_questions.installed(run)
-    module.exit_json(changed=False, answers=found, ansible_facts={"packages": have} if have else {})
+    facts = {"packages": have} if have else {}
+    if options["interfaces"]:
+        facts["flaskhost_interfaces"] = host_questions.interfaces(run)
+    module.exit_json(changed=False, answers=found, ansible_facts=facts)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import yaml
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
-WEB, FIRST, SECOND, DATABASE = (f"fh-cluster-{name}" for name in ("web", "app1", "app2", "db"))
+WEB, WEB2, FIRST, SECOND, DATABASE = (f"fh-cluster-{name}" for name in ("web", "web2", "app1", "app2", "db"))
 
 sys.path.insert(0, str(PROJECT / "tests"))
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 
 import pytest
-from cluster import FIRST, SECOND, WEB, address, connect, play
+from cluster import FIRST, SECOND, WEB, WEB2, address, connect, play
 
 testinfra_hosts = [f"ansible://{WEB}"]
 
@@ -65,12 +65,18 @@ def test_only_the_web_host_reaches_an_app_host(host, name):
 
 def test_the_keys_stay_on_their_hosts():
     digests = {
-        name: connect(name).check_output("sha256sum < /etc/flaskhost/identity/own.key") for name in (WEB, FIRST, SECOND)
+        name: connect(name).check_output("sha256sum < /etc/flaskhost/identity/own.key")
+        for name in (WEB, WEB2, FIRST, SECOND)
     }
-    assert len(set(digests.values())) == 3
+    assert len(set(digests.values())) == 4
     for name in digests:
         folder = connect(name).file("/etc/flaskhost/identity")
         assert (folder.user, folder.mode) == ("root", 0o700)
+
+
+def test_only_a_host_that_forwards_gives_up_lost_connections_sooner(host):
+    assert host.sysctl("net.ipv4.tcp_retries2") == 5
+    assert connect(FIRST).sysctl("net.ipv4.tcp_retries2") > 5
 
 
 def test_static_files_are_those_of_the_app_hosts(visitor):

@@ -7,6 +7,7 @@ report this problem together with all others.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -18,7 +19,9 @@ class ActionModule(ActionBase):
 
     The result never counts as failed. It has the module's facts, and ``attempt``: the target of the login (``address``,
     ``port``, ``user``), whether ``become`` was used, whether the host was reached (``connected``), and ``refusal``, the
-    error; empty on success. ``answers`` is the module's own, if it has any.
+    error; empty on success. ``answers`` is the module's own, if it has any. If they contain the host's time, the fact
+    ``flaskhost_clock`` has by how many seconds the host's clock can be ahead of the control node's: the least, and the
+    most.
     """
 
     TRANSFERS_FILES = False
@@ -31,6 +34,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         module, arguments = self._task.args["module"], self._task.args.get("arguments") or {}
         connected, refusal, facts, answers = True, "", {}, {}
+        before = time.time()
         try:
             result = self._execute_module(module_name=module, module_args=arguments, task_vars=task_vars)
         except AnsibleConnectionFailure as error:
@@ -52,6 +56,9 @@ class ActionModule(ActionBase):
             "connected": connected,
             "refusal": refusal,
         }
+        # The host has read its clock at some time in between, however long the connection took.
+        if isinstance(known := answers.get("clock"), float):
+            facts = {**facts, "flaskhost_clock": [known - time.time(), known - before]}
         return {"changed": False, "ansible_facts": facts, "attempt": attempt, "answers": answers}
 
     def _reason(self, error: AnsibleConnectionFailure) -> str:

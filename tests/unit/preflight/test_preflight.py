@@ -45,10 +45,12 @@ from preflight_cases import (
 )
 from rendering import load_filters
 from test_preflight_apps import APP_FAULTS, MAPPING_FAULTS
+from test_preflight_clocks import CLOCK
 from test_preflight_host import FACT_FAULTS, REFUSALS
 from test_preflight_layout import ADDRESS_KINDS, LAYOUT_FAULTS, PROTECTED_APART
 from test_preflight_options import FILE_FAULTS, OPTION_FAULTS
 from test_preflight_postgres import VALUE_FAULTS
+from test_preflight_shared_address import SHARED_FAULTS
 from test_preflight_site import SETTINGS_FAULTS, SITE_FAULTS
 
 # --- In order --------------------------------------------------------------------------------------------------------
@@ -158,9 +160,10 @@ def test_every_kind_is_tested() -> None:
         CALENDAR,
         PYTHON_RANGE,
         PACKAGE,
+        CLOCK,
         *ADDRESS_KINDS,
         PROTECTED_APART,
-        *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts, *LAYOUT_FAULTS]),
+        *(kind for kind, *_rest in [*of_apps, *of_the_site, *of_hosts, *LAYOUT_FAULTS, *SHARED_FAULTS]),
     }
     assert kinds_in_the_source() == tested
     assert len(tested) >= 25

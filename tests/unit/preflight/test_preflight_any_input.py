@@ -134,7 +134,11 @@ def test_no_value_raises() -> None:
         site = {"postgres_extra_settings": {"work_mem": junk(), "shared_preload_libraries": junk()}, "backup": junk()}
         site |= {name: junk() for name in ("package_index", "private_address", "deploy_batch", "clone_target")}
         apps = good_apps({"timers": junk()})
-        problems = preflight.find_problems(apps, site, {}, ROOT, options=options, specs=SPECS, answers=junk())
+        odd = {
+            "answers": junk(),
+            "clocks": generator.choice((junk(), {"web1": [9, 10], "web2": junk(), "web3": [0, 1]})),
+        }
+        problems = preflight.find_problems(apps, site, {}, ROOT, options=options, specs=SPECS, host="web1", **odd)
         preflight.render(problems, "web1").encode()
         preflight.host_questions(apps, site)
 

@@ -38,6 +38,7 @@ FREE_MAPPINGS = {
     "postgres_extra_settings",
     "postgres_logins",
     "postgres_settings",
+    "preflight_clocks",
 }
 #: Settings of the site that have the name of a role's option, and are named by another role.
 SITE_SETTINGS = {

@@ -43,6 +43,20 @@ def contents(**options: Any) -> dict[str, str]:
     return {file["path"]: file["content"] for file in handed("__hardening_files", **options)}
 
 
+def kernel(**options: Any) -> dict[str, Any]:
+    """The kernel settings that the role hands to its module."""
+    tasks = DataLoader().load_from_file(str(ROLE / "tasks" / "kernel.yml"), trusted_as_template=True)
+    settings: dict[str, Any] = handed("settings", settings=tasks[0]["kernel_settings"]["settings"], **options)
+    return settings
+
+
+def test_lost_connections_end_sooner_only_if_the_site_says_so() -> None:
+    name = "net.ipv4.tcp_retries2"
+    assert name not in kernel()
+    assert kernel(hardening_tcp_retries=5) == {**kernel(), name: 5}
+    assert kernel(hardening_tcp_retries=5, hardening_sysctl={name: 8})[name] == 8, "what the inventory says wins"
+
+
 def test_a_file_is_written_once_or_taken_away() -> None:
     files = handed("__hardening_files", hardening_aide=True, hardening_tmp_noexec=True)
     paths = [file["path"] for file in files]

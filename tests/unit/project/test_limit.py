@@ -54,6 +54,9 @@ def test_a_limit_that_leaves_nothing_to_do_is_an_error(
 
 def test_a_limit_to_a_part_of_a_fleet_is_told(tmp_path: Path) -> None:
     _status, output = run(tmp_path, "deploy", "app1")
-    assert "--limit leaves out app2 of the group app. Nothing changes there until a run" in output
+    assert (
+        "--limit leaves out app2 of the group app. Nothing changes there until a run without --limit. Until" in output
+    )
+    assert "Until then, these hosts serve their former release to visitors, also if they are down now" in output
     _status, output = run(tmp_path, "deploy", "all")
     assert "--limit leaves out app" not in output

@@ -42,6 +42,15 @@ def test_a_port_is_open_to_those_who_are_named(rule: dict[str, Any], lines: list
     assert opened(firewall_allow=[rule]) == lines
 
 
+def test_vrrp_is_open_to_the_hosts_that_share_an_address() -> None:
+    peers = ["10.0.0.12/32", "10.0.0.13/32"]
+    come, go = (f"ip {way} {{ 10.0.0.12/32, 10.0.0.13/32 }} meta l4proto 112 accept" for way in ("saddr", "daddr"))
+    line = "# VRRP. Whoever can send it can take the address."
+    assert opened(firewall_vrrp_peers=peers) == [line, come]
+    listed = rules(firewall_egress="listed", firewall_vrrp_peers=peers)
+    assert [item for item in listed if "112" in item] == [come, go]
+
+
 def test_public_ports_are_open_to_everybody() -> None:
     assert opened(firewall_public_ports=[80, 443]) == ["tcp dport { 80, 443 } accept"]
     assert opened(firewall_public_ports=[]) == []

@@ -210,3 +210,10 @@ def test_the_private_address_is_a_file_that_a_drained_host_lacks() -> None:
     for address, listens in (("10.0.0.21", "10.0.0.21:7443"), ("fd00::21", "[fd00::21]:7443")):
         text = render("nginx", "listen.conf.j2", nginx_private_address=address)
         assert [line for line in text.splitlines() if not line.startswith("#")] == [f"listen {listens} ssl;"]
+
+
+def test_programs_of_the_host_can_ask_whether_nginx_answers() -> None:
+    servers = web(nginx_probe="127.0.0.1:7444").all("server")
+    (found,) = (item for item in servers if ["listen", "127.0.0.1:7444"] in [each.words for each in item.all("listen")])
+    assert found.one("return").words[1] == "204"
+    assert found.one("access_log").words[1] == "off"

@@ -301,6 +301,23 @@ def test_web_hosts_know_each_other(variables: dict[str, Any]) -> None:
     assert handed(variables, "nginx", **fleet)["nginx_acme_peers"] == ["10.0.0.2"]
 
 
+def test_hosts_with_the_same_reboot_time_reboot_one_after_the_other(variables: dict[str, Any]) -> None:
+    assert handed(variables, "base")["base_reboot_time"] == ""
+    hosts = {name: {"reboot_time": "04:30"} for name in ("web1", "demo", "app1")}
+    fleet = {"groups": {"all": list(hosts)}, "hostvars": hosts}
+    assert handed(variables, "base", **fleet)["base_reboot_time"] == "04:50"
+    alone = {"groups": {"all": ["demo"]}, "hostvars": {"demo": {"reboot_time": "04:30"}}}
+    assert handed(variables, "base", **alone)["base_reboot_time"] == "04:30"
+
+
+def test_preflight_compares_the_clocks_of_the_hosts_of_the_run(variables: dict[str, Any]) -> None:
+    hosts = {"demo": {"ansible_facts": {"flaskhost_clock": [0.5, 1.5]}}, "web2": {"ansible_facts": {}}, "web3": {}}
+    clocks = handed(variables, "preflight", ansible_play_hosts_all=["demo", "web2"], hostvars=hosts)["preflight_clocks"]
+    assert clocks == {"demo": [0.5, 1.5], "web2": []}
+    call = (ROOT / "roles/preflight/tasks/report.yml").read_text()
+    assert re.search(r"flask_app_problems\(.*host=inventory_hostname,\s+clocks=preflight_clocks\)", call, re.DOTALL)
+
+
 def test_preflight_asks_web_hosts_alone_what_they_can(variables: dict[str, Any]) -> None:
     assert handed(variables, "preflight")["preflight_web"] is True
     without = handed(variables, "preflight", groups={**variables["groups"], "web": []})
@@ -340,6 +357,7 @@ def test_a_web_host_without_apps_forwards_to_the_app_hosts(variables: dict[str, 
     identity = handed(variables, "identity", **fleet)
     assert identity["identity_peers"] == {"app1": "PEM", "app2": ""}
     assert nginx["nginx_peer_name"] == identity["identity_dns_name"]
+    assert handed(variables, "hardening", **fleet)["hardening_tcp_retries"] == 5
     for name, file in (("certificate", "own.crt"), ("key", "own.key"), ("trusted", "trusted.pem")):
         assert nginx[f"nginx_peer_{name}"] == f"{identity['identity_folder']}/{file}"
 
@@ -354,12 +372,37 @@ def test_an_app_host_behind_web_hosts_serves_only_them(variables: dict[str, Any]
     assert firewall["firewall_peers"] == [{"port": nginx["nginx_peer_port"], "from": ["10.0.0.21/32", "10.0.0.22/32"]}]
     assert handed(variables, "identity", **fleet)["identity_peers"] == {"app1": "PEM", "app2": ""}
     assert handed(variables, "fail2ban", **fleet)["fail2ban_access_logs"] == []
+    assert handed(variables, "hardening", **fleet)["hardening_tcp_retries"] == 0
+
+
+def test_web_hosts_share_an_address(variables: dict[str, Any]) -> None:
+    hosts = {name: {"private_address": f"10.0.0.{number}"} for number, name in enumerate(("web0", "demo", "app1"), 1)}
+    fleet: dict[str, Any] = {"groups": {"all": list(hosts), "web": ["web0", "demo"], "app": ["app1"]}}
+    facts = {**FACTS, "flaskhost_interfaces": {"eth1": ["10.0.0.2/24"]}}
+    fleet |= {"hostvars": hosts, "ansible_facts": facts, "web_address": "10.0.0.10"}
+    keepalived, nginx = (handed(variables, role, **fleet) for role in ("keepalived", "nginx"))
+    assert keepalived == {
+        "keepalived_address": "10.0.0.10",
+        "keepalived_interface": "eth1",
+        "keepalived_own_address": "10.0.0.2",
+        "keepalived_peers": ["10.0.0.1"],
+        "keepalived_priority": 199,
+        "keepalived_probe": nginx["nginx_probe"],
+    }
+    assert handed(variables, "firewall", **fleet)["firewall_vrrp_peers"] == ["10.0.0.1/32"]
+    # An app host that has the same variable, because it is set for all.
+    fleet["groups"] = {**fleet["groups"], "web": ["web0", "app1"], "app": ["demo"]}
+    assert handed(variables, "keepalived", **fleet)["keepalived_address"] == ""
+    assert handed(variables, "nginx", **fleet)["nginx_probe"] == ""
 
 
 def test_a_single_server_has_none_of_this(variables: dict[str, Any]) -> None:
     nginx = handed(variables, "nginx")
     assert (nginx["nginx_backends"], nginx["nginx_private_address"], nginx["nginx_private_clients"]) == ([], "", [])
     assert handed(variables, "identity")["identity_peers"] == {}
+    assert handed(variables, "hardening")["hardening_tcp_retries"] == 0
+    assert handed(variables, "keepalived")["keepalived_address"] == nginx["nginx_probe"] == ""
+    assert handed(variables, "firewall")["firewall_vrrp_peers"] == []
     assert handed(variables, "firewall")["firewall_peers"] == [{"port": 5432, "from": []}]
 
 
@@ -547,7 +590,8 @@ def test_preflight_reads_every_fact_that_is_used() -> None:
     used = {name for path in files for name in re.findall(r"ansible_facts(?:\['|\.)(\w+)", path.read_text())}
     # The list of packages is in the answer of preflight's other module.
     assert '"packages": have' in (ROOT / "plugins/modules/preflight_host.py").read_text()
-    used -= {"packages"}
+    assert 'facts["flaskhost_interfaces"] = ' in (ROOT / "plugins/modules/preflight_host.py").read_text()
+    used -= {"packages", "flaskhost_interfaces"}
     assert used == set(FACTS)
     tasks = yaml.safe_load((ROOT / "roles/preflight/tasks/reach.yml").read_text())
     asked = next(task["preflight_attempt"]["arguments"]["filter"] for task in tasks if "preflight_attempt" in task)

@@ -30,6 +30,9 @@ POSTGRES_VERSIONS = {"12": "15", "13": "17"}
 #: closed: on a loopback port, any app could send requests to any other app, past its password and its limits.
 GATE_ADDRESS = "unix:/var/lib/nginx/gate/gate.sock"
 
+#: The loopback address on which nginx tells keepalived that it answers.
+PROBE_ADDRESS = "127.0.0.1:7444"
+
 #: The default users of cloud images. They can become root, and can be administrators.
 CLOUD_USERS = frozenset("admin azureuser cloud-user debian ec2-user ubuntu vagrant".split())
 

@@ -85,6 +85,20 @@ def installed(run):
     return found
 
 
+def interfaces(run):
+    """Return the IPv4 addresses of each network interface, with the length of their prefix; empty if it is unknown."""
+    status, out, _err = run(["ip", "-json", "-4", "address", "show"])
+    try:
+        links = json.loads(out) if status == 0 else []
+        return {
+            link["ifname"]: ["{}/{}".format(item["local"], item["prefixlen"]) for item in link["addr_info"]]
+            for link in links
+            if link.get("addr_info")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def _unknown(run, packages):
     """Find names that apt does not know. It knows virtual packages too, which other packages provide."""
     if not packages:

@@ -15,7 +15,7 @@ from ansible.module_utils.flaskhost.deploy import freeze, processes
 from ansible.module_utils.flaskhost.deploy.records import Record, Store
 from ansible.module_utils.flaskhost.deploy.slots import Slots, is_good, probe
 from ansible.module_utils.flaskhost.host.runner import ReleaseError, Run
-from ansible.module_utils.flaskhost.operate import drain, instances, run_page
+from ansible.module_utils.flaskhost.operate import drain, instances, run_page, shared_address
 
 # Absolute imports, here and in the modules around: Mitogen does not find relative ones.
 from ansible.module_utils.flaskhost.programs.backup import ONLY_HERE
@@ -69,6 +69,7 @@ def read(
     certificates: Path = CERTIFICATES,
     backups: Path = BACKUPS,
     drained: Path = drain.FILE,
+    keepalived: Path = shared_address.SETTINGS,
 ) -> list[dict[str, Any]]:
     """Read the status of all apps of this host.
 
@@ -81,6 +82,7 @@ def read(
         certificates: the program that manages the certificates; a host of an earlier version has none.
         backups: the program that manages the backups; a host of an earlier version has none.
         drained: the file that keeps an app host out of the rotation.
+        keepalived: keepalived's settings; a host without an address that moves has none.
 
     Returns:
         A row for each app, in the same order, or a single row for the host: the keys of
@@ -88,7 +90,8 @@ def read(
         ``certificate`` in days (None if there is none), ``cache``, ``queue``, ``backup`` and ``drill`` as text,
         ``notes`` as a list;
         ``problems`` and ``host_problems``, the notes about the app and about the host that need attention;
-        ``aside``, the data that restores have set aside on the host: ``name``, ``bytes``, ``at`` and ``remove``.
+        ``aside``, the data that restores have set aside on the host: ``name``, ``bytes``, ``at`` and ``remove``;
+        ``shared_address``, the result of :func:`operate.shared_address.read`, on a web host that shares one.
     """
     now = time.time() if now is None else now
     # In parallel, because each check of an app that does not respond takes the full time limit.
@@ -101,6 +104,9 @@ def read(
     of_host = firewall_notes(run, units_dir) + of_host
     # The operator's own choice.
     of_host = Notes(list(drain.notes(drained, now))) + of_host
+    shared = shared_address.read(run, keepalived)
+    of_host = _address_notes(shared) + of_host
+    kept |= {"shared_address": shared} if shared else {}
     if not apps:
         return [{"app": "", **kept, "notes": of_host.all, "problems": [], "host_problems": of_host.problems}]
     rows = []
@@ -126,6 +132,15 @@ def firewall_notes(run: Run, units_dir: Path = processes.UNITS_DIR) -> Notes:
         notes.complain(f"FIREWALL NOT LOADED, every port is open: sudo systemctl restart {FIREWALL}")
     elif not run(["systemctl", "is-failed", "--quiet", FIREWALL])[0]:
         notes.complain(f"firewall rules failed to load, all ports but SSH are blocked: sudo journalctl -u {FIREWALL}")
+    return notes
+
+
+def _address_notes(shared: Mapping[str, Any]) -> Notes:
+    notes = Notes()
+    if shared and not shared["runs"]:
+        notes.complain(f"cannot take {shared['address']}: sudo systemctl restart keepalived")
+    elif shared and shared["here"]:
+        notes.tell(f"has {shared['address']}")
     return notes
 
 

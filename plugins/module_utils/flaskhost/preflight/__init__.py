@@ -15,7 +15,8 @@ raises an error: for any input, the result is a list. No text ever contains a va
   databases with these names, :mod:`debian_packages`: the host's package lists;
 * :mod:`settings`: the settings of the site, :mod:`postgres`: those of PostgreSQL; :mod:`host`: its facts;
   :mod:`access`: the connection to it;
-* :mod:`layout`: the groups of the hosts, and the addresses at which they reach each other;
+* :mod:`layout`: the groups of the hosts, and the addresses at which they reach each other; :mod:`clocks`: their clocks;
+  :mod:`shared_address`: the address that moves between web hosts;
 * :mod:`role_options`: role options that a site sets directly, :mod:`names`: variables that nothing uses;
 * :mod:`calendars`, :mod:`postgres_values`: calendar events and PostgreSQL settings as validated on the host itself.
 """
@@ -33,6 +34,7 @@ from .backup import check_backup, check_own_repository, hosts_with_repository
 from .budget import check_budget, memory_warnings
 from .calendars import check_calendars, expressions
 from .certificates import certbot_warnings, check_certificates
+from .clocks import check_clock
 from .databases import check_databases, databases_to_look_up
 from .debian_packages import check_debian_packages, packages_to_look_up
 from .disk import disk_warnings
@@ -47,6 +49,7 @@ from .release_command import release_warnings
 from .report import Problem, Report, Unreadable, get, read, read_item
 from .role_options import FORMER, check_role_options
 from .settings import SETTINGS, check_settings
+from .shared_address import check_shared_address
 from .variables import placeholder_warnings
 from .wsgi_module import wsgi_warnings
 
@@ -86,6 +89,8 @@ def find_problems(
     options: Any = None,
     specs: Mapping[str, Mapping[str, Any]] | None = None,
     answers: Any = None,
+    host: str = "",
+    clocks: Any = None,
 ) -> list[Problem]:
     """Find all problems of the apps, the settings and the host.
 
@@ -104,6 +109,8 @@ def find_problems(
         options: the role options that the site sets directly, by name.
         specs: the roles' argument_specs for these options.
         answers: the host's answers to :func:`host_questions`; empty if the host was not queried.
+        host: the host's name.
+        clocks: how far the clocks of all hosts are ahead; see :func:`clocks.check_clock`.
 
     Returns:
         The problems, each with its ``kind`` (a stable identifier), ``path``, ``problem`` and ``example``, in the order
@@ -119,6 +126,7 @@ def find_problems(
     check_settings(report, settings)
     check_own_repository(report, same_repository)
     check_layout(report, list(hosts), settings)
+    check_shared_address(report, list(hosts), settings, host, facts)
     if isinstance(apps, dict):
         check_between_apps(report, apps_variable, apps, settings)
         check_apps_apart(report, apps_variable, apps, list(hosts))
@@ -139,6 +147,7 @@ def find_problems(
     check_values(report, settings, packages, get(answers, dict, "postgres"))
     check_calendars(report, apps_variable, apps, settings, get(answers, dict, "calendars") or {})
     check_facts(report, facts)
+    check_clock(report, host, clocks)
     return report.problems()
 
 
@@ -161,6 +170,7 @@ def host_questions(apps: Any, settings: Any, *, runs_apps: bool = True, has_data
         "databases": databases_to_look_up(apps, settings) if has_databases else {},
         # A control character is a problem without a query on the host.
         "calendars": sorted({value for _place, value in expressions("", apps, settings) if value.isprintable()}),
+        "interfaces": bool(isinstance(settings, dict) and settings.get("web_address")),
         "postgres_settings": postgres_questions(settings),
         "postgres_version": str(version) if isinstance(version, str | int) and str(version).isdigit() else "",
     }

@@ -18,6 +18,7 @@ from .rules.access import ADMIN_OPTIONS, EXAMPLE_IGNORE, EXAMPLE_PROXIES, EXAMPL
 from .rules.certificates import EXAMPLE_EMAIL, credential_fault, email_fault
 from .rules.ssh_keys import EXAMPLE_ADMIN
 from .schema import check_options, wrong_type
+from .shared_address import check_web_address
 
 _EXAMPLE_ACME = "acme: {directory: https://acme-staging-v02.api.letsencrypt.org/directory}"
 _EXAMPLE_CREDENTIALS = 'acme: {dns: {plugin: rfc2136, credentials: {dns_rfc2136_secret: "{{ vault_dns_secret }}"}}}'
@@ -202,6 +203,7 @@ SETTINGS: dict[str, Callable[[Report, Any], None]] = {
     "backup": check_backup_setting,
     "package_index": check_package_index,
     "private_address": check_private_address,
+    "web_address": check_web_address,
     "deploy_batch": check_deploy_batch,
     "clone_target": check_clone_target,
 }

@@ -116,6 +116,7 @@ def report(rows: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
         # Problems of the host are in each of its rows.
         problems += [text for item in row.get("host_problems") or [] if (text := f"{host}: {item}") not in problems]
         aside.setdefault(host, list(row.get("aside") or []))
+    problems += _address_problems(rows)
     return {
         "ok": not problems,
         "at": now,
@@ -123,6 +124,19 @@ def report(rows: Sequence[Mapping[str, Any]], now: float) -> dict[str, Any]:
         "aside": [{"host": host, **thing} for host, things in aside.items() for thing in things],
         "rows": [{key: value for key, value in row.items() if key != "aside"} for row in rows],
     }
+
+
+def _address_problems(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Check that exactly one web host has the address that moves between them."""
+    shared = {str(row["host"]): row["shared_address"] for row in rows if row.get("shared_address")}
+    having = [host for host, found in shared.items() if found["here"]]
+    address = next((found["address"] for found in shared.values()), "")
+    if len(having) > 1:
+        return [f"{address}: {' and '.join(having)} have it at once. Can they reach each other (VRRP)?"]
+    # A host that did not answer may have it.
+    if shared and not having and all("app" in row for row in rows):
+        return [f"{address}: no web host has it. On one of {', '.join(shared)}: sudo journalctl -u keepalived -u nginx"]
+    return []
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -74,12 +74,12 @@ def describe_hosts(groups: Mapping[str, list[str]], variables: Mapping[str, Mapp
 
     Args:
         groups: the hosts of each group, as Ansible's ``groups``.
-        variables: each host's variables; only ``private_address`` and ``ansible_host`` are used.
+        variables: each host's variables; only ``private_address``, ``web_address`` and ``ansible_host`` are used.
 
     Returns:
-        For each host in one of the groups ``name``, its ``groups``, its ``private_address`` (empty if it has none, or
-        none that can be evaluated) and ``address``, the IP address at which the other hosts reach it (empty if only a
-        name is known, or a loopback address).
+        For each host in one of the groups ``name``, its ``groups``, its ``private_address`` and ``web_address`` (empty
+        if it has none, or none that can be evaluated) and ``address``, the IP address at which the other hosts reach it
+        (empty if only a name is known, or a loopback address).
     """
     names = dict.fromkeys(name for group in GROUPS for name in groups.get(group) or [])
     return [
@@ -87,6 +87,7 @@ def describe_hosts(groups: Mapping[str, list[str]], variables: Mapping[str, Mapp
             "name": name,
             "groups": [group for group in GROUPS if name in (groups.get(group) or [])],
             "private_address": private,
+            "web_address": _text(known, "web_address"),
             "address": private or next((text for text in (_text(known, "ansible_host"), name) if _is_outer(text)), ""),
         }
         for name in names
