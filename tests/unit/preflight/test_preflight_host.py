@@ -448,6 +448,7 @@ def test_the_host_is_asked_nothing_that_is_already_wrong() -> None:
         "calendars": ["Sun 02:15"],
         "postgres_settings": {"work_mem": "1MB", "jit": "on"},
         "postgres_version": "15",
+        "interfaces": False,
     }
     assert preflight.host_questions(None, None)["calendars"] == []
 
