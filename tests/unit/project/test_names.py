@@ -176,4 +176,4 @@ def test_a_read_of_an_internal_or_unknown_variable_is_found(name: str, tmp_path:
 def test_each_role_is_tested_alone() -> None:
     alone = {path.stem.removeprefix("role_") for path in (ROOT / "molecule/roles/group_vars").glob("role_*.yml")}
     # These make sense only beside others: scenarios of their own show them.
-    assert set(ROLES) - alone == {"audit", "identity", "preflight"}
+    assert set(ROLES) - alone == {"audit", "identity", "keepalived", "preflight"}
