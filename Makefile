@@ -116,7 +116,7 @@ roles: venv ## each role alone, undone as its README says and applied again, on 
 	  FLASKHOST_ROLES_RELEASE=$$release $(MAKE) --no-print-directory molecule SCENARIO=roles || exit 1; \
 	done
 
-hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 30 minutes)
+hardening: venv ## the way in, bans, floods and the audit, with a third host that attacks (some 45 minutes)
 	@$(MAKE) --no-print-directory molecule SCENARIO=hardening
 
 database: venv ## data that is lost and comes back, the drill, an upgrade, a host of its own (some 30 minutes)
