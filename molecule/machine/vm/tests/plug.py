@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[4]
+#: Seconds that a boot may take where the processor is emulated and busy, as in side_effect.yml.
+BOOT = 1800
 MACHINES = [sys.executable, str(PROJECT / "scripts" / "vm.py")]
 
 
@@ -26,7 +28,7 @@ def login(host: Any) -> list[str]:
 
 def log_in(host: Any, command: str) -> subprocess.CompletedProcess[str]:
     """Run a command over a connection of its own."""
-    return subprocess.run([*login(host), command], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*login(host), command], capture_output=True, text=True, timeout=BOOT, check=False)
 
 
 def pull(host: Any) -> None:
@@ -41,7 +43,7 @@ def put_in(host: Any) -> None:
     ports = {**variables["published_ports"], 22: variables["ansible_port"]}
     publish = [word for inside, port in ports.items() for word in ("--publish", f"{port}:{inside}")]
     subprocess.run([*MACHINES, "start", name, "--release", name.rpartition("-")[2], *publish], check=True)
-    end = time.monotonic() + 600
+    end = time.monotonic() + BOOT
     while time.monotonic() < end and log_in(host, "true").returncode != 0:
         time.sleep(3)
     assert log_in(host, "systemctl is-system-running --wait").stdout == "running\n"
