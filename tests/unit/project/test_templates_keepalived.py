@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import http.server
 import re
-import shutil
 import socket
 import subprocess
 import threading
 from pathlib import Path
 
-import pytest
 from rendering import render
 
 GIVEN = {
@@ -60,18 +58,3 @@ def test_the_probe_fails_if_nobody_answers(tmp_path: Path) -> None:
             assert ask(tmp_path, server.server_port) == 0
         finally:
             server.shutdown()
-
-
-@pytest.mark.skipif(not shutil.which("keepalived"), reason="keepalived is not installed here")
-def test_keepalived_takes_the_settings(tmp_path: Path) -> None:
-    path = tmp_path / "keepalived.conf"
-    text = render("keepalived", "keepalived.conf.j2", {}, **GIVEN)
-    path.write_text(text.replace("script_user keepalived_script", "script_user nobody"))
-
-    def said() -> str:
-        command = ["keepalived", "--config-test", f"--use-file={path}"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stderr
-
-    assert "Unknown keyword" not in said()
-    path.write_text(path.read_text().replace("nopreempt", "nopremt"))
-    assert "Unknown keyword 'nopremt'" in said(), "the positive control"
