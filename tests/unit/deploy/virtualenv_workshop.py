@@ -82,13 +82,16 @@ class Workshop:
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         metadata += f"Requires-Dist: {needs}\n" if needs else ""
         wheel = folder / f"{name}-{version}-py3-none-any.whl"
+        members = {
+            f"{name}/__init__.py": f"version = {version + build!r}\n",
+            f"{info}/METADATA": metadata,
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/RECORD": f"{name}/__init__.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+        }
         with zipfile.ZipFile(wheel, "w") as archive:
-            archive.writestr(f"{name}/__init__.py", f"version = {version + build!r}\n")
-            archive.writestr(f"{info}/METADATA", metadata)
-            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            archive.writestr(
-                f"{info}/RECORD", f"{name}/__init__.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
-            )
+            for member, text in members.items():
+                # A ZipInfo says 1980, a bare name says now: a package made twice has to have one hash.
+                archive.writestr(zipfile.ZipInfo(member), text)
         return wheel
 
     def sign(self) -> None:
