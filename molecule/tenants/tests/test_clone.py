@@ -89,10 +89,26 @@ def host_with_dump(host: Any) -> Iterator[Any]:
         INSERT INTO people SELECT 'real' FROM generate_series(1, 100)""",
         "alice",
     )
-    assert host.run(f"cd / && runuser -u postgres -- pg_dump -Fc --create alice > {FOLDER}/dump").rc == 0
+    done = host.run(f"flaskhost-backup give-out --database alice > {FOLDER}/dump")
+    assert done.rc == 0, done.stderr
     admin(host, "UPDATE people SET email = 'old'", "alice")
     yield host
     clean(host)
+
+
+def test_the_source_is_dumped_with_the_rights_of_its_owner(host_with_dump: Any) -> None:
+    """What the owner cannot read, the dump cannot either: no superuser reads for it."""
+    host = host_with_dump
+    dump = f"flaskhost-backup give-out --database alice > {FOLDER}/another"
+    admin(host, "CREATE TABLE not_hers (secret text)", "alice")
+    try:
+        done = host.run(dump)
+    finally:
+        admin(host, "DROP TABLE not_hers", "alice")
+    assert done.rc == 1 and "permission denied for table not_hers" in done.stderr, done.stderr
+    assert host.run(dump).rc == 0
+    assert host.check_output(f"head -c 5 {FOLDER}/another") == "PGDMP"
+    assert admin(host, "SELECT count(*) FROM pg_roles WHERE rolname ~ '^flaskhost_session_'") == "0"
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -96,7 +96,7 @@ def test_the_dump_is_encrypted_before_it_leaves_the_source() -> None:
         shell = task["ansible.builtin.shell"]
         assert shell["stdin"] == "{{ __clone_secret }}" and "__clone_secret" not in shell["cmd"]
         assert task["no_log"] is True and "environment" not in task
-    assert "pg_dump" in users[0]["ansible.builtin.shell"]["cmd"].split("|")[0]
+    assert "flaskhost-backup give-out" in users[0]["ansible.builtin.shell"]["cmd"].split("|")[0]
     assert "--file" not in users[0]["ansible.builtin.shell"]["cmd"]
     made = {task["register"] for task in block["block"] if "ansible.builtin.tempfile" in task}
     deleted = {task["ansible.builtin.file"]["path"].strip("{} ").removesuffix(".path") for task in block["always"]}

@@ -423,11 +423,18 @@ class Beside:
     def databases(self) -> set[str]:
         return self.there
 
+    @contextlib.contextmanager
+    def tenant(self, name: str, *, reads_all: bool) -> Iterator[str]:
+        assert reads_all
+        self.folder.mkdir(exist_ok=True)
+        yield name
+
     def stop(self) -> None:
         self.calls.append("stop")
 
     def remove(self) -> None:
         self.calls.append("remove")
+        (self.folder / "dump").unlink(missing_ok=True)
 
 
 @dataclasses.dataclass
@@ -488,9 +495,8 @@ def alone(databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         found.calls.append("restore beside")
         return backup
 
-    def dump(_server: Any, name: str, path: Path) -> None:
-        found.calls.append(f"dump {name}")
-        path.touch()
+    def dump(login: str, _stream: Any) -> None:
+        found.calls.append(f"dump {login}")
 
     monkeypatch.setattr(restore_database, "Scratch", lambda *_given: beside)
     monkeypatch.setattr(restore_database, "source", source)

@@ -27,8 +27,6 @@ ALLOWED = {
     "roles/backup/files/flaskhost_backup/dumps.py": {"pg_dump", "pg_restore"},
     # Reads the catalog of the database postgres, and stays connected.
     "roles/postgres/files/flaskhost_postgres_limits.py": {"psql"},
-    # Reads tables without their triggers, and no views; PostgreSQL refuses one that takes a table's place meanwhile.
-    "playbooks/clone.yml": {"pg_dump"},
 }
 
 

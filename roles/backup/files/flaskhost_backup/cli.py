@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from flaskhost_backup import (
     check,
     drill,
     forget,
+    give_out,
     leftovers,
     list_backups,
     point,
@@ -43,7 +45,19 @@ from flaskhost_backup.result import Result
 #: Verbs that change nothing. They run without the lock.
 LOOKING = ("status", "list", "check", "point")
 #: Verbs with an operator who waits: they soon report that another run holds the lock.
-SHORT = ("prepare", "copy", "restore", "restore-files", "take-in", "remove", "adopt", "unlock", "abandon", "forget")
+SHORT = (
+    "prepare",
+    "copy",
+    "restore",
+    "restore-files",
+    "give-out",
+    "take-in",
+    "remove",
+    "adopt",
+    "unlock",
+    "abandon",
+    "forget",
+)
 #: Time in seconds that such a verb waits for another run.
 PATIENCE = 20.0
 #: Verbs that end a scheduled copy which is in their way. It can hang for hours if its store is lost meanwhile.
@@ -159,6 +173,8 @@ def _add_restores(add: Callable[..., argparse.ArgumentParser]) -> None:
     whole.add_argument(
         "--timeout", type=float, default=3600.0, help="maximum time of the recovery in seconds (default: %(default)s)"
     )
+    given = add("give-out", "dump a database to standard output, for take-in on another host")
+    given.add_argument("--database", required=True, metavar="NAME", help="name of the database")
     taken = add("take-in", "replace a database by a dump of another host")
     taken.add_argument("--database", required=True, metavar="NAME", help="name of the database on both hosts")
     taken.add_argument("--dump", required=True, type=Path, help="dump created by pg_dump --format=custom --create")
@@ -275,6 +291,7 @@ def _do(options: argparse.Namespace, settings: Config, now: float) -> Result:
         "prepare": lambda: prepare.prepare(settings, dry=options.check, now=now),
         "point": lambda: point.point(settings, options.app, options.release, options.previous, now),
         "drill": lambda: drill.drill(settings, options.source, now, options.timeout),
+        "give-out": lambda: give_out.give_out(settings, options.database, sys.stdout.buffer),
         "take-in": lambda: _take_in(options, settings, now),
         "remove": lambda: restore_beside.remove_beside(settings),
         "restore": lambda: _restore(options, settings, now),

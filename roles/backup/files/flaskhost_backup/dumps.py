@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from flaskhost_backup import tools
 from flaskhost_backup.cluster import Server
@@ -53,21 +54,19 @@ class Contents:
         return [line for line in self.lines if any(pattern.search(_text(line)) for pattern in patterns)]
 
 
-def dump(server: Server, database: str, path: Path) -> None:
-    """Dump a database of a cluster to which no other client connects.
+def dump(login: Login, stream: IO[bytes]) -> None:
+    """Dump a database.
 
     Args:
-        server: the cluster.
-        database: the database.
-        path: a new file, in a folder that belongs to root.
+        login: a session role of the database.
+        stream: where the dump is written: an open file or pipe.
 
     Raises:
         BackupError: the dump failed.
     """
-    with server.tenant(database, reads_all=True) as login, path.open("xb") as stream:
-        done = login.program("pg_dump", "--format=custom", "--create", "--compress=1", out=stream)
+    done = login.program("pg_dump", "--format=custom", "--create", "--compress=1", out=stream)
     if done.status:
-        raise explain(done, "The restored cluster")
+        raise explain(done, f"PostgreSQL (database {login.database})")
 
 
 def contents(archive: Archive) -> Contents:
