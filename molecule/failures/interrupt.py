@@ -21,7 +21,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "molecule"))
 
-from runs import NIGHTLY, kill
+from runs import NIGHTLY, kill, start
 
 _RELEASE = "app : Deploy | Deploy, roll back or restart each app"
 #: Where a run is killed in a nightly run, by the beginnings of its tasks' names in their order, and what holds on the
@@ -77,12 +77,8 @@ def killed(
     Raises:
         Missed: it failed before.
     """
-    environment = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
     number, last = 0, [""]
-    with subprocess.Popen(
-        [str(word) for word in command], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
+    with start([str(word) for word in command]) as process:
         hangs = threading.Timer(LIMIT, process.kill)
         hangs.start()
         try:

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import testinfra
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from runs import FAILURE, TRACES, command, finish, start
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -35,8 +35,6 @@ CHALLENGES = "/.well-known/acme-challenge"
 #: A program that sees another day than the rest of the host. Files keep their times. The monotonic clock is shifted
 #: too: where it is not, the library of Debian 12 lets no Python sleep (EINVAL).
 SHIFTED = "LD_PRELOAD={library} FAKETIME=+{days}d NO_FAKE_STAT=1"
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 sys.path.insert(0, str(PROJECT / "tests"))
 
@@ -230,18 +228,10 @@ def play(
     *arguments: str, playbook: str = "certificates", limit: str = "", timeout: int = 300, **variables: Any
 ) -> tuple[int, str]:
     """Run a playbook; return its status and what it has printed, with single spaces between words."""
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", "--diff", *arguments]
-    command += ["--limit", limit] if limit else []
-    result = subprocess.run(
-        [*command, "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, env={**os.environ, **PLAIN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
-    # Whatever goes wrong, an operator sees sentences and no stack trace of ours.
-    assert "MODULE FAILURE" not in result.stdout, result.stdout
-    # (Ansible itself shows traces when it is asked for all it knows.)
-    assert "-vvv" in arguments or "Traceback" not in result.stdout, result.stdout
-    return result.returncode, " ".join(result.stdout.split())
+    limits = ["--limit", limit] if limit else []
+    process = start(command(f"playbooks/{playbook}.yml", "--diff", *arguments, *limits, **variables))
+    # With -vvv, Ansible itself shows traces.
+    return finish(process, timeout, without=FAILURE if "-vvv" in arguments else TRACES)
 
 
 def changed(output: str) -> list[int]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +10,12 @@ from typing import Any
 
 import yaml
 from acknowledged import Writer, rows, sql  # noqa: F401 - the tests take them from here
+from runs import TRACES, command, finish, start
 
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 _SCENARIO = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())
 #: What the scenario sets. What a host has made of it is no measure of whether it does what was set.
 APPS, SETTINGS = _SCENARIO["flask_apps"], _SCENARIO["backup"]
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 
 def name_of(host: Any) -> str:
@@ -39,22 +35,8 @@ def play(playbook: str, name: str, *arguments: str, good: bool = True, **variabl
 
 def run(playbook: str, inventory: Path, *arguments: str, good: bool = True, **variables: Any) -> str:
     """Run a playbook on an inventory; return all that it printed, with single spaces between the words."""
-    command = ["ansible-playbook", "--inventory", str(inventory), f"playbooks/{playbook}.yml"]
-    done = subprocess.run(
-        [*command, *arguments, "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT,
-        env={**os.environ, **PLAIN},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert (done.returncode == 0) is good, done.stdout
-    assert "MODULE FAILURE" not in done.stdout
-    assert "Traceback" not in done.stdout
-    return " ".join(done.stdout.split())
+    process = start(command(f"playbooks/{playbook}.yml", *arguments, inventory=inventory, **variables))
+    return finish(process, 900, good=good, without=TRACES)[1]
 
 
 def backup(host: Any, *arguments: str, good: bool | None = True) -> str:

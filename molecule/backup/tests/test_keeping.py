@@ -7,13 +7,13 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from backups import APPS, INVENTORY, PLAIN, PROJECT, SETTINGS, backup, name_of, now, play, settled, sql, utc
+from backups import APPS, SETTINGS, backup, name_of, now, play, settled, sql, utc
+from runs import command, start
 
 testinfra_hosts = ["ansible://fh-backup-bookworm", "ansible://fh-backup-trixie"]
 DAY = 86400
@@ -267,19 +267,9 @@ def test_a_restore_is_refused_while_a_deploy_is_under_way(host: Any) -> None:
     assert "can be restored" in backup(host, wanted)
     hold = f"sh -c 'touch {folder}/begun; while test -e {folder}/hold; do sleep 0.2; done'"
     apps = {**APPS, "guestbook": {**APPS["guestbook"], "release_command": hold, "env": {"HELD": utc(now(host))}}}
-    given = json.dumps({"app": "guestbook", "flask_apps": apps})
     host.run_expect([0], f"rm -f {folder}/begun; touch {folder}/hold")
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), "--limit", f"{name},localhost"]
-    with subprocess.Popen(
-        [*command, "playbooks/deploy.yml", "--extra-vars", given],
-        cwd=PROJECT,
-        env={**os.environ, **PLAIN},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-    ) as run:
+    words = command("playbooks/deploy.yml", "--limit", f"{name},localhost", app="guestbook", flask_apps=apps)
+    with start(words, start_new_session=True) as run:
         try:
             assert wait(host, f"test -e {folder}/begun", 120)
             before = sql(host, "SELECT oid FROM pg_database WHERE datname = 'guestbook'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,8 @@ import time
 from typing import Any
 
 import pytest
-from backups import APPS, INVENTORY, PLAIN, PROJECT, backup, name_of, play, settled
+from backups import APPS, backup, name_of, play, settled
+from runs import PLAIN, PROJECT, command
 
 testinfra_hosts = ["ansible://fh-backup-bookworm", "ansible://fh-backup-trixie"]
 PAGE = "/srv/guestbook/maintenance/page.html"
@@ -33,10 +33,9 @@ def wait(host: Any, condition: str, seconds: float) -> bool:
 def test_the_page_ends_with_the_restore_although_its_controller_died(host: Any, dies: str) -> None:
     settled(host)
     name = name_of(host)
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), "--limit", f"{name},localhost"]
-    given = json.dumps({"confirm": "guestbook", "app": "guestbook"})
+    limit = ("--limit", f"{name},localhost")
     with subprocess.Popen(
-        [*command, "playbooks/restore.yml", "--extra-vars", given],
+        command("playbooks/restore.yml", *limit, confirm="guestbook", app="guestbook"),
         cwd=PROJECT,
         env={**os.environ, **PLAIN},
         stdin=subprocess.DEVNULL,

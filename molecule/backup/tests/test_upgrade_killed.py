@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 
-from backups import INVENTORY, PLAIN, PROJECT, backup, name_of, play, served, settled, sql
+from backups import backup, name_of, play, served, settled, sql
+from runs import PLAIN, PROJECT, command
 
 # After test_upgrade.py, which leaves the host with the former version.
 testinfra_hosts = ["ansible://fh-backup-fresh"]
@@ -24,9 +25,9 @@ def test_a_killed_upgrade_loses_nothing_and_names_its_cure(host, visitor):
     # What the way back has left of the last one.
     host.run("pg_dropcluster --stop 17 main")
     sql(host, "DROP TABLE IF EXISTS moved; CREATE TABLE moved (a int); INSERT INTO moved VALUES (8)")
-    arguments = ("--limit", f"{name_of(host)},localhost", "--extra-vars", "postgres_version=17 confirm=upgrade")
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), "playbooks/upgrade_postgres.yml", *arguments]
-    run = subprocess.Popen(command, cwd=PROJECT, env={**os.environ, **PLAIN}, stdout=subprocess.PIPE, text=True)
+    given = {"postgres_version": "17", "confirm": "upgrade"}
+    words = command("playbooks/upgrade_postgres.yml", "--limit", f"{name_of(host)},localhost", **given)
+    run = subprocess.Popen(words, cwd=PROJECT, env={**os.environ, **PLAIN}, stdout=subprocess.PIPE, text=True)
     killed = "killed" in host.run(KILL).stdout
     output, _none = run.communicate(timeout=300)
     assert killed, output

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from runs import command, finish, start
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 BOTH = ["ansible://fh-caches-bookworm", "ansible://fh-caches-trixie"]
 ATTIC = "attic-with-a-name-of-31-letters"
 CACHE, QUEUE, MEMCACHED = "flask-larder_cache.service", "flask-larder_queue.service", f"flask-{ATTIC}_cache.service"
@@ -66,25 +60,11 @@ def site(host: Any, *arguments: str, **changes: Any) -> str:
     apps["larder"].update(changes)
     apps["larder"] = {name: value for name, value in apps["larder"].items() if value is not None}
     name = host.ansible.get_variables()["inventory_hostname"]
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", str(INVENTORY), "site.yml", "--limit", name, *arguments,
-         "--extra-vars", json.dumps({"flask_apps": apps})],
-        cwd=PROJECT, env={**os.environ, **PLAIN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    said = " ".join(done.stdout.split())
-    assert done.returncode == 0, done.stdout
-    return said
+    return finish(start(command("site.yml", "--limit", name, *arguments, flask_apps=apps)), 900, good=True)[1]
 
 
 def play(playbook: str, host: Any, *, good: bool | None = True, **variables: Any) -> str:
     """Run a playbook on one host, which has to succeed or to fail, or may do either; return what it printed."""
     name = host.ansible.get_variables()["inventory_hostname"]
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", "--limit", f"{name},localhost",
-         "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, env={**os.environ, **PLAIN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    assert good is None or (done.returncode == 0) is good, done.stdout
-    return " ".join(done.stdout.split())
+    process = start(command(f"playbooks/{playbook}.yml", "--limit", f"{name},localhost", **variables))
+    return finish(process, 900, good=good)[1]

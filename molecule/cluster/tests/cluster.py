@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import testinfra
 import yaml
+from runs import FAILURE, PLAIN, command, finish, start
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -37,15 +37,8 @@ def address(name: str) -> str:
 
 def run(playbook: str, *arguments: str, **variables: Any) -> tuple[int, str]:
     """Run a playbook; return its status and what it printed, with single spaces between the words."""
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments,
-         "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1", "COLUMNS": "1000"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    output = " ".join(done.stdout.split())
-    assert "MODULE FAILURE" not in output, output
-    return done.returncode, output
+    words = command(f"playbooks/{playbook}.yml", *arguments, **variables)
+    return finish(start(words, {**PLAIN, "COLUMNS": "1000"}), 900, without=FAILURE)
 
 
 def play(playbook: str, *arguments: str, **variables: Any) -> str:

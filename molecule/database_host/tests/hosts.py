@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import testinfra
 import yaml
+from runs import command, start, wait
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
 DATABASE = "fh-database-db"
@@ -30,16 +28,11 @@ def database() -> Any:
 
 def play(playbook: str, *arguments: str, **variables: Any) -> str:
     """Run a playbook on both hosts; return what it printed."""
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments,
-         "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=900, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
+    status, output = wait(start(command(f"playbooks/{playbook}.yml", *arguments, **variables), environment={}), 900)
+    assert status == 0, output
     for password in PASSWORDS.values():
-        assert password not in done.stdout
-    return done.stdout
+        assert password not in output
+    return output
 
 
 def sql(text: str) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import runs
 import yaml
-from runs import NIGHTLY, kill
+from runs import FAILURE, NIGHTLY, command, finish
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -23,8 +23,6 @@ from load_client import Load
 
 #: Requests a second where nothing or little is switched: the load is there to see a gap, and not to keep the host busy.
 LIGHT = 40
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 
 def hosts(release: str) -> list[str]:
@@ -47,34 +45,13 @@ def with_app(name: str, **changes: Any) -> dict[str, Any]:
 def start(playbook: str, host: Any, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
     """Begin a run of a playbook on one host, as if it were the app's only one."""
     name = name_of(host)
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", "--limit", name]
-    return subprocess.Popen(
-        [*command, "--diff", *arguments, "--extra-vars", json.dumps({"app_hosts": [name], **variables})],
-        cwd=PROJECT,
-        env={**os.environ, **PLAIN},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
-    """Wait for a run to end; return its status and all that it printed, with single spaces between the words."""
-    try:
-        output, _none = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        kill(process)
-        raise
-    return process.returncode, " ".join(output.split())
+    given = {"app_hosts": [name], **variables}
+    return runs.start(command(f"playbooks/{playbook}.yml", "--limit", name, "--diff", *arguments, **given))
 
 
 def run(playbook: str, host: Any, *arguments: str, **variables: Any) -> tuple[int, str]:
     """Run a playbook on one host; return its status and what it printed, as `finish` does."""
-    status, output = finish(start(playbook, host, *arguments, **variables))
-    # Whatever goes wrong, an operator sees sentences and no stack trace of ours.
-    assert "MODULE FAILURE" not in output, output
-    return status, output
+    return finish(start(playbook, host, *arguments, **variables), without=FAILURE)
 
 
 def deploy(host: Any, version: str, **variables: Any) -> str:

@@ -7,8 +7,9 @@ import subprocess
 import time
 
 import pytest
+import runs
 import testinfra
-from playbook import APPS, INVENTORY, PLAIN, PROJECT, kill, leftovers, load_on, with_app
+from playbook import APPS, INVENTORY, leftovers, load_on, with_app
 
 testinfra_hosts = ["ansible://fh-deploy-bookworm"]
 
@@ -33,24 +34,12 @@ def visitor_of_the_second(visitor, both):
 
 
 def start(playbook, *arguments, **variables):
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", *arguments]
-    return subprocess.Popen(
-        [*command, "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, env={**os.environ, **PLAIN},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    return runs.start(runs.command(f"playbooks/{playbook}.yml", *arguments, **variables))
 
 
 def run(playbook, *arguments, **variables):
     """Run a playbook on both hosts; return its status and what it printed."""
-    process = start(playbook, *arguments, **variables)
-    try:
-        output, _none = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        kill(process)
-        raise
-    assert "MODULE FAILURE" not in output, output
-    return process.returncode, " ".join(output.split())
+    return runs.finish(start(playbook, *arguments, **variables), without=runs.FAILURE)
 
 
 def deploy(version, *arguments, **variables):

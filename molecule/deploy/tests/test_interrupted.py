@@ -6,7 +6,8 @@ import random
 import time
 
 import pytest
-from playbook import NIGHTLY, deploy, finish, hosts, kill, leftovers, load_on, run, start
+from playbook import NIGHTLY, deploy, finish, hosts, leftovers, load_on, run, start
+from runs import kill
 
 testinfra_hosts = hosts("trixie")
 

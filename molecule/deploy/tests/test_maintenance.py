@@ -2,19 +2,16 @@
 
 import http.client
 import json
-import os
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from runs import PROJECT, command
 
 # On one host, the one with the newer nginx: both have the same template, and molecule/default has it on the other.
 testinfra_hosts = ["ansible://fh-deploy-trixie"]
 
-INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
 HELLO = "https://hello.test/"
 GATE = "/var/lib/nginx/gate/gate.sock"
 FOLDER = "/srv/hello/maintenance"
@@ -26,10 +23,8 @@ def switch(host):
     name = host.ansible.get_variables()["inventory_hostname"]
 
     def run(*arguments, expect=0, **variables):
-        playbook = f"{PROJECT}/playbooks/maintenance.yml"
-        command = ["ansible-playbook", "--inventory", str(INVENTORY), "--limit", name, playbook, *arguments]
         result = subprocess.run(
-            [*command, "--extra-vars", json.dumps(variables)],
+            command(PROJECT / "playbooks/maintenance.yml", "--limit", name, *arguments, **variables),
             cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         output = result.stdout + result.stderr

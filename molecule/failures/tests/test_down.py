@@ -1,7 +1,5 @@
 """A site that is down while visitors come: one deploy mends it."""
 
-import json
-import os
 import subprocess
 import threading
 import time
@@ -11,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from runs import PROJECT, command
 
-INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
 #: Requests a second, and the seconds after which they end in any case.
 RATE, LONGEST = 20, 120
 HELLO = {
@@ -29,10 +26,7 @@ def deploy(version):
     """Bring a version of hello into service; return the status and what was printed."""
     apps = {"hello": {**HELLO, "source": {**HELLO["source"], "version": version}}}
     result = subprocess.run(
-        [
-            "ansible-playbook", "--inventory", str(INVENTORY), f"{PROJECT}/playbooks/deploy.yml",
-            "--extra-vars", json.dumps({"flask_apps": apps}),
-        ],
+        command(PROJECT / "playbooks/deploy.yml", flask_apps=apps),
         cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     return result.returncode, result.stdout + result.stderr

@@ -1,26 +1,17 @@
 """Verbs that are killed, and repeated."""
 
-import json
 import os
 import signal
-import subprocess
-from pathlib import Path
 
-INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
+from runs import PROJECT, command, start
+
 KEYS = "/etc/flaskhost/guestbook/secret_key"
 
 
 def rotation():
     """Begin to give the guestbook a new key."""
-    return subprocess.Popen(
-        [
-            "ansible-playbook", "--inventory", str(INVENTORY), f"{PROJECT}/playbooks/rotate_secret.yml",
-            "--extra-vars", json.dumps({"app": "guestbook"}),
-        ],
-        cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+    words = command(PROJECT / "playbooks/rotate_secret.yml", app="guestbook")
+    return start(words, {"PYTHONUNBUFFERED": "1"}, start_new_session=True)
 
 
 def keys(host):

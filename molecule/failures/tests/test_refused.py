@@ -1,15 +1,11 @@
 """What an operator sees when something is wrong, and what goes on serving meanwhile."""
 
-import json
-import os
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from runs import PROJECT, command
 
-INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-PROJECT = os.environ["MOLECULE_PROJECT_DIRECTORY"]
 SECRET = "never-to-be-seen-4711"
 GUESTBOOK = {
     "domains": ["guestbook.test"],
@@ -29,9 +25,8 @@ HELLO = {
 
 def run(*arguments, **variables):
     """Run the playbook with other variables; return its status and what it printed."""
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"{PROJECT}/site.yml", "--diff", *arguments]
     result = subprocess.run(
-        [*command, "--extra-vars", json.dumps(variables)],
+        command(PROJECT / "site.yml", "--diff", *arguments, **variables),
         cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     output = result.stdout + result.stderr

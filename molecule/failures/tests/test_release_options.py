@@ -2,10 +2,10 @@
 
 import shutil
 import time
-from pathlib import Path
 
 import pytest
-from test_refused import GUESTBOOK, HELLO, PROJECT, run
+from runs import PROJECT
+from test_refused import GUESTBOOK, HELLO, run
 
 pytestmark = pytest.mark.nightly
 
@@ -58,7 +58,7 @@ def test_health_check_wants_the_status_named(visitor):
 def test_packages_come_from_the_file_named(host, visitor, tmp_path):
     """Without `requirements` it is not found: the version no-lock of test_refused."""
     app = tmp_path / "hello"
-    shutil.copytree(Path(PROJECT) / "tests/apps/hello", app, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PROJECT / "tests/apps/hello", app, ignore=shutil.ignore_patterns("__pycache__"))
     (app / "pins").mkdir()
     (app / "pins/production.txt").write_text((app / "requirements.txt").read_text() + "markupsafe==3.0.2\n")
     (app / "requirements.txt").unlink()

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import runs
 import yaml
 from acknowledged import Writer, rows, sql
+from runs import TRACES, command, finish
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -25,8 +27,6 @@ sys.path.insert(0, str(PROJECT / "tests"))
 from load_client import Load, Report
 
 BOTH = ["ansible://fh-faults-bookworm", "ansible://fh-faults-trixie"]
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 #: Requests a second, each of which asks the database.
 RATE = 20
 #: What each fault has cost: a JSON object a line.
@@ -42,18 +42,10 @@ def start(
     playbook: str, name: str, *arguments: str, inventory: Path = INVENTORY, **variables: Any
 ) -> subprocess.Popen[str]:
     """Begin a run of a playbook on one host."""
-    command = ["ansible-playbook", "--inventory", str(inventory), f"playbooks/{playbook}.yml"]
     # A clone adds its source to the inventory, which a limit would leave out.
     limit = [] if playbook == "clone" else ["--limit", f"{name},localhost"]
-    return subprocess.Popen(
-        [*command, *limit, *arguments, "--extra-vars", json.dumps({"app_hosts": [name], **variables})],
-        cwd=PROJECT,
-        env={**os.environ, **PLAIN},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    given = {"app_hosts": [name], **variables}
+    return runs.start(command(f"playbooks/{playbook}.yml", *limit, *arguments, inventory=inventory, **given))
 
 
 def play(
@@ -61,17 +53,12 @@ def play(
 ) -> str:
     """Run a playbook on one host; return all that it printed, with single spaces between the words."""
     process = start(playbook, name, *arguments, inventory=inventory, **variables)
-    output, _none = process.communicate(timeout=900)
-    assert (process.returncode == 0) is good, output
-    assert "MODULE FAILURE" not in output
-    assert "Traceback" not in output
-    return " ".join(output.split())
+    return finish(process, 900, good=good, without=TRACES)[1]
 
 
 def status(host: Any) -> str:
     """What status.yml says of a host that is not as it should be; its exit status is another test's."""
-    output, _none = start("status", name_of(host)).communicate(timeout=300)
-    return " ".join(output.split())
+    return finish(start("status", name_of(host)))[1]
 
 
 def journal(host: Any, unit: str, since: float) -> str:

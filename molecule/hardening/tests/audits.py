@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet import INVENTORY, PLAIN, PROJECT, Host
+from fleet import Host
+from runs import PLAIN, command, start, wait
 
 #: What a host is made of, and what a scanner could leave in it.
 PARTS = "find /etc /usr /opt /srv /root /home /var/lib /var/cache /var/spool /var/tmp /tmp /boot -xdev"
@@ -67,18 +66,13 @@ def run_audit(
         **variables: the options of the role.
     """
     reports = Path(tempfile.mkdtemp(dir=folder))
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), "playbooks/audit.yml", "--limit", web.name]
-    done = subprocess.run(
-        [*command, "--extra-vars", json.dumps({"audit_reports": str(reports), **variables})],
-        cwd=PROJECT, env={**os.environ, **PLAIN, **(environment or {})}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds, check=False,
-    )  # fmt: skip
+    given = {"audit_reports": str(reports), **variables}
+    words = command("playbooks/audit.yml", "--limit", web.name, **given)
+    status, output = wait(start(words, {**PLAIN, **(environment or {})}), seconds)
     written = list(reports.glob(f"{web.name}-*.json"))
-    assert len(written) == 1, done.stdout
-    return Audit(
-        done.returncode, " ".join(done.stdout.split()), json.loads(written[0].read_text(encoding="utf-8")),
-        written[0].with_suffix(".html"),
-    )  # fmt: skip
+    assert len(written) == 1, output
+    report = json.loads(written[0].read_text(encoding="utf-8"))
+    return Audit(status, " ".join(output.split()), report, written[0].with_suffix(".html"))
 
 
 def run_audits(webs: Sequence[Host], folder: Path, **options: Any) -> list[Audit]:

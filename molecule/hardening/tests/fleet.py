@@ -21,6 +21,7 @@ from typing import Any
 
 import testinfra
 import yaml
+from runs import TRACES, command, finish, start
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
@@ -33,8 +34,6 @@ OPEN_SESAME = SETTINGS["flask_apps"]["staging"]["basic_auth"]["ada"]
 #: Where a service listens that nobody has asked for, see the fixture stray.
 STRAY = 47111
 GUARD = "/var/lib/flaskhost/guard"
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 # By its path: pytest has a conftest of this folder too, and knows both by the same name.
 _spec = importlib.util.spec_from_file_location("visitors", PROJECT / "molecule" / "conftest.py")
@@ -217,23 +216,13 @@ def watched(*webs: Host) -> Iterator[list[Outage]]:
 
 def command_of(*arguments: str, **variables: Any) -> list[str]:
     """The command that runs the playbook."""
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), "site.yml", *arguments]
-    if "--limit" not in arguments:
-        command += ["--limit", ",".join((*WEB, "localhost"))]
-    return [*command, "--extra-vars", json.dumps(variables)]
+    limit = [] if "--limit" in arguments else ["--limit", ",".join((*WEB, "localhost"))]
+    return command("site.yml", *arguments, *limit, **variables)
 
 
 def play(*arguments: str, **variables: Any) -> tuple[int, str]:
     """Run the playbook; return its status and what it has printed, with single spaces between words."""
-    result = subprocess.run(
-        command_of(*arguments, **variables),
-        cwd=PROJECT, env={**os.environ, **PLAIN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=400, check=False,
-    )  # fmt: skip
-    # Whatever goes wrong, an operator sees sentences and no stack trace of ours.
-    assert "MODULE FAILURE" not in result.stdout, result.stdout
-    assert "Traceback" not in result.stdout, result.stdout
-    return result.returncode, " ".join(result.stdout.split())
+    return finish(start(command_of(*arguments, **variables)), 400, without=TRACES)
 
 
 def changed(output: str) -> list[int]:

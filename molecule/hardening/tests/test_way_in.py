@@ -11,7 +11,8 @@ import subprocess
 import time
 
 import pytest
-from fleet import GUARD, OLD_KEY, PLAIN, PROJECT, command_of, eventually, play, watched
+from fleet import GUARD, OLD_KEY, command_of, eventually, play, watched
+from runs import PLAIN, PROJECT
 
 #: Rules without the port that the run came in by, as where a role is used without the fact that tells of it.
 CUT = {"__firewall_connection_port": [], "firewall_ssh_ports": [2222]}

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runs import command, start, wait
+
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 SCENARIO = Path(__file__).parents[1]
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 #: What packages make by themselves, beside the files that they bring. Accounts are compared by their names.
 MADE_BY_PACKAGES = (
     *(f"/etc/{name}*" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")),
@@ -153,11 +153,6 @@ def named(role: str, names: dict[str, str]) -> list[str]:
 
 def apply(host: Any, **variables: Any) -> int:
     """Apply the host's role again; return how many tasks have changed something."""
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", str(INVENTORY), str(SCENARIO / "converge.yml"), "--limit", name_of(host),
-         "--extra-vars", json.dumps(variables)],
-        cwd=PROJECT, env={**os.environ, **PLAIN}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=1200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    return int(re.search(rf"^{name_of(host)}\s.*\bchanged=(\d+)", done.stdout, re.MULTILINE)[1])
+    status, output = wait(start(command(SCENARIO / "converge.yml", "--limit", name_of(host), **variables)), 1200)
+    assert status == 0, output
+    return int(re.search(rf"^{name_of(host)}\s.*\bchanged=(\d+)", output, re.MULTILINE)[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -14,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from runs import PLAIN, command
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
 #: The apps that stay with their server, and what their main process runs.
 PROGRAMS = {
@@ -62,15 +61,14 @@ def play(host: Any) -> Callable[..., str]:
         apps[app].update(options)
         variables = {"flask_apps": apps, "app_hosts": [name]} | ({} if playbook == "site" else {"app": app})
         done = subprocess.run(
-            ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{playbook}.yml", "--limit", name,
-             *arguments, "--extra-vars", json.dumps(variables)],
+            command(f"playbooks/{playbook}.yml", "--limit", name, *arguments, **variables),
             cwd=PROJECT,
-            env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+            env={**os.environ, **PLAIN},
             capture_output=True,
             text=True,
             timeout=300,
             check=False,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

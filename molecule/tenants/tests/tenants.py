@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-import subprocess
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import yaml
-from runs import NIGHTLY
+from runs import FAILURE, NIGHTLY, command, finish, start
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 INVENTORY = Path(os.environ["MOLECULE_INVENTORY_FILE"]).parent
 APPS = yaml.safe_load((Path(__file__).parents[1] / "group_vars" / "all" / "apps.yml").read_text())["flask_apps"]
-#: Molecule asks for colours, which would stand between the words that the tests look for.
-PLAIN = {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
 
 def hosts(release: str) -> list[str]:
@@ -48,20 +44,9 @@ def with_app(name: str, **changes: Any) -> dict[str, Any]:
 def playbook(name: str, host: Any, *arguments: str, timeout: float = 600, **variables: Any) -> tuple[int, str]:
     """Run a playbook on one host; return its status and what it printed, with single spaces between the words."""
     host_name = host.ansible.get_variables()["inventory_hostname"]
-    command = ["ansible-playbook", "--inventory", str(INVENTORY), f"playbooks/{name}.yml", "--limit", host_name]
-    done = subprocess.run(
-        [*command, *arguments, "--extra-vars", json.dumps({"app_hosts": [host_name], **variables})],
-        cwd=PROJECT,
-        env={**os.environ, **PLAIN},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert "MODULE FAILURE" not in done.stdout, done.stdout
-    return done.returncode, " ".join(done.stdout.split())
+    given = {"app_hosts": [host_name], **variables}
+    process = start(command(f"playbooks/{name}.yml", "--limit", host_name, *arguments, **given))
+    return finish(process, timeout, without=FAILURE)
 
 
 def root_python(host: Any, code: str) -> Any:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tenants import INVENTORY, PLAIN, PROJECT, hosts
+from runs import PLAIN, command, start, wait
+from tenants import INVENTORY, hosts
 
 testinfra_hosts = hosts("trixie")
 
@@ -232,16 +231,12 @@ def test_a_clone_that_fails_leaves_no_copy_and_none_is_ever_readable(host_with_d
     watcher.start()
     given = {"source": str(tmp_path / "production"), "app": "alice", "scrub": str(scrub), "confirm": "alice"}
     try:
-        done = subprocess.run(
-            ["ansible-playbook", "--inventory", str(tmp_path / "staging"), "playbooks/clone.yml", "--extra-vars",
-             json.dumps({**given, "clone_target": True})],
-            cwd=PROJECT, env={**os.environ, **PLAIN, "TMPDIR": str(temporary)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        words = command("playbooks/clone.yml", inventory=tmp_path / "staging", **given, clone_target=True)
+        status, output = wait(start(words, {**PLAIN, "TMPDIR": str(temporary)}))
     finally:
         over.set()
         watcher.join()
-    assert done.returncode != 0 and "division by zero" in done.stdout, done.stdout
+    assert status != 0 and "division by zero" in output, output
     assert list(temporary.glob("flaskhost-clone-*")) == []
     assert host.run("ls -d /tmp/flaskhost-clone-* /var/tmp/flaskhost-clone-*").rc != 0
     assert state(host) == before
