@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-PROJECT = Path(__file__).resolve().parents[4]
+from runs import PROJECT, command
+
 #: Seconds that a boot may take where the processor is emulated and busy, as in side_effect.yml.
 BOOT = 1800
 MACHINES = [sys.executable, str(PROJECT / "scripts" / "vm.py")]
@@ -29,6 +30,19 @@ def login(host: Any) -> list[str]:
 def log_in(host: Any, command: str) -> subprocess.CompletedProcess[str]:
     """Run a command over a connection of its own."""
     return subprocess.run([*login(host), command], capture_output=True, text=True, timeout=BOOT, check=False)
+
+
+def command_of(playbook: str, *arguments: str, **variables: Any) -> list[str]:
+    """The command that runs a playbook on the machine."""
+    return command(playbook, *arguments, inventory=os.environ["MOLECULE_INVENTORY_FILE"], **variables)
+
+
+def run_playbook(playbook: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook on the machine, however long it takes."""
+    return subprocess.run(
+        command_of(playbook, *arguments, **variables),
+        cwd=PROJECT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 def pull(host: Any) -> None:

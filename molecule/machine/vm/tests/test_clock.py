@@ -1,14 +1,10 @@
 """A clock that was ahead and is put right: what was written meanwhile is from the future, and confuses nothing."""
 
-import json
-import os
 import shutil
-import subprocess
 import time
-from subprocess import DEVNULL
 
 import pytest
-from plug import PROJECT
+from plug import PROJECT, run_playbook
 
 #: Seconds that the clock is ahead.
 AHEAD = 5400
@@ -16,10 +12,7 @@ AHEAD = 5400
 
 def play(playbook, *arguments, **variables):
     """Run a playbook on the machine, which must succeed; return what it printed."""
-    command = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], playbook, *arguments]
-    done = subprocess.run(
-        [*command, "-e", json.dumps(variables)], cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False
-    )
+    done = run_playbook(playbook, *arguments, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

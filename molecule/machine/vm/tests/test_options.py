@@ -1,12 +1,7 @@
 """Options of the kernel, of its file systems and of auditd, which a container does not have: their effect."""
 
-import json
-import os
-import subprocess
-from subprocess import DEVNULL
-
 import pytest
-from plug import PROJECT
+from plug import run_playbook
 
 
 def runs_from(host, folder):
@@ -64,10 +59,6 @@ def test_no_program_runs_from_a_tmp_in_memory(host):
 @pytest.mark.parametrize("noexec", [False, True])
 def test_program_runs_from_shared_memory_as_the_option_says(host, noexec):
     """Last with the default: the machine is then as it was."""
-    play = subprocess.run(
-        ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "site.yml", "--tags", "hardening",
-         "-e", json.dumps({"hardening_shm_noexec": noexec})],
-        cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    play = run_playbook("site.yml", "--tags", "hardening", hardening_shm_noexec=noexec)
     assert play.returncode == 0, play.stdout + play.stderr
     assert runs_from(host, "/dev/shm") == (not noexec)

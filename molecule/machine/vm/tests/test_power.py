@@ -3,17 +3,15 @@
 All that the machine had in its memory is gone, its file system's cache included, as no kill of a process shows it.
 """
 
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import time
-from subprocess import DEVNULL
 
 import pytest
-from plug import PROJECT, Writer, log_in, pull, put_in
+from plug import PROJECT, Writer, command_of, log_in, pull, put_in
+from runs import start, wait
 
 SEED = os.environ.get("FLASKHOST_SEED") or str(random.randrange(10**6))
 #: A cluster that waits for no disk, on a port of its own.
@@ -22,17 +20,13 @@ CARELESS, PORT = "careless", 5499
 
 def play(playbook, **variables):
     """Begin a run of a playbook on the machine."""
-    inventory = os.environ["MOLECULE_INVENTORY_FILE"]
-    return subprocess.Popen(
-        ["ansible-playbook", "-i", inventory, f"playbooks/{playbook}.yml", "-e", json.dumps(variables)],
-        cwd=PROJECT, start_new_session=True, stdin=DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    return start(command_of(f"playbooks/{playbook}.yml", **variables), environment={}, start_new_session=True)
 
 
 def done(process):
     """Wait for a run that has to succeed; return what it printed."""
-    output, _none = process.communicate(timeout=1500)
-    assert process.returncode == 0, output
+    status, output = wait(process, 1500)
+    assert status == 0, output
     return output
 
 

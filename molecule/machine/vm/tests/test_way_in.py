@@ -1,23 +1,18 @@
 """A change that would lock the operator out, on a machine where everything is slow and whose plug can be pulled."""
 
-import json
 import os
 import signal
 import subprocess
 from subprocess import DEVNULL
 
-from plug import PROJECT, log_in, pull, put_in
+from plug import PROJECT, command_of, log_in, pull, put_in, run_playbook
 
 GUARD = "/var/lib/flaskhost/guard/firewall"
 RULES = "/etc/nftables-flaskhost.conf"
 # Rules without the port that the run comes in by, as where a role is used without the fact that tells of it.
 CUT = {"__firewall_connection_port": [], "firewall_ssh_ports": [2222]}
-
-
-def firewall_play(**variables):
-    """The command that changes the firewall and nothing else."""
-    inventory = os.environ["MOLECULE_INVENTORY_FILE"]
-    return ["ansible-playbook", "-i", inventory, "site.yml", "--tags", "firewall", "-e", json.dumps(variables)]
+#: The playbook, and the options that limit it to the firewall.
+FIREWALL = ("site.yml", "--tags", "firewall")
 
 
 def loaded(host):
@@ -27,7 +22,7 @@ def loaded(host):
 
 def test_rules_that_would_cut_ssh_are_taken_back(host):
     before, file = loaded(host), host.file(RULES).sha256sum
-    play = subprocess.run(firewall_play(**CUT), cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False)
+    play = run_playbook(*FIREWALL, **CUT)
     assert play.returncode != 0
     assert "The change of firewall was reverted, because no new SSH connection could be made" in play.stdout
     assert "The host has reverted the change, and responds as before." in play.stdout
@@ -40,7 +35,7 @@ def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host):
     before, file, boot = loaded(host), host.file(RULES).sha256sum, host.file("/proc/sys/kernel/random/boot_id")
     old_boot = boot.content_string
     with subprocess.Popen(
-        firewall_play(**CUT), cwd=PROJECT, start_new_session=True, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+        command_of(*FIREWALL, **CUT), cwd=PROJECT, start_new_session=True, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
     ) as play:
         # Over the connection that is there already. The new rules are in force, and would be after the boot.
         changed = host.check_output(f"until [ -e {GUARD}/applied ]; do sleep 0.2; done; sha256sum {RULES}").split()[0]
@@ -53,7 +48,7 @@ def test_plug_pulled_amid_such_a_change_leaves_no_door_locked(host):
     said = host.check_output("journalctl --boot --unit=flaskhost-guard --output=cat --no-pager")
     assert "Revert changes that were not confirmed before the boot" in said
     # The next run clears up what is left, and has nothing to change.
-    again = subprocess.run(firewall_play(), cwd=PROJECT, stdin=DEVNULL, capture_output=True, text=True, check=False)
+    again = run_playbook(*FIREWALL)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "changed=0" in again.stdout
     assert not host.file(GUARD).exists
