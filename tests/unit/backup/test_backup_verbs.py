@@ -106,6 +106,14 @@ def test_without_a_passphrase_it_is_said_plainly(tmp_path: Path, capsys: pytest.
     assert "backup.passphrase is not set" in capsys.readouterr().err
 
 
+def test_a_dump_on_standard_output_takes_no_result_after_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["give-out", "--database", "shop", "--json"])
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "--json" in said.err and "standard output is the dump" in said.err
+
+
 def test_backups_on_this_host_alone_are_not_as_they_should_be(tmp_path: Path) -> None:
     good(tmp_path, "files", "copy", "second_files", "drill", at=NOW)
     alone = check.check(settings(tmp_path), NOW)

@@ -76,7 +76,10 @@ def main(argv: Sequence[str]) -> int:
         The exit status: 0 on success, 3 if the host has no backups, 1 for any other problem. Problems that ``prepare``
         and ``status`` report do not count as failures, because Ansible shows them.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.verb == "give-out" and options.json:
+        parser.error("give-out has no --json: its standard output is the dump.")
     os.umask(0o077)
     settings: Config | None = None
     status = 1
